@@ -1,0 +1,19 @@
+"""Data sets as uint8 tensors, from several sources, each verified by shape and hash."""
+
+from hosnn.data.catalogue import describe_sources, load_dataset
+from hosnn.data.dataset import Dataset, Split
+from hosnn.data.fashion import fashion_mnist, fashion_mnist_sample
+from hosnn.data.images import check_images, check_labels
+from hosnn.data.sources import SourceStatus
+
+__all__ = [
+    "Dataset",
+    "SourceStatus",
+    "Split",
+    "check_images",
+    "check_labels",
+    "describe_sources",
+    "fashion_mnist",
+    "fashion_mnist_sample",
+    "load_dataset",
+]

@@ -1,0 +1,41 @@
+"""The data sets by name, for the command line and for recipes."""
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+
+from hosnn.data.dataset import Dataset
+from hosnn.data.fashion import FULL, SAMPLE, SAMPLE_FOLDER, fashion_mnist, fashion_mnist_sample, sources
+from hosnn.data.sources import Source, SourceStatus, describe, find_in_folder
+from hosnn.errors import ConfigError
+
+
+def _sample(folder: Path | None) -> Dataset:
+    if folder is not None:
+        raise ConfigError(
+            f"{SAMPLE.name} is embedded and reads no folder, but {folder} was given; leave it out, or load {FULL.name}"
+        )
+    return fashion_mnist_sample()
+
+
+DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
+    "fashion-mnist": fashion_mnist,
+    "fashion-mnist-sample": _sample,
+}
+
+
+def load_dataset(name: str, folder: Path | str | None = None) -> Dataset:
+    """The data set called `name`, from `folder` if one is given, else from the first source that has it.
+
+    Raises ConfigError for an unknown name, DataError if the data is absent or damaged.
+    """
+    if name not in DATASETS:
+        nearest = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"there is no data set {name!r}; did you mean {nearest!r}?  Known: {', '.join(DATASETS)}")
+    return DATASETS[name](None if folder is None else Path(folder))
+
+
+def describe_sources() -> list[SourceStatus]:
+    """For each data set, where it is found on this machine; quick, no network, contents not verified."""
+    embedded = Source("embedded sample", lambda: find_in_folder(SAMPLE_FOLDER))
+    return [*describe(SAMPLE.name, (embedded,)), *describe(FULL.name, sources())]

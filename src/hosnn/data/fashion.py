@@ -1,0 +1,108 @@
+"""Fashion-MNIST (Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747): 28x28 grey pictures of clothes in ten classes.
+
+The pinned hashes were computed from Debian's package dataset-fashion-mnist, whose four files are the published ones
+(MD5) up to the file name and time in their gzip headers.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from hosnn.data.dataset import Dataset, Specification
+from hosnn.data.download import download_from_hub, fetch_file, find_in_hub_cache
+from hosnn.data.idx import IdxFiles
+from hosnn.data.sources import Files, Source, cache_folder, find_in_folder, find_in_system, load_files, load_first
+from hosnn.errors import DataError
+
+FULL = Specification(
+    name="fashion-mnist",
+    classes=(
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
+    image_shape=(1, 28, 28),
+    train_size=60_000,
+    test_size=10_000,
+    validation_size=5_000,
+    sha256="1a3d5cdf3a42be204318bb9e2d0ef8afe787a505716ac24255dd976cf7571b28",
+)
+SAMPLE = replace(
+    FULL,
+    name="fashion-mnist-sample",
+    train_size=6_000,
+    test_size=1_000,
+    validation_size=600,
+    sha256="1958e4aa1a5359ea0c5de60ed8b21664159bd62fc43b46d5d24bd845c0516b5a",
+)
+SAMPLE_FOLDER = Path(__file__).with_name("sample")
+
+DEBIAN_NAME = "fashion-mnist"  # folder of the package dataset-fashion-mnist
+HUB_REPOSITORY = "zalando-datasets/fashion_mnist"
+HUB_FILES = (HUB_REPOSITORY, "fashion_mnist/train-00000-of-00001.parquet", "fashion_mnist/test-00000-of-00001.parquet")
+HOST = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+MD5 = {  # as published in the original repository's README
+    "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+}
+ADVICE = f"""To get it, do one of these:
+  - on Debian or Ubuntu: apt install dataset-fashion-mnist
+  - with network access, without HOSNN_OFFLINE and HF_HUB_OFFLINE: run again, or first
+    hf download {HUB_REPOSITORY} --repo-type dataset
+  - fetch the four .gz files from {HOST} and name their folder
+Without it, the embedded sample works: fashion-mnist-sample."""
+
+
+def fashion_mnist(folder: Path | None = None) -> Dataset:
+    """All of Fashion-MNIST: 55,000 train, 5,000 validation, 10,000 test.
+
+    folder  IDX or Parquet files (`sources.find_in_folder`); what is there must be the data set, nothing else is tried.
+            None tries in order: Debian's package, the Hugging Face cache, hosnn's own cache, a download from the Hub,
+            a download from the original host.
+    Raises DataError if a folder's files are absent, damaged or another data set; without a folder, if no source has it.
+    """
+    if folder is not None:
+        return load_files(FULL, find_in_folder(folder), "folder")
+    return load_first(FULL, sources(), ADVICE)
+
+
+def fashion_mnist_sample() -> Dataset:
+    """The embedded sample, class-balanced: 5,400 train, 600 validation, 1,000 test; `index` is the full set's.
+
+    Its train and validation rows are train and validation rows of the full set too, and its test rows test rows.
+    Raises DataError if the installed files are damaged.
+    """
+    return load_files(SAMPLE, find_in_folder(SAMPLE_FOLDER), "embedded sample")
+
+
+def sources() -> tuple[Source, ...]:
+    """Where the full set is looked for, in order."""
+    return (
+        Source("Debian package dataset-fashion-mnist", lambda: find_in_system(DEBIAN_NAME)),
+        Source("Hugging Face cache", lambda: find_in_hub_cache(*HUB_FILES)),
+        Source("hosnn cache", _find_in_cache),
+        Source("Hugging Face Hub", lambda: download_from_hub(*HUB_FILES), needs_network=True),
+        Source("original host", _download, needs_network=True),
+    )
+
+
+def _find_in_cache() -> Files:
+    folder = cache_folder() / FULL.name
+    if not folder.is_dir():
+        raise DataError(f"nothing was downloaded yet (no {folder})")
+    return find_in_folder(folder)
+
+
+def _download() -> Files:
+    paths = [cache_folder() / FULL.name / name for name in MD5]
+    for path in paths:
+        fetch_file(HOST + path.name, path, MD5[path.name])
+    return IdxFiles(*paths)

@@ -1,0 +1,29 @@
+"""Errors a user can cause.  Each says what came, what was expected and what to do; the command line exits with 2."""
+
+
+class HosnnError(Exception):
+    """Anything the user can mend.  The command line prints its text without a traceback."""
+
+
+class ShapeError(HosnnError, ValueError):
+    """A tensor of the wrong shape, dtype or range."""
+
+
+class ConfigError(HosnnError, ValueError):
+    """A value in a recipe, a threat or on the command line that makes no sense."""
+
+
+class DataError(HosnnError):
+    """A data set that is absent, damaged or not what it claims to be."""
+
+
+class SignatureError(HosnnError):
+    """A signature that belongs to another network, data set or number of time steps."""
+
+
+class CheckpointError(HosnnError):
+    """A checkpoint that cannot be read, belongs to another architecture or cannot be written."""
+
+
+class TrainingError(HosnnError):
+    """Training that cannot go on, e.g. because the loss is not finite."""

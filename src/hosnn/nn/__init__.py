@@ -1,0 +1,1 @@
+"""Modules that own parameters: spiking neurons, the layers between them, whole networks."""

@@ -1,0 +1,126 @@
+"""What stands between spiking layers: normalisation, coding, layers folded over time, pooling, dropout, readouts."""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hosnn.errors import ConfigError, ShapeError
+from hosnn.spiking.coding import encode_constant, filter_synaptic
+from hosnn.spiking.decoding import mean_over_time
+
+
+class Normalise(nn.Module):
+    """(x - mean) / std per channel; the first layer of a network, so that a threat's eps stays in pixel units.
+
+    forward  raw pixels [..., C, H, W] in [0, 1] -> [..., C, H, W]
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        if len(mean) != len(std) or min(std) <= 0:
+            raise ConfigError(f"Normalise got mean {mean} and std {std}; expected one mean and one std > 0 per channel")
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+
+class ConstantCoding(nn.Module):
+    """Present an image for `steps` time steps through the synaptic filter (`encode_constant`).
+
+    forward  images [B, C, H, W], or frames [B, T, C, H, W] with T = steps  ->  [T, B, C, H, W]
+    Raises ShapeError for anything else.
+    """
+
+    def __init__(self, steps: int = 5, tau_synapse: float = 3.0) -> None:
+        super().__init__()
+        if steps < 1:
+            raise ConfigError(f"ConstantCoding got steps = {steps}; expected at least 1")
+        self.steps, self.tau_synapse = steps, tau_synapse
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 4:
+            return encode_constant(x, self.steps, self.tau_synapse)
+        if x.dim() == 5 and x.shape[1] == self.steps:
+            return filter_synaptic(x.transpose(0, 1), self.tau_synapse)
+        raise ShapeError(
+            f"the network got input {tuple(x.shape)}; expected images [B, C, H, W] or frames "
+            f"[B, {self.steps}, C, H, W] (its number of time steps)"
+        )
+
+
+class OverTime(nn.Sequential):
+    """Apply layers to every time step by folding time into the batch: [T, B, ...] -> [T, B, ...]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        folded: Tensor = super().forward(x.flatten(0, 1))
+        return folded.unflatten(0, x.shape[:2])
+
+
+class SumPool(nn.AvgPool2d):
+    """Spiking pooling of the authors' code: gain · sum over a square window (1.1 x sum = 4.4 x average for 2x2)."""
+
+    def __init__(self, size: int = 2, gain: float = 1.1) -> None:
+        super().__init__(size)
+        self.size, self.gain = size, gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (self.gain * self.size**2)
+
+
+class TimeDropout(nn.Module):
+    """Dropout with one mask over all time steps: [T, B, ...] -> [T, B, ...]; identity in eval()."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        if not 0 <= probability < 1:
+            raise ConfigError(f"TimeDropout got probability {probability}; expected a number in [0, 1)")
+        self.probability = probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.probability == 0:
+            return x
+        return x * functional.dropout(torch.ones_like(x[0]), self.probability)
+
+
+class MeanReadout(nn.Module):
+    """Logits = mean over time of the last layer's traces or currents (`mean_over_time`): [T, B, K] -> [B, K]."""
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        return mean_over_time(outputs)
+
+
+@runtime_checkable
+class HasOutputs(Protocol):
+    """A network whose last layer can be watched over time, as the van-Rossum loss and per-step attacks need."""
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """Raw pixels [B, C, H, W] (or frames [B, T, C, H, W]) -> [T, B, K]."""
+
+
+class SpikingNetwork(nn.Module):
+    """A function from raw pixels to logits: normalise, encode over time, run the body, read out.
+
+    forward  images [B, C, H, W] in [0, 1] or frames [B, T, C, H, W] -> logits [B, K]
+    outputs  the same -> the last layer's traces or currents [T, B, K]
+    """
+
+    def __init__(self, normalise: Normalise, coding: ConstantCoding, body: nn.Module, readout: nn.Module) -> None:
+        super().__init__()
+        self.normalise, self.coding, self.body, self.readout = normalise, coding, body, readout
+
+    @property
+    def steps(self) -> int:
+        return self.coding.steps
+
+    def outputs(self, x: Tensor) -> Tensor:
+        return self.body(self.coding(self.normalise(x)))  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.readout(self.outputs(x))  # type: ignore[no-any-return]

@@ -1,0 +1,163 @@
+"""Layers of spiking neurons: modules that own parameters and the signature, and never a state.
+
+A layer maps synaptic currents [T, B, *N] to synaptic traces (or spikes) [T, B, *N].  Every call starts from rest.
+"""
+
+from enum import Enum
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from hosnn.errors import ConfigError, ShapeError
+from hosnn.spiking.dynamics import Dynamics, Step
+from hosnn.spiking.gradient import GradientRule, bptt
+from hosnn.spiking.kernels import eager
+
+
+class Emit(Enum):
+    """What a layer hands on: the synaptic trace a[t] (as in HoSNN), or the spikes s[t] themselves."""
+
+    TRACE = "trace"
+    SPIKES = "spikes"
+
+
+class Beyond(Enum):
+    """What a signature means after its last time step: an error, its last value held, or the whole repeated."""
+
+    ERROR = "error"
+    HOLD_LAST = "hold-last"
+    REPEAT = "repeat"
+
+
+class LIF(nn.Module):
+    """Leaky integrate-and-fire neurons; `hosnn.spiking.dynamics.lif_step` gives the equations.
+
+    fixed_threshold  keep this layer plain when a network is made homeostatic (an output layer)
+    forward          currents [T, B, *N] -> traces (or spikes) [T, B, *N]
+    Raises ShapeError if the currents are not floating point, have fewer than 2 dimensions or no time step.
+    """
+
+    def __init__(
+        self,
+        dynamics: Dynamics | None = None,
+        rule: GradientRule | None = None,
+        emit: Emit = Emit.TRACE,
+        fixed_threshold: bool = False,
+    ) -> None:
+        super().__init__()
+        self.dynamics = dynamics or Dynamics()
+        self.rule = rule or bptt()
+        self.emit = emit
+        self.fixed_threshold = fixed_threshold
+
+    def forward(self, currents: Tensor) -> Tensor:
+        self._check(currents)
+        signature, adaptation = self._homeostasis(len(currents))
+        if self.emit is Emit.SPIKES:
+            return eager.trajectory(currents, self.dynamics, self.rule, signature, adaptation).spikes
+        return eager.traces(currents, self.dynamics, self.rule, signature, adaptation)
+
+    def trajectory(self, currents: Tensor) -> Step:
+        """Membrane before reset, threshold, spikes and trace over time, each [T, B, *N]."""
+        self._check(currents)
+        return eager.trajectory(currents, self.dynamics, self.rule, *self._homeostasis(len(currents)))
+
+    def _homeostasis(self, steps: int) -> tuple[Tensor | None, Tensor | None]:
+        """The signature over `steps` [T, *N] and k; both None for a plain neuron."""
+        return None, None
+
+    def _check(self, currents: Tensor) -> None:
+        if currents.dim() < 2 or len(currents) == 0 or not currents.is_floating_point():
+            raise ShapeError(
+                f"{type(self).__name__} got {currents.dtype} currents {tuple(currents.shape)}; expected floating point "
+                "[T, B, *N], time first, with T >= 1; encode the images over time first (hosnn.nn.ConstantCoding)"
+            )
+
+    def extra_repr(self) -> str:
+        return f"{self.dynamics}, {self.rule}" + (", fixed_threshold=True" if self.fixed_threshold else "")
+
+
+class TALIF(LIF):
+    """LIF neurons whose threshold adapts to hold the membrane near a stored signature (`talif_step`).
+
+    signature   u*, mean membrane before reset on clean data  [T, *N]  potential, a buffer
+    adaptation  k >= 0, per neuron [*N], channel [C, 1, ..] or layer []  per time step, learned
+    beyond      what to do when asked for more steps than the signature has
+    Raises ShapeError if currents and signature disagree, ConfigError for a negative k.
+    Source: HoSNN, arXiv:2308.10373.
+    """
+
+    signature: Tensor
+
+    def __init__(
+        self,
+        signature: Tensor,
+        adaptation: Tensor | float = 0.2,
+        dynamics: Dynamics | None = None,
+        rule: GradientRule | None = None,
+        emit: Emit = Emit.TRACE,
+        beyond: Beyond = Beyond.ERROR,
+    ) -> None:
+        super().__init__(dynamics, rule, emit)
+        adaptation = torch.as_tensor(adaptation, dtype=signature.dtype, device=signature.device)
+        if not bool((adaptation >= 0).all()):
+            raise ConfigError(f"TALIF got adaptation k with minimum {adaptation.min():g}; expected k >= 0")
+        try:
+            adaptation.expand(signature.shape[1:])
+        except RuntimeError:
+            raise ShapeError(
+                f"TALIF got adaptation {tuple(adaptation.shape)}; expected a shape that broadcasts to the neurons "
+                f"{tuple(signature.shape[1:])} of its signature"
+            ) from None
+        self.register_buffer("signature", signature.clone())
+        self.adaptation = nn.Parameter(adaptation.clone())
+        self.beyond = beyond
+
+    @classmethod
+    def from_lif(cls, layer: LIF, signature: Tensor, adaptation: Tensor | float, beyond: Beyond = Beyond.ERROR) -> Self:
+        """The homeostatic twin of a plain layer."""
+        return cls(signature, adaptation, layer.dynamics, layer.rule, layer.emit, beyond)
+
+    def constrain_(self) -> None:
+        """Project k back to k >= 0, in place; the training loop calls it after each optimiser step."""
+        with torch.no_grad():
+            self.adaptation.clamp_(min=0)
+
+    def _homeostasis(self, steps: int) -> tuple[Tensor | None, Tensor | None]:
+        known = len(self.signature)
+        if steps <= known:
+            return self.signature[:steps], self.adaptation
+        if self.beyond is Beyond.ERROR:
+            raise ShapeError(
+                f"TALIF got currents over {steps} time steps but was calibrated on {known}; calibrate at {steps} "
+                "steps, or choose Beyond.HOLD_LAST or Beyond.REPEAT"
+            )
+        at = torch.arange(steps, device=self.signature.device)
+        at = at.clamp(max=known - 1) if self.beyond is Beyond.HOLD_LAST else at % known
+        return self.signature[at], self.adaptation
+
+    def _check(self, currents: Tensor) -> None:
+        super()._check(currents)
+        if currents.shape[2:] != self.signature.shape[1:]:
+            raise ShapeError(
+                f"TALIF got current {tuple(currents.shape)} [T, B, *N] but was calibrated on a signature "
+                f"{tuple(self.signature.shape)} [T, *N]; re-run calibrate() at this length and size"
+            )
+
+
+def constrain_(model: nn.Module) -> None:
+    """Project every constrained parameter of `model` back to its set, in place (k >= 0)."""
+    for module in model.modules():
+        if isinstance(module, TALIF):
+            module.constrain_()
+
+
+def neurons(model: nn.Module) -> dict[str, LIF]:
+    """The spiking layers of `model` by their module path, in order."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, LIF)}
+
+
+def hidden_neurons(model: nn.Module) -> dict[str, LIF]:
+    """The spiking layers that take part in homeostasis: all but those with `fixed_threshold`."""
+    return {name: layer for name, layer in neurons(model).items() if not layer.fixed_threshold}

@@ -1,0 +1,77 @@
+"""Random numbers that depend on (seed, purpose, sample index) and on nothing else.
+
+An attack's draw for an image must not change with the batch the image came in or with which images are still
+standing, or shards, resumed runs and reruns would differ.  So numbers come from a counter-based generator
+(SplitMix64, Steele et al. 2014) in integer arithmetic, the same bits on every device.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SampleRandom:
+    """One independent stream per sample.
+
+    seed   any 64-bit integer
+    index  the samples' positions in their data set  [B] int64
+    Drawing twice from the same value gives the same numbers; `fold` derives a fresh value for another purpose.
+    """
+
+    seed: int
+    index: Tensor
+
+    def fold(self, *purpose: str | int) -> "SampleRandom":
+        """Streams for another purpose, e.g. fold("restart", 1)."""
+        digest = hashlib.sha256(repr((self.seed, purpose)).encode()).digest()
+        return replace(self, seed=int.from_bytes(digest[:8], "little", signed=True))
+
+    def rows(self, chosen: Tensor) -> "SampleRandom":
+        """The streams of some of the samples: `chosen` is a mask or positions."""
+        return replace(self, index=self.index[chosen.to(self.index.device)])
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """Uniform on [0, 1) with 24 bits, in the shape [B, ...], dtype and device of `like`."""
+        count = math.prod(like.shape[1:])
+        index = self.index.to(like.device)
+        stream = _mix(_mix(index + _mix_int(self.seed)) ^ _mix_int(~self.seed))
+        counter = torch.arange(1, count + 1, device=like.device)
+        bits = _mix(stream[:, None] + counter * _GOLDEN)
+        return (_shift(bits, 40).to(like.dtype) / 2**24).view(like.shape)
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Standard normal by the inverse distribution function, in the shape, dtype and device of `like`."""
+        uniform = self.uniform(like).double() + 2.0**-25
+        return (torch.erfinv(2 * uniform - 1) * math.sqrt(2)).to(like.dtype)
+
+    def sign(self, like: Tensor) -> Tensor:
+        """-1 or 1 with equal chance, in the shape, dtype and device of `like`."""
+        return torch.where(self.uniform(like) < 0.5, -1.0, 1.0).to(like.dtype)
+
+
+def _signed(value: int) -> int:
+    return (value + 2**63) % 2**64 - 2**63
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
+_FIRST = _signed(0xBF58476D1CE4E5B9)
+_SECOND = _signed(0x94D049BB133111EB)
+
+
+def _shift(value: Tensor, by: int) -> Tensor:
+    """Logical right shift: torch has no unsigned 64-bit arithmetic on every device."""
+    return (value >> by) & ((1 << (64 - by)) - 1)
+
+
+def _mix(value: Tensor) -> Tensor:
+    value = (value ^ _shift(value, 30)) * _FIRST
+    value = (value ^ _shift(value, 27)) * _SECOND
+    return value ^ _shift(value, 31)
+
+
+def _mix_int(value: int) -> int:
+    return int(_mix(torch.tensor(_signed(value))).item())

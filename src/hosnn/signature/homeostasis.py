@@ -1,0 +1,90 @@
+"""Making a network homeostatic: every hidden LIF layer becomes TA-LIF around its recorded signature."""
+
+import copy
+from enum import Enum
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from hosnn.errors import SignatureError
+from hosnn.nn.neurons import LIF, TALIF, Beyond, hidden_neurons
+from hosnn.signature.signature import Signature, fingerprint
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Share(Enum):
+    """Which neurons of a layer learn one adaptation rate k together."""
+
+    NEURON = "neuron"
+    CHANNEL = "channel"
+    LAYER = "layer"
+
+    def shape(self, neurons: torch.Size) -> tuple[int, ...]:
+        """The shape of k for a layer of `neurons` [*N]."""
+        if self is Share.NEURON:
+            return tuple(neurons)
+        if self is Share.CHANNEL:
+            return (neurons[0], *[1] * (len(neurons) - 1))
+        return ()
+
+
+def homeostatic(
+    model: M,
+    signature: Signature,
+    adaptation: float = 0.2,
+    share: Share = Share.NEURON,
+    beyond: Beyond = Beyond.ERROR,
+) -> M:
+    """A copy of `model` whose hidden LIF layers adapt their thresholds to hold the membrane at `signature`.
+
+        θ[t] = θ[t-1] + k (u[t] - u*[t]),   k = `adaptation` at first, learned from there
+
+    Weights are copied, `model` is left as it was.  k = 0 gives the same outputs as `model`, bit for bit.
+    Raises SignatureError if the signature was recorded from other weights, other layers or another number of steps.
+    Source: HoSNN, arXiv:2308.10373.
+    """
+    layers = hidden_neurons(model)
+    if set(layers) != set(signature.layers):
+        raise SignatureError(
+            f"the signature covers the layers {sorted(signature.layers)} but the network's spiking layers are "
+            f"{sorted(layers)}; calibrate this network"
+        )
+    steps = getattr(model, "steps", signature.steps)
+    if steps > signature.steps and beyond is Beyond.ERROR:
+        raise SignatureError(
+            f"the signature has {signature.steps} time steps but the network runs {steps}; calibrate at {steps} steps, "
+            "or choose Beyond.HOLD_LAST or Beyond.REPEAT"
+        )
+    if fingerprint(model) != signature.model_sha256:
+        raise SignatureError(
+            f"the signature was recorded from a network {signature.model_sha256[:12]} but this one is "
+            f"{fingerprint(model)[:12]} (same layers, other weights); calibrate this network"
+        )
+    twin = copy.deepcopy(model)
+    for name, layer in hidden_neurons(twin).items():
+        mean = signature.layers[name].mean
+        replace_layer(
+            twin, name, _adapting(layer, mean.to(_dtype(model)).to(_device(model)), adaptation, share, beyond)
+        )
+    return twin
+
+
+def replace_layer(model: nn.Module, name: str, layer: nn.Module) -> None:
+    """Put `layer` at the module path `name`, in place."""
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, layer)
+
+
+def _adapting(layer: LIF, mean: Tensor, adaptation: float, share: Share, beyond: Beyond) -> TALIF:
+    rates = torch.full(share.shape(mean.shape[1:]), adaptation, dtype=mean.dtype, device=mean.device)
+    return TALIF.from_lif(layer, mean, rates, beyond)
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device("cpu"))

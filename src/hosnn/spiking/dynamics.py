@@ -1,0 +1,131 @@
+"""One time step of a leaky integrate-and-fire neuron, with a fixed (LIF) or a threshold-adapting (TA-LIF) threshold.
+
+Pure functions of tensors; they are the specification that every faster backend must equal.
+Shapes: B batch, N neuron dimensions (any number).  Potentials are dimensionless: 1 is the resting threshold.
+Time constants count time steps.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hosnn.errors import ConfigError
+from hosnn.spiking.gradient import GradientRule
+
+
+class Reset(Enum):
+    """What a spike does to the membrane: HARD v = u (1 - s), the authors' code; SOFT v = u - θ s, the theory."""
+
+    HARD = "hard"
+    SOFT = "soft"
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """Constants of a neuron.  Raises ConfigError for time constants below 1 step or a threshold that is not positive.
+
+    tau_membrane  τ_m, time steps      tau_synapse  τ_s, time steps      threshold  θ[0], potential
+    """
+
+    tau_membrane: float = 5.0
+    tau_synapse: float = 3.0
+    threshold: float = 1.0
+    reset: Reset = Reset.HARD
+
+    def __post_init__(self) -> None:
+        for name in ("tau_membrane", "tau_synapse"):
+            tau = getattr(self, name)
+            if not (math.isfinite(tau) and tau >= 1):
+                raise ConfigError(f"Dynamics got {name} = {tau!r}; expected a number of time steps >= 1, e.g. 5")
+        if not (math.isfinite(self.threshold) and self.threshold > 0):
+            raise ConfigError(f"Dynamics got threshold = {self.threshold!r}; expected a positive potential, e.g. 1")
+
+    @property
+    def membrane_decay(self) -> float:
+        return 1 - 1 / self.tau_membrane
+
+    @property
+    def synaptic_decay(self) -> float:
+        return 1 - 1 / self.tau_synapse
+
+
+class State(NamedTuple):
+    """What a neuron carries to the next step, each [B, *N]."""
+
+    membrane: Tensor  # v, after reset
+    threshold: Tensor  # θ
+    trace: Tensor  # a
+
+
+class Step(NamedTuple):
+    """What a neuron did in one step, each [B, *N] (or [T, B, *N] for a whole run)."""
+
+    membrane: Tensor  # u, before reset
+    threshold: Tensor  # θ
+    spikes: Tensor  # s in {0, 1}
+    trace: Tensor  # a, the layer's output
+
+
+def resting(like: Tensor, dynamics: Dynamics) -> State:
+    """The state before the first step: v = 0, θ = θ[0], a = 0, in the shape, dtype and device of `like` [B, *N]."""
+    zeros = torch.zeros_like(like)
+    return State(zeros, torch.full_like(like, dynamics.threshold), zeros)
+
+
+def lif_step(current: Tensor, state: State, dynamics: Dynamics, rule: GradientRule) -> tuple[Step, State]:
+    """One step of a leaky integrate-and-fire neuron.
+
+        u[t] = (1 - 1/τ_m) v[t-1] + I[t]
+        s[t] = 1 if u[t] > θ else 0
+        v[t] = u[t] (1 - s[t])   (hard reset)   or   u[t] - θ s[t]   (soft)
+        a[t] = (1 - 1/τ_s) a[t-1] + s[t]/τ_s
+
+    current  I[t], synaptic input  [B, *N]  potential
+    returns  the step and the state to carry on; gradients as `rule` says.
+    """
+    membrane = dynamics.membrane_decay * state.membrane + current
+    return _fire(membrane, state.threshold, state, dynamics, rule)
+
+
+def talif_step(
+    current: Tensor,
+    state: State,
+    signature: Tensor,
+    adaptation: Tensor,
+    dynamics: Dynamics,
+    rule: GradientRule,
+) -> tuple[Step, State]:
+    """One step of a neuron whose threshold opposes the drift of its membrane from its clean-data signature.
+
+        u[t] = (1 - 1/τ_m) v[t-1] + I[t]
+        θ[t] = θ[t-1] + k (u[t] - u*[t])
+        s[t] = 1 if u[t] > θ[t] else 0,   then reset and trace as in `lif_step`
+
+    current     I[t], synaptic input                            [B, *N]  potential
+    signature   u*[t], mean u[t] on clean data (`calibrate`)      [*N]   potential
+    adaptation  k >= 0, θ's rate per unit of error; 0 = plain LIF  [*N]  per step
+    returns     the step and the state to carry on; gradients as `rule` says.
+    Source: TA-LIF, arXiv:2308.10373; authors' code functions/tsslbp.py.
+    """
+    membrane = dynamics.membrane_decay * state.membrane + current
+    threshold = state.threshold + adaptation * (membrane - signature)
+    return _fire(membrane, threshold if rule.threshold else threshold.detach(), state, dynamics, rule)
+
+
+def _fire(
+    membrane: Tensor, threshold: Tensor, state: State, dynamics: Dynamics, rule: GradientRule
+) -> tuple[Step, State]:
+    backward_distance = membrane - dynamics.threshold if rule.at_resting_threshold else None
+    spikes = rule.surrogate.spike(membrane - threshold, backward_distance)
+    leaking = membrane if rule.leak else membrane.detach()
+    if dynamics.reset is Reset.HARD:
+        after = leaking * (1 - (spikes if rule.reset else spikes.detach()))
+    else:
+        drop = threshold * spikes
+        after = leaking - (drop if rule.reset else drop.detach())
+    trace = dynamics.synaptic_decay * state.trace + spikes / dynamics.tau_synapse
+    return Step(membrane, threshold, spikes, trace), State(after, threshold, trace)

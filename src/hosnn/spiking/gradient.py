@@ -1,0 +1,58 @@
+"""How a spiking neuron is differentiated.  A rule changes only the backward pass; the forward stays bit-identical."""
+
+from dataclasses import dataclass, replace
+
+from hosnn.spiking.surrogate import Sigmoid, Surrogate
+
+
+@dataclass(frozen=True)
+class GradientRule:
+    """Back-propagation through time over the paths that are left open.
+
+    Per step the membrane u[t] reaches the loss through the spike s[t] (surrogate) and through three further paths:
+
+    leak       u[t+1] = (1 - 1/τ_m) v[t] + I[t+1]
+    reset      v[t] = u[t] (1 - s[t])   or   u[t] - θ[t] s[t], by way of s[t] (and of θ[t])
+    threshold  θ[t] = θ[t-1] + k (u[t] - u*[t]), hence every later spike
+
+    A path set to False carries no gradient.  With `threshold` cut, autograd gives k none; `local_adaptation` then
+    replaces it by the rule of the authors' code,  dL/dk = -0.1 mean_t(sum_B dL/dI) mean_{t,B}(u - u*).
+    With `at_resting_threshold` the surrogate is evaluated at u[t] - θ[0] instead of at u[t] - θ[t].
+    Source: authors' code, functions/tsslbp.py; TSSL-BP, Zhang & Li, NeurIPS 2020.
+    """
+
+    surrogate: Surrogate = Sigmoid(0.2)  # noqa: RUF009  (a frozen value)
+    leak: bool = True
+    reset: bool = True
+    threshold: bool = True
+    at_resting_threshold: bool = False
+    local_adaptation: bool = False
+
+    @property
+    def is_local_in_time(self) -> bool:
+        """True if no path joins two time steps inside the neuron, so that one step's gradient needs no other step."""
+        return not (self.leak or self.reset or self.threshold)
+
+    def with_surrogate(self, surrogate: Surrogate) -> "GradientRule":
+        return replace(self, surrogate=surrogate)
+
+
+def bptt(surrogate: Surrogate | None = None) -> GradientRule:
+    """Full back-propagation through leak, reset and threshold."""
+    return GradientRule(surrogate or Sigmoid(0.2))
+
+
+def tssl_bp() -> GradientRule:
+    """TSSL-BP as the HoSNN authors' code has it.
+
+    ga[t] = (1 - 1/τ_s) ga[t+1] + g[t];   dI[t] = ga[t]/τ_s · σ'((u[t] - 1)/0.2)/0.2, argument clamped to ±8;
+    no path through leak, reset or threshold; k by the local rule of `GradientRule`.
+    """
+    return GradientRule(
+        Sigmoid(0.2, clamp=8.0),
+        leak=False,
+        reset=False,
+        threshold=False,
+        at_resting_threshold=True,
+        local_adaptation=True,
+    )

@@ -1,0 +1,1 @@
+"""Backends that unroll a neuron over time.  `eager` is the specification."""

@@ -1,0 +1,104 @@
+"""The reference backend: a neuron unrolled over time by the eager torch step.
+
+Shapes: T time, B batch, N neuron dimensions.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hosnn.spiking.dynamics import Dynamics, Step, lif_step, resting, talif_step
+from hosnn.spiking.gradient import GradientRule
+
+
+def trajectory(
+    currents: Tensor,
+    dynamics: Dynamics,
+    rule: GradientRule,
+    signature: Tensor | None = None,
+    adaptation: Tensor | None = None,
+) -> Step:
+    """Everything a layer did: membrane, threshold, spikes and trace, each [T, B, *N]; arguments as in `traces`."""
+    return Step(*map(torch.stack, zip(*_steps(currents, dynamics, rule, signature, adaptation), strict=True)))
+
+
+def traces(
+    currents: Tensor,
+    dynamics: Dynamics,
+    rule: GradientRule,
+    signature: Tensor | None = None,
+    adaptation: Tensor | None = None,
+) -> Tensor:
+    """The synaptic trace of a layer over T steps from rest.
+
+    currents    I  [T, B, *N]
+    signature   u* [T, *N], None for plain LIF
+    adaptation  k, broadcastable to [*N], None for plain LIF
+    returns     a  [T, B, *N]
+    """
+    if rule.is_local_in_time and torch.is_grad_enabled():
+        return _LocalInTime.apply(currents, signature, adaptation, dynamics, rule)  # type: ignore[no-any-return, no-untyped-call]
+    return torch.stack([step.trace for step in _steps(currents, dynamics, rule, signature, adaptation)])
+
+
+def _steps(
+    currents: Tensor,
+    dynamics: Dynamics,
+    rule: GradientRule,
+    signature: Tensor | None,
+    adaptation: Tensor | None,
+) -> Iterator[Step]:
+    state = resting(currents[0], dynamics)
+    # unbind once: indexing inside the loop would make autograd build a full-size gradient per step.
+    for t, current in enumerate(currents.unbind(0)):
+        if signature is None or adaptation is None:
+            step, state = lif_step(current, state, dynamics, rule)
+        else:
+            step, state = talif_step(current, state, signature[t], adaptation, dynamics, rule)
+        yield step
+
+
+class _LocalInTime(torch.autograd.Function):
+    """The traces of `_steps` for rules without a path between steps, with the gradient in closed form.
+
+    Equal to autograd through the step (a test says so) but needs only the membrane, and adds the local rule for k.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        currents: Tensor,
+        signature: Tensor | None,
+        adaptation: Tensor | None,
+        dynamics: Dynamics,
+        rule: GradientRule,
+    ) -> Tensor:
+        membrane, output = torch.empty_like(currents), torch.empty_like(currents)
+        distance = None if rule.at_resting_threshold else torch.empty_like(currents)
+        for t, step in enumerate(_steps(currents, dynamics, rule, signature, adaptation)):
+            membrane[t] = step.membrane
+            output[t] = step.trace
+            if distance is not None:
+                torch.sub(step.membrane, step.threshold, out=distance[t])
+        ctx.dynamics, ctx.rule = dynamics, rule
+        ctx.adaptation_shape = None if adaptation is None else adaptation.shape
+        ctx.save_for_backward(membrane, signature, distance)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, Tensor | None, None, None]:
+        membrane, signature, distance = ctx.saved_tensors
+        dynamics, rule = ctx.dynamics, ctx.rule
+        gradient = torch.empty_like(membrane)
+        through_trace = torch.zeros_like(membrane[0])
+        for t in reversed(range(len(membrane))):
+            through_trace.mul_(dynamics.synaptic_decay).add_(grads[0][t])
+            at = membrane[t] - dynamics.threshold if distance is None else distance[t]
+            torch.mul(through_trace, rule.surrogate.derivative(at).div_(dynamics.tau_synapse), out=gradient[t])
+        adaptation_gradient = None
+        if ctx.needs_input_grad[2] and rule.local_adaptation:
+            error = membrane.mean((0, 1)) - signature.mean(0)
+            adaptation_gradient = (-0.1 * gradient.sum(1).mean(0) * error).sum_to_size(ctx.adaptation_shape)
+        return gradient, None, adaptation_gradient, None, None
