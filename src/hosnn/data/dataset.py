@@ -61,6 +61,10 @@ class Split:
         rows = rows.to(self.labels.device)
         return self.images[rows].to(torch.float32).div_(255), self.labels[rows]
 
+    def blocks(self, size: int) -> list[Tensor]:
+        """All row numbers in order, cut into blocks of at most `size`: work is cut there and nowhere else."""
+        return [torch.arange(at, min(at + size, len(self))) for at in range(0, len(self), size)]
+
     def to(self, device: torch.device | str) -> Self:
         """The same split on `device`; a split already there is not copied."""
         return type(self)(self.images.to(device), self.labels.to(device), self.index.to(device))

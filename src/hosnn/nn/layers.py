@@ -59,8 +59,10 @@ class OverTime(nn.Sequential):
     """Apply layers to every time step by folding time into the batch: [T, B, ...] -> [T, B, ...]."""
 
     def forward(self, x: Tensor) -> Tensor:
-        folded: Tensor = super().forward(x.flatten(0, 1))
-        return folded.unflatten(0, x.shape[:2])
+        folded = x.flatten(0, 1)
+        for layer in self:
+            folded = layer(folded)
+        return folded.view(*x.shape[:2], *folded.shape[1:])
 
 
 class SumPool(nn.AvgPool2d):

@@ -80,7 +80,8 @@ class L2(Ball):
     name: ClassVar[str] = "l2"
 
     def size(self, delta: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(delta.flatten(1), dim=1)
+        length: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
+        return length
 
     def project(self, delta: Tensor) -> Tensor:
         length = _per_sample(self.size(delta), delta)

@@ -101,7 +101,7 @@ class Signature:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != FORMAT:
                     raise SignatureError(f"{path} is no {FORMAT} file; write one with `hosnn calibrate`")
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
+                tensors = {key: file.get_tensor(key) for key in file.keys()}
             provenance = json.loads(metadata["provenance"])
             names = sorted({key.rpartition(".")[0] for key in tensors}, key=provenance["layers"].index)
             layers = {name: LayerSignature(tensors[f"{name}.mean"], tensors[f"{name}.variance"]) for name in names}

@@ -16,7 +16,7 @@ def mean_over_time(outputs: Tensor) -> Tensor:
 
 
 def target_traces(labels: Tensor, spikes: tuple[int, ...], classes: int, tau_synapse: float) -> Tensor:
-    """The output trace each class should give: `spikes` filtered by the synapse for the label's class, 0 for the others.
+    """The output trace each class should give: `spikes` filtered by the synapse for the label, 0 for others.
 
     labels   [B]
     spikes   desired spike train, one entry per time step, e.g. (0, 1, 1, 1, 1)

@@ -62,7 +62,7 @@ class _Spike(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Sigmoid(Surrogate):
-    """h(x) = σ'(x/w)/w with σ' = σ(1 - σ); `clamp` bounds |x/w| as TSSL-BP's code does (8), so that h never reaches 0."""
+    """h(x) = σ'(x/w)/w with σ' = σ(1 - σ); `clamp` bounds |x/w|, so that h never reaches 0 (TSSL-BP's code: 8)."""
 
     width: float = 0.2
     clamp: float = math.inf

@@ -1,0 +1,116 @@
+"""The machine: devices and precision (Lightning Fabric), threads, versions, stopping politely."""
+
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+
+from hosnn.errors import ConfigError
+
+Precision = Literal["32-true", "64-true", "bf16-mixed"]
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where to run.
+
+    accelerator  cpu, cuda, mps or auto (Lightning Fabric's names)
+    devices      how many
+    precision    32-true, 64-true or bf16-mixed
+    threads      CPU threads of torch; 0 leaves torch's own choice
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: Precision = "32-true"
+    threads: int = 0
+
+    def fabric(self) -> Fabric:
+        """A launched Fabric.  Raises ConfigError if the accelerator is not there."""
+        if self.threads < 0:
+            raise ConfigError(f"threads got {self.threads}; expected 0 (torch's own choice) or a number of CPU threads")
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        try:
+            fabric = Fabric(accelerator=self.accelerator, devices=self.devices, precision=self.precision)
+        except (ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"cannot use {self.devices} x accelerator {self.accelerator!r} at precision {self.precision!r}: {error}"
+                "; `hosnn doctor` lists what is here"
+            ) from error
+        fabric.launch()
+        return fabric
+
+
+def versions() -> dict[str, str]:
+    """Versions of hosnn, Python and the libraries a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in ("hosnn", "torch", "numpy", "lightning-fabric"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def machine() -> dict[str, str | int]:
+    """The hardware a result was measured on."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123  (one line, no Path needed)
+            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"
+
+
+class Deadline:
+    """Tells a loop when to stop: the time is up, or the user pressed Ctrl-C (or sent SIGTERM) once."""
+
+    def __init__(self, seconds: float | None = None) -> None:
+        if seconds is not None and not seconds > 0:
+            raise ConfigError(f"max-time got {seconds}; expected a number of minutes > 0")
+        self._end = None if seconds is None else time.monotonic() + seconds
+        self.signalled = 0
+
+    @property
+    def reached(self) -> bool:
+        return bool(self.signalled) or (self._end is not None and time.monotonic() >= self._end)
+
+
+@contextmanager
+def stopping(deadline: Deadline) -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM ask `deadline` to stop at the next safe point; a second interrupts at once."""
+
+    def ask(number: int, _: FrameType | None) -> None:
+        if deadline.signalled:
+            raise KeyboardInterrupt
+        deadline.signalled = number
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""Training: what to minimise (objectives), the loop, and checkpoints that survive anything."""

@@ -1,0 +1,270 @@
+"""Checkpoints: folders of safetensors and JSON, written as generations behind one pointer.
+
+    runs/NAME/checkpoints/
+        current.json            {"last": "step-00000860", "best": "step-00000430"}, the one pointer, moved atomically
+        step-00000860/          a generation, complete before the pointer names it
+            model.safetensors   weights, k, signature
+            config.json         network, homeostasis, provenance, versions
+            card.md             the same for people
+            training.safetensors, training.json   optimiser and position, for resuming
+
+A reader sees the old state or the new one, never half of either, whenever the writer is killed.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from hosnn.errors import CheckpointError, HosnnError
+from hosnn.nn.layers import SpikingNetwork
+from hosnn.nn.neurons import TALIF, Beyond, hidden_neurons, neurons
+from hosnn.runtime import versions
+from hosnn.signature.homeostasis import replace_layer
+from hosnn.training.configuration import network_from
+
+FORMAT = "hosnn-checkpoint-1"
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What a run needs beside the weights to go on with the same bits."""
+
+    tensors: Mapping[str, Tensor]
+    position: Mapping[str, Any]
+
+
+class Loaded(NamedTuple):
+    """A network with what is known of its past."""
+
+    network: SpikingNetwork
+    config: dict[str, Any]
+
+
+class Pointer(NamedTuple):
+    """The generations of a run that count."""
+
+    last: str
+    best: str
+
+
+def save(network: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
+    """Write a checkpoint into a new folder, whole or not at all.  Raises CheckpointError if it cannot."""
+    _write_whole(folder, lambda temporary: _write_model(network, temporary, config))
+
+
+def save_generation(
+    checkpoints: Path,
+    network: nn.Module,
+    config: Mapping[str, Any],
+    state: TrainingState,
+    best: str | None,
+) -> Pointer:
+    """Write the next generation, move the pointer to it, then forget generations it no longer names.
+
+    best  the generation that stays best; None makes the new one best
+    Raises CheckpointError if it cannot; the old generation then stays in force.
+    """
+    name = f"step-{state.position['step']:08d}"
+
+    def write(temporary: Path) -> None:
+        _write_model(network, temporary, config)
+        save_file(dict(state.tensors), temporary / "training.safetensors")
+        _write_json(temporary / "training.json", dict(state.position))
+
+    _write_whole(checkpoints / name, write)
+    pointer = Pointer(last=name, best=best or name)
+    try:
+        temporary = checkpoints / "current.json.tmp"
+        _write_json(temporary, pointer._asdict())
+        temporary.replace(checkpoints / "current.json")
+    except OSError as error:
+        raise _cannot_write(checkpoints, error) from error
+    for old in checkpoints.glob("step-*"):
+        if old.name not in pointer:
+            shutil.rmtree(old, ignore_errors=True)
+    return pointer
+
+
+def read_pointer(checkpoints: Path) -> Pointer | None:
+    """The generations in force, None if nothing was ever saved.  Raises CheckpointError if the pointer is damaged."""
+    path = checkpoints / "current.json"
+    if not path.exists():
+        return None
+    content = _read_json(path)
+    try:
+        return Pointer(content["last"], content["best"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged: {error!r}; expected the names of two generations") from error
+
+
+def load(path: Path, generation: str = "best") -> Loaded:
+    """A network from a checkpoint folder, or from a run folder (its `best` or `last` generation).
+
+    Raises CheckpointError if files are missing or truncated, or the weights belong to another architecture.
+    """
+    folder = resolve(path, generation)
+    config = _read_json(folder / "config.json")
+    if config.get("format") != FORMAT:
+        raise CheckpointError(f"{folder / 'config.json'} has format {config.get('format')!r}; expected {FORMAT!r}")
+    try:
+        network = network_from(config["network"])
+    except (HosnnError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / 'config.json'} describes no network known here: {error}") from error
+    load_weights(network, _read_tensors(folder / "model.safetensors"), config, folder)
+    return Loaded(network.eval(), config)
+
+
+def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: Path) -> None:
+    """Fill a freshly built network, making its layers homeostatic where the checkpoint has a signature."""
+    beyond = Beyond((config.get("homeostasis") or {}).get("beyond", Beyond.ERROR.value))
+    for name, layer in hidden_neurons(network).items():
+        if f"{name}.signature" in tensors and f"{name}.adaptation" in tensors:
+            signature, adaptation = tensors[f"{name}.signature"], tensors[f"{name}.adaptation"]
+            replace_layer(network, name, TALIF.from_lif(layer, signature, adaptation.clamp(min=0), beyond))
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if expected != found:
+        different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        first = different[0]
+        raise CheckpointError(
+            f"{source} holds another architecture than its network: {len(different)} tensors differ, first {first!r} "
+            f"with shape {found.get(first, 'missing')} where {expected.get(first, 'nothing')} was expected; load it "
+            "with the network it was saved from"
+        )
+    network.load_state_dict(dict(tensors))
+
+
+def load_state(checkpoints: Path, name: str) -> TrainingState:
+    """The training state of a generation.  Raises CheckpointError if it is damaged."""
+    folder = checkpoints / name
+    return TrainingState(_read_tensors(folder / "training.safetensors"), _read_json(folder / "training.json"))
+
+
+def resolve(path: Path, generation: str = "best") -> Path:
+    """The checkpoint folder meant by `path`.  Raises CheckpointError if there is none."""
+    for checkpoints in (path / "checkpoints", path):
+        pointer = read_pointer(checkpoints)
+        if pointer is not None:
+            return checkpoints / (pointer.best if generation == "best" else pointer.last)
+    if (path / "config.json").exists():
+        return path
+    raise CheckpointError(
+        f"{path} holds no checkpoint; expected a run folder (runs/NAME) or a checkpoint folder with config.json and "
+        "model.safetensors"
+    )
+
+
+def config_of(network_description: Any, homeostasis: Any, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of config.json."""
+    return {
+        "format": FORMAT,
+        "network": network_description,
+        "homeostasis": homeostasis,
+        "provenance": dict(provenance),
+        "versions": versions(),
+    }
+
+
+def _write_model(network: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": FORMAT})
+    _write_json(folder / "config.json", dict(config))
+    (folder / "card.md").write_text(_card(network, config), encoding="utf-8")
+
+
+def _card(network: nn.Module, config: Mapping[str, Any]) -> str:
+    provenance = config.get("provenance", {})
+    layers = neurons(network)
+    adaptive = sum(isinstance(layer, TALIF) for layer in layers.values())
+    parameters = sum(p.numel() for p in network.parameters())
+    lines = [
+        f"# {provenance.get('name', 'hosnn network')}",
+        "",
+        f"- {parameters:,} parameters, {len(layers)} spiking layers, {adaptive} of them homeostatic (TA-LIF)",
+        *(f"- {key}: {value}" for key, value in provenance.items() if isinstance(value, (str, int, float))),
+        "",
+        "Load it with `hosnn.load(folder)`: a function from pixels [B, C, H, W] in [0, 1] to logits [B, K].",
+        "Accuracy under attack is whatever `hosnn evaluate` measures, not what this card says.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _write_whole(folder: Path, write: Any) -> None:
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        write(temporary)
+        for file in temporary.iterdir():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.replace(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise _cannot_write(folder, error) from error
+
+
+def _cannot_write(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"cannot write the checkpoint {path}: {error}; the last good one is intact.  Free some space or choose another "
+        "folder, then go on with --resume"
+    )
+
+
+def _write_json(path: Path, content: Any) -> None:
+    with path.open("w", encoding="utf-8") as handle:
+        json.dump(content, handle, indent=2)
+        handle.write("\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}; the checkpoint is damaged or incomplete") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds {type(content).__name__}; expected a JSON object")
+    return content
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"cannot read {path}: {error}; the file is truncated or no safetensors file, fetch or train it again"
+        ) from error
+
+
+def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimiser's state by parameter number and name, e.g. "0.exp_avg"."""
+    state = optimiser.state_dict()["state"]
+    return {
+        f"{number}.{name}": torch.as_tensor(value).detach().cpu().clone()
+        for number, entries in state.items()
+        for name, value in entries.items()
+    }
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put `optimiser_state` back, in place."""
+    full = optimiser.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        state.setdefault(int(number), {})[name] = value
+    optimiser.load_state_dict({"state": state, "param_groups": full["param_groups"]})

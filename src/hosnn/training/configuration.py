@@ -1,0 +1,42 @@
+"""Rebuilding configuration values from their JSON (`describe`), from a literal table of types and by no other code."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from enum import Enum
+from typing import Any, get_type_hints
+
+from hosnn.errors import ConfigError
+from hosnn.nn.layers import SpikingNetwork
+from hosnn.nn.lenet import LeNet
+from hosnn.spiking.dynamics import Dynamics
+from hosnn.spiking.gradient import GradientRule
+from hosnn.spiking.surrogate import SURROGATES
+
+TYPES: dict[str, type] = {kind.__name__: kind for kind in (LeNet, Dynamics, GradientRule, *SURROGATES)}
+
+
+def network_from(description: Mapping[str, Any]) -> SpikingNetwork:
+    """The untrained network a checkpoint's config describes.  Raises ConfigError if it describes none."""
+    value = rebuild(description)
+    if not isinstance(value, LeNet):
+        raise ConfigError(f"a network's description got {description!r}; expected the type of a hosnn network")
+    return value.build()
+
+
+def rebuild(description: Any) -> Any:
+    """The inverse of `describe` for the types of `TYPES`.  Raises ConfigError for unknown types and fields."""
+    if not isinstance(description, Mapping):
+        return tuple(description) if isinstance(description, list) else description
+    given = dict(description)
+    kind = TYPES.get(given.pop("type", ""))
+    if kind is None:
+        raise ConfigError(f"unknown type {description.get('type')!r}; expected one of {', '.join(sorted(TYPES))}")
+    hints = get_type_hints(kind)
+    known = {field.name for field in fields(kind)}
+    if not given.keys() <= known:
+        raise ConfigError(f"{kind.__name__} has no field {sorted(given.keys() - known)}; it has {sorted(known)}")
+    return kind(**{name: _typed(hints[name], value) for name, value in given.items()})
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    return hint(value) if isinstance(hint, type) and issubclass(hint, Enum) else rebuild(value)

@@ -1,0 +1,106 @@
+"""An experiment as a frozen value: data, network, objective, optimiser, and what it starts from."""
+
+import hashlib
+import json
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from typing import Any
+
+from hosnn.errors import ConfigError
+from hosnn.nn.lenet import LeNet
+from hosnn.nn.neurons import Beyond
+from hosnn.signature.homeostasis import Share
+from hosnn.training.objectives import Objective
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """AdamW with a cosine schedule to zero.
+
+    clip  largest norm of the gradient; 0 switches clipping off
+    Raises ConfigError for values that cannot train.
+    """
+
+    epochs: int = 6
+    batch_size: int = 64
+    lr: float = 5e-4
+    weight_decay: float = 0.01
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"{name} = {getattr(self, name)!r}"
+            for name, good in (
+                ("epochs", self.epochs >= 1),
+                ("batch_size", self.batch_size >= 1),
+                ("lr", 0 < self.lr < float("inf")),
+                ("weight_decay", self.weight_decay >= 0),
+                ("clip", self.clip >= 0),
+            )
+            if not good
+        ]
+        if wrong:
+            raise ConfigError(
+                f"Optimisation got {', '.join(wrong)}; expected epochs and batch_size >= 1, lr > 0, weight_decay and "
+                "clip >= 0"
+            )
+
+
+@dataclass(frozen=True)
+class Homeostasis:
+    """Turn the starting network homeostatic: calibrate it on its training split, then adapt thresholds.
+
+    adaptation  k at the beginning, per time step
+    share       which neurons share one k
+    """
+
+    adaptation: float = 0.2
+    share: Share = Share.NEURON
+    beyond: Beyond = Beyond.ERROR
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One training run.
+
+    data         a name known to `hosnn.data.load_dataset`
+    start        the experiment whose best checkpoint this one begins with; None: fresh weights
+    homeostasis  make the starting network TA-LIF; None: keep its neurons
+    Raises ConfigError for homeostasis without a start (the signature comes from a trained network).
+    """
+
+    name: str
+    data: str
+    network: LeNet
+    objective: Objective
+    optim: Optimisation = Optimisation()
+    seed: int = 0
+    start: "Experiment | None" = None
+    homeostasis: Homeostasis | None = None
+
+    def __post_init__(self) -> None:
+        if self.homeostasis is not None and self.start is None:
+            raise ConfigError(
+                f"experiment {self.name!r} is homeostatic but starts from nothing; a signature comes from a trained "
+                "network, so give it start=..."
+            )
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of everything that decides the result; two runs of one identity give the same weights."""
+        return hashlib.sha256(json.dumps(describe(self), sort_keys=True).encode()).hexdigest()
+
+
+def describe(value: Any) -> Any:
+    """A configuration value as JSON: dataclasses become objects with their type, functions their name."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"type": type(value).__name__} | {f.name: describe(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, (tuple, list)):
+        return [describe(item) for item in value]
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if callable(value) and hasattr(value, "__name__"):
+        return value.__name__
+    raise ConfigError(f"cannot write {value!r} into a configuration; expected numbers, text, dataclasses or functions")

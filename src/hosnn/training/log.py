@@ -1,0 +1,45 @@
+"""The record of a run: log.jsonl for programs, TensorBoard for eyes."""
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from torch.utils.tensorboard import SummaryWriter
+
+
+class RunLog:
+    """Appends one line per epoch to FOLDER/log.jsonl and the same figures to FOLDER/tensorboard.
+
+    Lines after `from_step` are dropped first: a resumed run writes them again.
+    """
+
+    def __init__(self, folder: Path, from_step: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "log.jsonl"
+        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
+        kept = [line for line in lines if _step_of(line) <= from_step]
+        self._path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step + 1)
+
+    def epoch(self, epoch: int, step: int, loss: float, accuracy: float, lr: float) -> None:
+        """Record the mean training loss and the validation accuracy of an epoch."""
+        entry = {"step": step, "epoch": epoch, "loss": loss, "validation_accuracy": accuracy, "lr": lr}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        for name in ("loss", "validation_accuracy", "lr"):
+            self._board.add_scalar(name, entry[name], step)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._board.close()
+
+
+def _step_of(line: str) -> int:
+    """The step of a log line; a line cut off by a kill counts as beyond any step."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return 2**62

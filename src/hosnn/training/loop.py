@@ -1,0 +1,209 @@
+"""The training loop.  A run is a folder; killed at any instant, it goes on from its last checkpoint to the same bits.
+
+Everything random in step s derives from (seed, s): the order of an epoch from (seed, epoch), dropout from (seed, s),
+attacks from (seed, s, sample index).  So the position alone restores all random state.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from hosnn.data import Dataset, Split
+from hosnn.errors import TrainingError
+from hosnn.nn.layers import SpikingNetwork
+from hosnn.nn.neurons import constrain_
+from hosnn.robustness.random import SampleRandom
+from hosnn.runtime import Deadline, stopping
+from hosnn.training.checkpoint import (
+    Pointer,
+    TrainingState,
+    config_of,
+    load,
+    load_state,
+    load_weights,
+    optimiser_state,
+    read_pointer,
+    restore_optimiser,
+    save_generation,
+)
+from hosnn.training.experiment import Experiment, describe
+from hosnn.training.log import RunLog
+from hosnn.training.progress import Progress
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a training run ended.
+
+    folder    its run folder; `hosnn.load(folder)` gives the best network
+    finished  False if time ran out or the user stopped it; it then goes on with resume
+    accuracy  best validation accuracy, on images moved by the objective's attack if it has one
+    """
+
+    folder: Path
+    finished: bool
+    steps: int
+    accuracy: float
+
+
+def fit(
+    network: SpikingNetwork,
+    experiment: Experiment,
+    data: Dataset,
+    folder: Path,
+    fabric: Fabric,
+    deadline: Deadline | None = None,
+    progress: Progress | None = None,
+    resume: bool = False,
+    provenance: dict[str, Any] | None = None,
+) -> Run:
+    """Train `network` as `experiment` says; the best epoch is chosen on the validation split, never on test.
+
+    folder  run folder: checkpoints/, log.jsonl and tensorboard/ are written there
+    resume  go on from the last checkpoint in `folder`, if there is one
+    Raises TrainingError if the loss is not finite (the last good checkpoint is kept), CheckpointError for disk trouble.
+    """
+    deadline, progress = deadline or Deadline(), progress or Progress()
+    optim = experiment.optim
+    optimiser = torch.optim.AdamW(network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
+    checkpoints = folder / "checkpoints"
+    pointer, position = None, _fresh_position()
+    if resume and (pointer := read_pointer(checkpoints)) is not None:
+        position = _restore(network, optimiser, checkpoints, pointer, experiment)
+    model, wrapped_optimiser = fabric.setup(network, optimiser)
+    model.mark_forward_method("outputs")
+    network_on_device = cast(SpikingNetwork, model.module)
+
+    steps_per_epoch = max(1, len(data.train) // optim.batch_size)
+    total = steps_per_epoch * optim.epochs
+    config = config_of(
+        describe(experiment.network),
+        describe(experiment.homeostasis),
+        {
+            "name": experiment.name,
+            "experiment": describe(experiment),
+            "identity": experiment.identity,
+            "dataset": data.name,
+            "dataset_sha256": data.sha256,
+        }
+        | (provenance or {}),
+    )
+    log = RunLog(folder, position["step"])
+
+    def checkpoint(is_best: bool = False) -> Pointer:
+        state = TrainingState(optimiser_state(optimiser), position)
+        stays = None if is_best or pointer is None else pointer.best
+        return save_generation(checkpoints, network_on_device, config, state, stays)
+
+    step, order, started = position["step"], None, time.monotonic() - position["seconds"]
+    with stopping(deadline), progress.task(experiment.name, total, step) as bar, log:
+        while step < total and not deadline.reached:
+            epoch, within = divmod(step, steps_per_epoch)
+            if order is None or within == 0:
+                order = _epoch_order(data.train, experiment.seed, epoch)
+            rows = order[within * optim.batch_size : (within + 1) * optim.batch_size]
+            for group in optimiser.param_groups:
+                group["lr"] = optim.lr * (1 + math.cos(math.pi * step / total)) / 2
+            loss = _step(model, network_on_device, wrapped_optimiser, experiment, data.train, rows, step, fabric)
+            step += 1
+            position |= {"step": step, "finished": step == total, "seconds": time.monotonic() - started}
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"{experiment.name}: the loss became {loss} at step {step} of {total} (epoch {epoch + 1}); "
+                    f"{_kept(pointer, checkpoints)}.  Lower optim.lr or check the data, then train again"
+                )
+            position["loss"] = loss if within == 0 else position["loss"] + (loss - position["loss"]) / (within + 1)
+            bar.advance(loss)
+            if step % steps_per_epoch == 0:
+                accuracy = validate(network_on_device, experiment, data.validation, fabric.device)
+                is_best = accuracy > position["best"]
+                position["best"] = max(accuracy, position["best"])
+                log.epoch(epoch + 1, step, position["loss"], accuracy, optimiser.param_groups[0]["lr"])
+                bar.report(f"epoch {epoch + 1}: loss {position['loss']:.4f}, validation accuracy {accuracy:.2%}")
+                pointer = checkpoint(is_best)
+        if step % steps_per_epoch:
+            pointer = checkpoint()
+    return Run(folder, step >= total, step, position["best"])
+
+
+@torch.no_grad()
+def validate(
+    network: SpikingNetwork, experiment: Experiment, split: Split, device: torch.device, batch_size: int = 250
+) -> float:
+    """Accuracy on the validation split, on images as the objective sees them."""
+    network.eval()
+    correct = 0
+    for rows in split.blocks(batch_size):
+        x, y = (tensor.to(device) for tensor in split.batch(rows))
+        rng = SampleRandom(experiment.seed, split.index[rows]).fold("validation")
+        x = experiment.objective.perturbed(network, x, y, rng)
+        correct += int((network(x).argmax(1) == y).sum())
+    return correct / len(split)
+
+
+def _step(
+    model: Any,
+    network: SpikingNetwork,
+    optimiser: Any,
+    experiment: Experiment,
+    split: Split,
+    rows: Tensor,
+    step: int,
+    fabric: Fabric,
+) -> float:
+    x, y = (tensor.to(fabric.device) for tensor in split.batch(rows))
+    rng = SampleRandom(experiment.seed, split.index[rows]).fold("training", step)
+    torch.manual_seed(rng.seed)
+    network.train()
+    loss = experiment.objective(model, x, y, rng)
+    value = float(loss.detach())
+    if math.isfinite(value):
+        optimiser.zero_grad()
+        fabric.backward(loss)
+        if experiment.optim.clip:
+            nn.utils.clip_grad_norm_(network.parameters(), experiment.optim.clip)
+        optimiser.step()
+        constrain_(network)
+    return value
+
+
+def _epoch_order(split: Split, seed: int, epoch: int) -> Tensor:
+    """A permutation of the training split that depends on (seed, epoch) alone."""
+    keys = SampleRandom(seed, split.index).fold("order", epoch).uniform(torch.empty(len(split), 1, dtype=torch.double))
+    return keys[:, 0].argsort(stable=True)
+
+
+def _fresh_position() -> dict[str, Any]:
+    return {"step": 0, "finished": False, "best": -1.0, "loss": 0.0, "seconds": 0.0}
+
+
+def _restore(
+    network: SpikingNetwork,
+    optimiser: torch.optim.Optimizer,
+    checkpoints: Path,
+    pointer: Pointer,
+    experiment: Experiment,
+) -> dict[str, Any]:
+    saved = load(checkpoints / pointer.last)
+    identity = saved.config["provenance"].get("identity")
+    if identity != experiment.identity:
+        raise TrainingError(
+            f"{checkpoints.parent} was trained by another experiment ({str(identity)[:12]}, this one is "
+            f"{experiment.identity[:12]}): its recipe, seed or data differ; choose another folder or the same settings"
+        )
+    load_weights(network, saved.network.state_dict(), saved.config, checkpoints / pointer.last)
+    state = load_state(checkpoints, pointer.last)
+    restore_optimiser(optimiser, state.tensors)
+    return _fresh_position() | dict(state.position)
+
+
+def _kept(pointer: Pointer | None, checkpoints: Path) -> str:
+    if pointer is None:
+        return "no checkpoint had been written yet"
+    return f"the last good checkpoint is {checkpoints / pointer.last}"

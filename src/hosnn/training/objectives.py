@@ -1,0 +1,104 @@
+"""What training minimises: a loss over clean images, or over images an attack has moved.
+
+Shapes: images x [B, C, H, W], labels y [B], outputs over time [T, B, K], logits [B, K].
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hosnn.errors import ConfigError
+from hosnn.nn.layers import SpikingNetwork
+from hosnn.robustness.gradient import Attack
+from hosnn.robustness.random import SampleRandom
+from hosnn.spiking.decoding import target_traces, van_rossum_loss
+
+
+class TrainingLoss(Protocol):
+    """(network, x, y) -> the loss of each sample [B]."""
+
+    def __call__(self, network: SpikingNetwork, x: Tensor, y: Tensor, /) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """-log softmax(scale · logits)[y]; mean traces lie in [0, 1), so a scale sharpens them."""
+
+    scale: float = 1.0
+
+    def __call__(self, network: SpikingNetwork, x: Tensor, y: Tensor) -> Tensor:
+        return functional.cross_entropy(self.scale * network(x), y, reduction="none")
+
+
+@dataclass(frozen=True)
+class VanRossum:
+    """The kernel loss of the authors' code: distance of output traces to those of a desired spike train.
+
+    spikes  desired spikes of the label's class, one per time step; the other classes should stay silent
+    Raises ConfigError if the network runs another number of steps.
+    """
+
+    spikes: tuple[int, ...] = (0, 1, 1, 1, 1)
+
+    def __call__(self, network: SpikingNetwork, x: Tensor, y: Tensor) -> Tensor:
+        outputs = network.outputs(x)
+        if len(outputs) != len(self.spikes):
+            raise ConfigError(
+                f"VanRossum got {len(self.spikes)} desired spikes for a network of {len(outputs)} time steps; give one "
+                "entry per step"
+            )
+        targets = target_traces(y, self.spikes, outputs.shape[2], network.coding.tau_synapse)
+        return van_rossum_loss(outputs, targets)
+
+
+class Objective(Protocol):
+    """What one optimiser step minimises."""
+
+    def __call__(self, network: SpikingNetwork, x: Tensor, y: Tensor, rng: SampleRandom, /) -> Tensor:
+        """The mean loss over the batch, a scalar that carries the graph."""
+
+    def perturbed(self, network: nn.Module, x: Tensor, y: Tensor, rng: SampleRandom, /) -> Tensor:
+        """The images the loss is taken on; validation accuracy is taken on these too."""
+
+
+@dataclass(frozen=True)
+class Clean:
+    """Ordinary training."""
+
+    loss: TrainingLoss
+
+    def perturbed(self, network: nn.Module, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+        return x
+
+    def __call__(self, network: SpikingNetwork, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+        return self.loss(network, x, y).mean()
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    """Training on adversarial images (Goodfellow et al. 2015; Madry et al. 2018).
+
+    craft_in  mode of the network while the attack looks at it: "eval" leaves BatchNorm statistics alone and switches
+              dropout off, "train" does neither.  No default: it changes results.
+    """
+
+    attack: Attack
+    loss: TrainingLoss
+    craft_in: Literal["train", "eval"]
+
+    def __post_init__(self) -> None:
+        if self.craft_in not in ("train", "eval"):
+            raise ConfigError(f"Adversarial got craft_in = {self.craft_in!r}; expected 'train' or 'eval'")
+
+    def perturbed(self, network: nn.Module, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+        was_training = network.training
+        network.train(self.craft_in == "train" and was_training)
+        try:
+            return self.attack(network, x, y, rng)
+        finally:
+            network.train(was_training)
+
+    def __call__(self, network: SpikingNetwork, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+        return self.loss(network, self.perturbed(network, x, y, rng), y).mean()

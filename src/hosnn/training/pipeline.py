@@ -1,0 +1,92 @@
+"""An experiment with everything it starts from: train the start, calibrate, make homeostatic, train."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from hosnn.data import Dataset, Split
+from hosnn.errors import CheckpointError
+from hosnn.runtime import Deadline
+from hosnn.signature import calibrate, homeostatic
+from hosnn.training.checkpoint import load, load_state, read_pointer
+from hosnn.training.experiment import Experiment
+from hosnn.training.loop import Run, fit
+from hosnn.training.progress import Progress
+
+
+def run(
+    experiment: Experiment,
+    data: Dataset,
+    runs: Path,
+    fabric: Fabric,
+    deadline: Deadline | None = None,
+    progress: Progress | None = None,
+    resume: bool = False,
+) -> Run:
+    """Train `experiment` in runs/NAME, first training what it starts from where that is not finished already.
+
+    A finished run of the same identity is not trained again.  With `resume`, an unfinished one goes on.
+    Raises CheckpointError if runs/NAME holds another experiment, or an unfinished one and `resume` is not set.
+    """
+    deadline = deadline or Deadline()
+    folder = runs / experiment.name
+    done = finished(experiment, folder)
+    if done is not None:
+        return done
+    if _unfinished(experiment, folder, resume):
+        return fit(load(folder, "last").network, experiment, data, folder, fabric, deadline, progress, resume=True)
+    if experiment.start is None:
+        torch.manual_seed(experiment.seed)
+        network, provenance = experiment.network.build(), {}
+    else:
+        before = run(experiment.start, data, runs, fabric, deadline, progress, resume=True)
+        if not before.finished:
+            return replace(before, folder=folder)
+        network = load(before.folder).network
+        provenance = {"start": experiment.start.identity}
+    if experiment.homeostasis is not None:
+        chosen = experiment.homeostasis
+        batches = (x.to(fabric.device) for x in images(data.train))
+        recorded = calibrate(
+            network.to(fabric.device), batches, dataset=f"{data.name} (train)", dataset_sha256=data.sha256
+        )
+        network = homeostatic(network, recorded, chosen.adaptation, chosen.share, chosen.beyond)
+        provenance |= {"signature_samples": str(recorded.samples), "signature_model": recorded.model_sha256}
+    return fit(network, experiment, data, folder, fabric, deadline, progress, provenance=provenance)
+
+
+def images(split: Split, batch_size: int = 250) -> Iterator[Tensor]:
+    """The images of a split in order, float32 [B, C, H, W] in [0, 1]."""
+    for rows in split.blocks(batch_size):
+        yield split.batch(rows)[0]
+
+
+def finished(experiment: Experiment, folder: Path) -> Run | None:
+    """The run in `folder` if it is this experiment and complete, else None."""
+    pointer = read_pointer(folder / "checkpoints")
+    if pointer is None or _identity(folder) != experiment.identity:
+        return None
+    position = load_state(folder / "checkpoints", pointer.last).position
+    return Run(folder, True, position["step"], position["best"]) if position.get("finished") else None
+
+
+def _identity(folder: Path) -> str:
+    return str(load(folder, "last").config["provenance"].get("identity"))
+
+
+def _unfinished(experiment: Experiment, folder: Path, resume: bool) -> bool:
+    """Whether `folder` holds an unfinished run to go on with."""
+    if read_pointer(folder / "checkpoints") is None:
+        return False
+    if _identity(folder) != experiment.identity:
+        raise CheckpointError(
+            f"{folder} holds another experiment (its recipe, seed or data settings differ); choose another --runs "
+            "folder, another name, or remove it"
+        )
+    if not resume:
+        raise CheckpointError(f"{folder} holds an unfinished run of this experiment; go on with --resume, or remove it")
+    return True
