@@ -1,0 +1,101 @@
+"""The 2x2 of neuron and training under several protocols, beside published numbers: what `hosnn reproduce` finds."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hosnn.errors import ConfigError
+from hosnn.evaluation.result import Evaluation, write_json
+
+FORMAT = "hosnn-comparison-1"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number somebody else printed, in percent, and where."""
+
+    neuron: str
+    training: str
+    attack: str
+    accuracy: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network of the 2x2.
+
+    neuron, training   e.g. "TA-LIF", "FGSM 2/255"
+    epochs             all epochs it was trained for, those of its start included
+    training_seconds   wall time of its own training, its start not included
+    validation         best validation accuracy, on images as its objective sees them
+    evaluations        by protocol name
+    """
+
+    neuron: str
+    training: str
+    experiment: str
+    identity: str
+    seed: int
+    epochs: int
+    training_seconds: float
+    validation: float
+    evaluations: Mapping[str, Evaluation]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All cells of all seeds, and the numbers to stand beside.
+
+    columns  (heading, protocol, attack) of the table, in order; attack "clean" and "worst" as well as row names
+    """
+
+    title: str
+    dataset: str
+    network: str
+    cells: tuple[Cell, ...]
+    columns: tuple[tuple[str, str, str], ...]
+    published: tuple[Published, ...]
+    experiments: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        content = {"format": FORMAT} | {key: value for key, value in asdict(self).items() if key not in ("cells",)}
+        content["cells"] = [
+            {key: value for key, value in vars(cell).items() if key != "evaluations"}
+            | {"evaluations": {name: found.to_json() for name, found in cell.evaluations.items()}}
+            for cell in self.cells
+        ]
+        return content
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Comparison":
+        """The inverse of `to_json`.  Raises ConfigError for another format."""
+        if content.get("format") != FORMAT:
+            raise ConfigError(f"a comparison got format {content.get('format')!r}; expected {FORMAT!r}")
+        cells = tuple(
+            Cell(**cell | {"evaluations": {n: Evaluation.from_json(e) for n, e in cell["evaluations"].items()}})
+            for cell in content["cells"]
+        )
+        return cls(
+            content["title"],
+            content["dataset"],
+            content["network"],
+            cells,
+            tuple((heading, protocol, attack) for heading, protocol, attack in content["columns"]),
+            tuple(Published(**number) for number in content["published"]),
+            content["experiments"],
+        )
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_json(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: Path) -> "Comparison":
+        """Read what `save` wrote.  Raises ConfigError if it is something else."""
+        try:
+            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ConfigError(f"cannot read the comparison {path}: {error}") from error

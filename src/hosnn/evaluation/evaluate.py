@@ -1,0 +1,209 @@
+"""Running a protocol against a model.
+
+Any function from images [B, C, H, W] in [0, 1] to logits [B, K] can be evaluated; gradient estimators for spiking
+networks apply where hosnn layers are found.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hosnn.data import Dataset, Split, check_images, check_labels
+from hosnn.errors import ConfigError, HosnnError, ShapeError
+from hosnn.evaluation.ledger import Ledger
+from hosnn.evaluation.protocols import Entry, Protocol, smoke
+from hosnn.evaluation.result import Evaluation, Row
+from hosnn.robustness.gradient import Model
+from hosnn.robustness.random import SampleRandom
+from hosnn.runtime import Deadline, machine, stopping, versions
+from hosnn.signature import fingerprint
+from hosnn.training.progress import Bar, Progress
+
+
+class Interrupted(HosnnError):
+    """An evaluation stopped before its end; the same call goes on where it stopped if it was given a file."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated, for the record."""
+
+    model: str = "model"
+    dataset: str = "images"
+    dataset_sha256: str = ""
+
+
+def evaluate(
+    model: Model,
+    data: Dataset | Split | tuple[Tensor, Tensor],
+    protocol: Protocol | None = None,
+    *,
+    subject: Subject | None = None,
+    seed: int = 0,
+    partial: Path | None = None,
+    progress: Progress | None = None,
+    deadline: Deadline | None = None,
+) -> Evaluation:
+    """Accuracy of `model` under every attack of `protocol` (default: smoke), one row per attack, one entry per sample.
+
+    data     a data set (its test split is used), a split, or (x [N, C, H, W] float in [0, 1], y [N] int64)
+    partial  a file to keep finished blocks in, so that an interrupted evaluation goes on
+    Raises ShapeError for images or logits of the wrong shape, range or with NaN; Interrupted when stopped early;
+    ConfigError if an attack left its threat.
+    """
+    protocol = protocol or smoke()
+    progress, deadline = progress or Progress(), deadline or Deadline()
+    subject = subject or _subject(data)
+    x, y, index = _samples(data, protocol.samples)
+    was_training = isinstance(model, nn.Module) and model.training
+    if isinstance(model, nn.Module):
+        model.eval()
+    fingerprint_ = fingerprint(model) if isinstance(model, nn.Module) else ""
+    blocks = [slice(at, min(at + protocol.block_size, len(y))) for at in range(0, len(y), protocol.block_size)]
+    curve_blocks = [block for block in blocks if block.start < protocol.curve_samples]
+    ledger = Ledger(
+        partial,
+        {
+            "protocol": protocol.name,
+            "threat": str(protocol.threat),
+            "model": fingerprint_,
+            "dataset": subject.dataset_sha256,
+            "seed": seed,
+            "samples": len(y),
+            "attacks": [entry.name for entry in (*protocol.entries, *protocol.curve)],
+            "versions": versions(),
+        },
+    )
+    worker = _Worker(model, x, y, index, seed, ledger, deadline)
+    started = time.monotonic()
+    total = len(blocks) * len(protocol.entries) + len(curve_blocks) * len(protocol.curve)
+    try:
+        with stopping(deadline), progress.task(f"{subject.model}, {protocol.name}", total) as bar:
+            clean = torch.cat([worker.predict(x[block]) for block in blocks])
+            _check_classes(worker.predict_logits(x[blocks[0]]), y)
+            standing = clean == y if protocol.cascade else torch.ones_like(y, dtype=torch.bool)
+            rows = []
+            for entry in protocol.entries:
+                row, predictions = worker.run(entry, blocks, standing, bar)
+                if protocol.cascade:
+                    standing &= predictions == y
+                rows.append(row)
+                bar.report(f"{entry.name} {_accuracy(row, y):.2%}")
+            everyone = torch.ones_like(y, dtype=torch.bool)
+            curve = [worker.run(entry, curve_blocks, everyone, bar)[0] for entry in protocol.curve]
+    finally:
+        if isinstance(model, nn.Module):
+            model.train(was_training)
+    result = Evaluation(
+        protocol.name,
+        protocol.description,
+        str(protocol.threat),
+        protocol.cascade,
+        subject.model,
+        fingerprint_,
+        subject.dataset,
+        subject.dataset_sha256,
+        seed,
+        tuple(index.tolist()),
+        tuple(y.tolist()),
+        tuple(clean.tolist()),
+        tuple(rows),
+        tuple(curve),
+        time.monotonic() - started,
+        versions(),
+        machine(),
+    )
+    ledger.close()
+    return result
+
+
+@dataclass(frozen=True)
+class _Worker:
+    model: Model
+    x: Tensor
+    y: Tensor
+    index: Tensor
+    seed: int
+    ledger: Ledger
+    deadline: Deadline
+
+    def run(self, entry: Entry, blocks: list[slice], standing: Tensor, bar: Bar) -> tuple[Row, Tensor]:
+        """One attack over all blocks; samples not standing get prediction -1."""
+        predictions, seconds = [], 0.0
+        for number, block in enumerate(blocks):
+            done = self.ledger.get(entry.name, number)
+            if done is None:
+                if self.deadline.reached:
+                    raise Interrupted(
+                        f"stopped in {entry.name}, block {number + 1} of {len(blocks)}; the same command goes on there"
+                    )
+                started = time.monotonic()
+                guesses = self._attack(entry, block, standing[block])
+                done = self.ledger.put(entry.name, number, guesses.tolist(), time.monotonic() - started)
+            predictions += done["predictions"]
+            seconds += done["seconds"]
+            bar.advance()
+        row = Row(entry.name, str(entry.threat), float(entry.threat.ball.eps), tuple(predictions), seconds)
+        return row, torch.tensor(predictions)
+
+    def _attack(self, entry: Entry, block: slice, standing: Tensor) -> Tensor:
+        guesses = torch.full((block.stop - block.start,), -1)
+        rows = standing.nonzero()[:, 0]
+        if len(rows):
+            x, y = self.x[block][rows], self.y[block][rows]
+            rng = SampleRandom(self.seed, self.index[block][rows]).fold(entry.name)
+            x_adv = entry.attack(self.model, x, y, rng)
+            reference = x if x_adv.dim() == x.dim() else x[:, None].expand_as(x_adv)
+            if not bool(entry.threat.allows(x_adv, reference).all()):
+                raise ConfigError(
+                    f"attack {entry.name!r} left its threat {entry.threat}, so its result would mean nothing"
+                )
+            guesses[rows] = self.predict(x_adv)
+        return guesses
+
+    def predict(self, x: Tensor) -> Tensor:
+        return self.predict_logits(x).argmax(1).cpu()
+
+    def predict_logits(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits = self.model(x)
+        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
+            came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ShapeError(f"the model returned {came} for {len(x)} images; expected logits [{len(x)}, classes]")
+        if not bool(logits.isfinite().all()):
+            raise ShapeError("the model returned logits with NaN or infinity for valid images; mend the model first")
+        return logits
+
+
+def _samples(data: Dataset | Split | tuple[Tensor, Tensor], count: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    if isinstance(data, tuple):
+        x, y = data
+        check_images(x)
+        check_labels(y, int(y.max()) + 1 if len(y) else 1)
+        if len(x) != len(y):
+            raise ShapeError(f"evaluate got {len(x)} images and {len(y)} labels; expected one label per image")
+        return (x, y, torch.arange(len(y))) if count is None else (x[:count], y[:count], torch.arange(len(y))[:count])
+    split = data.test if isinstance(data, Dataset) else data
+    if count is not None and count < len(split):
+        split = split.subset(count)
+    x, y = split.batch(torch.arange(len(split)))
+    return x, y, split.index
+
+
+def _subject(data: Dataset | Split | tuple[Tensor, Tensor]) -> Subject:
+    return Subject(dataset=data.name, dataset_sha256=data.sha256) if isinstance(data, Dataset) else Subject()
+
+
+def _check_classes(logits: Tensor, y: Tensor) -> None:
+    if int(y.max()) >= logits.shape[1]:
+        raise ShapeError(
+            f"the model tells {logits.shape[1]} classes apart but the labels go up to {int(y.max())}; evaluate it on "
+            "the data set it was trained for"
+        )
+
+
+def _accuracy(row: Row, y: Tensor) -> float:
+    return float((torch.tensor(row.predictions) == y[: len(row.predictions)]).double().mean())

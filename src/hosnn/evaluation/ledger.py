@@ -1,0 +1,63 @@
+"""What an unfinished evaluation has done so far: one JSON line per finished block of an attack, appended as it ends."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hosnn.errors import ConfigError
+
+
+class Ledger:
+    """Finished blocks by (attack, block number), kept in a file if one is given.
+
+    The first line tells which evaluation the file belongs to; a file of another evaluation is started afresh.  A last
+    line cut off by a kill is dropped.
+    """
+
+    def __init__(self, path: Path | None, identity: Mapping[str, Any]) -> None:
+        self._path = path
+        self._done: dict[tuple[str, int], dict[str, Any]] = {}
+        if path is None:
+            return
+        header = json.dumps({"evaluation": identity}, sort_keys=True)
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        kept = [header]
+        if lines and lines[0] == header:
+            for line in lines[1:]:
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    break
+                self._done[entry["attack"], entry["block"]] = entry
+                kept.append(line)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(kept) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+
+    def get(self, attack: str, block: int) -> dict[str, Any] | None:
+        """What was recorded for a block, None if it is still to do."""
+        return self._done.get((attack, block))
+
+    def put(self, attack: str, block: int, predictions: list[int], seconds: float) -> dict[str, Any]:
+        """Record a finished block."""
+        entry = {"attack": attack, "block": block, "predictions": predictions, "seconds": seconds}
+        if self._path is not None:
+            try:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(entry) + "\n")
+            except OSError as error:
+                raise _cannot_write(self._path, error) from error
+        self._done[attack, block] = entry
+        return entry
+
+    def close(self) -> None:
+        """The evaluation is complete; its result replaces this file."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot write {path}: {error}; choose another place or free some space")

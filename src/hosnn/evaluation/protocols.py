@@ -1,0 +1,180 @@
+"""Evaluation protocols: which attacks, on how many images, under which threat.  Data, not code paths.
+
+paper   the HoSNN authors' own evaluation, each of its choices a switch; for comparison with published numbers only
+smoke   ours, small: a first look in about a minute
+sweep   PGD-40 through full BPTT, 2 restarts, five surrogate widths, worst case per sample
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from hosnn.errors import ConfigError
+from hosnn.estimators import InNormalisedUnits, OnFrames, OnTraces, Through, TraceCrossEntropy
+from hosnn.robustness.ensembles import Noise
+from hosnn.robustness.gradient import PGD, Attack, at_clean, bim, fgsm, r_fgsm
+from hosnn.robustness.losses import Loss, cross_entropy
+from hosnn.robustness.threats import Linf, Threat, format_eps
+from hosnn.spiking.gradient import GradientRule, bptt, tssl_bp
+from hosnn.spiking.surrogate import Sigmoid
+
+CURVE = tuple(Fraction(level, 255) for level in (2, 4, 8, 16, 32, 64))
+WIDTHS = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One attack of a protocol and the threat its results must respect."""
+
+    name: str
+    attack: Attack
+    threat: Threat
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What an evaluation does.
+
+    samples        images of the test split, a fixed class-balanced choice; None for all
+    cascade        each attack sees only what the ones before it left standing
+    curve          the same attack at growing eps, on the first `curve_samples`
+    block_size     work is cut into fixed blocks of this many images, so that reruns and resumes give the same bits
+    """
+
+    name: str
+    description: str
+    threat: Threat
+    entries: tuple[Entry, ...]
+    samples: int | None
+    cascade: bool = False
+    curve: tuple[Entry, ...] = ()
+    curve_samples: int = 500
+    block_size: int = 250
+
+    def with_samples(self, samples: int | None) -> "Protocol":
+        return replace(self, samples=samples)
+
+
+@dataclass(frozen=True)
+class PaperChoices:
+    """The authors' choices, each of which a reader will ask about; all True reproduces their evaluation.
+
+    truncated_gradient  TSSL-BP: no path through leak, reset or threshold, surrogate at the resting threshold
+    per_step            every time step gets its own perturbation
+    unclamped           perturbed pixels may leave [0, 1]
+    trace_loss          cross-entropy over the output trace at every step, not over the logits
+    scalar_std          eps is divided by one scalar std and applied to normalised images: `mean`, `std` per channel.
+                        With one channel this changes nothing, so it matters for colour images only
+    """
+
+    truncated_gradient: bool = True
+    per_step: bool = True
+    unclamped: bool = True
+    trace_loss: bool = True
+    scalar_std: bool = False
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def threat(self, threat: Threat) -> Threat:
+        """The threat that these choices amount to."""
+        return replace(threat, domain=None if self.unclamped else threat.domain, per_step=self.per_step)
+
+    def wrap(self, make: Callable[[Threat, Loss], Attack], threat: Threat) -> Attack:
+        """The attack that `make` gives, under these choices."""
+        loss: Loss = TraceCrossEntropy() if self.trace_loss else cross_entropy
+        if self.scalar_std:
+            scalar = sum(self.std) / len(self.std)
+            inner: Attack = InNormalisedUnits(make(threat.scaled(1 / scalar), loss), self.mean, self.std)
+        else:
+            inner = make(threat, loss)
+        if self.trace_loss:
+            inner = OnTraces(inner)
+        if self.per_step:
+            inner = OnFrames(inner)
+        return Through(tssl_bp() if self.truncated_gradient else bptt(), inner)
+
+
+def _pgd7(threat: Threat, loss: Loss) -> PGD:
+    return PGD(threat, steps=7, step_size=1 / 3, start=at_clean, keep_best=False, loss=loss)
+
+
+def paper(threat: Threat = Threat(Linf(8 / 255)), choices: PaperChoices = PaperChoices()) -> Protocol:  # noqa: B008
+    """FGSM, R-FGSM, BIM-7 and PGD-7 (steps of eps/3, no random start) as in the authors' code, on all test images.
+
+    Source: authors' code, tools/attack.py (August 2023).
+    """
+    if choices.scalar_std and not choices.std:
+        raise ConfigError("PaperChoices(scalar_std=True) needs mean and std per channel; give the network's own")
+    threat = choices.threat(threat)
+
+    widest = max(choices.std) * len(choices.std) / sum(choices.std) if choices.scalar_std else 1.0
+
+    def entry(name: str, make: Callable[[Threat, Loss], Attack], at: Threat = threat) -> Entry:
+        return Entry(name, choices.wrap(make, at), at.scaled(widest))
+
+    return Protocol(
+        "paper",
+        "the authors' attacks: truncated gradient, one perturbation per time step, no clamp to valid pixels",
+        threat,
+        (entry("FGSM", fgsm), entry("R-FGSM", r_fgsm), entry("BIM-7", bim_7), entry("PGD-7", _pgd7)),
+        samples=None,
+        curve=tuple(entry(f"PGD-7 @ {format_eps(float(eps))}", _pgd7, threat.with_eps(float(eps))) for eps in CURVE),
+    )
+
+
+def bim_7(threat: Threat, loss: Loss) -> PGD:
+    """Seven steps of eps/7."""
+    return bim(threat, 7, loss)
+
+
+def smoke(threat: Threat = Threat(Linf(8 / 255))) -> Protocol:  # noqa: B008
+    """A first look: noise, FGSM and PGD-20 through full BPTT, one perturbation per image, on 256 images."""
+
+    return Protocol(
+        "smoke",
+        "one perturbation per image, valid pixels, gradients through leak, reset and threshold",
+        threat,
+        (
+            _entry("noise", Noise(threat), threat),
+            _entry("FGSM", fgsm(threat), threat),
+            _entry("PGD-20", PGD(threat), threat),
+        ),
+        samples=256,
+        curve=tuple(
+            _entry(f"PGD-20 @ {format_eps(float(eps))}", PGD(at), at)
+            for eps in CURVE
+            for at in [threat.with_eps(float(eps))]
+        ),
+        curve_samples=128,
+    )
+
+
+def sweep(threat: Threat = Threat(Linf(8 / 255))) -> Protocol:  # noqa: B008
+    """PGD-40 with 2 restarts through full BPTT at five sigmoid widths, worst case per sample, on 1,000 images."""
+    pgd = PGD(threat, steps=40, step_size=0.1, restarts=2)
+    return Protocol(
+        "sweep",
+        "PGD-40, 2 restarts, full BPTT, surrogate widths 0.05 to 1, worst case per sample",
+        threat,
+        tuple(_entry(f"PGD-40 BPTT w={width:g}", pgd, threat, bptt(Sigmoid(width))) for width in WIDTHS),
+        samples=1000,
+        cascade=True,
+    )
+
+
+def _entry(name: str, attack: Attack, threat: Threat, rule: GradientRule | None = None) -> Entry:
+    """An attack through full BPTT unless said otherwise, on frames if the threat perturbs every time step."""
+    return Entry(name, Through(rule or bptt(), OnFrames(attack) if threat.per_step else attack), threat)
+
+
+PROTOCOLS: dict[str, Callable[[Threat], Protocol]] = {"smoke": smoke, "paper": paper, "sweep": sweep}
+
+
+def protocol(name: str, threat: Threat) -> Protocol:
+    """A built-in protocol by name.  Raises ConfigError for an unknown one, with the nearest name."""
+    make = PROTOCOLS.get(name)
+    if make is None:
+        near = difflib.get_close_matches(name, PROTOCOLS, n=1, cutoff=0)
+        raise ConfigError(f"unknown protocol {name!r}; expected one of {', '.join(PROTOCOLS)} (nearest: {near[0]})")
+    return make(threat)

@@ -1,0 +1,167 @@
+"""The outcome of an evaluation as a value: one row per attack, one entry per sample index.
+
+Rendering is elsewhere and a pure function of this.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hosnn.errors import ConfigError
+from hosnn.evaluation.statistics import Interval, wilson
+
+FORMAT = "hosnn-evaluation-1"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one attack did.
+
+    predictions  class predicted for each sample after the attack, in the order of `Evaluation.index`;
+                 -1 for a sample it did not see because an earlier attack of a cascade had won it already
+    eps          budget in pixel units; seconds: wall time
+    """
+
+    attack: str
+    threat: str
+    eps: float
+    predictions: tuple[int, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy of one model under one protocol.
+
+    index    position of each sample in the original test split; labels and clean predictions in the same order
+    rows     the protocol's attacks; a sample counts as robust only if every row left it correct
+    curve    the same attack at growing eps, on the first samples
+    passes   sample-gradients and sample-forwards are not told apart: forward passes of single images
+    """
+
+    protocol: str
+    description: str
+    threat: str
+    cascade: bool
+    model: str
+    model_sha256: str
+    dataset: str
+    dataset_sha256: str
+    seed: int
+    index: tuple[int, ...]
+    labels: tuple[int, ...]
+    clean: tuple[int, ...]
+    rows: tuple[Row, ...]
+    curve: tuple[Row, ...]
+    seconds: float
+    versions: Mapping[str, str]
+    machine: Mapping[str, str | int]
+
+    @property
+    def samples(self) -> int:
+        return len(self.index)
+
+    @property
+    def clean_accuracy(self) -> float:
+        return _share(self._clean_correct())
+
+    def robust(self, row: Row) -> list[bool]:
+        """Which samples are correct after this attack.  In a cascade a sample already lost stays lost."""
+        return [guess == label for guess, label in zip(row.predictions, self.labels, strict=False)]
+
+    def accuracy(self, attack: str) -> float:
+        """Accuracy after one attack (in a cascade: after it and all before it).  Raises ConfigError for no such row."""
+        return _share(self.robust(self.row(attack)))
+
+    def interval(self, attack: str | None = None) -> Interval:
+        """Wilson's 95 % interval of `accuracy(attack)`, or of the clean accuracy."""
+        correct = self._clean_correct() if attack is None else self.robust(self.row(attack))
+        return wilson(sum(correct), len(correct))
+
+    def row(self, attack: str) -> Row:
+        for row in self.rows:
+            if row.attack == attack:
+                return row
+        raise ConfigError(
+            f"no attack {attack!r} in this evaluation; it has {', '.join(row.attack for row in self.rows)}"
+        )
+
+    @property
+    def standing(self) -> list[bool]:
+        """Which samples survive everything: correct when clean and after every attack."""
+        survivors = self._clean_correct()
+        for row in self.rows:
+            survivors = [alive and correct for alive, correct in zip(survivors, self.robust(row), strict=True)]
+        return survivors
+
+    @property
+    def worst_case(self) -> float:
+        """Robust accuracy: the share of samples that survive everything."""
+        return _share(self.standing)
+
+    def curve_points(self) -> list[tuple[float, float, Interval]]:
+        """(eps, accuracy, interval) over the curve, with the clean accuracy of the same samples at eps = 0."""
+        if not self.curve:
+            return []
+        count = len(self.curve[0].predictions)
+        clean = self._clean_correct()[:count]
+        points = [(0.0, _share(clean), wilson(sum(clean), count))]
+        for row in self.curve:
+            correct = self.robust(row)
+            points.append((row.eps, _share(correct), wilson(sum(correct), count)))
+        return points
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, with the accuracies that follow from it for readers of the file."""
+        summary = {
+            "clean_accuracy": self.clean_accuracy,
+            "worst_case_accuracy": self.worst_case,
+            "worst_case_interval_95": list(wilson(sum(self.standing), self.samples)),
+            "accuracy": {row.attack: self.accuracy(row.attack) for row in self.rows},
+        }
+        return {"format": FORMAT, "summary": summary, "samples": self.samples} | asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Evaluation":
+        """The inverse of `to_json`.  Raises ConfigError for another format."""
+        if content.get("format") != FORMAT:
+            raise ConfigError(f"an evaluation got format {content.get('format')!r}; expected {FORMAT!r}")
+        given = {key: value for key, value in content.items() if key not in ("format", "summary", "samples")}
+        for key in ("index", "labels", "clean"):
+            given[key] = tuple(given[key])
+        for key in ("rows", "curve"):
+            given[key] = tuple(Row(**row | {"predictions": tuple(row["predictions"])}) for row in given[key])
+        return cls(**given)
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_json(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: Path) -> "Evaluation":
+        """Read what `save` wrote.  Raises ConfigError if it is something else."""
+        try:
+            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ConfigError(f"cannot read the evaluation {path}: {error}") from error
+
+    def _clean_correct(self) -> list[bool]:
+        return [guess == label for guess, label in zip(self.clean, self.labels, strict=True)]
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, whole or not at all.  Raises ConfigError if the place cannot be written."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ConfigError(f"cannot write {path}: {error}; choose another place or free some space") from error
+
+
+def _share(correct: list[bool]) -> float:
+    return sum(correct) / len(correct) if correct else float("nan")
