@@ -22,18 +22,12 @@ Precision = Literal["32-true", "64-true", "bf16-mixed"]
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where to run.
+    """Where to run."""
 
-    accelerator  cpu, cuda, mps or auto (Lightning Fabric's names)
-    devices      how many
-    precision    32-true, 64-true or bf16-mixed
-    threads      CPU threads of torch; 0 leaves torch's own choice
-    """
-
-    accelerator: str = "auto"
-    devices: int = 1
-    precision: Precision = "32-true"
-    threads: int = 0
+    accelerator: str = "auto"  # cpu, cuda, mps or auto
+    devices: int = 1  # how many of them
+    precision: Precision = "32-true"  # bf16-mixed is for training on GPUs; results are measured in 32-true
+    threads: int = 0  # CPU threads of torch; 0 leaves torch's own choice
 
     def fabric(self) -> Fabric:
         """A launched Fabric.  Raises ConfigError if the accelerator is not there."""

@@ -4,9 +4,14 @@ Any function from images [B, C, H, W] in [0, 1] to logits [B, K] can be evaluate
 networks apply where hosnn layers are found.
 """
 
+import hashlib
+import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,45 +63,26 @@ def evaluate(
     progress, deadline = progress or Progress(), deadline or Deadline()
     subject = subject or _subject(data)
     x, y, index = _samples(data, protocol.samples)
-    was_training = isinstance(model, nn.Module) and model.training
-    if isinstance(model, nn.Module):
-        model.eval()
+    blocks = _blocks(len(y), protocol.block_size)
+    curve_blocks = _blocks(min(len(y), protocol.curve_samples), protocol.block_size)
     fingerprint_ = fingerprint(model) if isinstance(model, nn.Module) else ""
-    blocks = [slice(at, min(at + protocol.block_size, len(y))) for at in range(0, len(y), protocol.block_size)]
-    curve_blocks = [block for block in blocks if block.start < protocol.curve_samples]
-    ledger = Ledger(
-        partial,
-        {
-            "protocol": protocol.name,
-            "threat": str(protocol.threat),
-            "model": fingerprint_,
-            "dataset": subject.dataset_sha256,
-            "seed": seed,
-            "samples": len(y),
-            "attacks": [entry.name for entry in (*protocol.entries, *protocol.curve)],
-            "versions": versions(),
-        },
-    )
-    worker = _Worker(model, x, y, index, seed, ledger, deadline)
+    ledger = Ledger(partial, _identity(protocol, subject, fingerprint_, seed, (x, y, index)))
+    worker = _Worker(model, x, y, index, _device(model, x), seed, ledger, deadline)
     started = time.monotonic()
     total = len(blocks) * len(protocol.entries) + len(curve_blocks) * len(protocol.curve)
-    try:
-        with stopping(deadline), progress.task(f"{subject.model}, {protocol.name}", total) as bar:
-            clean = torch.cat([worker.predict(x[block]) for block in blocks])
-            _check_classes(worker.predict_logits(x[blocks[0]]), y)
-            standing = clean == y if protocol.cascade else torch.ones_like(y, dtype=torch.bool)
-            rows = []
-            for entry in protocol.entries:
-                row, predictions = worker.run(entry, blocks, standing, bar)
-                if protocol.cascade:
-                    standing &= predictions == y
-                rows.append(row)
-                bar.report(f"{entry.name} {_accuracy(row, y):.2%}")
-            everyone = torch.ones_like(y, dtype=torch.bool)
-            curve = [worker.run(entry, curve_blocks, everyone, bar)[0] for entry in protocol.curve]
-    finally:
-        if isinstance(model, nn.Module):
-            model.train(was_training)
+    with _in_eval(model), stopping(deadline), progress.task(f"{subject.model}, {protocol.name}", total) as bar:
+        clean = torch.cat([worker.predict(x[block]) for block in blocks])
+        _check_classes(worker.predict_logits(x[blocks[0]]), y)
+        standing = clean == y if protocol.cascade else torch.ones_like(y, dtype=torch.bool)
+        rows = []
+        for entry in protocol.entries:
+            row, predictions = worker.run(entry, blocks, standing, bar)
+            if protocol.cascade:
+                standing &= predictions == y
+            rows.append(row)
+            bar.report(f"{entry.name} {_accuracy(row, y):.2%}")
+        everyone = torch.ones_like(y, dtype=torch.bool)
+        curve = [worker.run(entry, curve_blocks, everyone, bar)[0] for entry in protocol.curve]
     result = Evaluation(
         protocol.name,
         protocol.description,
@@ -126,6 +112,7 @@ class _Worker:
     x: Tensor
     y: Tensor
     index: Tensor
+    device: torch.device
     seed: int
     ledger: Ledger
     deadline: Deadline
@@ -153,11 +140,10 @@ class _Worker:
         guesses = torch.full((block.stop - block.start,), -1)
         rows = standing.nonzero()[:, 0]
         if len(rows):
-            x, y = self.x[block][rows], self.y[block][rows]
+            x, y = self.x[block][rows].to(self.device), self.y[block][rows].to(self.device)
             rng = SampleRandom(self.seed, self.index[block][rows]).fold(entry.name)
             x_adv = entry.attack(self.model, x, y, rng)
-            reference = x if x_adv.dim() == x.dim() else x[:, None].expand_as(x_adv)
-            if not bool(entry.threat.allows(x_adv, reference).all()):
+            if not _allowed(entry, x_adv, x):
                 raise ConfigError(
                     f"attack {entry.name!r} left its threat {entry.threat}, so its result would mean nothing"
                 )
@@ -169,7 +155,7 @@ class _Worker:
 
     def predict_logits(self, x: Tensor) -> Tensor:
         with torch.no_grad():
-            logits = self.model(x)
+            logits = self.model(x.to(self.device))
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
             came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ShapeError(f"the model returned {came} for {len(x)} images; expected logits [{len(x)}, classes]")
@@ -178,19 +164,77 @@ class _Worker:
         return logits
 
 
+def _allowed(entry: Entry, x_adv: Tensor, x: Tensor) -> bool:
+    """Whether x_adv [B, C, H, W], or frames [B, T, C, H, W] under a threat per step, respects the entry's threat."""
+    if x_adv.shape == x.shape:
+        return bool(entry.threat.allows(x_adv, x).all())
+    if not entry.threat.per_step or x_adv[:, 0].shape != x.shape:
+        return False
+    return bool(entry.threat.allows(x_adv, x[:, None].expand_as(x_adv)).all())
+
+
+@contextmanager
+def _in_eval(model: Model) -> Iterator[None]:
+    """The model in eval mode, and afterwards every module of it in the mode it was in."""
+    modes = {module: module.training for module in model.modules()} if isinstance(model, nn.Module) else {}
+    for module in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _device(model: Model, x: Tensor) -> torch.device:
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    return parameters[0].device if parameters else x.device
+
+
+def _blocks(count: int, size: int) -> list[slice]:
+    return [slice(at, min(at + size, count)) for at in range(0, count, size)]
+
+
+def _identity(
+    protocol: Protocol, subject: Subject, model: str, seed: int, samples: tuple[Tensor, Tensor, Tensor]
+) -> dict[str, Any]:
+    """What decides an evaluation's result, for a ledger to know whether it may go on."""
+    images = hashlib.sha256()
+    for tensor in samples:
+        images.update(tensor.cpu().contiguous().numpy().tobytes())
+    entries = (*protocol.entries, *protocol.curve)
+    return {
+        "protocol": protocol.name,
+        "threat": str(protocol.threat),
+        "model": model,
+        "dataset": subject.dataset_sha256,
+        "images": images.hexdigest(),
+        "seed": seed,
+        "cascade": protocol.cascade,
+        "block_size": protocol.block_size,
+        "curve_samples": protocol.curve_samples,
+        "attacks": [entry.name for entry in entries],
+        "settings": hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(entries)).encode()).hexdigest(),
+        "versions": versions(),
+    }
+
+
 def _samples(data: Dataset | Split | tuple[Tensor, Tensor], count: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Images float [N, C, H, W], labels [N] and index [N]; labels and index on the CPU, where results are kept."""
+    if count is not None and count < 1:
+        raise ConfigError(f"evaluate got samples = {count}; expected at least 1, or None for all")
     if isinstance(data, tuple):
         x, y = data
         check_images(x)
         check_labels(y, int(y.max()) + 1 if len(y) else 1)
         if len(x) != len(y):
             raise ShapeError(f"evaluate got {len(x)} images and {len(y)} labels; expected one label per image")
-        return (x, y, torch.arange(len(y))) if count is None else (x[:count], y[:count], torch.arange(len(y))[:count])
+        return x[:count], y[:count].cpu(), torch.arange(len(y))[:count]
     split = data.test if isinstance(data, Dataset) else data
     if count is not None and count < len(split):
         split = split.subset(count)
     x, y = split.batch(torch.arange(len(split)))
-    return x, y, split.index
+    return x, y.cpu(), split.index.cpu()
 
 
 def _subject(data: Dataset | Split | tuple[Tensor, Tensor]) -> Subject:

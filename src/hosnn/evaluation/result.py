@@ -38,7 +38,6 @@ class Evaluation:
     index    position of each sample in the original test split; labels and clean predictions in the same order
     rows     the protocol's attacks; a sample counts as robust only if every row left it correct
     curve    the same attack at growing eps, on the first samples
-    passes   sample-gradients and sample-forwards are not told apart: forward passes of single images
     """
 
     protocol: str

@@ -111,10 +111,19 @@ class SpikingNetwork(nn.Module):
 
     forward  images [B, C, H, W] in [0, 1] or frames [B, T, C, H, W] -> logits [B, K]
     outputs  the same -> the last layer's traces or currents [T, B, K]
+    blueprint  the frozen value that builds this network, if one does; checkpoints store it
     """
 
-    def __init__(self, normalise: Normalise, coding: ConstantCoding, body: nn.Module, readout: nn.Module) -> None:
+    def __init__(
+        self,
+        normalise: Normalise,
+        coding: ConstantCoding,
+        body: nn.Module,
+        readout: nn.Module,
+        blueprint: object | None = None,
+    ) -> None:
         super().__init__()
+        self.blueprint = blueprint
         self.normalise, self.coding, self.body, self.readout = normalise, coding, body, readout
 
     @property

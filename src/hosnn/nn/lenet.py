@@ -34,6 +34,12 @@ class LeNet:
     rule: GradientRule = tssl_bp()  # noqa: RUF009
     spiking_output: bool = True
 
+    @property
+    def title(self) -> str:
+        """The field's shorthand, e.g. 15C5-P2-40C5-P2-300-10."""
+        first, second = self.channels
+        return f"{first}C5-P2-{second}C5-P2-{self.hidden}-{self.classes}"
+
     def build(self) -> SpikingNetwork:
         first, second = self.channels
         sizes = [((side + 2 * self.padding - 4) // 2 + 2 * self.padding - 4) // 2 for side in self.image[1:]]
@@ -66,6 +72,7 @@ class LeNet:
             ConstantCoding(self.steps, self.dynamics.tau_synapse),
             body,
             MeanReadout(),
+            blueprint=self,
         )
 
 

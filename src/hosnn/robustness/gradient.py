@@ -98,7 +98,9 @@ class PGD:
             once = replace(self, restarts=1)
             return first_success(
                 [
-                    lambda model, x, y, rng, number=number: once(model, x, y, rng.fold("restart", number))
+                    lambda model, x, y, rng, number=number: once(
+                        model, x, y, rng.fold("restart", number) if number else rng
+                    )
                     for number in range(self.restarts)
                 ],
                 model,
@@ -115,7 +117,8 @@ class PGD:
                 wrong = ascent.scores.argmax(1) != y
                 best = torch.where(_per_sample(wrong & ~found, x), x_adv, best)
                 found |= wrong
-            step = self.step_size * ball.eps * ball.steepest(ascent.gradient)
+            # A gradient that is not a number would move pixels to NaN, out of every threat: stand still there instead.
+            step = self.step_size * ball.eps * ball.steepest(ascent.gradient.nan_to_num())
             x_adv = self.threat.project(x_adv + step, x)
         return torch.where(_per_sample(found, x), best, x_adv)
 

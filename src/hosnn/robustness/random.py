@@ -35,13 +35,14 @@ class SampleRandom:
         return replace(self, index=self.index[chosen.to(self.index.device)])
 
     def uniform(self, like: Tensor) -> Tensor:
-        """Uniform on [0, 1) with 24 bits, in the shape [B, ...], dtype and device of `like`."""
+        """Uniform on [0, 1) with 24 bits, or as many as the dtype holds, in the shape [B, ...] and so on of `like`."""
         count = math.prod(like.shape[1:])
         index = self.index.to(like.device)
         stream = _mix(_mix(index + _mix_int(self.seed)) ^ _mix_int(~self.seed))
         counter = torch.arange(1, count + 1, device=like.device)
         bits = _mix(stream[:, None] + counter * _GOLDEN)
-        return (_shift(bits, 40).to(like.dtype) / 2**24).view(like.shape)
+        digits = min(24, 1 - round(math.log2(torch.finfo(like.dtype).eps)))
+        return (_shift(bits, 64 - digits).to(like.dtype) / 2**digits).view(like.shape)
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal by the inverse distribution function, in the shape, dtype and device of `like`."""

@@ -91,7 +91,7 @@ class L2(Ball):
         # Scale first: squares of tiny gradients underflow, and a zero step would pass for robustness.
         largest = _per_sample(gradient.flatten(1).abs().amax(1), gradient)
         scaled = gradient / torch.where(largest > 0, largest, 1)
-        return scaled / _per_sample(self.size(scaled), gradient).clamp(min=1e-30)
+        return scaled / _per_sample(self.size(scaled), gradient).clamp(min=torch.finfo(scaled.dtype).tiny)
 
     def sample(self, like: Tensor, rng: SampleRandom) -> Tensor:
         direction = rng.fold("direction").normal(like)

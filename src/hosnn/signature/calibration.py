@@ -34,7 +34,7 @@ def calibrate(
         raise SignatureError(
             f"calibrate got a {type(model).__name__} without hosnn.LIF layers; put LIF() after each synaptic layer"
         )
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}
     running: Signature | None = None
     source = fingerprint(model)
     model.eval()
@@ -48,7 +48,8 @@ def calibrate(
                 part = Signature(layers, len(images), dataset, dataset_sha256, source)
                 running = part if running is None else running.merge(part)
     finally:
-        model.train(was_training)
+        for module, training in modes.items():
+            module.training = training
     if running is None:
         raise SignatureError("calibrate got no images; pass batches of clean training data")
     layers = {
@@ -78,6 +79,11 @@ def _currents_of(layers: dict[str, LIF]) -> Iterator[dict[str, Tensor]]:
 
     def watch(name: str) -> Any:
         def hook(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            if name in currents:
+                raise SignatureError(
+                    f"the spiking layer {name!r} was reached more than once in a forward pass, so that one signature "
+                    "cannot describe it; give every place its own LIF()"
+                )
             currents[name] = arguments[0]
 
         return hook

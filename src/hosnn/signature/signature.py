@@ -6,6 +6,7 @@ Shapes: T time, N neuron dimensions.  Potentials are dimensionless: 1 is the res
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +91,8 @@ class Signature:
             save_file(tensors, temporary, metadata={"format": FORMAT, "provenance": json.dumps(self.provenance())})
             temporary.replace(path)
         except (OSError, SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
             raise SignatureError(f"cannot write the signature {path}: {error}; nothing was changed") from error
 
     @classmethod
@@ -112,7 +114,7 @@ class Signature:
                 provenance["dataset_sha256"],
                 provenance["model_sha256"],
             )
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise SignatureError(
                 f"cannot read the signature {path}: {error}; write it again with `hosnn calibrate`"
             ) from error

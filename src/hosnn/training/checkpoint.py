@@ -119,7 +119,7 @@ def load(path: Path, generation: str = "best") -> Loaded:
         network = network_from(config["network"])
     except (HosnnError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / 'config.json'} describes no network known here: {error}") from error
-    load_weights(network, _read_tensors(folder / "model.safetensors"), config, folder)
+    load_weights(network, read_tensors(folder / "model.safetensors"), config, folder)
     return Loaded(network.eval(), config)
 
 
@@ -146,7 +146,7 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], config: Mapp
 def load_state(checkpoints: Path, name: str) -> TrainingState:
     """The training state of a generation.  Raises CheckpointError if it is damaged."""
     folder = checkpoints / name
-    return TrainingState(_read_tensors(folder / "training.safetensors"), _read_json(folder / "training.json"))
+    return TrainingState(read_tensors(folder / "training.safetensors"), _read_json(folder / "training.json"))
 
 
 def resolve(path: Path, generation: str = "best") -> Path:
@@ -241,7 +241,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A safetensors file.  Raises CheckpointError if it is damaged."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:

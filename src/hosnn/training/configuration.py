@@ -1,7 +1,7 @@
-"""Rebuilding configuration values from their JSON (`describe`), from a literal table of types and by no other code."""
+"""Configuration values to JSON (`describe`) and back, by a literal table of types and by no other code."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any, get_type_hints
 
@@ -13,6 +13,21 @@ from hosnn.spiking.gradient import GradientRule
 from hosnn.spiking.surrogate import SURROGATES
 
 TYPES: dict[str, type] = {kind.__name__: kind for kind in (LeNet, Dynamics, GradientRule, *SURROGATES)}
+
+
+def describe(value: Any) -> Any:
+    """A configuration value as JSON: dataclasses become objects with their type, functions their name."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"type": type(value).__name__} | {f.name: describe(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, (tuple, list)):
+        return [describe(item) for item in value]
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if callable(value) and hasattr(value, "__name__"):
+        return value.__name__
+    raise ConfigError(f"cannot write {value!r} into a configuration; expected numbers, text, dataclasses or functions")
 
 
 def network_from(description: Mapping[str, Any]) -> SpikingNetwork:

@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, fields, is_dataclass
-from enum import Enum
-from typing import Any
+from dataclasses import dataclass
 
 from hosnn.errors import ConfigError
 from hosnn.nn.lenet import LeNet
 from hosnn.nn.neurons import Beyond
 from hosnn.signature.homeostasis import Share
+from hosnn.training.configuration import describe
 from hosnn.training.objectives import Objective
 
 
@@ -89,18 +88,3 @@ class Experiment:
     def identity(self) -> str:
         """SHA-256 of everything that decides the result; two runs of one identity give the same weights."""
         return hashlib.sha256(json.dumps(describe(self), sort_keys=True).encode()).hexdigest()
-
-
-def describe(value: Any) -> Any:
-    """A configuration value as JSON: dataclasses become objects with their type, functions their name."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {"type": type(value).__name__} | {f.name: describe(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, (tuple, list)):
-        return [describe(item) for item in value]
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    if callable(value) and hasattr(value, "__name__"):
-        return value.__name__
-    raise ConfigError(f"cannot write {value!r} into a configuration; expected numbers, text, dataclasses or functions")

@@ -37,9 +37,19 @@ class RunLog:
         self._board.close()
 
 
+def read_log(folder: Path) -> list[dict[str, float]]:
+    """The epochs of a run folder: step, epoch, loss, validation_accuracy, lr; empty if there is no log."""
+    path = folder / "log.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if _step_of(line) < _UNREADABLE]
+
+
+_UNREADABLE = 2**62
+
+
 def _step_of(line: str) -> int:
     """The step of a log line; a line cut off by a kill counts as beyond any step."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError):
-        return 2**62
+        return _UNREADABLE

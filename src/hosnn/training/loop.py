@@ -32,7 +32,8 @@ from hosnn.training.checkpoint import (
     restore_optimiser,
     save_generation,
 )
-from hosnn.training.experiment import Experiment, describe
+from hosnn.training.configuration import describe
+from hosnn.training.experiment import Experiment
 from hosnn.training.log import RunLog
 from hosnn.training.progress import Progress
 
@@ -43,6 +44,7 @@ class Run:
 
     folder    its run folder; `hosnn.load(folder)` gives the best network
     finished  False if time ran out or the user stopped it; it then goes on with resume
+    seconds   wall time of all its sessions
     accuracy  best validation accuracy, on images moved by the objective's attack if it has one
     """
 
@@ -50,6 +52,7 @@ class Run:
     finished: bool
     steps: int
     accuracy: float
+    seconds: float
 
 
 def fit(
@@ -129,7 +132,7 @@ def fit(
                 pointer = checkpoint(is_best)
         if step % steps_per_epoch:
             pointer = checkpoint()
-    return Run(folder, step >= total, step, position["best"])
+    return Run(folder, step >= total, step, position["best"], position["seconds"])
 
 
 @torch.no_grad()

@@ -71,7 +71,9 @@ def finished(experiment: Experiment, folder: Path) -> Run | None:
     if pointer is None or _identity(folder) != experiment.identity:
         return None
     position = load_state(folder / "checkpoints", pointer.last).position
-    return Run(folder, True, position["step"], position["best"]) if position.get("finished") else None
+    if not position.get("finished"):
+        return None
+    return Run(folder, True, position["step"], position["best"], position["seconds"])
 
 
 def _identity(folder: Path) -> str:

@@ -1,0 +1,1 @@
+"""The command line: few verbs, each a function of its own module."""

@@ -1,0 +1,87 @@
+"""`hosnn calibrate`."""
+
+import json
+from typing import Annotated
+
+import tyro
+from rich.table import Table
+
+from hosnn.cli.options import Folder, Model, Name, console, data_for, load_model
+from hosnn.errors import SignatureError
+from hosnn.nn.neurons import TALIF, neurons
+from hosnn.runtime import Hardware
+from hosnn.signature import Signature
+from hosnn.signature import calibrate as record
+from hosnn.training.pipeline import images
+
+
+def calibrate(
+    model: Model,
+    *,
+    data: Name = None,
+    data_folder: Folder = None,
+    out: Folder = None,
+    hardware: Hardware = Hardware(),  # noqa: B008
+    json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> int:
+    """Record the neural dynamic signature of a trained LIF network on clean training images, and show it.
+
+    For example:
+
+    hosnn calibrate runs/fashion-mnist-start
+
+    hosnn calibrate runs/fashion-mnist-start --out signature.safetensors
+
+    Args:
+        model: a run folder or checkpoint folder.
+        data: data set to record on; the one the network was trained on if not given.
+        data_folder: where the data set lies, if not in one of its usual places.
+        out: write the signature to this safetensors file.
+        hardware: where to run.
+        json_output: print the figures as JSON.
+    """
+    loaded = load_model(model)
+    if any(isinstance(layer, TALIF) for layer in neurons(loaded.network).values()):
+        raise SignatureError(f"{model} is homeostatic already; record the signature of the LIF network it began as")
+    dataset = data_for(loaded.network, loaded.config, data, data_folder)
+    fabric = hardware.fabric()
+    batches = (x.to(fabric.device) for x in images(dataset.train))
+    signature = record(
+        loaded.network.to(fabric.device), batches, dataset=f"{dataset.name} (train)", dataset_sha256=dataset.sha256
+    )
+    if out is not None:
+        signature.save(out)
+    if json_output:
+        print(json.dumps({**signature.provenance(), "figures": _figures(signature)}))
+        return 0
+    console.print(_table(signature))
+    console.print(f"{signature.samples:,} images of {signature.dataset}, {signature.steps} time steps")
+    if out is not None:
+        console.print(f"written to {out}")
+    return 0
+
+
+def _figures(signature: Signature) -> list[dict[str, object]]:
+    return [
+        {
+            "layer": name,
+            "step": t + 1,
+            "neurons": layer.mean[t].numel(),
+            "mean": float(layer.mean[t].mean()),
+            "lowest": float(layer.mean[t].min()),
+            "highest": float(layer.mean[t].max()),
+            "spread_over_images": float(layer.variance[t].mean().sqrt()),
+        }
+        for name, layer in signature.layers.items()
+        for t in range(signature.steps)
+    ]
+
+
+def _table(signature: Signature) -> Table:
+    table = Table(title="membrane before reset, in units of the resting threshold")
+    for heading in ("layer", "neurons", "step", "mean", "lowest neuron", "highest neuron", "spread over images"):
+        table.add_column(heading, justify="left" if heading == "layer" else "right")
+    for row in _figures(signature):
+        numbers = (f"{row[key]:.3f}" for key in ("mean", "lowest", "highest", "spread_over_images"))
+        table.add_row(str(row["layer"]), str(row["neurons"]), str(row["step"]), *numbers)
+    return table

@@ -1,0 +1,66 @@
+"""`hosnn doctor`."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.table import Table
+
+from hosnn.cli.options import console
+from hosnn.data import SourceStatus, describe_sources
+from hosnn.runtime import machine, versions
+
+
+def doctor(*, json_output: Annotated[bool, tyro.conf.arg(name="json")] = False) -> int:
+    """Tell what is installed, which data sets are found and where networks will run, and what to do about gaps.
+
+    For example:
+
+    hosnn doctor
+
+    Args:
+        json_output: print the findings as JSON.
+    """
+    sources = describe_sources()
+    facts: dict[str, str | int] = {**versions(), **machine()}
+    findings = {
+        "versions": versions(),
+        "machine": machine(),
+        "backend": "eager (the specification; faster backends come later)",
+        "accelerator": "cuda" if torch.cuda.is_available() else "cpu",
+        "free_disk_gb": round(shutil.disk_usage(Path.cwd()).free / 1e9, 1),
+        "data": [vars(source) for source in sources],
+        "advice": _advice(sources),
+    }
+    if json_output:
+        print(json.dumps(findings))
+        return 0
+    table = Table(show_header=False)
+    for key, value in facts.items():
+        table.add_row(key, str(value))
+    for name in ("backend", "accelerator", "free_disk_gb"):
+        table.add_row(name.replace("_", " "), str(findings[name]))
+    console.print(table)
+    found = Table("data set", "source", "here", "detail")
+    for source in sources:
+        found.add_row(source.dataset, source.source, "[green]yes" if source.found else "[yellow]no", source.detail)
+    console.print(found)
+    for line in _advice(sources):
+        console.print(f"[yellow]-[/] {line}")
+    return 0
+
+
+def _advice(sources: list[SourceStatus]) -> list[str]:
+    advice = []
+    for name in sorted({source.dataset for source in sources}):
+        mine = [source for source in sources if source.dataset == name]
+        if not any(source.found for source in mine):
+            advice.append(f"{name} is not on this machine; it is downloaded on first use, or give --data-folder")
+    if not torch.cuda.is_available():
+        advice.append("no CUDA device: networks run on the CPU")
+    if shutil.disk_usage(Path.cwd()).free < 1e9:
+        advice.append("less than 1 GB of disk is free here: checkpoints may not fit")
+    return advice

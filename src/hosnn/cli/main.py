@@ -1,0 +1,56 @@
+"""`hosnn VERB`: parsing, and the one place where errors become messages and exit statuses.
+
+Exit status: 0 done, 1 stopped before the end (time was up; the same command goes on), 2 the user can mend it,
+130 Ctrl-C.
+"""
+
+import sys
+from collections.abc import Callable
+
+import tyro
+from rich.console import Console
+
+from hosnn.cli.calibrate import calibrate
+from hosnn.cli.doctor import doctor
+from hosnn.cli.evaluate import evaluate
+from hosnn.cli.reproduce import reproduce
+from hosnn.cli.train import train
+from hosnn.errors import HosnnError
+from hosnn.evaluation.evaluate import Interrupted
+
+VERBS: dict[str, Callable[..., int]] = {
+    "reproduce": reproduce,
+    "train": train,
+    "calibrate": calibrate,
+    "evaluate": evaluate,
+    "doctor": doctor,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; returns the exit status."""
+    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    try:
+        status: int = tyro.extras.subcommand_cli_from_dict(
+            VERBS,
+            prog="hosnn",
+            description="Train spiking networks that hold under attack, and find out whether they really do.",
+            args=arguments,
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+        )
+    except Interrupted as stop:
+        errors.print(f"[yellow]stopped[/] {stop}", markup=True)
+        return 1
+    except HosnnError as error:
+        errors.print("[bold red]error[/] ", end="")
+        errors.print(str(error), markup=False)
+        return 2
+    except KeyboardInterrupt:
+        errors.print("[yellow]interrupted[/]; what was finished is kept, and the same command goes on from there")
+        return 130
+    return status
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())

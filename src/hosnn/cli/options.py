@@ -1,0 +1,61 @@
+"""Options that several verbs share, and what they mean."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from torch import nn
+
+from hosnn.data import Dataset, load_dataset
+from hosnn.errors import ConfigError
+from hosnn.nn.layers import SpikingNetwork
+from hosnn.runtime import Deadline
+from hosnn.training import checkpoint
+from hosnn.training.checkpoint import Loaded
+
+Model = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+Folder = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
+Name = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
+Minutes = Annotated[float | None, tyro.conf.arg(metavar="MINUTES")]
+
+console = Console(soft_wrap=True)
+
+
+def deadline(max_time: float | None) -> Deadline:
+    """A deadline in minutes from now; None for none."""
+    return Deadline(None if max_time is None else 60 * max_time)
+
+
+def load_model(path: Path) -> Loaded:
+    """A network and its config from a run or checkpoint folder."""
+    return checkpoint.load(path)
+
+
+def data_for(network: nn.Module, config: dict[str, object], name: str | None, folder: Path | None) -> Dataset:
+    """The data set asked for, or the one the network was trained on.  Raises ConfigError if they do not fit."""
+    provenance = config.get("provenance")
+    trained_on = provenance.get("dataset") if isinstance(provenance, dict) else None
+    chosen = name or trained_on
+    if not isinstance(chosen, str):
+        raise ConfigError("the checkpoint does not say what data it was trained on; name a data set with --data")
+    data = load_dataset(chosen, folder)
+    blueprint = network.blueprint if isinstance(network, SpikingNetwork) else None
+    expected = getattr(blueprint, "image", data.image_shape)
+    if tuple(expected) != data.image_shape:
+        raise ConfigError(
+            f"{chosen} has images {data.image_shape} but the network takes {tuple(expected)}; choose its own data set"
+        )
+    return data
+
+
+def writable_folder(path: Path) -> Path:
+    """Create the folder and make sure it can be written, before hours of work.  Raises ConfigError if not."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".hosnn-write-test"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"cannot write into {path}: {error}; choose another folder") from error
+    return path

@@ -1,0 +1,191 @@
+"""`hosnn reproduce`."""
+
+import difflib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from lightning_fabric import Fabric
+
+from hosnn.cli.options import Folder, Minutes, console, deadline, writable_folder
+from hosnn.data import Dataset, load_dataset
+from hosnn.errors import ConfigError
+from hosnn.evaluation.comparison import Cell, Comparison
+from hosnn.evaluation.evaluate import Interrupted, Subject, evaluate
+from hosnn.evaluation.protocols import Protocol, protocol
+from hosnn.evaluation.report import write
+from hosnn.evaluation.result import Evaluation
+from hosnn.evaluation.tables import markdown, rich_table
+from hosnn.nn.layers import SpikingNetwork
+from hosnn.recipes.reproductions import REPRODUCTIONS, Reproduction
+from hosnn.recipes.variants import with_seed
+from hosnn.robustness.threats import Linf, Threat
+from hosnn.runtime import Deadline, Hardware
+from hosnn.signature import fingerprint
+from hosnn.training.checkpoint import load
+from hosnn.training.configuration import describe
+from hosnn.training.experiment import Experiment
+from hosnn.training.objectives import Adversarial
+from hosnn.training.pipeline import run
+from hosnn.training.progress import TerminalProgress
+
+THREAT = Threat(Linf(8 / 255))
+
+
+def reproduce(
+    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")],
+    *,
+    seeds: tuple[int, ...] = (0,),
+    runs: Path = Path("runs"),
+    out: Folder = None,
+    data_folder: Folder = None,
+    max_time: Minutes = None,
+    hardware: Hardware = Hardware(),  # noqa: B008
+    json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> int:
+    """Train LIF and TA-LIF, clean and FGSM-trained, attack all four, print the 2x2 beside the paper's numbers.
+
+    What is finished already in --runs is not done again, so the same command goes on after an interruption.
+
+    For example:
+
+    hosnn reproduce demo
+
+    hosnn reproduce fashion-mnist --seeds 0 1 2
+
+    Args:
+        what: fashion-mnist (full data, about an hour and a half on two cores) or demo (embedded sample, minutes).
+        seeds: each seed trains and evaluates the whole 2x2.
+        runs: folder of run folders.
+        out: folder for comparison.json, table.md and report.html; RUNS/WHAT if not given.
+        data_folder: where the data set lies, if not in one of its usual places.
+        max_time: stop after this many minutes; the same command goes on.
+        hardware: where to run.
+        json_output: print the comparison as JSON at the end.
+    """
+    chosen = _reproduction(what)
+    out = writable_folder(out or runs / what)
+    limit, fabric = deadline(max_time), hardware.fabric()
+    experiments = [with_seed(recipe(), seed) for seed in seeds for recipe in chosen.grid]
+    data = load_dataset(experiments[0].data, data_folder)
+    console.print(f"{chosen.title}; data: {data.name}, {data.source}")
+    trained = [_trained(experiment, data, runs, fabric, limit) for experiment in experiments]
+    cells = [
+        _cell(experiment, network, chosen, data, runs, fabric, limit)
+        for experiment, network in zip(experiments, trained, strict=True)
+    ]
+    comparison = Comparison(
+        chosen.title,
+        data.name,
+        experiments[0].network.title,
+        tuple(cells),
+        chosen.columns,
+        chosen.published,
+        {experiment.name: describe(experiment) for experiment in experiments},
+    )
+    comparison.save(out / "comparison.json")
+    write(out / "table.md", markdown(comparison))
+    networks = dict(zip((experiment.name for experiment in experiments), trained, strict=True))
+    write(out / "report.html", _report(comparison, networks, data, runs))
+    console.print(rich_table(comparison))
+    console.print(f"written: {out / 'report.html'}, table.md, comparison.json")
+    if json_output:
+        print(json.dumps(comparison.to_json()))
+    return 0
+
+
+def _reproduction(what: str) -> Reproduction:
+    if what not in REPRODUCTIONS:
+        near = difflib.get_close_matches(what, REPRODUCTIONS, n=1, cutoff=0)
+        raise ConfigError(
+            f"unknown reproduction {what!r}; expected {' or '.join(REPRODUCTIONS)}; did you mean {near[0]!r}?"
+        )
+    return REPRODUCTIONS[what]
+
+
+def _trained(experiment: Experiment, data: Dataset, runs: Path, fabric: Fabric, limit: Deadline) -> SpikingNetwork:
+    """The best network of the experiment, trained now unless it was before."""
+    outcome = run(experiment, data, runs, fabric, limit, TerminalProgress(console), resume=True)
+    if not outcome.finished:
+        raise Interrupted(f"stopped while training {experiment.name}; the same command goes on")
+    return load(outcome.folder).network.to(fabric.device)
+
+
+def _cell(
+    experiment: Experiment,
+    network: SpikingNetwork,
+    chosen: Reproduction,
+    data: Dataset,
+    runs: Path,
+    fabric: Fabric,
+    limit: Deadline,
+) -> Cell:
+    folder = runs / experiment.name
+    found = {}
+    for name, samples in chosen.protocols:
+        plan = protocol(name, THREAT)
+        plan = plan if samples is None else plan.with_samples(samples)
+        found[name] = _evaluation(experiment, network, plan, data, folder / "evaluations", fabric, limit)
+    outcome = run(experiment, data, runs, fabric)
+    return Cell(
+        neuron="TA-LIF" if experiment.homeostasis else "LIF",
+        training=_training(experiment),
+        experiment=experiment.name,
+        identity=experiment.identity,
+        seed=experiment.seed,
+        epochs=_epochs(experiment),
+        training_seconds=outcome.seconds,
+        validation=outcome.accuracy,
+        evaluations=found,
+    )
+
+
+def _evaluation(
+    experiment: Experiment,
+    network: SpikingNetwork,
+    plan: Protocol,
+    data: Dataset,
+    folder: Path,
+    fabric: Fabric,
+    limit: Deadline,
+) -> Evaluation:
+    """The result in `folder` if it is of this network, data and plan, else a fresh one."""
+    path = folder / f"{plan.name}.json"
+    if path.exists():
+        before = Evaluation.load(path)
+        expected = min(plan.samples or len(data.test), len(data.test))
+        if (before.model_sha256, before.dataset_sha256, before.threat, before.samples, before.seed) == (
+            fingerprint(network),
+            data.sha256,
+            str(plan.threat),
+            expected,
+            experiment.seed,
+        ) and [row.attack for row in before.rows] == [entry.name for entry in plan.entries]:
+            return before
+    result = evaluate(
+        network,
+        replace(data, test=data.test.to(fabric.device)),
+        plan,
+        subject=Subject(experiment.name, data.name, data.sha256),
+        seed=experiment.seed,
+        partial=folder / f"{plan.name}.partial.jsonl",
+        progress=TerminalProgress(console),
+        deadline=limit,
+    )
+    result.save(path)
+    return result
+
+
+def _report(comparison: Comparison, networks: dict[str, SpikingNetwork], data: Dataset, runs: Path) -> str:
+    raise ConfigError("to be written")
+
+
+def _training(experiment: Experiment) -> str:
+    objective = experiment.objective
+    return "FGSM 2/255" if isinstance(objective, Adversarial) else "clean"
+
+
+def _epochs(experiment: Experiment) -> int:
+    return experiment.optim.epochs + (0 if experiment.start is None else _epochs(experiment.start))

@@ -1,0 +1,69 @@
+"""`hosnn train`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from hosnn.cli.options import Folder, Minutes, console, deadline, writable_folder
+from hosnn.data import load_dataset
+from hosnn.recipes.resolve import built_in, override, resolve
+from hosnn.recipes.variants import with_seed
+from hosnn.runtime import Hardware
+from hosnn.training.pipeline import run
+from hosnn.training.progress import TerminalProgress
+
+
+def train(
+    recipe: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")] = None,
+    *,
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
+    seed: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None,
+    runs: Path = Path("runs"),
+    data_folder: Folder = None,
+    resume: bool = False,
+    max_time: Minutes = None,
+    hardware: Hardware = Hardware(),  # noqa: B008
+    json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> int:
+    """Train one recipe, first whatever it starts from.  Without a recipe, list them.
+
+    For example:
+
+    hosnn train demo:homeostatic_fgsm
+
+    hosnn train fashion_mnist:lif_fgsm --set optim.lr=3e-4 --set optim.epochs=10 --max-time 30
+
+    hosnn train fashion_mnist:lif_fgsm --resume
+
+    Args:
+        recipe: module:function, one of ours (listed without argument) or your own.
+        set: change a field of the experiment, e.g. optim.lr=3e-4; may be given several times.
+        seed: seed of weights, order and attacks, also of what the recipe starts from.
+        runs: folder of run folders; this run goes to RUNS/NAME.
+        data_folder: where the data set lies, if not in one of its usual places.
+        resume: go on with an unfinished run.
+        max_time: stop after this many minutes with a checkpoint that --resume goes on from.
+        hardware: where to run.
+        json_output: print the outcome as JSON.
+    """
+    if recipe is None:
+        for name, says in built_in().items():
+            console.print(f"[bold]{name}[/]  {says}")
+        return 0
+    experiment = override(resolve(recipe), set)
+    if seed is not None:
+        experiment = with_seed(experiment, seed)
+    writable_folder(runs)
+    data = load_dataset(experiment.data, data_folder)
+    outcome = run(
+        experiment, data, runs, hardware.fabric(), deadline(max_time), TerminalProgress(console), resume=resume
+    )
+    if json_output:
+        print(json.dumps({**vars(outcome), "folder": str(outcome.folder)}))
+    elif outcome.finished:
+        console.print(f"{outcome.folder}: best validation accuracy {outcome.accuracy:.2%}")
+    else:
+        console.print(f"{outcome.folder}: stopped after {outcome.steps} steps; go on with --resume")
+    return 0 if outcome.finished else 1

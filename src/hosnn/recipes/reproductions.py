@@ -1,0 +1,56 @@
+"""What `hosnn reproduce` runs: a grid of recipes, protocols, and the published numbers to stand beside."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hosnn.evaluation.comparison import Published
+from hosnn.recipes import demo, fashion_mnist
+from hosnn.training.experiment import Experiment
+
+V3 = "arXiv 2308.10373v3, abstract"
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A published table to reproduce.
+
+    grid       the four recipes: LIF and TA-LIF, clean and FGSM-trained
+    protocols  run on each, with the number of test images (None: the protocol's own)
+    columns    of the printed table: heading, protocol, attack ("clean" or "worst" besides attack names)
+    """
+
+    title: str
+    grid: tuple[Callable[[], Experiment], ...]
+    protocols: tuple[tuple[str, int | None], ...]
+    columns: tuple[tuple[str, str, str], ...]
+    published: tuple[Published, ...]
+
+
+PAPER_COLUMNS = (
+    ("clean", "paper", "clean"),
+    ("FGSM (paper)", "paper", "FGSM"),
+    ("R-FGSM (paper)", "paper", "R-FGSM"),
+    ("BIM-7 (paper)", "paper", "BIM-7"),
+    ("PGD-7 (paper)", "paper", "PGD-7"),
+)
+FASHION_MNIST_PUBLISHED = (
+    Published("LIF", "clean", "PGD-7", 30.54, V3),
+    Published("TA-LIF", "FGSM 2/255", "PGD-7", 74.91, V3),
+)
+
+REPRODUCTIONS: dict[str, Reproduction] = {
+    "fashion-mnist": Reproduction(
+        "Fashion-MNIST, 15C5-40C5-300: HoSNN against LIF",
+        fashion_mnist.GRID,
+        (("paper", None), ("sweep", None)),
+        (*PAPER_COLUMNS, ("PGD-40 BPTT, worst of 5 widths", "sweep", "worst")),
+        FASHION_MNIST_PUBLISHED,
+    ),
+    "demo": Reproduction(
+        "Demo on the embedded Fashion-MNIST sample: HoSNN against LIF",
+        demo.GRID,
+        (("paper", 500), ("smoke", None)),
+        (*PAPER_COLUMNS, ("PGD-20 BPTT", "smoke", "PGD-20")),
+        FASHION_MNIST_PUBLISHED,
+    ),
+}

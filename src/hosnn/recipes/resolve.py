@@ -1,0 +1,115 @@
+"""Finding a recipe by `module:function` and changing its fields by typed `path=value`."""
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
+from enum import Enum
+from fractions import Fraction
+from typing import Any
+
+import hosnn.recipes
+from hosnn.errors import ConfigError
+from hosnn.training.experiment import Experiment
+
+HELPERS = ("reproductions", "resolve", "variants")
+
+
+def built_in() -> dict[str, str]:
+    """The recipes that come with hosnn, `module:function` -> first line of what it says."""
+    found = {}
+    for module_info in pkgutil.iter_modules(hosnn.recipes.__path__):
+        if module_info.name in HELPERS:
+            continue
+        module = importlib.import_module(f"hosnn.recipes.{module_info.name}")
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if function.__module__ == module.__name__ and not name.startswith("_"):
+                found[f"{module_info.name}:{name}"] = (function.__doc__ or "").partition("\n")[0]
+    return found
+
+
+def resolve(recipe: str) -> Experiment:
+    """The experiment a recipe gives: `fashion_mnist:lif_fgsm` of ours, or `your.module:function`.
+
+    Raises ConfigError for an unknown module or function, with the nearest name.
+    """
+    module_name, _, function_name = recipe.partition(":")
+    ours = built_in()
+    if not function_name:
+        raise ConfigError(f"recipe got {recipe!r}; expected module:function{_nearest(recipe, ours)}")
+    short = recipe.removeprefix("hosnn.recipes.")
+    path = f"hosnn.recipes.{module_name}" if any(name.startswith(f"{module_name}:") for name in ours) else module_name
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name is None or not path.startswith(error.name):
+            raise
+        raise ConfigError(f"unknown recipe {recipe!r}: no module {error.name!r}{_nearest(recipe, ours)}") from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise ConfigError(f"unknown recipe {recipe!r}: {path} has no function {function_name!r}{_nearest(short, ours)}")
+    experiment = function()
+    if not isinstance(experiment, Experiment):
+        raise ConfigError(f"{recipe} returned {type(experiment).__name__}; a recipe is a function -> Experiment")
+    return experiment
+
+
+def override(experiment: Experiment, settings: Sequence[str]) -> Experiment:
+    """The experiment with fields changed, e.g. "optim.lr=3e-4" or "homeostasis.share=channel".
+
+    Raises ConfigError for unknown fields (with the nearest name) and values of the wrong type.
+    """
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set got {setting!r}; expected field=value, e.g. optim.lr=3e-4")
+        experiment = _set(experiment, path.strip().split("."), text.strip(), path.strip())
+    return experiment
+
+
+def _set(value: Any, path: list[str], text: str, whole: str) -> Any:
+    known = [field.name for field in fields(value)] if is_dataclass(value) else []
+    if path[0] not in known:
+        if not known:
+            raise ConfigError(f"--set {whole}: {value!r} has no fields to set; choose a recipe that has this part")
+        near = difflib.get_close_matches(path[0], known, n=1, cutoff=0)
+        raise ConfigError(f"{type(value).__name__} has no field {path[0]!r}; did you mean {near[0]!r}?")
+    current = getattr(value, path[0])
+    new = _set(current, path[1:], text, whole) if len(path) > 1 else _parse(current, text, whole)
+    return replace(value, **{path[0]: new})
+
+
+def _parse(current: Any, text: str, whole: str) -> Any:
+    """`text` as a value of the type the field has now."""
+    kind = type(current)
+    try:
+        if isinstance(current, bool):
+            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
+        if isinstance(current, Enum):
+            return kind(text)
+        if isinstance(current, float):
+            return float(Fraction(text)) if "/" in text else float(text)
+        if isinstance(current, (int, str)):
+            return kind(text)
+        if isinstance(current, tuple) and current:
+            return tuple(
+                _parse(current[0], item.strip(), whole) for item in text.strip("()").split(",") if item.strip()
+            )
+    except (ValueError, KeyError, ZeroDivisionError):
+        expected = " or ".join(repr(member.value) for member in kind) if isinstance(current, Enum) else kind.__name__
+        raise ConfigError(f"--set {whole} got {text!r}; expected {expected}, e.g. {_example(current)}") from None
+    raise ConfigError(
+        f"--set {whole}: a {kind.__name__} cannot be given as text; set one of its fields ({whole}.FIELD=...) or "
+        "write a recipe of your own"
+    )
+
+
+def _example(current: Any) -> Any:
+    return current.value if isinstance(current, Enum) else current
+
+
+def _nearest(name: str, known: dict[str, str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0)
+    return f"; did you mean {near[0]!r}?" if near else ""

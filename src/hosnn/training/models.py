@@ -1,0 +1,64 @@
+"""Networks in and out of checkpoint folders: `hosnn.save` and `hosnn.load`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from torch import nn
+
+from hosnn.errors import CheckpointError
+from hosnn.nn.layers import SpikingNetwork
+from hosnn.training import checkpoint
+from hosnn.training.configuration import describe
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def save(model: nn.Module, path: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
+    """Write a checkpoint folder: weights, k and signature (safetensors), config.json and card.md.
+
+    provenance  what is worth knowing of its past, JSON-ready; `name` heads the card
+    A network of your own is written too; load it `into` a freshly built one.
+    Raises CheckpointError if the folder exists or cannot be written.
+    """
+    folder = Path(path)
+    if folder.exists():
+        raise CheckpointError(f"{folder} exists already; choose another folder, so that nothing is overwritten")
+    blueprint = getattr(model, "blueprint", None)
+    config = checkpoint.config_of(None if blueprint is None else describe(blueprint), None, provenance or {})
+    checkpoint.save(model, folder, config)
+
+
+def load(source: Path | str, generation: str = "best") -> SpikingNetwork:
+    """The network in a run folder, a checkpoint folder or a Hugging Face Hub repository, in eval mode.
+
+    source  runs/NAME, a folder written by `save`, or a Hub id such as "someone/their-snn"
+    Raises CheckpointError if it is neither, damaged, or of a network unknown here (use `load_into`).
+    """
+    return checkpoint.load(_folder(source), generation).network
+
+
+def load_into(network: M, source: Path | str, generation: str = "best") -> M:
+    """Fill a freshly built network of your own from a checkpoint; its LIF layers become TA-LIF where it has k.
+
+    Raises CheckpointError if the tensors do not fit.
+    """
+    folder = checkpoint.resolve(_folder(source), generation)
+    checkpoint.load_weights(network, checkpoint.read_tensors(folder / "model.safetensors"), {}, folder)
+    return network
+
+
+def _folder(source: Path | str) -> Path:
+    folder = Path(source)
+    if folder.exists():
+        return folder
+    if str(source).count("/") != 1 or str(source).startswith((".", "/", "runs/")):
+        raise CheckpointError(f"{source} does not exist; expected a run folder, a checkpoint folder or a Hub id")
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=["*.json", "*.safetensors", "*.md"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        raise CheckpointError(
+            f"{source} is no folder here, and the Hugging Face Hub has it not or cannot be reached: {error}"
+        ) from error
