@@ -6,27 +6,34 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 from lightning_fabric import Fabric
 
 from hosnn.cli.options import Folder, Minutes, console, deadline, writable_folder
 from hosnn.data import Dataset, load_dataset
 from hosnn.errors import ConfigError
+from hosnn.estimators import Through
+from hosnn.evaluation.close_up import examples, neuron_stories
 from hosnn.evaluation.comparison import Cell, Comparison
 from hosnn.evaluation.evaluate import Interrupted, Subject, evaluate
 from hosnn.evaluation.protocols import Protocol, protocol
-from hosnn.evaluation.report import write
+from hosnn.evaluation.report import render, write
 from hosnn.evaluation.result import Evaluation
 from hosnn.evaluation.tables import markdown, rich_table
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.recipes.reproductions import REPRODUCTIONS, Reproduction
 from hosnn.recipes.variants import with_seed
+from hosnn.robustness.gradient import PGD
+from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.runtime import Deadline, Hardware
 from hosnn.signature import fingerprint
+from hosnn.spiking.gradient import bptt
 from hosnn.training.checkpoint import load
 from hosnn.training.configuration import describe
 from hosnn.training.experiment import Experiment
+from hosnn.training.log import read_log
 from hosnn.training.objectives import Adversarial
 from hosnn.training.pipeline import run
 from hosnn.training.progress import TerminalProgress
@@ -179,7 +186,24 @@ def _evaluation(
 
 
 def _report(comparison: Comparison, networks: dict[str, SpikingNetwork], data: Dataset, runs: Path) -> str:
-    raise ConfigError("to be written")
+    """The page, with a close-up of the adversarially trained pair of the first seed under our own PGD."""
+    pair = {
+        f"{cell.neuron}, trained {cell.training}": networks[cell.experiment]
+        for cell in comparison.cells
+        if cell.seed == comparison.cells[0].seed and cell.training != "clean"
+    }
+    attack = Through(bptt(), PGD(THREAT))
+    split = data.test.take(200)
+    shown = [
+        example
+        for name, network in pair.items()
+        for example in examples(network, split, attack, count=5, network=name, classes=data.classes)
+    ]
+    x, y = split.batch(torch.arange(1))
+    rng = SampleRandom(0, split.index[:1])
+    x_adv = {name: attack(network, x, y, rng) for name, network in pair.items()}
+    logs = {cell.experiment: read_log(runs / cell.experiment) for cell in comparison.cells}
+    return render(comparison, neuron_stories(pair, x, x_adv), shown, logs)
 
 
 def _training(experiment: Experiment) -> str:

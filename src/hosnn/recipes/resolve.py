@@ -59,14 +59,24 @@ def resolve(recipe: str) -> Experiment:
 def override(experiment: Experiment, settings: Sequence[str]) -> Experiment:
     """The experiment with fields changed, e.g. "optim.lr=3e-4" or "homeostasis.share=channel".
 
+    Network, data and seed are those of what the experiment starts from, so that setting them changes both; other fields
+    of the start are set as start.FIELD.
     Raises ConfigError for unknown fields (with the nearest name) and values of the wrong type.
     """
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals:
             raise ConfigError(f"--set got {setting!r}; expected field=value, e.g. optim.lr=3e-4")
-        experiment = _set(experiment, path.strip().split("."), text.strip(), path.strip())
+        experiment = _set_with_start(experiment, path.strip().split("."), text.strip(), path.strip())
     return experiment
+
+
+def _set_with_start(experiment: Experiment, path: list[str], text: str, whole: str) -> Experiment:
+    if path[0] not in ("network", "data", "seed") or experiment.start is None:
+        changed: Experiment = _set(experiment, path, text, whole)
+        return changed
+    start = _set_with_start(experiment.start, path, text, whole)
+    return replace(experiment, start=start, **{path[0]: getattr(start, path[0])})
 
 
 def _set(value: Any, path: list[str], text: str, whole: str) -> Any:

@@ -65,7 +65,8 @@ class Experiment:
     data         a name known to `hosnn.data.load_dataset`
     start        the experiment whose best checkpoint this one begins with; None: fresh weights
     homeostasis  make the starting network TA-LIF; None: keep its neurons
-    Raises ConfigError for homeostasis without a start (the signature comes from a trained network).
+    Raises ConfigError for homeostasis without a start (the signature comes from a trained network), and for a start
+    with another network or data set.
     """
 
     name: str
@@ -82,6 +83,11 @@ class Experiment:
             raise ConfigError(
                 f"experiment {self.name!r} is homeostatic but starts from nothing; a signature comes from a trained "
                 "network, so give it start=..."
+            )
+        if self.start is not None and (self.start.network, self.start.data) != (self.network, self.data):
+            raise ConfigError(
+                f"experiment {self.name!r} has another network or data set than {self.start.name!r}, which it starts "
+                "from; give both the same"
             )
 
     @property

@@ -164,7 +164,9 @@ def _step(
     rng = SampleRandom(experiment.seed, split.index[rows]).fold("training", step)
     torch.manual_seed(rng.seed)
     network.train()
-    loss = experiment.objective(model, x, y, rng)
+    # The attack looks at the bare network: a DDP wrapper must see one forward and one backward pass per step.
+    x = experiment.objective.perturbed(network, x, y, rng)
+    loss = experiment.objective.loss(model, x, y).mean()
     value = float(loss.detach())
     if math.isfinite(value):
         optimiser.zero_grad()

@@ -54,10 +54,10 @@ class VanRossum:
 
 
 class Objective(Protocol):
-    """What one optimiser step minimises."""
+    """What one optimiser step minimises: the mean of `loss` over `perturbed` images."""
 
-    def __call__(self, network: SpikingNetwork, x: Tensor, y: Tensor, rng: SampleRandom, /) -> Tensor:
-        """The mean loss over the batch, a scalar that carries the graph."""
+    @property
+    def loss(self) -> TrainingLoss: ...
 
     def perturbed(self, network: nn.Module, x: Tensor, y: Tensor, rng: SampleRandom, /) -> Tensor:
         """The images the loss is taken on; validation accuracy is taken on these too."""
@@ -71,9 +71,6 @@ class Clean:
 
     def perturbed(self, network: nn.Module, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
         return x
-
-    def __call__(self, network: SpikingNetwork, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
-        return self.loss(network, x, y).mean()
 
 
 @dataclass(frozen=True)
@@ -99,6 +96,3 @@ class Adversarial:
             return self.attack(network, x, y, rng)
         finally:
             network.train(was_training)
-
-    def __call__(self, network: SpikingNetwork, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
-        return self.loss(network, self.perturbed(network, x, y, rng), y).mean()

@@ -1,0 +1,175 @@
+"""Estimators change the backward of a spiking model and nothing else; views change what an attack looks at."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hosnn.errors import ConfigError
+from hosnn.estimators import InNormalisedUnits, OnFrames, OnTraces, Through, TraceCrossEntropy, with_rule
+from hosnn.nn.layers import SpikingNetwork
+from hosnn.nn.neurons import neurons
+from hosnn.robustness.gradient import PGD, Attack, fgsm, input_gradient
+from hosnn.robustness.losses import cross_entropy
+from hosnn.robustness.random import SampleRandom
+from hosnn.robustness.threats import Linf, Threat
+from hosnn.spiking.decoding import target_traces
+from hosnn.spiking.gradient import GradientRule, bptt, tssl_bp
+from hosnn.spiking.surrogate import SURROGATES, Arctan
+from tests.nn.test_networks import TINY, images, lif_network, talif_network
+from tests.robustness.models import linear
+
+RULES = {
+    "bptt": bptt(),
+    "no threshold": GradientRule(threshold=False),
+    "no leak": GradientRule(leak=False),
+    "no reset": GradientRule(reset=False),
+    "at rest": GradientRule(at_resting_threshold=True),
+    **{kind.__name__: bptt(kind()) for kind in SURROGATES},
+}
+EACH_RULE = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+NETWORKS = pytest.mark.parametrize("build", [lif_network, talif_network])
+THREAT = Threat(Linf(8 / 255))
+
+
+def labels(count: int = 6) -> Tensor:
+    return torch.arange(count) % 10
+
+
+def rng(count: int = 6) -> SampleRandom:
+    return SampleRandom(0, torch.arange(count))
+
+
+def gradient(model: nn.Module) -> Tensor:
+    return input_gradient(model, images(), labels(), cross_entropy).gradient
+
+
+@EACH_RULE
+@NETWORKS
+def test_another_rule_changes_the_gradient_and_not_one_bit_of_the_forward(build: type, rule: GradientRule) -> None:
+    network = build()
+    twin = with_rule(network, rule)
+    assert torch.equal(twin(images()), network(images())) and torch.equal(twin.outputs(images()), network.outputs(images()))
+    assert not torch.equal(gradient(twin), gradient(network))
+
+
+@NETWORKS
+def test_the_twin_shares_every_tensor_and_leaves_the_original_its_rule(build: type) -> None:
+    network = build()
+    before = {name: layer.rule for name, layer in neurons(network).items()}
+    twin = with_rule(network, bptt(Arctan()))
+    assert all(layer.rule == bptt(Arctan()) for layer in neurons(twin).values())
+    assert {name: layer.rule for name, layer in neurons(network).items()} == before and tssl_bp() in before.values()
+    mine = dict((*network.named_parameters(), *network.named_buffers()))
+    theirs = dict((*twin.named_parameters(), *twin.named_buffers()))
+    assert mine.keys() == theirs.keys() and all(mine[name] is theirs[name] for name in mine)
+    assert type(twin) is type(network) and twin is not network
+    with torch.no_grad():
+        next(network.parameters()).zero_()
+    assert torch.equal(twin(images()), network(images())), "later training of the one is seen by the other"
+
+
+def test_the_twin_has_the_originals_mode() -> None:
+    network = lif_network()
+    for training in (True, False):
+        assert with_rule(network.train(training), bptt()).training is training
+
+
+@NETWORKS
+def test_through_attacks_the_twin(build: type) -> None:
+    network, attack = build(), PGD(THREAT, steps=2, step_size=0.5)
+    got = Through(bptt(Arctan()), attack)(network, images(), labels(), rng())
+    assert torch.equal(got, attack(with_rule(network, bptt(Arctan())), images(), labels(), rng()))
+    assert not torch.equal(got, attack(network, images(), labels(), rng()))
+    assert THREAT.allows(got, images()).all()
+
+
+def test_through_its_own_rule_is_the_attack_itself() -> None:
+    network = talif_network()
+    expected = fgsm(THREAT)(network, images(), labels(), rng())
+    assert torch.equal(Through(TINY.rule, fgsm(THREAT))(network, images(), labels(), rng()), expected)
+
+
+def test_through_leaves_other_models_as_they_are() -> None:
+    x, y = torch.rand(6, 1, 3, 4, dtype=torch.float64), labels() % 3
+    assert torch.equal(
+        Through(bptt(), fgsm(THREAT))(linear(), x, y, rng()), fgsm(THREAT)(linear(), x, y, rng())
+    )
+
+
+@pytest.mark.parametrize("attack", [fgsm(THREAT), PGD(THREAT, steps=2)], ids=["fgsm", "pgd"])
+def test_attacks_on_frames_move_every_step_by_itself(attack: PGD) -> None:
+    network, x = lif_network(), images()
+    frames = OnFrames(attack)(network, x, labels(), rng())
+    repeated = x[:, None].expand(-1, TINY.steps, -1, -1, -1)
+    assert frames.shape == repeated.shape and network(frames).shape == (6, 10)
+    assert Threat(Linf(8 / 255), per_step=True).allows(frames, repeated).all()
+    assert not torch.equal(frames[:, 0], frames[:, 1])
+
+
+def test_attacks_on_frames_are_never_weaker_to_first_order() -> None:
+    """Per-step perturbations contain the image perturbations: the gradient's dual norm can only grow."""
+    network, x = talif_network().double(), images().double()
+    frames = x[:, None].expand(-1, TINY.steps, -1, -1, -1).contiguous()
+    per_step = input_gradient(network, frames, labels(), cross_entropy).gradient
+    image = input_gradient(network, x, labels(), cross_entropy).gradient
+    torch.testing.assert_close(per_step.sum(1), image, rtol=1e-9, atol=1e-15)
+    assert (per_step.abs().flatten(1).sum(1) >= image.abs().flatten(1).sum(1) - 1e-15).all()
+
+
+def test_attacks_on_traces_raise_a_loss_over_time() -> None:
+    network, loss = talif_network(), TraceCrossEntropy()
+    x, y = images(), labels()
+    x_adv = OnTraces(fgsm(THREAT, loss))(network, x, y, rng())
+    moving = x.clone().requires_grad_()
+    targets = target_traces(y, loss.spikes, 10, loss.tau_synapse)
+    written_out = -(targets * network.outputs(moving).log_softmax(2)).sum(2).mean(0)
+    (expected,) = torch.autograd.grad(written_out.sum(), moving)
+    torch.testing.assert_close(x_adv, THREAT.project(x + 8 / 255 * expected.sign(), x))
+    assert THREAT.allows(x_adv, x).all()
+
+
+def test_rules_and_views_compose() -> None:
+    network, x, y = talif_network(), images(), labels()
+    attack = Through(bptt(), OnFrames(OnTraces(fgsm(THREAT, TraceCrossEntropy()))))
+    frames = attack(network, x, y, rng())
+    expected = OnFrames(OnTraces(fgsm(THREAT, TraceCrossEntropy())))(with_rule(network, bptt()), x, y, rng())
+    assert torch.equal(frames, expected)
+
+
+@pytest.mark.parametrize("inner", [fgsm, lambda threat: PGD(threat, steps=3)], ids=["fgsm", "pgd"])
+def test_normalised_units_equal_pixels_for_one_channel(inner: type) -> None:
+    std = 0.353
+    network, x, y = lif_network().double(), images().double(), labels()
+    in_pixels = inner(Threat(Linf(0.1), domain=None))(network, x, y, rng())
+    in_z = InNormalisedUnits(inner(Threat(Linf(0.1 / std), domain=None)), (0.286,), (std,))(network, x, y, rng())
+    torch.testing.assert_close(in_z, in_pixels, rtol=0, atol=1e-12)
+
+
+def test_normalised_units_share_one_budget_over_channels() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(8, 3)).double()
+    x, y = torch.rand(6, 2, 2, 2, dtype=torch.float64), labels() % 3
+    x_adv = InNormalisedUnits(fgsm(Threat(Linf(0.1), domain=None)), (0.4, 0.5), (0.2, 0.4))(model, x, y, rng())
+    expected = torch.tensor([0.02, 0.04], dtype=torch.float64)[:, None, None].expand_as(x)
+    torch.testing.assert_close((x_adv - x).abs(), expected)
+
+
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        (OnFrames(fgsm(THREAT)), "threat per time step got a Sequential; expected a hosnn SpikingNetwork"),
+        (OnTraces(fgsm(THREAT)), "loss over output traces got a Sequential"),
+    ],
+)
+def test_views_refuse_models_that_show_no_time(attack: Attack, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        attack(linear(), torch.rand(6, 1, 3, 4, dtype=torch.float64), labels() % 3, rng())
+
+
+def test_weights_gradients_are_untouched_by_crafting() -> None:
+    network: SpikingNetwork = talif_network()
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    for attack in (Through(bptt(), fgsm(THREAT)), OnFrames(fgsm(THREAT)), OnTraces(fgsm(THREAT, TraceCrossEntropy()))):
+        attack(network, images(), labels(), rng())
+    assert all(bool((p.grad == 1).all()) for p in network.parameters() if p.grad is not None)
+    assert all(p.grad is not None for p in network.parameters())
