@@ -13,6 +13,7 @@ from hosnn.nn.layers import SpikingNetwork
 from hosnn.runtime import Deadline
 from hosnn.training import checkpoint
 from hosnn.training.checkpoint import Loaded
+from hosnn.training.models import folder_of
 
 Model = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
 Folder = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
@@ -28,8 +29,8 @@ def deadline(max_time: float | None) -> Deadline:
 
 
 def load_model(path: Path) -> Loaded:
-    """A network and its config from a run or checkpoint folder."""
-    return checkpoint.load(path)
+    """A network and its config from a run folder, a checkpoint folder or a Hub id."""
+    return checkpoint.load(folder_of(path))
 
 
 def data_for(network: nn.Module, config: dict[str, object], name: str | None, folder: Path | None) -> Dataset:

@@ -17,6 +17,7 @@ from hosnn.estimators import Through
 from hosnn.evaluation.close_up import examples, neuron_stories
 from hosnn.evaluation.comparison import Cell, Comparison
 from hosnn.evaluation.evaluate import Interrupted, Subject, evaluate
+from hosnn.evaluation.figures import bars, svg
 from hosnn.evaluation.protocols import Protocol, protocol
 from hosnn.evaluation.report import render, write
 from hosnn.evaluation.result import Evaluation
@@ -66,7 +67,7 @@ def reproduce(
         what: fashion-mnist (full data, about an hour and a half on two cores) or demo (embedded sample, minutes).
         seeds: each seed trains and evaluates the whole 2x2.
         runs: folder of run folders.
-        out: folder for comparison.json, table.md and report.html; RUNS/WHAT if not given.
+        out: folder for comparison.json, table.md, bars.svg and report.html; RUNS/WHAT if not given.
         data_folder: where the data set lies, if not in one of its usual places.
         max_time: stop after this many minutes; the same command goes on.
         hardware: where to run.
@@ -96,8 +97,9 @@ def reproduce(
     write(out / "table.md", markdown(comparison))
     networks = dict(zip((experiment.name for experiment in experiments), trained, strict=True))
     write(out / "report.html", _report(comparison, networks, data, runs))
+    (out / "bars.svg").write_bytes(svg(bars(comparison)))
     console.print(rich_table(comparison))
-    console.print(f"written: {out / 'report.html'}, table.md, comparison.json")
+    console.print(f"written: {out / 'report.html'}, table.md, bars.svg, comparison.json")
     if json_output:
         print(json.dumps(comparison.to_json()))
     return 0

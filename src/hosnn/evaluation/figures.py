@@ -72,6 +72,7 @@ def evaluation_curve(evaluation: Evaluation) -> Figure | None:
     _curve(axes, [evaluation], NEURONS["TA-LIF"], None)
     _eps_axis(axes, [evaluation])
     axes.set_ylabel("accuracy, %")
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
@@ -97,7 +98,7 @@ def bars(comparison: Comparison) -> Figure:
     for kind in kinds:
         axes.bar([0], [0], label=str(kind), **_look(colours[kind.neuron], kind))
     if comparison.published:
-        axes.plot([], [], "D", color="white", markeredgecolor="black", markersize=7, label="published")
+        axes.errorbar([], [], fmt="D", color="white", markeredgecolor="black", markersize=7, label="published")
     wrap = max(8, round(66 / max(1, len(comparison.columns))))
     axes.set_xticks(
         range(len(comparison.columns)), [textwrap.fill(h, wrap) for h, _, _ in comparison.columns], fontsize=9
@@ -127,14 +128,14 @@ def training_curves(comparison: Comparison, logs: Mapping[str, Sequence[Mapping[
             "ls": _style(kind),
             "marker": ".",
         }
-        panels[0].plot(epochs, [entry["loss"] for entry in entries], label=name, **look)
+        panels[0].plot(epochs, [entry["loss"] for entry in entries], label=_of_run(kind, name, comparison), **look)
         panels[1].plot(epochs, [100 * entry["validation_accuracy"] for entry in entries], **look)
     panels[0].set_ylabel("training loss")
     panels[1].set_ylabel("validation accuracy, %")
     for axes in panels:
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
-    common_legend(figure, [panels[0]])
+    common_legend(figure, panels)
     return figure
 
 
@@ -171,7 +172,8 @@ def _eps_axis(axes: Axes, evaluations: Sequence[Evaluation]) -> None:
         axes.text(at + 0.06, 99, format_eps(ball.eps), fontsize=9, color="#555555", va="top")
     chance = 100 / len(set(evaluations[0].labels))
     axes.axhline(chance, color="#888888", lw=0.8, ls=":")
-    axes.text(0, chance + 1, "chance", fontsize=9, color="#555555", va="bottom")
+    beside = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 9, "color": "#555555"}
+    axes.text(1.01, chance, "chance", **beside)
     _percent_axis(axes)
 
 
@@ -195,6 +197,14 @@ def _bar(
         color="white" if solid and inside else INK,
         bbox=box if inside else None,
     )
+
+
+def _of_run(kind: Kind | None, name: str, comparison: Comparison) -> str:
+    """A run in a legend: its network, with the seed if there are several, or its name if it is no cell."""
+    if kind is None:
+        return name
+    seed = next(cell.seed for cell in comparison.cells if cell.experiment == name)
+    return f"{kind}, seed {seed}" if len({cell.seed for cell in comparison.cells}) > 1 else str(kind)
 
 
 def _look(colour: str, kind: Kind) -> dict[str, Any]:
@@ -233,7 +243,7 @@ def common_legend(figure: Figure, panels: Iterable[Axes]) -> None:
         handles=list(entries.values()),
         labels=list(entries),
         loc="outside lower center",
-        ncols=min(3, len(entries)),
+        ncols=2 if len(entries) == 4 else 3,
         frameon=False,
         fontsize=9,
     )

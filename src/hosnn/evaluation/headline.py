@@ -47,7 +47,7 @@ def headline(comparison: Comparison) -> tuple[str, str]:
         return f"{_trained(lead)} was not attacked yet, so nothing is known of its robustness.", ""
     found = [each for column in columns if (each := _maybe(every[lead], column))]
     parts = [
-        f"under {_attack(column, every[lead])} {'it keeps' if at else f'{_trained(lead)} keeps'} {_share(each)}"
+        f"under {_attack(column, every[lead])}, {'it keeps' if at else f'{_trained(lead)} keeps'} {_share(each)}"
         for at, (column, each) in enumerate(zip(columns, found, strict=True))
     ]
     first = "; ".join(parts)
@@ -146,7 +146,7 @@ def _strength(column: Column) -> int:
 
 
 def _uncertainty(comparison: Comparison) -> list[str]:
-    """One note per protocol whose accuracies are known to more than two points only."""
+    """A note on protocols whose accuracies are known no better than to a notable difference."""
     widest: dict[str, tuple[float, int]] = {}
     for cells in groups(comparison).values():
         for column in comparison.columns:
@@ -154,12 +154,12 @@ def _uncertainty(comparison: Comparison) -> list[str]:
             if found:
                 low, high = wilson(round(found.mean * found.samples), found.samples)
                 widest[column[1]] = max(widest.get(column[1], (0.0, 0)), ((high - low) / 2, found.samples))
-    return [
-        f"A small sample: the {name} protocol ran on {samples:,} images, so each of its accuracies is uncertain by up "
-        f"to {100 * half:.1f} points either way."
+    small = [
+        f"{samples:,} images under the {name} protocol (up to {100 * half:.1f} points either way)"
         for name, (half, samples) in widest.items()
         if half > NOTABLE
     ]
+    return [f"Small samples leave each accuracy uncertain: {' and '.join(small)}."] if small else []
 
 
 def _weakness(comparison: Comparison, kind: Kind, cells: Sequence[Cell]) -> list[str]:

@@ -22,13 +22,10 @@ def close_up(stories: Sequence[NeuronStory]) -> Figure | None:
     down = math.ceil(len(stories) / across)
     figure = new_figure(WIDTH, 4.9 * down)
     panels = figure.subplots(2 * down, across, squeeze=False, height_ratios=[4.2, 1] * down)
-    potentials = [p for story in stories for p in _potentials(story)]
-    room = 0.06 * (max(potentials) - min(potentials) or 1)
     for place in range(across * down):
         top, bottom = panels[2 * (place // across), place % across], panels[2 * (place // across) + 1, place % across]
         if place < len(stories):
             _story(top, bottom, stories[place])
-            top.set_ylim(min(potentials) - room, max(potentials) + room)
         else:
             top.set_axis_off()
             bottom.set_axis_off()
@@ -98,11 +95,6 @@ def _story(top: Axes, bottom: Axes, story: NeuronStory) -> None:
     for axes in (top, bottom):
         axes.set_xlim(0.6, len(steps) + 0.4)
         axes.set_xticks(list(steps))
-
-
-def _potentials(story: NeuronStory) -> list[float]:
-    curves = (story.clean_membrane, story.attacked_membrane, story.clean_threshold, story.attacked_threshold)
-    return [potential for curve in (*curves, story.signature or ()) for potential in curve]
 
 
 def _pixels(example: Example) -> tuple[np.ndarray, np.ndarray]:

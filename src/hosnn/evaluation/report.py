@@ -43,7 +43,7 @@ def render(
         second=second,
         subject=f"{comparison.title}. Data: {comparison.dataset}. Network: {comparison.network}.",
         notes=notes(comparison),
-        head=("network", *headings(comparison), "source"),
+        head=[("network", ""), *map(_counted, headings(comparison)), ("source", "")],
         rows=[
             {
                 "name": str(line.kind),
@@ -75,10 +75,10 @@ def render(
                 "identity": cell.identity,
                 "seed": cell.seed,
                 "epochs": cell.epochs,
-                "training": duration(cell.training_seconds),
+                "training": _duration(cell.training_seconds),
                 "validation": f"{percent(cell.validation)} %",
                 "model": next((e.model_sha256 for e in cell.evaluations.values()), ""),
-                "attacks": ", ".join(f"{n} {duration(e.seconds)}" for n, e in cell.evaluations.items()) or NOT_RUN,
+                "attacks": ", ".join(f"{n} {_duration(e.seconds)}" for n, e in cell.evaluations.items()) or NOT_RUN,
             }
             for cell in comparison.cells
         ],
@@ -98,7 +98,7 @@ def render_evaluation(evaluation: Evaluation) -> str:
             row.threat,
             evaluation.accuracy(row.attack),
             evaluation.interval(row.attack),
-            duration(row.seconds),
+            _duration(row.seconds),
         )
         for row in evaluation.rows
     )
@@ -122,7 +122,7 @@ def render_evaluation(evaluation: Evaluation) -> str:
         second="",
         subject=f"Data: {evaluation.dataset}.",
         notes=remarks,
-        head=("attack", "accuracy, %", "threat", "time"),
+        head=[("attack", ""), ("accuracy, %", ""), ("threat", ""), ("time", "")],
         rows=[
             {
                 "name": name,
@@ -195,7 +195,7 @@ def _close_ups(stories: Sequence[NeuronStory]) -> list[Picture]:
         "threshold (dashed) the neuron spikes (bars below) and is reset. A TA-LIF neuron moves its threshold by the "
         "gap between membrane and signature (dotted), the mean it had on clean training data. "
         f"Chosen by {chooser.network} alone: of the neurons that spike on the clean image, the one whose membrane the "
-        "attack moves most. One neuron illustrates, it proves nothing; the table does.",
+        "attack moves most. The panels have scales of their own. One neuron illustrates; what counts is the table.",
         pictures.close_up(stories),
     )
 
@@ -239,7 +239,7 @@ def _facts(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:
         ("Attack seeds", ", ".join(map(str, sorted({e.seed for e in evaluations})))),
         ("Versions", "; ".join(versions)),
         ("Hardware", "; ".join(dict.fromkeys(describe_machine(e) for e in evaluations))),
-        ("Time for attacks", duration(sum(e.seconds for e in evaluations))),
+        ("Time for attacks", _duration(sum(e.seconds for e in evaluations))),
     ]
 
 
@@ -251,7 +251,13 @@ def _parts(text: str) -> tuple[str, str]:
     return number, spread
 
 
-def duration(seconds: float) -> str:
+def _counted(heading: str) -> tuple[str, str]:
+    """A heading as its words and the number of images, which stands small below."""
+    words, _, count = heading.partition(" (n = ")
+    return words, f"n = {count.removesuffix(')')}" if count else ""
+
+
+def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

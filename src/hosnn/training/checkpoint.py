@@ -140,6 +140,9 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], config: Mapp
             f"with shape {found.get(first, 'missing')} where {expected.get(first, 'nothing')} was expected; load it "
             "with the network it was saved from"
         )
+    precisions = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    if len(precisions) == 1:
+        network.to(precisions.pop())
     network.load_state_dict(dict(tensors))
 
 

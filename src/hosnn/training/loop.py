@@ -6,6 +6,7 @@ attacks from (seed, s, sample index).  So the position alone restores all random
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -74,11 +75,14 @@ def fit(
     """
     deadline, progress = deadline or Deadline(), progress or Progress()
     optim = experiment.optim
-    optimiser = torch.optim.AdamW(network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
     checkpoints = folder / "checkpoints"
-    pointer, position = None, _fresh_position()
+    pointer, position, moments = None, _fresh_position(), None
     if resume and (pointer := read_pointer(checkpoints)) is not None:
-        position = _restore(network, optimiser, checkpoints, pointer, experiment)
+        position, moments = _restore(network, checkpoints, pointer, experiment, data)
+    # Only now, because restoring may give the network new parameters (k) or another precision.
+    optimiser = torch.optim.AdamW(network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
+    if moments is not None:
+        restore_optimiser(optimiser, moments)
     model, wrapped_optimiser = fabric.setup(network, optimiser)
     model.mark_forward_method("outputs")
     network_on_device = cast(SpikingNetwork, model.module)
@@ -118,7 +122,8 @@ def fit(
             position |= {"step": step, "finished": step == total, "seconds": time.monotonic() - started}
             if not math.isfinite(loss):
                 raise TrainingError(
-                    f"{experiment.name}: the loss became {loss} at step {step} of {total} (epoch {epoch + 1}); "
+                    f"{experiment.name}: the loss or its gradient became {loss} at step {step} of {total} (epoch "
+                    f"{epoch + 1}); "
                     f"{_kept(pointer, checkpoints)}.  Lower optim.lr or check the data, then train again"
                 )
             position["loss"] = loss if within == 0 else position["loss"] + (loss - position["loss"]) / (within + 1)
@@ -171,8 +176,9 @@ def _step(
     if math.isfinite(value):
         optimiser.zero_grad()
         fabric.backward(loss)
-        if experiment.optim.clip:
-            nn.utils.clip_grad_norm_(network.parameters(), experiment.optim.clip)
+        norm = nn.utils.clip_grad_norm_(network.parameters(), experiment.optim.clip or math.inf)
+        if not math.isfinite(norm):
+            return math.nan  # weights that are not numbers fall silent, and their loss is finite again
         optimiser.step()
         constrain_(network)
     return value
@@ -189,12 +195,9 @@ def _fresh_position() -> dict[str, Any]:
 
 
 def _restore(
-    network: SpikingNetwork,
-    optimiser: torch.optim.Optimizer,
-    checkpoints: Path,
-    pointer: Pointer,
-    experiment: Experiment,
-) -> dict[str, Any]:
+    network: SpikingNetwork, checkpoints: Path, pointer: Pointer, experiment: Experiment, data: Dataset
+) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+    """Put the saved weights into `network`; returns the position and the optimiser's state."""
     saved = load(checkpoints / pointer.last)
     identity = saved.config["provenance"].get("identity")
     if identity != experiment.identity:
@@ -202,10 +205,14 @@ def _restore(
             f"{checkpoints.parent} was trained by another experiment ({str(identity)[:12]}, this one is "
             f"{experiment.identity[:12]}): its recipe, seed or data differ; choose another folder or the same settings"
         )
+    if saved.config["provenance"].get("dataset_sha256") != data.sha256:
+        raise TrainingError(
+            f"{checkpoints.parent} was trained on other data of the same name (sha256 now {data.sha256[:12]}); get the "
+            "data it began with, or choose another folder"
+        )
     load_weights(network, saved.network.state_dict(), saved.config, checkpoints / pointer.last)
     state = load_state(checkpoints, pointer.last)
-    restore_optimiser(optimiser, state.tensors)
-    return _fresh_position() | dict(state.position)
+    return _fresh_position() | dict(state.position), state.tensors
 
 
 def _kept(pointer: Pointer | None, checkpoints: Path) -> str:

@@ -37,7 +37,7 @@ def load(source: Path | str, generation: str = "best") -> SpikingNetwork:
     source  runs/NAME, a folder written by `save`, or a Hub id such as "someone/their-snn"
     Raises CheckpointError if it is neither, damaged, or of a network unknown here (use `load_into`).
     """
-    return checkpoint.load(_folder(source), generation).network
+    return checkpoint.load(folder_of(source), generation).network
 
 
 def load_into(network: M, source: Path | str, generation: str = "best") -> M:
@@ -45,12 +45,13 @@ def load_into(network: M, source: Path | str, generation: str = "best") -> M:
 
     Raises CheckpointError if the tensors do not fit.
     """
-    folder = checkpoint.resolve(_folder(source), generation)
+    folder = checkpoint.resolve(folder_of(source), generation)
     checkpoint.load_weights(network, checkpoint.read_tensors(folder / "model.safetensors"), {}, folder)
     return network
 
 
-def _folder(source: Path | str) -> Path:
+def folder_of(source: Path | str) -> Path:
+    """The folder meant by a path, or by a Hub id, which is downloaded.  Raises CheckpointError if it is neither."""
     folder = Path(source)
     if folder.exists():
         return folder

@@ -1,0 +1,435 @@
+"""Training: the same bits however often it is interrupted, the best epoch by validation, and errors that help."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from hosnn.data import Dataset
+from hosnn.errors import CheckpointError, ConfigError, TrainingError
+from hosnn.estimators import OnFrames, OnTraces, Through, TraceCrossEntropy
+from hosnn.nn.layers import SpikingNetwork
+from hosnn.nn.neurons import TALIF, constrain_, neurons
+from hosnn.robustness.gradient import PGD, fgsm
+from hosnn.robustness.random import SampleRandom
+from hosnn.robustness.threats import Linf, Threat
+from hosnn.runtime import Deadline, Precision, stopping
+from hosnn.spiking.gradient import bptt
+from hosnn.training.checkpoint import load, read_pointer
+from hosnn.training.experiment import Experiment, Homeostasis, Optimisation
+from hosnn.training.loop import Run, fit
+from hosnn.training.objectives import Adversarial, Clean, CrossEntropy, VanRossum
+from hosnn.training.pipeline import run
+from tests.training.toy import (
+    CLEAN,
+    NETWORK,
+    ROBUST,
+    STEPS_PER_EPOCH,
+    StopAfter,
+    cpu,
+    log_lines,
+    longer,
+    position,
+    same_bits,
+    tensors,
+    toy_data,
+)
+
+ROOT = Path(__file__).parents[2]
+THREAT = Threat(Linf(0.05))
+
+
+def fresh(experiment: Experiment = CLEAN) -> SpikingNetwork:
+    torch.manual_seed(experiment.seed)
+    return experiment.network.build()
+
+
+def train(folder: Path, data: Dataset, fabric: Fabric, experiment: Experiment = CLEAN, **options: Any) -> Run:
+    return fit(fresh(experiment), experiment, data, folder, fabric, **options)
+
+
+def test_same_seed_same_weights_bit_for_bit(trained: Path, tmp_path: Path, data: Dataset, fabric: Fabric) -> None:
+    torch.manual_seed(123)
+    torch.rand(7)  # what went before in the process must not matter
+    run(ROBUST, data, tmp_path, fabric)
+    for name in ("clean", "robust"):
+        same_bits(trained / name, tmp_path / name)
+
+
+def test_another_seed_gives_other_weights(trained: Path, tmp_path: Path, data: Dataset, fabric: Fabric) -> None:
+    run(replace(CLEAN, seed=1), data, tmp_path, fabric)
+    mine, other = tensors(trained / "clean"), tensors(tmp_path / "clean")
+    assert not torch.equal(mine["body.conv1.0.weight"], other["body.conv1.0.weight"])
+
+
+def test_training_learns(trained: Path, data: Dataset) -> None:
+    for name in ("clean", "robust"):
+        first, last = log_lines(trained / name)
+        assert last["loss"] < first["loss"] and last["validation_accuracy"] > 0.5
+    network = load(trained / "robust").network
+    rates = [layer.adaptation for layer in neurons(network).values() if isinstance(layer, TALIF)]
+    assert len(rates) == 3 and all(not torch.equal(k, torch.full_like(k, 0.2)) for k in rates), "k learns too"
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 4, 5])
+def test_a_run_stopped_and_resumed_gives_the_same_bits(
+    stop: int, trained: Path, tmp_path: Path, data: Dataset, fabric: Fabric
+) -> None:
+    """At any step of the clean start or of the homeostatic run; every part (order, dropout, attack, optimiser, k)."""
+    started = run(CLEAN, data, tmp_path, fabric, StopAfter(stop))
+    assert not started.finished and started.steps == stop
+    assert run(CLEAN, data, tmp_path, fabric, resume=True).finished
+    stopped = run(ROBUST, data, tmp_path, fabric, StopAfter(stop))
+    assert not stopped.finished and position(tmp_path / "robust")["step"] == stop
+    assert run(ROBUST, data, tmp_path, fabric, resume=True).finished
+    for name in ("clean", "robust"):
+        same_bits(trained / name, tmp_path / name)
+
+
+def test_a_run_stopped_after_every_step_gives_the_same_bits(
+    trained: Path, tmp_path: Path, data: Dataset, fabric: Fabric
+) -> None:
+    sessions = 1
+    while not run(ROBUST, data, tmp_path, fabric, StopAfter(1), resume=True).finished:
+        sessions += 1
+        assert sessions < 50
+    for name in ("clean", "robust"):
+        same_bits(trained / name, tmp_path / name)
+
+
+def test_resuming_takes_a_freshly_built_network_too(
+    trained: Path, tmp_path: Path, data: Dataset, fabric: Fabric
+) -> None:
+    """`fit` puts the saved weights into whatever network of this experiment it is given, k included."""
+    run(ROBUST, data, tmp_path, fabric, StopAfter(8))
+    fit(fresh(ROBUST), ROBUST, data, tmp_path / "robust", fabric, resume=True)
+    same_bits(trained / "robust", tmp_path / "robust")
+
+
+@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-mixed"])
+@pytest.mark.parametrize("experiment", [CLEAN, ROBUST], ids=["clean", "robust"])
+def test_every_precision_trains_and_resumes_to_the_same_bits(
+    precision: Precision, experiment: Experiment, tmp_path: Path, data: Dataset
+) -> None:
+    fabric = cpu(precision)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run(experiment, data, whole, fabric).finished
+    assert tensors(whole / experiment.name)["body.conv1.0.weight"].is_floating_point()
+    while not run(experiment, data, parts, fabric, StopAfter(4), resume=True).finished:
+        pass
+    same_bits(whole / experiment.name, parts / experiment.name)
+
+
+def test_a_run_killed_again_and_again_gives_the_same_bits(tmp_path: Path, data: Dataset, fabric: Fabric) -> None:
+    """SIGKILL at random moments, of which some hit a checkpoint being written; then on to the end."""
+    epochs = 6
+    started = time.monotonic()
+    run(longer(epochs), data, tmp_path / "whole", fabric)
+    duration = time.monotonic() - started
+    moment = random.Random(time.time_ns()).uniform(0.1, 0.9) * duration
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "tests.training.toy", str(tmp_path / "killed"), str(epochs)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert killed.stdout is not None
+    with killed, killed.stdout as output:
+        assert output.readline() == "ready\n"
+        time.sleep(moment)
+        killed.kill()
+    assert run(longer(epochs), data, tmp_path / "killed", fabric, resume=True).finished
+    for name in ("clean", "robust"):
+        same_bits(tmp_path / "whole" / name, tmp_path / "killed" / name)
+
+
+def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, data: Dataset, fabric: Fabric) -> None:
+    epochs = 4000
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.training.toy", str(tmp_path), str(epochs)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    with process, process.stdout as output, process.stderr as errors:
+        assert output.readline() == "ready\n"
+        while not (tmp_path / "clean" / "log.jsonl").exists():
+            time.sleep(0.01)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        said, complaint = output.read(), errors.read()
+    assert process.returncode == 0 and "Traceback" not in complaint, complaint
+    steps = int(said.split()[-1])
+    assert position(tmp_path / "clean")["step"] == steps > 0, "stopped at the step it had reached, saved"
+    experiment = longer(epochs).start
+    assert experiment is not None
+    more = run(experiment, data, tmp_path, fabric, StopAfter(2), resume=True)
+    assert more.steps == steps + 2
+
+
+def test_the_first_signal_asks_and_the_second_interrupts() -> None:
+    deadline, before = Deadline(), signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), stopping(deadline):
+        assert not deadline.reached
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert deadline.reached and deadline.signalled == signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_max_time_stops_and_resumes(trained: Path, tmp_path: Path, data: Dataset, fabric: Fabric) -> None:
+    over = Deadline(1e-9)
+    result = run(CLEAN, data, tmp_path, fabric, over)
+    assert (result.finished, result.steps) == (False, 0)
+    ticking = Deadline(0.05)
+    while not run(CLEAN, data, tmp_path, fabric, ticking, resume=True).finished:
+        assert ticking.reached
+        ticking = Deadline(0.05)
+    same_bits(trained / "clean", tmp_path / "clean")
+    for wrong in (0, -1, float("nan")):
+        with pytest.raises(ConfigError, match="max-time"):
+            Deadline(wrong)
+
+
+def nan_at(step: int) -> Callable[[SpikingNetwork, Tensor, Tensor], Tensor]:
+    calls = [0]
+
+    def nan_loss(network: SpikingNetwork, x: Tensor, y: Tensor) -> Tensor:
+        calls[0] += 1
+        return VanRossum()(network, x, y) * (float("nan") if calls[0] == step else 1.0)
+
+    return nan_loss
+
+
+@pytest.mark.parametrize(("step", "kept"), [(1, None), (3, None), (4, 3), (5, 3), (6, 3)])
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
+    step: int, kept: int | None, trained: Path, tmp_path: Path, data: Dataset, fabric: Fabric
+) -> None:
+    experiment = replace(CLEAN, objective=Clean(nan_at(step)))
+    with pytest.raises(TrainingError, match=f"loss or its gradient became nan at step {step} of 6") as caught:
+        train(tmp_path, data, fabric, experiment)
+    if kept is None:
+        assert "no checkpoint had been written" in str(caught.value)
+        assert read_pointer(tmp_path / "checkpoints") is None
+    else:
+        assert f"step-{kept:08d}" in str(caught.value)
+        network = load(tmp_path, "last").network
+        assert all(p.isfinite().all() for p in network.parameters())
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(
+    tmp_path: Path, data: Dataset, fabric: Fabric
+) -> None:
+    """A spiking network with NaN weights is silent, and its loss finite: nothing would be noticed any more."""
+    calls = [0]
+
+    def poisoned(network: SpikingNetwork, x: Tensor, y: Tensor) -> Tensor:
+        calls[0] += 1
+        loss = VanRossum()(network, x, y)
+        return loss + 0 * (loss - loss.detach()).sqrt() if calls[0] == 5 else loss
+
+    for clip in (1.0, 0.0):
+        calls[0] = 0
+        optim = replace(CLEAN.optim, clip=clip)
+        with pytest.raises(TrainingError, match="at step 5 of 6"):
+            train(tmp_path / str(clip), data, fabric, replace(CLEAN, objective=Clean(poisoned), optim=optim))
+        assert all(p.isfinite().all() for p in load(tmp_path / str(clip), "last").network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "best"), [((0.3, 0.9, 0.5), 2), ((0.9, 0.3, 0.5), 1), ((0.1, 0.2, 0.3), 3), ((0.5, 0.5, 0.5), 1)]
+)
+def test_the_best_epoch_is_the_first_of_highest_validation_accuracy(
+    accuracies: tuple[float, ...],
+    best: int,
+    tmp_path: Path,
+    data: Dataset,
+    fabric: Fabric,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sequence = iter(accuracies)
+    monkeypatch.setattr("hosnn.training.loop.validate", lambda *_: next(sequence))
+    result = train(tmp_path, data, fabric, replace(CLEAN, optim=replace(CLEAN.optim, epochs=3)))
+    pointer = read_pointer(tmp_path / "checkpoints")
+    assert pointer == (f"step-{9:08d}", f"step-{best * STEPS_PER_EPOCH:08d}") and result.accuracy == max(accuracies)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {*pointer, "current.json"}
+
+
+def test_the_test_split_is_never_looked_at(trained: Path, tmp_path: Path, data: Dataset, fabric: Fabric) -> None:
+    run(ROBUST, replace(data, test=None), tmp_path, fabric)  # type: ignore[arg-type]
+    same_bits(trained / "robust", tmp_path / "robust")
+
+
+def test_the_log_has_one_line_per_epoch_after_any_resume(tmp_path: Path, data: Dataset, fabric: Fabric) -> None:
+    train(tmp_path, data, fabric, deadline=StopAfter(4))
+    log = tmp_path / "log.jsonl"
+    beyond = '{"step": 6, "epoch": 2, "loss": 1.0, "validation_accuracy": 0.5, "lr": 0.1}\n'
+    log.write_text(log.read_text() + beyond + beyond + '{"step": 3, "ep')  # a killed run wrote on, then half a line
+    train(tmp_path, data, fabric, resume=True)
+    assert [(line["epoch"], line["step"]) for line in log_lines(tmp_path)] == [(1, 3), (2, 6)]
+    train(tmp_path, data, fabric, resume=True)
+    assert len(log_lines(tmp_path)) == 2, "resuming a finished run adds nothing"
+    train(tmp_path, data, fabric)
+    assert [line["epoch"] for line in log_lines(tmp_path)] == [1, 2], "starting over starts the log over"
+
+
+def test_a_finished_run_is_not_trained_again(
+    trained: Path, data: Dataset, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hosnn.training.pipeline.fit", lambda *_, **__: pytest.fail("trained again"))
+    result = run(ROBUST, data, trained, fabric)
+    assert result.finished and result.folder == trained / "robust" and result.steps == 6
+
+
+def test_an_unfinished_run_goes_on_only_if_asked(tmp_path: Path, data: Dataset, fabric: Fabric) -> None:
+    run(CLEAN, data, tmp_path, fabric, StopAfter(2))
+    with pytest.raises(CheckpointError, match="unfinished run .* --resume"):
+        run(CLEAN, data, tmp_path, fabric)
+
+
+OTHERS = {
+    "learning rate": replace(CLEAN, optim=replace(CLEAN.optim, lr=0.2)),
+    "seed": replace(CLEAN, seed=1),
+    "objective": replace(CLEAN, objective=Clean(CrossEntropy())),
+    "network": replace(CLEAN, network=replace(NETWORK, hidden=9)),
+    "data": replace(CLEAN, data="other"),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_a_folder_of_another_experiment_is_refused(
+    other: Experiment, tmp_path: Path, data: Dataset, fabric: Fabric
+) -> None:
+    run(CLEAN, data, tmp_path, fabric, StopAfter(4))
+    before = tensors(tmp_path / "clean")
+    for resume in (False, True):
+        with pytest.raises(CheckpointError, match="another experiment"):
+            run(other, data, tmp_path, fabric, resume=resume)
+    with pytest.raises(TrainingError, match="another experiment"):
+        train(tmp_path / "clean", data, fabric, other, resume=True)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tensors(tmp_path / "clean").items())
+
+
+def test_resuming_on_other_images_is_refused(tmp_path: Path, data: Dataset, fabric: Fabric) -> None:
+    train(tmp_path, data, fabric, deadline=StopAfter(4))
+    with pytest.raises(TrainingError, match="data"):
+        train(tmp_path, toy_data(seed=1), fabric, resume=True)
+
+
+def test_k_stays_non_negative_at_every_step(
+    tmp_path: Path, data: Dataset, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    least = [0.0]
+
+    def watching(network: nn.Module) -> None:
+        least.extend(layer.adaptation.min().item() for layer in talif(network))
+        constrain_(network)
+        assert all(bool((layer.adaptation >= 0).all()) for layer in talif(network))
+
+    monkeypatch.setattr("hosnn.training.loop.constrain_", watching)
+    run(replace(ROBUST, homeostasis=Homeostasis(adaptation=0.001)), data, tmp_path, fabric)
+    assert min(least) < 0, "the optimiser pushed some k below zero, or this proves nothing"
+    assert all(bool((layer.adaptation >= 0).all()) for layer in talif(load(tmp_path / "robust", "last").network))
+
+
+def talif(network: nn.Module) -> list[TALIF]:
+    return [layer for layer in neurons(network).values() if isinstance(layer, TALIF)]
+
+
+def rng(count: int) -> SampleRandom:
+    return SampleRandom(0, torch.arange(count))
+
+
+@pytest.mark.parametrize("craft_in", ["train", "eval"])
+@pytest.mark.parametrize("training", [True, False])
+def test_crafting_happens_in_the_mode_asked_for_and_leaves_the_network_as_it_was(
+    craft_in: Any, training: bool, data: Dataset
+) -> None:
+    network, seen = fresh().train(training), []
+
+    def watching(model: Any, x: Tensor, y: Tensor, rng: SampleRandom, /) -> Tensor:
+        seen.append({module.training for module in model.modules()})
+        return fgsm(THREAT)(model, x, y, rng)
+
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    x, y = data.train.batch(torch.arange(4))
+    moved = Adversarial(watching, VanRossum(), craft_in).perturbed(network, x, y, rng(4))
+    assert THREAT.allows(moved, x).all() and not torch.equal(moved, x)
+    assert seen == [{craft_in == "train" and training}]
+    assert {module.training for module in network.modules()} == {training}
+    assert all(p.grad is not None and bool((p.grad == 1).all()) for p in network.parameters())
+
+
+def test_an_attack_that_fails_leaves_the_mode_too(data: Dataset) -> None:
+    network = fresh().train()
+
+    def failing(model: Any, x: Tensor, y: Tensor, rng: SampleRandom, /) -> Tensor:
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        Adversarial(failing, VanRossum(), "eval").perturbed(network, *data.train.batch(torch.arange(4)), rng(4))
+    assert all(module.training for module in network.modules())
+
+
+ATTACKS = {
+    "pgd": PGD(THREAT, steps=2, step_size=0.5),
+    "through": Through(bptt(), fgsm(THREAT)),
+    "traces": OnTraces(fgsm(THREAT, TraceCrossEntropy())),
+    "frames": OnFrames(fgsm(THREAT)),
+    "authors": OnFrames(OnTraces(fgsm(THREAT, TraceCrossEntropy()))),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_every_kind_of_attack_can_be_trained_on(attack: Any, tmp_path: Path, data: Dataset, fabric: Fabric) -> None:
+    optim = replace(CLEAN.optim, epochs=1)
+    result = train(tmp_path, data, fabric, replace(CLEAN, objective=Adversarial(attack, VanRossum(), "eval"), optim=optim))
+    assert result.finished and 0 <= result.accuracy <= 1
+
+
+def test_validation_accuracy_is_taken_on_images_as_the_objective_sees_them(
+    tmp_path: Path, data: Dataset, fabric: Fabric
+) -> None:
+    def hopeless(model: Any, x: Tensor, y: Tensor, rng: SampleRandom, /) -> Tensor:
+        return torch.zeros_like(x)
+
+    result = train(tmp_path, data, fabric, replace(CLEAN, objective=Adversarial(hopeless, VanRossum(), "eval")))
+    assert result.accuracy == 0.25, "black images: chance"
+
+
+def test_a_batch_larger_than_the_split_takes_it_whole(tmp_path: Path, data: Dataset, fabric: Fabric) -> None:
+    optim = Optimisation(epochs=2, batch_size=1000)
+    assert train(tmp_path, data, fabric, replace(CLEAN, optim=optim)).steps == 2
+
+
+def test_the_learning_rate_falls_along_a_cosine_to_almost_nothing(trained: Path) -> None:
+    rates = [line["lr"] for line in log_lines(trained / "clean")]
+    expected = [0.1 * (1 + torch.tensor(torch.pi * step / 6).cos().item()) / 2 for step in (2, 5)]
+    assert rates == pytest.approx(expected, rel=1e-6)
+
+
+def test_impossible_settings_are_refused() -> None:
+    for wrong in ({"epochs": 0}, {"batch_size": 0}, {"lr": 0.0}, {"lr": float("nan")}, {"weight_decay": -1}, {"clip": -1}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            Optimisation(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="starts from nothing"):
+        replace(CLEAN, homeostasis=Homeostasis())
+    with pytest.raises(ConfigError, match="craft_in"):
+        Adversarial(fgsm(THREAT), VanRossum(), "sideways")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="4 desired spikes for a network of 5 time steps"):
+        VanRossum((0, 1, 1, 1))(fresh(), torch.rand(2, 1, 28, 28), torch.zeros(2, dtype=torch.int64))
