@@ -1,7 +1,7 @@
 """`hosnn VERB`: parsing, and the one place where errors become messages and exit statuses.
 
-Exit status: 0 done, 1 stopped before the end (time was up; the same command goes on), 2 the user can mend it,
-130 Ctrl-C.
+Exit status: 0 done, 1 the time was up before the end (the same command goes on), 2 something the user can mend,
+128 + signal stopped by it (130: Ctrl-C).
 """
 
 import sys

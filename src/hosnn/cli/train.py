@@ -57,13 +57,14 @@ def train(
         experiment = with_seed(experiment, seed)
     writable_folder(runs)
     data = load_dataset(experiment.data, data_folder)
-    outcome = run(
-        experiment, data, runs, hardware.fabric(), deadline(max_time), TerminalProgress(console), resume=resume
-    )
+    limit = deadline(max_time)
+    outcome = run(experiment, data, runs, hardware.fabric(), limit, TerminalProgress(console), resume=resume)
     if json_output:
         print(json.dumps({**vars(outcome), "folder": str(outcome.folder)}))
     elif outcome.finished:
         console.print(f"{outcome.folder}: best validation accuracy {outcome.accuracy:.2%}")
     else:
         console.print(f"{outcome.folder}: stopped after {outcome.steps} steps; go on with --resume")
-    return 0 if outcome.finished else 1
+    if outcome.finished:
+        return 0
+    return 128 + limit.signalled if limit.signalled else 1

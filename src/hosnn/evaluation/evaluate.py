@@ -23,7 +23,7 @@ from hosnn.evaluation.protocols import Entry, Protocol, smoke
 from hosnn.evaluation.result import Evaluation, Row
 from hosnn.robustness.gradient import Model
 from hosnn.robustness.random import SampleRandom
-from hosnn.runtime import Deadline, machine, stopping, versions
+from hosnn.runtime import Deadline, machine, versions
 from hosnn.signature import fingerprint
 from hosnn.training.progress import Bar, Progress
 
@@ -70,7 +70,7 @@ def evaluate(
     worker = _Worker(model, x, y, index, _device(model, x), seed, ledger, deadline)
     started = time.monotonic()
     total = len(blocks) * len(protocol.entries) + len(curve_blocks) * len(protocol.curve)
-    with _in_eval(model), stopping(deadline), progress.task(f"{subject.model}, {protocol.name}", total) as bar:
+    with _in_eval(model), progress.task(f"{subject.model}, {protocol.name}", total) as bar:
         clean = torch.cat([worker.predict(x[block]) for block in blocks])
         _check_classes(worker.predict_logits(x[blocks[0]]), y)
         standing = clean == y if protocol.cascade else torch.ones_like(y, dtype=torch.bool)

@@ -42,7 +42,8 @@ class SampleRandom:
         counter = torch.arange(1, count + 1, device=like.device)
         bits = _mix(stream[:, None] + counter * _GOLDEN)
         digits = min(24, 1 - round(math.log2(torch.finfo(like.dtype).eps)))
-        return (_shift(bits, 64 - digits).to(like.dtype) / 2**digits).view(like.shape)
+        numbers: Tensor = _shift(bits, 64 - digits).to(like.dtype) / 2**digits
+        return numbers.view(like.shape)
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal by the inverse distribution function, in the shape, dtype and device of `like`."""
