@@ -48,7 +48,9 @@ def gradient(model: nn.Module) -> Tensor:
 def test_another_rule_changes_the_gradient_and_not_one_bit_of_the_forward(build: type, rule: GradientRule) -> None:
     network = build()
     twin = with_rule(network, rule)
-    assert torch.equal(twin(images()), network(images())) and torch.equal(twin.outputs(images()), network.outputs(images()))
+    assert torch.equal(twin(images()), network(images())) and torch.equal(
+        twin.outputs(images()), network.outputs(images())
+    )
     assert not torch.equal(gradient(twin), gradient(network))
 
 
@@ -91,9 +93,7 @@ def test_through_its_own_rule_is_the_attack_itself() -> None:
 
 def test_through_leaves_other_models_as_they_are() -> None:
     x, y = torch.rand(6, 1, 3, 4, dtype=torch.float64), labels() % 3
-    assert torch.equal(
-        Through(bptt(), fgsm(THREAT))(linear(), x, y, rng()), fgsm(THREAT)(linear(), x, y, rng())
-    )
+    assert torch.equal(Through(bptt(), fgsm(THREAT))(linear(), x, y, rng()), fgsm(THREAT)(linear(), x, y, rng()))
 
 
 @pytest.mark.parametrize("attack", [fgsm(THREAT), PGD(THREAT, steps=2)], ids=["fgsm", "pgd"])

@@ -73,7 +73,7 @@ def test_examples_show_what_the_network_says() -> None:
     figure = pictures.example_grid((EXAMPLE, frames))
     assert figure is not None
     assert "says bag" in [axes.get_xlabel() for axes in figure.axes]
-    assert "perturbation × 4" in [axes.get_ylabel() for axes in figure.axes]
+    assert "perturbation × 5" in [axes.get_ylabel() for axes in figure.axes]
     unmoved = pictures.example_grid((colour,))
     assert unmoved is not None
     figures.svg(unmoved)

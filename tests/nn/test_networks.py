@@ -66,7 +66,7 @@ def test_an_image_does_not_depend_on_its_batch(build: Build, spiking_output: boo
         whole = network(x)
         assert whole.abs().max() > 0.01, "a silent network proves nothing"
         for size in (1, 3):
-            parts = torch.cat([network(part) for part in x.split(size)])
+            parts = torch.cat([network(part) for part in torch.split(x, size)])
             torch.testing.assert_close(parts, whole, rtol=0, atol=tolerance)
         order = torch.tensor([3, 1, 4, 0, 5, 2, 7, 6])
         torch.testing.assert_close(network(x[order]), whole[order], rtol=0, atol=tolerance)

@@ -31,7 +31,7 @@ def test_neighbouring_samples_and_positions_are_uncorrelated() -> None:
     u = streams().uniform(like()).double() - 0.5
     for first, second in ((u[:-1], u[1:]), (u[:, :-1], u[:, 1:]), (u[:-2], u[2:])):
         assert abs((first * second).mean().item()) * 12 < 0.015
-    assert u[:, 0].unique().numel() > 0.99 * MANY, "every sample has its own stream"
+    assert len(set(u[:, 0].tolist())) > 0.99 * MANY, "every sample has its own stream"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -91,7 +91,7 @@ def test_normal_numbers_are_normal() -> None:
 
 def test_signs_are_fair() -> None:
     s = streams().sign(like())
-    assert set(s.unique().tolist()) == {-1.0, 1.0}
+    assert set(s.flatten().tolist()) == {-1.0, 1.0}
     assert s.mean().item() == pytest.approx(0, abs=0.015)
 
 

@@ -21,7 +21,8 @@ def support(ball: Ball, direction: Tensor) -> Tensor:
     """max of <direction, p> over p in the ball: eps times the dual norm."""
     flat = direction.flatten(1)
     order = {Linf: 1, L2: 2, L1: float("inf")}[type(ball)]
-    return ball.eps * torch.linalg.vector_norm(flat, order, dim=1)
+    dual: Tensor = torch.linalg.vector_norm(flat, order, dim=1)
+    return ball.eps * dual
 
 
 @given(
@@ -35,7 +36,7 @@ def support(ball: Ball, direction: Tensor) -> Tensor:
 def test_projection_is_the_nearest_point_of_the_ball(
     kind: type[Ball], eps: float, seed: int, size: int, scale: float
 ) -> None:
-    """P is nearest to d exactly if <d - P, p - P> <= 0 for every p of the (convex) ball; checked by support function."""
+    """P is nearest to d exactly if <d - P, p - P> <= 0 for every p of the (convex) ball: by its support function."""
     ball, delta = kind(eps), perturbations(seed, 4, size, scale)
     near = ball.project(delta)
     assert near.shape == delta.shape and (ball.size(near) <= eps * (1 + 1e-12) + 1e-15).all()
@@ -196,7 +197,15 @@ def test_grey_levels_mistaken_for_a_fraction_are_refused_with_a_hint() -> None:
 
 
 def test_eps_prints_as_people_write_it() -> None:
-    printed = {8 / 255: "8/255", 0.5: "1/2", 0.03: "3/100", 1 / 3: "85/255", 0.0: "0", 1.0: "1", 0.123456789: "0.123456789"}
+    printed = {
+        8 / 255: "8/255",
+        0.5: "1/2",
+        0.03: "3/100",
+        1 / 3: "85/255",
+        0.0: "0",
+        1.0: "1",
+        0.123456789: "0.123456789",
+    }
     for eps, text in printed.items():
         assert format_eps(eps) == text and parse_eps(text) == eps
 

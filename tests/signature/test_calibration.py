@@ -67,7 +67,7 @@ def assert_close(mine: Signature, other: Signature) -> None:
 
 def test_signature_is_the_mean_and_variance_of_the_recorded_membranes() -> None:
     network, x = lif_network().double(), images(12).double()
-    signature = calibrate(network, x.split(5))
+    signature = calibrate(network, torch.split(x, 5))
     membranes = recorded_membranes(network, x)
     assert signature.samples == 12 and set(signature.layers) == set(membranes) == set(hidden_neurons(network))
     for name, layer in signature.layers.items():
@@ -80,7 +80,7 @@ def test_signature_is_the_mean_and_variance_of_the_recorded_membranes() -> None:
 @pytest.mark.parametrize("size", [1, 4, 7, 12])
 def test_signature_does_not_depend_on_how_the_data_is_cut(size: int) -> None:
     network, x = lif_network().double(), images(12).double()
-    assert_close(calibrate(network, x.split(size)), calibrate(network, [x]))
+    assert_close(calibrate(network, torch.split(x, size)), calibrate(network, [x]))
 
 
 @pytest.mark.parametrize("at", [1, 5, 11])
@@ -184,7 +184,7 @@ def test_a_layer_used_twice_in_one_pass_is_refused() -> None:
             out: Tensor = self.dense2(self.fire1(self.fire1(currents)))
             return out.mean(0)
 
-    with pytest.raises(SignatureError, match="fire1.*more than once"):
+    with pytest.raises(SignatureError, match=r"fire1.*more than once"):
         calibrate(Twice(), [vectors(2)])
 
 

@@ -94,7 +94,7 @@ def test_without_adaptation_it_is_lif_bit_for_bit(reset: Reset, dtype: torch.dty
 @RESETS
 def test_spikes_are_zero_or_one(reset: Reset) -> None:
     spikes = eager.trajectory(*_arguments(case(1, 6, 5, 40), reset)).spikes
-    assert set(spikes.unique().tolist()) == {0.0, 1.0}
+    assert set(spikes.flatten().tolist()) == {0.0, 1.0}
 
 
 @RESETS
@@ -149,9 +149,10 @@ def test_a_sample_does_not_depend_on_its_batch() -> None:
 
 @pytest.mark.parametrize("wrong", [0.5, 0, -3, float("nan"), float("inf")])
 def test_time_constants_below_one_step_are_refused(wrong: float) -> None:
-    for name in ("tau_membrane", "tau_synapse"):
-        with pytest.raises(ConfigError, match=name):
-            Dynamics(**{name: wrong})
+    with pytest.raises(ConfigError, match="tau_membrane"):
+        Dynamics(tau_membrane=wrong)
+    with pytest.raises(ConfigError, match="tau_synapse"):
+        Dynamics(tau_synapse=wrong)
 
 
 @pytest.mark.parametrize("wrong", [0, -1, float("nan"), float("inf")])

@@ -180,7 +180,7 @@ def test_the_closed_form_of_local_rules_equals_autograd_through_the_step(
 def test_the_unrolled_gradient_equals_autograd_through_the_step(cut: dict[str, bool], reset: Reset) -> None:
     inputs = case(19, 6, 3, 7)
     upstream = upstream_for(inputs, 20)
-    rule = GradientRule(**cut)
+    rule = GradientRule(bptt().surrogate, **cut)
     for mine, streamed in zip(
         gradients(inputs, rule, Dynamics(reset=reset), upstream),
         through_the_step(inputs, rule, Dynamics(reset=reset), upstream),

@@ -82,7 +82,7 @@ def test_training_learns(trained: Path, data: Dataset) -> None:
     assert len(rates) == 3 and all(not torch.equal(k, torch.full_like(k, 0.2)) for k in rates), "k learns too"
 
 
-@pytest.mark.parametrize("stop", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("stop", [2, 3, 4])
 def test_a_run_stopped_and_resumed_gives_the_same_bits(
     stop: int, trained: Path, tmp_path: Path, data: Dataset, fabric: Fabric
 ) -> None:
@@ -117,23 +117,21 @@ def test_resuming_takes_a_freshly_built_network_too(
     same_bits(trained / "robust", tmp_path / "robust")
 
 
-@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-mixed"])
-@pytest.mark.parametrize("experiment", [CLEAN, ROBUST], ids=["clean", "robust"])
-def test_every_precision_trains_and_resumes_to_the_same_bits(
-    precision: Precision, experiment: Experiment, tmp_path: Path, data: Dataset
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_every_other_precision_trains_and_resumes_to_the_same_bits(
+    precision: Precision, tmp_path: Path, data: Dataset
 ) -> None:
     fabric = cpu(precision)
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert run(experiment, data, whole, fabric).finished
-    assert tensors(whole / experiment.name)["body.conv1.0.weight"].is_floating_point()
-    while not run(experiment, data, parts, fabric, StopAfter(4), resume=True).finished:
+    assert run(ROBUST, data, tmp_path / "whole", fabric).finished
+    while not run(ROBUST, data, tmp_path / "parts", fabric, StopAfter(4), resume=True).finished:
         pass
-    same_bits(whole / experiment.name, parts / experiment.name)
+    for name in ("clean", "robust"):
+        same_bits(tmp_path / "whole" / name, tmp_path / "parts" / name)
 
 
-def test_a_run_killed_again_and_again_gives_the_same_bits(tmp_path: Path, data: Dataset, fabric: Fabric) -> None:
-    """SIGKILL at random moments, of which some hit a checkpoint being written; then on to the end."""
-    epochs = 6
+def test_a_run_killed_at_a_random_moment_gives_the_same_bits(tmp_path: Path, data: Dataset, fabric: Fabric) -> None:
+    """SIGKILL; `test_checkpoint.py` does the same at every single operation of a save."""
+    epochs = 5
     started = time.monotonic()
     run(longer(epochs), data, tmp_path / "whole", fabric)
     duration = time.monotonic() - started
@@ -195,10 +193,10 @@ def test_max_time_stops_and_resumes(trained: Path, tmp_path: Path, data: Dataset
     over = Deadline(1e-9)
     result = run(CLEAN, data, tmp_path, fabric, over)
     assert (result.finished, result.steps) == (False, 0)
-    ticking = Deadline(0.05)
-    while not run(CLEAN, data, tmp_path, fabric, ticking, resume=True).finished:
-        assert ticking.reached
-        ticking = Deadline(0.05)
+    seconds = 0.02
+    while not run(CLEAN, data, tmp_path, fabric, deadline := Deadline(seconds), resume=True).finished:
+        assert deadline.reached
+        seconds *= 1.5
     same_bits(trained / "clean", tmp_path / "clean")
     for wrong in (0, -1, float("nan")):
         with pytest.raises(ConfigError, match="max-time"):
@@ -297,7 +295,7 @@ def test_a_finished_run_is_not_trained_again(
 
 def test_an_unfinished_run_goes_on_only_if_asked(tmp_path: Path, data: Dataset, fabric: Fabric) -> None:
     run(CLEAN, data, tmp_path, fabric, StopAfter(2))
-    with pytest.raises(CheckpointError, match="unfinished run .* --resume"):
+    with pytest.raises(CheckpointError, match=r"unfinished run .* --resume"):
         run(CLEAN, data, tmp_path, fabric)
 
 
@@ -398,7 +396,9 @@ ATTACKS = {
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 def test_every_kind_of_attack_can_be_trained_on(attack: Any, tmp_path: Path, data: Dataset, fabric: Fabric) -> None:
     optim = replace(CLEAN.optim, epochs=1)
-    result = train(tmp_path, data, fabric, replace(CLEAN, objective=Adversarial(attack, VanRossum(), "eval"), optim=optim))
+    result = train(
+        tmp_path, data, fabric, replace(CLEAN, objective=Adversarial(attack, VanRossum(), "eval"), optim=optim)
+    )
     assert result.finished and 0 <= result.accuracy <= 1
 
 
@@ -424,9 +424,16 @@ def test_the_learning_rate_falls_along_a_cosine_to_almost_nothing(trained: Path)
 
 
 def test_impossible_settings_are_refused() -> None:
-    for wrong in ({"epochs": 0}, {"batch_size": 0}, {"lr": 0.0}, {"lr": float("nan")}, {"weight_decay": -1}, {"clip": -1}):
+    for wrong in (
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"lr": 0.0},
+        {"lr": float("nan")},
+        {"weight_decay": -1},
+        {"clip": -1},
+    ):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
-            Optimisation(**wrong)  # type: ignore[arg-type]
+            Optimisation(**wrong)
     with pytest.raises(ConfigError, match="starts from nothing"):
         replace(CLEAN, homeostasis=Homeostasis())
     with pytest.raises(ConfigError, match="craft_in"):

@@ -72,8 +72,9 @@ class Comparison:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Comparison":
         """The inverse of `to_json`.  Raises ConfigError for another format."""
-        if content.get("format") != FORMAT:
-            raise ConfigError(f"a comparison got format {content.get('format')!r}; expected {FORMAT!r}")
+        form = content.get("format") if isinstance(content, Mapping) else type(content).__name__
+        if form != FORMAT:
+            raise ConfigError(f"a comparison got format {form!r}; expected {FORMAT!r}")
         cells = tuple(
             Cell(**cell | {"evaluations": {n: Evaluation.from_json(e) for n, e in cell["evaluations"].items()}})
             for cell in content["cells"]

@@ -172,7 +172,12 @@ def _eps_axis(axes: Axes, evaluations: Sequence[Evaluation]) -> None:
         axes.text(at + 0.06, 99, format_eps(ball.eps), fontsize=9, color="#555555", va="top")
     chance = 100 / len(set(evaluations[0].labels))
     axes.axhline(chance, color="#888888", lw=0.8, ls=":")
-    beside = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 9, "color": "#555555"}
+    beside: dict[str, Any] = {
+        "transform": axes.get_yaxis_transform(),
+        "va": "center",
+        "fontsize": 9,
+        "color": "#555555",
+    }
     axes.text(1.01, chance, "chance", **beside)
     _percent_axis(axes)
 

@@ -21,7 +21,10 @@ class Ledger:
         if path is None:
             return
         header = json.dumps({"evaluation": identity}, sort_keys=True)
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error}; move it away, or choose another place") from error
         kept = [header]
         if lines and lines[0] == header:
             for line in lines[1:]:

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from hosnn.errors import ConfigError
 from hosnn.evaluation import figures, pictures
 from hosnn.evaluation.close_up import Example, NeuronStory
 from hosnn.evaluation.comparison import Comparison
 from hosnn.evaluation.headline import EXPLANATIONS, NOTABLE, budget, headline, notes
-from hosnn.evaluation.result import Evaluation
+from hosnn.evaluation.result import Evaluation, write_text
 from hosnn.evaluation.statistics import Interval, wilson
 from hosnn.evaluation.tables import NOT_RUN, describe_machine, headings, how, lines, percent
 
@@ -151,17 +150,7 @@ def render_evaluation(evaluation: Evaluation) -> str:
 
 def write(path: Path, html: str) -> None:
     """Write the page, whole or not at all.  Raises ConfigError if the place cannot be written."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(html, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        try:
-            temporary.unlink(missing_ok=True)
-        except OSError:
-            pass  # the folder itself is out of reach, and the first error says why
-        raise ConfigError(f"cannot write {path}: {error}; choose another place or free some space") from error
+    write_text(path, html)
 
 
 def _page(**content: Any) -> str:

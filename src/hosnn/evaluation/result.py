@@ -3,6 +3,7 @@
 Rendering is elsewhere and a pure function of this.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -125,8 +126,9 @@ class Evaluation:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Evaluation":
         """The inverse of `to_json`.  Raises ConfigError for another format."""
-        if content.get("format") != FORMAT:
-            raise ConfigError(f"an evaluation got format {content.get('format')!r}; expected {FORMAT!r}")
+        form = content.get("format") if isinstance(content, Mapping) else type(content).__name__
+        if form != FORMAT:
+            raise ConfigError(f"an evaluation got format {form!r}; expected {FORMAT!r}")
         given = {key: value for key, value in content.items() if key not in ("format", "summary", "samples")}
         for key in ("index", "labels", "clean"):
             given[key] = tuple(given[key])
@@ -152,13 +154,19 @@ class Evaluation:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, whole or not at all.  Raises ConfigError if the place cannot be written."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all.  Raises ConfigError if the place cannot be written."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first error says what is wrong
+            temporary.unlink(missing_ok=True)
         raise ConfigError(f"cannot write {path}: {error}; choose another place or free some space") from error
 
 

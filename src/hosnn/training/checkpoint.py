@@ -73,7 +73,9 @@ def save_generation(
     best  the generation that stays best; None makes the new one best
     Raises CheckpointError if it cannot; the old generation then stays in force.
     """
-    name = f"step-{state.position['step']:08d}"
+    name, in_force = f"step-{state.position['step']:08d}", read_pointer(checkpoints)
+    while in_force is not None and name in in_force:
+        name += "-again"  # a generation in force is never touched
 
     def write(temporary: Path) -> None:
         _write_model(network, temporary, config)
@@ -82,13 +84,15 @@ def save_generation(
 
     _write_whole(checkpoints / name, write)
     pointer = Pointer(last=name, best=best or name)
+    temporary = checkpoints / "current.json.tmp"
     try:
-        temporary = checkpoints / "current.json.tmp"
         _write_json(temporary, pointer._asdict())
         temporary.replace(checkpoints / "current.json")
     except OSError as error:
+        temporary.unlink(missing_ok=True)
+        shutil.rmtree(checkpoints / name, ignore_errors=True)
         raise _cannot_write(checkpoints, error) from error
-    for old in checkpoints.glob("step-*"):
+    for old in (*checkpoints.glob("step-*"), *checkpoints.glob(".step-*.tmp")):
         if old.name not in pointer:
             shutil.rmtree(old, ignore_errors=True)
     return pointer
@@ -100,10 +104,10 @@ def read_pointer(checkpoints: Path) -> Pointer | None:
     if not path.exists():
         return None
     content = _read_json(path)
-    try:
-        return Pointer(content["last"], content["best"])
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged: {error!r}; expected the names of two generations") from error
+    last, best = content.get("last"), content.get("best")
+    if not (isinstance(last, str) and isinstance(best, str)):
+        raise CheckpointError(f"{path} is damaged: {content}; expected the names of two generations, last and best")
+    return Pointer(last, best)
 
 
 def load(path: Path, generation: str = "best") -> Loaded:
@@ -112,20 +116,29 @@ def load(path: Path, generation: str = "best") -> Loaded:
     Raises CheckpointError if files are missing or truncated, or the weights belong to another architecture.
     """
     folder = resolve(path, generation)
-    config = _read_json(folder / "config.json")
-    if config.get("format") != FORMAT:
-        raise CheckpointError(f"{folder / 'config.json'} has format {config.get('format')!r}; expected {FORMAT!r}")
+    config = read_config(folder)
     try:
         network = network_from(config["network"])
-    except (HosnnError, KeyError, TypeError) as error:
+    except (HosnnError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder / 'config.json'} describes no network known here: {error}") from error
     load_weights(network, read_tensors(folder / "model.safetensors"), config, folder)
     return Loaded(network.eval(), config)
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a checkpoint folder.  Raises CheckpointError if it is damaged or of another format."""
+    config = _read_json(folder / "config.json")
+    if config.get("format") != FORMAT:
+        raise CheckpointError(f"{folder / 'config.json'} has format {config.get('format')!r}; expected {FORMAT!r}")
+    return config
+
+
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: Path) -> None:
     """Fill a freshly built network, making its layers homeostatic where the checkpoint has a signature."""
-    beyond = Beyond((config.get("homeostasis") or {}).get("beyond", Beyond.ERROR.value))
+    try:
+        beyond = Beyond((config.get("homeostasis") or {}).get("beyond", Beyond.ERROR.value))
+    except (AttributeError, ValueError) as error:
+        raise CheckpointError(f"{source / 'config.json'} describes no homeostasis known here: {error}") from error
     for name, layer in hidden_neurons(network).items():
         if f"{name}.signature" in tensors and f"{name}.adaptation" in tensors:
             signature, adaptation = tensors[f"{name}.signature"], tensors[f"{name}.adaptation"]

@@ -10,6 +10,7 @@ from torch import nn
 
 from hosnn.errors import CheckpointError
 from hosnn.nn.layers import SpikingNetwork
+from hosnn.nn.neurons import TALIF, neurons
 from hosnn.training import checkpoint
 from hosnn.training.configuration import describe
 
@@ -27,7 +28,9 @@ def save(model: nn.Module, path: Path | str, provenance: Mapping[str, Any] | Non
     if folder.exists():
         raise CheckpointError(f"{folder} exists already; choose another folder, so that nothing is overwritten")
     blueprint = getattr(model, "blueprint", None)
-    config = checkpoint.config_of(None if blueprint is None else describe(blueprint), None, provenance or {})
+    beyond = next((layer.beyond.value for layer in neurons(model).values() if isinstance(layer, TALIF)), None)
+    homeostasis = None if beyond is None else {"beyond": beyond}
+    config = checkpoint.config_of(None if blueprint is None else describe(blueprint), homeostasis, provenance or {})
     checkpoint.save(model, folder, config)
 
 
@@ -46,7 +49,8 @@ def load_into(network: M, source: Path | str, generation: str = "best") -> M:
     Raises CheckpointError if the tensors do not fit.
     """
     folder = checkpoint.resolve(folder_of(source), generation)
-    checkpoint.load_weights(network, checkpoint.read_tensors(folder / "model.safetensors"), {}, folder)
+    tensors = checkpoint.read_tensors(folder / "model.safetensors")
+    checkpoint.load_weights(network, tensors, checkpoint.read_config(folder), folder)
     return network
 
 

@@ -1,0 +1,60 @@
+"""What README and docs claim is true: examples run, tables come from their JSON, and so does every percentage."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from hosnn.evaluation.comparison import Comparison
+
+ROOT = Path(__file__).parents[1]
+RESULTS = sorted((ROOT / "docs" / "results").glob("*/comparison.json"))
+
+
+def update_module():
+    spec = importlib.util.spec_from_file_location("docs_update", ROOT / "docs" / "update.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL))
+def test_examples_in_the_readme_run(block: str):
+    exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("page", update_module().PAGES, ids=lambda path: path.name)
+def test_tables_are_those_of_their_json(page: Path):
+    text = page.read_text(encoding="utf-8")
+    assert update_module().updated(text) == text, "run: python docs/update.py"
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.parent.name)
+def test_results_say_how_they_were_made(path: Path):
+    comparison = Comparison.load(path)
+    for cell in comparison.cells:
+        for evaluation in cell.evaluations.values():
+            assert len(evaluation.index) == len(set(evaluation.index)) == len(evaluation.labels)
+            assert evaluation.versions["torch"]
+            assert evaluation.machine["processor"]
+            assert len(evaluation.model_sha256) == len(evaluation.dataset_sha256) == 64
+
+
+def test_every_percentage_in_the_results_page_is_in_its_json():
+    page = ROOT / "docs" / "fashion-mnist.md"
+    comparison = Comparison.load(ROOT / "docs" / "results" / "fashion-mnist" / "comparison.json")
+    known = {f"{number.accuracy:.2f}" for number in comparison.published}
+    for cell in comparison.cells:
+        known.add(f"{100 * cell.validation:.2f}")
+        for evaluation in cell.evaluations.values():
+            shares = [evaluation.clean_accuracy, evaluation.worst_case]
+            shares += [evaluation.accuracy(row.attack) for row in evaluation.rows]
+            shares += [accuracy for _, accuracy, _ in evaluation.curve_points()]
+            known |= {f"{100 * share:.2f}" for share in shares}
+    prose = re.sub(r"<!-- docs/results.*?<!-- end -->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    claimed = re.findall(r"(\d+\.\d+) %", prose)
+    assert claimed
+    assert set(claimed) <= known
