@@ -3,6 +3,7 @@
 import importlib.util
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -12,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = sorted((ROOT / "docs" / "results").glob("*/comparison.json"))
 
 
-def update_module():
+def update_module() -> ModuleType:
     spec = importlib.util.spec_from_file_location("docs_update", ROOT / "docs" / "update.py")
     assert spec is not None
     assert spec.loader is not None

@@ -8,6 +8,7 @@ from hosnn.errors import ConfigError
 from hosnn.estimators import InNormalisedUnits, OnFrames, OnTraces, Through, TraceCrossEntropy, with_rule
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.neurons import neurons
+from hosnn.robustness.ensembles import Worst
 from hosnn.robustness.gradient import PGD, Attack, fgsm, input_gradient
 from hosnn.robustness.losses import cross_entropy
 from hosnn.robustness.random import SampleRandom
@@ -134,6 +135,25 @@ def test_rules_and_views_compose() -> None:
     frames = attack(network, x, y, rng())
     expected = OnFrames(OnTraces(fgsm(THREAT, TraceCrossEntropy())))(with_rule(network, bptt()), x, y, rng())
     assert torch.equal(frames, expected)
+
+
+def test_a_rule_inside_a_view_is_not_lost() -> None:
+    """Attacking by the training rule in place of the one asked for would flatter the model in silence."""
+    network, x, y = talif_network(), images(), labels()
+    attack = fgsm(THREAT, TraceCrossEntropy())
+    inside = OnTraces(Through(bptt(), attack))(network, x, y, rng())
+    assert torch.equal(inside, Through(bptt(), OnTraces(attack))(network, x, y, rng()))
+    assert not torch.equal(inside, OnTraces(attack)(network, x, y, rng()))
+
+
+def test_the_worst_of_attacks_on_frames_is_frames() -> None:
+    network, x = talif_network(), images()
+    y = network(x).argmax(1)
+    members = tuple(OnFrames(PGD(THREAT, steps=1, step_size=size)) for size in (0.01, 1.0))
+    frames = Worst(members)(network, x, y, rng())
+    assert frames.shape == (6, TINY.steps, 1, 28, 28)
+    lost = [network(member(network, x, y, rng())).argmax(1) != y for member in members]
+    assert torch.equal(network(frames).argmax(1) != y, lost[0] | lost[1])
 
 
 @pytest.mark.parametrize("inner", [fgsm, lambda threat: PGD(threat, steps=3)], ids=["fgsm", "pgd"])

@@ -35,6 +35,7 @@ def evaluation(
         description=f"attacks of {protocol}",
         threat=threat,
         cascade=protocol == "sweep",
+        settings="0" * 64,
         model=f"model-{seed}",
         model_sha256="ab" * 32,
         dataset="made-up",

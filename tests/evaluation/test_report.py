@@ -11,7 +11,8 @@ from hosnn.errors import ConfigError
 from hosnn.evaluation.close_up import Example, NeuronStory
 from hosnn.evaluation.comparison import Comparison
 from hosnn.evaluation.headline import headline, notes, paired
-from hosnn.evaluation.report import render, render_evaluation, write
+from hosnn.evaluation.report import render, render_evaluation
+from hosnn.evaluation.result import write_text
 from hosnn.evaluation.tables import Kind, groups
 from tests.evaluation.synthetic import COLUMNS, comparison, evaluation
 from tests.evaluation.test_figures import ADAPTING, EXAMPLE, STORY
@@ -155,9 +156,9 @@ def test_one_evaluation_has_its_page() -> None:
 
 
 def test_writing_is_whole_or_an_error(tmp_path: Path) -> None:
-    write(tmp_path / "new" / "report.html", "<p>ok</p>")
+    write_text(tmp_path / "new" / "report.html", "<p>ok</p>")
     assert (tmp_path / "new" / "report.html").read_text() == "<p>ok</p>"
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot write"):
-        write(tmp_path / "file" / "report.html", "")
+        write_text(tmp_path / "file" / "report.html", "")

@@ -1,5 +1,6 @@
 """Training: the same bits however often it is interrupted, the best epoch by validation, and errors that help."""
 
+import errno
 import os
 import random
 import signal
@@ -283,6 +284,27 @@ def test_the_log_has_one_line_per_epoch_after_any_resume(tmp_path: Path, data: D
     assert len(log_lines(tmp_path)) == 2, "resuming a finished run adds nothing"
     train(tmp_path, data, fabric)
     assert [line["epoch"] for line in log_lines(tmp_path)] == [1, 2], "starting over starts the log over"
+
+
+@pytest.mark.parametrize("operation", ["write_text", "open"])
+def test_a_log_that_cannot_be_written_keeps_what_it_had(
+    operation: str, tmp_path: Path, data: Dataset, fabric: Fabric
+) -> None:
+    train(tmp_path, data, fabric, deadline=StopAfter(4))
+    before, original = log_lines(tmp_path), getattr(Path, operation)
+
+    def full(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name.startswith("log.jsonl") and (operation == "write_text" or "a" in arguments):
+            original(path, "", encoding="utf-8") if operation == "write_text" else None
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(path, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, operation, full)
+        with pytest.raises(CheckpointError, match=r"log\.jsonl.*No space left"):
+            train(tmp_path, data, fabric, resume=True)
+    assert log_lines(tmp_path) == before
+    assert train(tmp_path, data, fabric, resume=True).finished
 
 
 def test_a_finished_run_is_not_trained_again(

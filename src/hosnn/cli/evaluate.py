@@ -12,8 +12,8 @@ from hosnn.errors import ConfigError
 from hosnn.evaluation.evaluate import Subject
 from hosnn.evaluation.evaluate import evaluate as run_protocol
 from hosnn.evaluation.protocols import protocol as protocol_named
-from hosnn.evaluation.report import render_evaluation, write
-from hosnn.evaluation.result import Evaluation
+from hosnn.evaluation.report import render_evaluation
+from hosnn.evaluation.result import Evaluation, write_text
 from hosnn.robustness.threats import Threat
 from hosnn.runtime import Hardware
 from hosnn.training.progress import Progress, TerminalProgress
@@ -79,7 +79,7 @@ def evaluate(
         deadline=deadline(max_time),
     )
     result.save(folder / f"{protocol}.json")
-    write(folder / f"{protocol}.html", render_evaluation(result))
+    write_text(folder / f"{protocol}.html", render_evaluation(result))
     if json_output:
         print(json.dumps(result.to_json()))
         return 0

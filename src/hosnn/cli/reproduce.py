@@ -19,8 +19,8 @@ from hosnn.evaluation.comparison import Cell, Comparison
 from hosnn.evaluation.evaluate import Interrupted, Subject, evaluate
 from hosnn.evaluation.figures import bars, svg
 from hosnn.evaluation.protocols import Protocol, protocol
-from hosnn.evaluation.report import render, write
-from hosnn.evaluation.result import Evaluation
+from hosnn.evaluation.report import render
+from hosnn.evaluation.result import Evaluation, write_text
 from hosnn.evaluation.tables import markdown, rich_table
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.recipes.reproductions import REPRODUCTIONS, Reproduction
@@ -94,9 +94,9 @@ def reproduce(
         {experiment.name: describe(experiment) for experiment in experiments},
     )
     comparison.save(out / "comparison.json")
-    write(out / "table.md", markdown(comparison))
+    write_text(out / "table.md", markdown(comparison))
     networks = dict(zip((experiment.name for experiment in experiments), trained, strict=True))
-    write(out / "report.html", _report(comparison, networks, data, runs))
+    write_text(out / "report.html", _report(comparison, networks, data, runs))
     (out / "bars.svg").write_bytes(svg(bars(comparison)))
     console.print(rich_table(comparison))
     console.print(f"written: {out / 'report.html'}, table.md, bars.svg, comparison.json")
@@ -165,13 +165,13 @@ def _evaluation(
     if path.exists():
         before = Evaluation.load(path)
         expected = min(plan.samples or len(data.test), len(data.test))
-        if (before.model_sha256, before.dataset_sha256, before.threat, before.samples, before.seed) == (
+        if (before.model_sha256, before.dataset_sha256, before.settings, before.samples, before.seed) == (
             fingerprint(network),
             data.sha256,
-            str(plan.threat),
+            plan.settings,
             expected,
             experiment.seed,
-        ) and [row.attack for row in before.rows] == [entry.name for entry in plan.entries]:
+        ):
             return before
     result = evaluate(
         network,

@@ -31,4 +31,9 @@ class Through:
     attack: Attack
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
-        return self.attack(with_rule(model, self.rule) if isinstance(model, nn.Module) else model, x, y, rng)
+        owner = getattr(model, "__self__", None)
+        if isinstance(model, nn.Module):
+            model = with_rule(model, self.rule)
+        elif isinstance(owner, nn.Module):  # a method of a network, such as `outputs`
+            model = getattr(with_rule(owner, self.rule), model.__name__)
+        return self.attack(model, x, y, rng)

@@ -58,22 +58,25 @@ class OnTraces:
 class TraceCrossEntropy:
     """The authors' attack loss, cross-entropy at every time step against the target trace (`trace_cross_entropy`).
 
-    (outputs [T, B, K], y [B]) -> [B].  spikes: the label's desired spike train; tau_synapse in time steps.
+    (outputs [T, B, K], y [B]) -> [B].  spikes: the label's desired spike train, its last entry held if the network
+    runs longer; tau_synapse in time steps.
     """
 
     spikes: tuple[int, ...] = (0, 1, 1, 1, 1)
     tau_synapse: float = 3.0
 
     def __call__(self, outputs: Tensor, y: Tensor) -> Tensor:
-        return trace_cross_entropy(outputs, target_traces(y, self.spikes, outputs.shape[2], self.tau_synapse))
+        train = (*self.spikes, *self.spikes[-1:] * len(outputs))[: len(outputs)]
+        return trace_cross_entropy(outputs, target_traces(y, train, outputs.shape[2], self.tau_synapse))
 
 
 @dataclass(frozen=True)
 class InNormalisedUnits:
-    """Attack z = (x - mean)/std rather than x, so that one eps/std in z is the same for all channels.
+    """Attack z = (x - mean)/std rather than x, so that one eps in z means another eps per channel of x.
 
-    The authors divide eps by one scalar std while images are normalised per channel; the inner attack's threat is
-    in units of z and has no pixel domain.  With one channel this equals the attack on pixels, up to rounding.
+    The authors divide eps by one scalar std while images are normalised per channel.  `std` relative to that scalar
+    keeps the inner attack's eps in pixel units; its threat has no pixel domain.  With one channel this equals the
+    attack on pixels, up to rounding.
     """
 
     attack: Attack

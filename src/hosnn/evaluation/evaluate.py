@@ -5,7 +5,6 @@ networks apply where hosnn layers are found.
 """
 
 import hashlib
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,6 +87,7 @@ def evaluate(
         protocol.description,
         str(protocol.threat),
         protocol.cascade,
+        protocol.settings,
         subject.model,
         fingerprint_,
         subject.dataset,
@@ -202,7 +202,6 @@ def _identity(
     images = hashlib.sha256()
     for tensor in samples:
         images.update(tensor.cpu().contiguous().numpy().tobytes())
-    entries = (*protocol.entries, *protocol.curve)
     return {
         "protocol": protocol.name,
         "threat": str(protocol.threat),
@@ -210,11 +209,8 @@ def _identity(
         "dataset": subject.dataset_sha256,
         "images": images.hexdigest(),
         "seed": seed,
-        "cascade": protocol.cascade,
+        "settings": protocol.settings,
         "block_size": protocol.block_size,
-        "curve_samples": protocol.curve_samples,
-        "attacks": [entry.name for entry in entries],
-        "settings": hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(entries)).encode()).hexdigest(),
         "versions": versions(),
     }
 

@@ -6,6 +6,8 @@ sweep   PGD-40 through full BPTT, 2 restarts, five surrogate widths, worst case 
 """
 
 import difflib
+import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -50,7 +52,13 @@ class Protocol:
     cascade: bool = False
     curve: tuple[Entry, ...] = ()
     curve_samples: int = 500
-    block_size: int = 250
+    block_size: int = 50
+
+    @property
+    def settings(self) -> str:
+        """SHA-256 of the attacks and how they are run, without numbers of images and block size."""
+        chosen = (self.entries, self.cascade, self.curve, self.curve_samples)
+        return hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(chosen)).encode()).hexdigest()
 
     def with_samples(self, samples: int | None) -> "Protocol":
         return replace(self, samples=samples)
@@ -65,7 +73,8 @@ class PaperChoices:
     unclamped           perturbed pixels may leave [0, 1]
     trace_loss          cross-entropy over the output trace at every step, not over the logits
     scalar_std          eps is divided by one scalar std and applied to normalised images: `mean`, `std` per channel.
-                        With one channel this changes nothing, so it matters for colour images only
+                        With one channel this changes nothing, so it matters for colour images only; the pixel
+                        domain has no meaning in those units, so it needs `unclamped`
     """
 
     truncated_gradient: bool = True
@@ -76,6 +85,17 @@ class PaperChoices:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
+    def __str__(self) -> str:
+        return ", ".join(
+            (
+                "gradient truncated (TSSL-BP)" if self.truncated_gradient else "full gradient (BPTT)",
+                "one perturbation per time step" if self.per_step else "one perturbation per image",
+                "no clamp to valid pixels" if self.unclamped else "valid pixels",
+                "loss over output traces" if self.trace_loss else "loss over logits",
+                *(["eps over one scalar std"] if self.scalar_std else []),
+            )
+        )
+
     def threat(self, threat: Threat) -> Threat:
         """The threat that these choices amount to."""
         return replace(threat, domain=None if self.unclamped else threat.domain, per_step=self.per_step)
@@ -83,11 +103,10 @@ class PaperChoices:
     def wrap(self, make: Callable[[Threat, Loss], Attack], threat: Threat) -> Attack:
         """The attack that `make` gives, under these choices."""
         loss: Loss = TraceCrossEntropy() if self.trace_loss else cross_entropy
+        inner = make(threat, loss)
         if self.scalar_std:
             scalar = sum(self.std) / len(self.std)
-            inner: Attack = InNormalisedUnits(make(threat.scaled(1 / scalar), loss), self.mean, self.std)
-        else:
-            inner = make(threat, loss)
+            inner = InNormalisedUnits(inner, self.mean, tuple(std / scalar for std in self.std))
         if self.trace_loss:
             inner = OnTraces(inner)
         if self.per_step:
@@ -104,8 +123,10 @@ def paper(threat: Threat = Threat(Linf(8 / 255)), choices: PaperChoices = PaperC
 
     Source: authors' code, tools/attack.py (August 2023).
     """
-    if choices.scalar_std and not choices.std:
-        raise ConfigError("PaperChoices(scalar_std=True) needs mean and std per channel; give the network's own")
+    if choices.scalar_std and not (choices.std and choices.mean and choices.unclamped):
+        raise ConfigError(
+            "PaperChoices(scalar_std=True) needs mean and std per channel (give the network's own) and unclamped=True"
+        )
     threat = choices.threat(threat)
 
     widest = max(choices.std) * len(choices.std) / sum(choices.std) if choices.scalar_std else 1.0
@@ -115,7 +136,7 @@ def paper(threat: Threat = Threat(Linf(8 / 255)), choices: PaperChoices = PaperC
 
     return Protocol(
         "paper",
-        "the authors' attacks: truncated gradient, one perturbation per time step, no clamp to valid pixels",
+        f"the authors' attacks: {choices}",
         threat,
         (entry("FGSM", fgsm), entry("R-FGSM", r_fgsm), entry("BIM-7", bim_7), entry("PGD-7", _pgd7)),
         samples=None,

@@ -12,7 +12,7 @@ from hosnn.evaluation import figures, pictures
 from hosnn.evaluation.close_up import Example, NeuronStory
 from hosnn.evaluation.comparison import Comparison
 from hosnn.evaluation.headline import EXPLANATIONS, NOTABLE, budget, headline, notes
-from hosnn.evaluation.result import Evaluation, write_text
+from hosnn.evaluation.result import Evaluation
 from hosnn.evaluation.statistics import Interval, wilson
 from hosnn.evaluation.tables import NOT_RUN, describe_machine, headings, how, lines, percent
 
@@ -146,11 +146,6 @@ def render_evaluation(evaluation: Evaluation) -> str:
         facts=[*_facts([evaluation]), ("Model SHA-256", evaluation.model_sha256 or "a function without weights")],
         settings={},
     )
-
-
-def write(path: Path, html: str) -> None:
-    """Write the page, whole or not at all.  Raises ConfigError if the place cannot be written."""
-    write_text(path, html)
 
 
 def _page(**content: Any) -> str:

@@ -37,6 +37,7 @@ class Evaluation:
     """Accuracy of one model under one protocol.
 
     index    position of each sample in the original test split; labels and clean predictions in the same order
+    settings `Protocol.settings`, a hash of every attack's parameters
     rows     the protocol's attacks; a sample counts as robust only if every row left it correct
     curve    the same attack at growing eps, on the first samples
     """
@@ -45,6 +46,7 @@ class Evaluation:
     description: str
     threat: str
     cascade: bool
+    settings: str
     model: str
     model_sha256: str
     dataset: str
@@ -154,7 +156,7 @@ class Evaluation:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, whole or not at all.  Raises ConfigError if the place cannot be written."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    write_text(path, json.dumps(content, separators=(",", ":")) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -144,7 +144,10 @@ def first_success(attacks: "list[Attack]", model: Model, x: Tensor, y: Tensor, r
     standing = torch.arange(len(y), device=y.device)
     for attack in attacks:
         candidate = attack(model, x[standing], y[standing], rng.rows(standing))
-        x_adv[standing] = candidate
+        if len(standing) == len(y):
+            x_adv = candidate.clone()  # may have another shape than x: frames, one per time step
+        else:
+            x_adv[standing] = candidate
         with torch.no_grad():
             standing = standing[model(candidate).argmax(1) == y[standing]]
         if len(standing) == 0:

@@ -7,6 +7,8 @@ from typing import Self
 
 from torch.utils.tensorboard import SummaryWriter
 
+from hosnn.errors import CheckpointError
+
 
 class RunLog:
     """Appends one line per epoch to FOLDER/log.jsonl and the same figures to FOLDER/tensorboard.
@@ -15,18 +17,27 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, from_step: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "log.jsonl"
-        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= from_step]
-        self._path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
+            temporary = folder / "log.jsonl.tmp"
+            temporary.write_text(
+                "".join(f"{line}\n" for line in lines if _step_of(line) <= from_step), encoding="utf-8"
+            )
+            temporary.replace(self._path)
+        except OSError as error:
+            raise _cannot_write(self._path, error) from error
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step + 1)
 
     def epoch(self, epoch: int, step: int, loss: float, accuracy: float, lr: float) -> None:
         """Record the mean training loss and the validation accuracy of an epoch."""
         entry = {"step": step, "epoch": epoch, "loss": loss, "validation_accuracy": accuracy, "lr": lr}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise _cannot_write(self._path, error) from error
         for name in ("loss", "validation_accuracy", "lr"):
             self._board.add_scalar(name, entry[name], step)
 
@@ -35,6 +46,12 @@ class RunLog:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._board.close()
+
+
+def _cannot_write(path: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"cannot write {path}: {error}; the last checkpoint is intact.  Free some space, then go on with --resume"
+    )
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
