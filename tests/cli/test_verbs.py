@@ -63,7 +63,7 @@ def test_train_without_a_recipe_lists_the_recipes(hosnn: Run):
         (("train", "demo:lif_fgsm", "--set", "optim.epochs"), "expected field=value"),
         (("train", "demo:lif_fgsm", "--set", "homeostasis.adaptation=1"), "no fields to set"),
         (("train", "demo:homeostatic_clean", "--set", "homeostasis.share=row"), "'neuron' or 'channel' or 'layer'"),
-        (("train", "demo:lif_fgsm", "--max-time", "0"), "number of minutes > 0"),
+        (("train", "demo:lif_fgsm", "--max-time", "0"), "a time > 0"),
         (("train", "demo:lif_fgsm", "--accelerator", "abacus"), "hosnn doctor"),
         (("evaluate", "nowhere"), "does not exist"),
         (("evaluate", ".", "--threat", "linf:8"), "8/255 if you meant 8"),

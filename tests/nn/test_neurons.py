@@ -8,6 +8,7 @@ from hosnn.errors import ConfigError, ShapeError
 from hosnn.nn.neurons import LIF, TALIF, Beyond, Emit, constrain_, hidden_neurons, neurons
 from hosnn.spiking.dynamics import Dynamics, Reset
 from hosnn.spiking.gradient import bptt, tssl_bp
+from hosnn.spiking.surrogate import Rectangle
 
 
 def currents(steps: int = 5, batch: int = 3, *shape: int) -> Tensor:
@@ -107,7 +108,7 @@ def test_a_layer_owns_its_signature_and_learns_only_k() -> None:
 
 
 def test_from_lif_keeps_what_the_layer_was() -> None:
-    layer = LIF(Dynamics(4.0, 2.0, reset=Reset.SOFT), tssl_bp(), Emit.SPIKES)
+    layer = LIF(Dynamics(4.0, 2.0, reset=Reset.SOFT), bptt(Rectangle()), Emit.SPIKES)
     twin = TALIF.from_lif(layer, signature(), 0.0)
     assert (twin.dynamics, twin.rule, twin.emit) == (layer.dynamics, layer.rule, layer.emit)
     assert torch.equal(twin(currents()), layer(currents()))
@@ -124,3 +125,8 @@ def test_gradient_exists_without_training_mode_and_none_is_kept_without_grad() -
         assert layer(x).requires_grad
         with torch.no_grad():
             assert not layer(x).requires_grad
+
+
+def test_spikes_under_the_local_rule_are_refused_because_k_would_not_learn() -> None:
+    with pytest.raises(ConfigError, match="k would not learn"):
+        TALIF(signature(), rule=tssl_bp(), emit=Emit.SPIKES)

@@ -214,3 +214,13 @@ def test_a_threat_can_be_rescaled() -> None:
     threat = Threat(Linf(0.1), domain=None, per_step=True)
     assert threat.scaled(0.5) == Threat(Linf(0.05), None, True)
     assert threat.with_eps(0.2) == Threat(Linf(0.2), None, True)
+
+
+@pytest.mark.parametrize("text", ["8/", "/255", "1/0", "8//255", "1e5/x", ""])
+def test_half_a_fraction_is_refused(text):
+    with pytest.raises(ConfigError, match="a number or a fraction"):
+        parse_eps(text)
+
+
+def test_huge_exponents_are_answered_at_once():
+    assert parse_eps("1e-999999999") == 0

@@ -100,6 +100,11 @@ class TALIF(LIF):
         beyond: Beyond = Beyond.ERROR,
     ) -> None:
         super().__init__(dynamics, rule, emit)
+        if emit is Emit.SPIKES and self.rule.local_adaptation:
+            raise ConfigError(
+                "TALIF got emit=SPIKES with the local rule for k (TSSL-BP), which is defined on traces, so k would not "
+                "learn; use Emit.TRACE or another rule, e.g. bptt()"
+            )
         adaptation = torch.as_tensor(adaptation, dtype=signature.dtype, device=signature.device)
         if not bool((adaptation >= 0).all()):
             raise ConfigError(f"TALIF got adaptation k with minimum {adaptation.min():g}; expected k >= 0")

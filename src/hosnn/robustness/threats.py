@@ -185,16 +185,17 @@ class Threat:
 
 def parse_eps(text: str) -> float:
     """A number or a fraction such as 8/255.  Raises ConfigError for anything else."""
+    number, slash, over = text.partition("/")
     try:
-        return float(Fraction(text))
-    except (ValueError, ZeroDivisionError, OverflowError):
+        return float(number) / (float(over) if slash else 1)
+    except (ValueError, ZeroDivisionError):
         raise ConfigError(f"eps got {text!r}; expected a number or a fraction, e.g. 0.03 or 8/255") from None
 
 
 def format_eps(eps: float) -> str:
     """The fraction over 255 (or another small denominator) that equals eps, else the number itself."""
     for fraction in (Fraction(round(eps * 255), 255), Fraction(eps).limit_denominator(1000)):
-        if float(fraction) == eps:
+        if float(fraction) == eps and eps < 1000:
             over_255 = fraction * 255
             return f"{over_255}/255" if over_255.denominator == 1 and eps not in (0, 1) else str(fraction)
     return repr(float(eps))

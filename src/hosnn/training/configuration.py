@@ -25,7 +25,7 @@ def describe(value: Any) -> Any:
         return [describe(item) for item in value]
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
-    if callable(value) and hasattr(value, "__name__"):
+    if callable(value) and getattr(value, "__name__", "<lambda>") != "<lambda>":
         return value.__name__
     raise ConfigError(f"cannot write {value!r} into a configuration; expected numbers, text, dataclasses or functions")
 

@@ -38,6 +38,8 @@ from hosnn.training.experiment import Experiment
 from hosnn.training.log import RunLog
 from hosnn.training.progress import Progress
 
+SAVE_EVERY_SECONDS = 120.0  # besides the end of every epoch: what a kill may cost
+
 
 @dataclass(frozen=True)
 class Run:
@@ -108,7 +110,9 @@ def fit(
         stays = None if is_best or pointer is None else pointer.best
         return save_generation(checkpoints, network_on_device, config, state, stays)
 
-    step, order, started = position["step"], None, time.monotonic() - position["seconds"]
+    step, order = position["step"], None
+    started = saved = time.monotonic()
+    started -= position["seconds"]
     with stopping(deadline), progress.task(experiment.name, total, step) as bar, log:
         while step < total and not deadline.reached:
             epoch, within = divmod(step, steps_per_epoch)
@@ -134,7 +138,9 @@ def fit(
                 position["best"] = max(accuracy, position["best"])
                 log.epoch(epoch + 1, step, position["loss"], accuracy, optimiser.param_groups[0]["lr"])
                 bar.report(f"epoch {epoch + 1}: loss {position['loss']:.4f}, validation accuracy {accuracy:.2%}")
-                pointer = checkpoint(is_best)
+                pointer, saved = checkpoint(is_best), time.monotonic()
+            elif time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                pointer, saved = checkpoint(), time.monotonic()
         if step % steps_per_epoch:
             pointer = checkpoint()
     return Run(folder, step >= total, step, position["best"], position["seconds"])

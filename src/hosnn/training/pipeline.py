@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -34,14 +35,16 @@ def run(
     """
     deadline = deadline or Deadline()
     folder = runs / experiment.name
-    done = finished(experiment, folder)
+    done = finished(experiment, data, folder)
     if done is not None:
         return done
-    if _unfinished(experiment, folder, resume):
-        return fit(load(folder, "last").network, experiment, data, folder, fabric, deadline, progress, resume=True)
+    if _unfinished(experiment, data, folder, resume):
+        saved = load(folder, "last")
+        provenance = saved.config["provenance"]
+        return fit(saved.network, experiment, data, folder, fabric, deadline, progress, True, provenance)
     if experiment.start is None:
         torch.manual_seed(experiment.seed)
-        network, provenance = experiment.network.build(), {}
+        network, provenance = experiment.network.build(), dict[str, Any]()
     else:
         before = run(experiment.start, data, runs, fabric, deadline, progress, resume=True)
         if not before.finished:
@@ -65,10 +68,10 @@ def images(split: Split, batch_size: int = 250) -> Iterator[Tensor]:
         yield split.batch(rows)[0]
 
 
-def finished(experiment: Experiment, folder: Path) -> Run | None:
-    """The run in `folder` if it is this experiment and complete, else None."""
+def finished(experiment: Experiment, data: Dataset, folder: Path) -> Run | None:
+    """The run in `folder` if it is this experiment on this data and complete, else None."""
     pointer = read_pointer(folder / "checkpoints")
-    if pointer is None or _identity(folder) != experiment.identity:
+    if pointer is None or not _is_of(folder, experiment, data):
         return None
     position = load_state(folder / "checkpoints", pointer.last).position
     if not position.get("finished"):
@@ -76,17 +79,18 @@ def finished(experiment: Experiment, folder: Path) -> Run | None:
     return Run(folder, True, position["step"], position["best"], position["seconds"])
 
 
-def _identity(folder: Path) -> str:
-    return str(load(folder, "last").config["provenance"].get("identity"))
+def _is_of(folder: Path, experiment: Experiment, data: Dataset) -> bool:
+    provenance = load(folder, "last").config["provenance"]
+    return (provenance.get("identity"), provenance.get("dataset_sha256")) == (experiment.identity, data.sha256)
 
 
-def _unfinished(experiment: Experiment, folder: Path, resume: bool) -> bool:
+def _unfinished(experiment: Experiment, data: Dataset, folder: Path, resume: bool) -> bool:
     """Whether `folder` holds an unfinished run to go on with."""
     if read_pointer(folder / "checkpoints") is None:
         return False
-    if _identity(folder) != experiment.identity:
+    if not _is_of(folder, experiment, data):
         raise CheckpointError(
-            f"{folder} holds another experiment (its recipe, seed or data settings differ); choose another --runs "
+            f"{folder} holds another experiment (its recipe, seed or data differ); choose another --runs "
             "folder, another name, or remove it"
         )
     if not resume:
