@@ -277,7 +277,7 @@ def test_the_model_is_left_in_its_modes(fails: bool) -> None:
 def test_the_smoke_protocol_runs_on_any_function_from_images_to_logits() -> None:
     data = fashion_mnist_sample()
     weight = torch.randn(10, 784, generator=torch.Generator().manual_seed(0))
-    result = evaluate(lambda x: x.flatten(1) @ weight.T, data, smoke().with_samples(20))
+    result = evaluate(lambda x: x.flatten(1) @ weight.T, data, smoke().resized(20))
     assert (result.samples, result.dataset, result.model_sha256) == (20, "fashion-mnist-sample", "")
     assert result.worst_case <= min(result.accuracy(row.attack) for row in result.rows)
     assert set(result.index) <= set(data.test.index.tolist())
@@ -286,7 +286,7 @@ def test_the_smoke_protocol_runs_on_any_function_from_images_to_logits() -> None
 def test_a_split_keeps_its_original_positions() -> None:
     split: Split = fashion_mnist_sample().test
     weight = torch.zeros(10, 784)
-    result = evaluate(lambda x: x.flatten(1) @ weight.T, split, protocol(("FGSM", fgsm(THREAT))).with_samples(30))
+    result = evaluate(lambda x: x.flatten(1) @ weight.T, split, protocol(("FGSM", fgsm(THREAT))).resized(30))
     assert list(result.index) == split.subset(30).index.tolist()
 
 

@@ -109,7 +109,7 @@ def test_a_scalar_std_needs_the_std() -> None:
 
 @pytest.mark.parametrize("make", [paper, sweep])
 def test_a_protocol_runs_on_a_spiking_network(make, network) -> None:
-    made = make(THREAT).with_samples(6)
+    made = make(THREAT).resized(6)
     short: tuple[Entry, ...] = made.entries if make is paper else made.entries[:1]
     result = evaluate(network, fashion_mnist_sample(), replace(made, entries=short, curve=made.curve[:1]))
     assert result.samples == 6 and result.threat == str(made.threat)

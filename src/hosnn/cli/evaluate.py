@@ -61,7 +61,7 @@ def evaluate(
     if samples is not None:
         if samples < 1:
             raise ConfigError(f"--samples got {samples}; expected at least 1 image")
-        chosen = chosen.with_samples(samples)
+        chosen = chosen.resized(samples)
     loaded = load_model(model)
     dataset = data_for(loaded.network, loaded.config, data, data_folder)
     if samples is not None and samples > len(dataset.test):

@@ -133,10 +133,9 @@ def _cell(
 ) -> Cell:
     folder = runs / experiment.name
     found = {}
-    for name, samples in chosen.protocols:
-        plan = protocol(name, THREAT)
-        plan = plan if samples is None else plan.with_samples(samples)
-        found[name] = _evaluation(experiment, network, plan, data, folder / "evaluations", fabric, limit)
+    for wanted in chosen.plans:
+        plan = protocol(wanted.protocol, THREAT).resized(wanted.samples, wanted.curve_samples)
+        found[plan.name] = _evaluation(experiment, network, plan, data, folder / "evaluations", fabric, limit)
     outcome = run(experiment, data, runs, fabric)
     return Cell(
         neuron="TA-LIF" if experiment.homeostasis else "LIF",

@@ -60,8 +60,14 @@ class Protocol:
         chosen = (self.entries, self.cascade, self.curve, self.curve_samples)
         return hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(chosen)).encode()).hexdigest()
 
-    def with_samples(self, samples: int | None) -> "Protocol":
-        return replace(self, samples=samples)
+    def resized(self, samples: int | None = None, curve_samples: int | None = None) -> "Protocol":
+        """The same attacks on other numbers of images; None keeps the own ones, 0 curve samples drop the curve."""
+        return replace(
+            self,
+            samples=self.samples if samples is None else samples,
+            curve_samples=self.curve_samples if curve_samples is None else curve_samples,
+            curve=() if curve_samples == 0 else self.curve,
+        )
 
 
 @dataclass(frozen=True)

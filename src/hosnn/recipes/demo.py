@@ -1,12 +1,15 @@
 """The Fashion-MNIST 2x2 on the embedded sample, small enough for minutes on two cores."""
 
+from dataclasses import replace
+
 from hosnn.recipes import fashion_mnist
 from hosnn.recipes.variants import renamed, with_data, with_epochs
 from hosnn.training.experiment import Experiment
 
 
 def _small(experiment: Experiment) -> Experiment:
-    return with_epochs(with_data(renamed(experiment, "fashion-mnist", "demo"), "fashion-mnist-sample"), 4)
+    small = with_epochs(with_data(renamed(experiment, "fashion-mnist", "demo"), "fashion-mnist-sample"), 4)
+    return replace(small, optim=replace(small.optim, epochs=3))
 
 
 def lif_clean() -> Experiment:

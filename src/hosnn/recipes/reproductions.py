@@ -11,17 +11,26 @@ V3 = "arXiv 2308.10373v3, abstract"
 
 
 @dataclass(frozen=True)
+class Plan:
+    """A protocol by name, on so many test images and curve images (None: the protocol's own numbers)."""
+
+    protocol: str
+    samples: int | None = None
+    curve_samples: int | None = None
+
+
+@dataclass(frozen=True)
 class Reproduction:
     """A published table to reproduce.
 
     grid       the four recipes: LIF and TA-LIF, clean and FGSM-trained
-    protocols  run on each, with the number of test images (None: the protocol's own)
+    plans      protocols to run on each
     columns    of the printed table: heading, protocol, attack ("clean" or "worst" besides attack names)
     """
 
     title: str
     grid: tuple[Callable[[], Experiment], ...]
-    protocols: tuple[tuple[str, int | None], ...]
+    plans: tuple[Plan, ...]
     columns: tuple[tuple[str, str, str], ...]
     published: tuple[Published, ...]
 
@@ -42,14 +51,14 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     "fashion-mnist": Reproduction(
         "Fashion-MNIST, 15C5-40C5-300: HoSNN against LIF",
         fashion_mnist.GRID,
-        (("paper", None), ("sweep", None)),
+        (Plan("paper"), Plan("sweep")),
         (*PAPER_COLUMNS, ("PGD-40 BPTT, worst of 5 widths", "sweep", "worst")),
         FASHION_MNIST_PUBLISHED,
     ),
     "demo": Reproduction(
         "Demo on the embedded Fashion-MNIST sample: HoSNN against LIF",
         demo.GRID,
-        (("paper", 500), ("smoke", None)),
+        (Plan("paper", samples=500, curve_samples=100), Plan("smoke", curve_samples=0)),
         (*PAPER_COLUMNS, ("PGD-20 BPTT", "smoke", "PGD-20")),
         FASHION_MNIST_PUBLISHED,
     ),
