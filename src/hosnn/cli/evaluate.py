@@ -1,13 +1,23 @@
 """`hosnn evaluate`."""
 
 import json
-from dataclasses import replace
 from typing import Annotated
 
 import tyro
 from rich.table import Table
 
-from hosnn.cli.options import Folder, Minutes, Model, Name, console, data_for, deadline, load_model, writable_folder
+from hosnn.cli.options import (
+    Folder,
+    Minutes,
+    Model,
+    Name,
+    console,
+    console_for,
+    data_for,
+    deadline,
+    load_model,
+    writable_folder,
+)
 from hosnn.errors import ConfigError
 from hosnn.evaluation.evaluate import Subject
 from hosnn.evaluation.evaluate import evaluate as run_protocol
@@ -16,7 +26,7 @@ from hosnn.evaluation.report import render_evaluation
 from hosnn.evaluation.result import Evaluation, write_text
 from hosnn.robustness.threats import Threat
 from hosnn.runtime import Hardware
-from hosnn.training.progress import Progress, TerminalProgress
+from hosnn.training.progress import TerminalProgress
 
 
 def evaluate(
@@ -70,12 +80,12 @@ def evaluate(
     fabric = hardware.fabric()
     result = run_protocol(
         loaded.network.to(fabric.device),
-        replace(dataset, test=dataset.test.to(fabric.device)),
+        dataset,
         chosen,
         subject=Subject(str(loaded.config["provenance"].get("name", model.name)), dataset.name, dataset.sha256),
         seed=seed,
         partial=folder / f"{protocol}.partial.jsonl",
-        progress=Progress() if json_output else TerminalProgress(console),
+        progress=TerminalProgress(console_for(json_output)),
         deadline=deadline(max_time),
     )
     result.save(folder / f"{protocol}.json")

@@ -39,8 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
         )
     except Interrupted as stop:
-        errors.print(f"[yellow]stopped[/] {stop}", markup=True)
-        return 1
+        errors.print("[yellow]stopped[/] ", end="")
+        errors.print(str(stop), markup=False)
+        return stop.status
     except HosnnError as error:
         errors.print("[bold red]error[/] ", end="")
         errors.print(str(error), markup=False)

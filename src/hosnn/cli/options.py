@@ -23,6 +23,11 @@ Minutes = Annotated[float | None, tyro.conf.arg(metavar="MINUTES")]
 console = Console(soft_wrap=True)
 
 
+def console_for(json_output: bool) -> Console:
+    """Where progress and tables go: standard error if standard output is for JSON."""
+    return Console(soft_wrap=True, stderr=json_output)
+
+
 def deadline(max_time: float | None) -> Deadline:
     """A deadline in minutes from now; None for none."""
     return Deadline(None if max_time is None else 60 * max_time)

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +10,7 @@ import torch
 import tyro
 from lightning_fabric import Fabric
 
-from hosnn.cli.options import Folder, Minutes, console, deadline, writable_folder
+from hosnn.cli.options import Folder, Minutes, console_for, deadline, writable_folder
 from hosnn.data import Dataset, load_dataset
 from hosnn.errors import ConfigError
 from hosnn.estimators import Through
@@ -23,7 +23,7 @@ from hosnn.evaluation.report import render
 from hosnn.evaluation.result import Evaluation, write_text
 from hosnn.evaluation.tables import markdown, rich_table
 from hosnn.nn.layers import SpikingNetwork
-from hosnn.recipes.reproductions import REPRODUCTIONS, Reproduction
+from hosnn.recipes.reproductions import REPRODUCTIONS, Plan, Reproduction
 from hosnn.recipes.variants import with_seed
 from hosnn.robustness.gradient import PGD
 from hosnn.robustness.random import SampleRandom
@@ -37,7 +37,7 @@ from hosnn.training.experiment import Experiment
 from hosnn.training.log import read_log
 from hosnn.training.objectives import Adversarial
 from hosnn.training.pipeline import run
-from hosnn.training.progress import TerminalProgress
+from hosnn.training.progress import Progress, TerminalProgress
 
 THREAT = Threat(Linf(8 / 255))
 
@@ -75,13 +75,14 @@ def reproduce(
     """
     chosen = _reproduction(what)
     out = writable_folder(out or runs / what)
-    limit, fabric = deadline(max_time), hardware.fabric()
     experiments = [with_seed(recipe(), seed) for seed in seeds for recipe in chosen.grid]
     data = load_dataset(experiments[0].data, data_folder)
+    console = console_for(json_output)
     console.print(f"{chosen.title}; data: {data.name}, {data.source}")
-    trained = [_trained(experiment, data, runs, fabric, limit) for experiment in experiments]
+    session = _Session(runs, data, hardware.fabric(), deadline(max_time), TerminalProgress(console))
+    trained = [session.trained(experiment) for experiment in experiments]
     cells = [
-        _cell(experiment, network, chosen, data, runs, fabric, limit)
+        session.cell(experiment, network, chosen.plans)
         for experiment, network in zip(experiments, trained, strict=True)
     ]
     comparison = Comparison(
@@ -114,76 +115,63 @@ def _reproduction(what: str) -> Reproduction:
     return REPRODUCTIONS[what]
 
 
-def _trained(experiment: Experiment, data: Dataset, runs: Path, fabric: Fabric, limit: Deadline) -> SpikingNetwork:
-    """The best network of the experiment, trained now unless it was before."""
-    outcome = run(experiment, data, runs, fabric, limit, TerminalProgress(console), resume=True)
-    if not outcome.finished:
-        raise Interrupted(f"stopped while training {experiment.name}; the same command goes on")
-    return load(outcome.folder).network.to(fabric.device)
+@dataclass(frozen=True)
+class _Session:
+    """Where a reproduction works, and until when."""
 
+    runs: Path
+    data: Dataset
+    fabric: Fabric
+    limit: Deadline
+    progress: Progress
 
-def _cell(
-    experiment: Experiment,
-    network: SpikingNetwork,
-    chosen: Reproduction,
-    data: Dataset,
-    runs: Path,
-    fabric: Fabric,
-    limit: Deadline,
-) -> Cell:
-    folder = runs / experiment.name
-    found = {}
-    for wanted in chosen.plans:
-        plan = protocol(wanted.protocol, THREAT).resized(wanted.samples, wanted.curve_samples)
-        found[plan.name] = _evaluation(experiment, network, plan, data, folder / "evaluations", fabric, limit)
-    outcome = run(experiment, data, runs, fabric)
-    return Cell(
-        neuron="TA-LIF" if experiment.homeostasis else "LIF",
-        training=_training(experiment),
-        experiment=experiment.name,
-        identity=experiment.identity,
-        seed=experiment.seed,
-        epochs=_epochs(experiment),
-        training_seconds=outcome.seconds,
-        validation=outcome.accuracy,
-        evaluations=found,
-    )
+    def trained(self, experiment: Experiment) -> SpikingNetwork:
+        """The best network of the experiment, trained now unless it was before."""
+        outcome = run(experiment, self.data, self.runs, self.fabric, self.limit, self.progress, resume=True)
+        if not outcome.finished:
+            raise Interrupted(f"in the training of {experiment.name} or of what it starts from", self.limit)
+        return load(outcome.folder).network.to(self.fabric.device)
 
+    def cell(self, experiment: Experiment, network: SpikingNetwork, plans: tuple[Plan, ...]) -> Cell:
+        """Everything measured on one trained network."""
+        found = {}
+        for wanted in plans:
+            chosen = protocol(wanted.protocol, THREAT).resized(wanted.samples, wanted.curve_samples)
+            found[chosen.name] = self.evaluation(experiment, network, chosen)
+        outcome = run(experiment, self.data, self.runs, self.fabric)
+        return Cell(
+            neuron="TA-LIF" if experiment.homeostasis else "LIF",
+            training=_training(experiment),
+            experiment=experiment.name,
+            identity=experiment.identity,
+            seed=experiment.seed,
+            epochs=_epochs(experiment),
+            training_seconds=outcome.seconds,
+            validation=outcome.accuracy,
+            evaluations=found,
+        )
 
-def _evaluation(
-    experiment: Experiment,
-    network: SpikingNetwork,
-    plan: Protocol,
-    data: Dataset,
-    folder: Path,
-    fabric: Fabric,
-    limit: Deadline,
-) -> Evaluation:
-    """The result in `folder` if it is of this network, data and plan, else a fresh one."""
-    path = folder / f"{plan.name}.json"
-    if path.exists():
-        before = Evaluation.load(path)
-        expected = min(plan.samples or len(data.test), len(data.test))
-        if (before.model_sha256, before.dataset_sha256, before.settings, before.samples, before.seed) == (
-            fingerprint(network),
-            data.sha256,
-            plan.settings,
-            expected,
-            experiment.seed,
-        ):
-            return before
-    result = evaluate(
-        network,
-        replace(data, test=data.test.to(fabric.device)),
-        plan,
-        subject=Subject(experiment.name, data.name, data.sha256),
-        seed=experiment.seed,
-        partial=folder / f"{plan.name}.partial.jsonl",
-        progress=TerminalProgress(console),
-        deadline=limit,
-    )
-    result.save(path)
-    return result
+    def evaluation(self, experiment: Experiment, network: SpikingNetwork, chosen: Protocol) -> Evaluation:
+        """The stored result if it is of this network, data and protocol, else a fresh one."""
+        path = self.runs / experiment.name / "evaluations" / f"{chosen.name}.json"
+        samples = min(chosen.samples or len(self.data.test), len(self.data.test))
+        wanted = (fingerprint(network), self.data.sha256, chosen.settings, samples, experiment.seed)
+        if path.exists():
+            before = Evaluation.load(path)
+            if (before.model_sha256, before.dataset_sha256, before.settings, before.samples, before.seed) == wanted:
+                return before
+        result = evaluate(
+            network,
+            self.data,
+            chosen,
+            subject=Subject(experiment.name, self.data.name, self.data.sha256),
+            seed=experiment.seed,
+            partial=path.with_suffix(".partial.jsonl"),
+            progress=self.progress,
+            deadline=self.limit,
+        )
+        result.save(path)
+        return result
 
 
 def _report(comparison: Comparison, networks: dict[str, SpikingNetwork], data: Dataset, runs: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from hosnn.cli.options import Folder, Minutes, console, deadline, writable_folder
+from hosnn.cli.options import Folder, Minutes, console, console_for, deadline, writable_folder
 from hosnn.data import load_dataset
 from hosnn.recipes.resolve import built_in, override, resolve
 from hosnn.recipes.variants import with_seed
@@ -58,7 +58,9 @@ def train(
     writable_folder(runs)
     data = load_dataset(experiment.data, data_folder)
     limit = deadline(max_time)
-    outcome = run(experiment, data, runs, hardware.fabric(), limit, TerminalProgress(console), resume=resume)
+    outcome = run(
+        experiment, data, runs, hardware.fabric(), limit, TerminalProgress(console_for(json_output)), resume=resume
+    )
     if json_output:
         print(json.dumps({**vars(outcome), "folder": str(outcome.folder)}))
     elif outcome.finished:

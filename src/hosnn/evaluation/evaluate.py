@@ -28,7 +28,14 @@ from hosnn.training.progress import Bar, Progress
 
 
 class Interrupted(HosnnError):
-    """An evaluation stopped before its end; the same call goes on where it stopped if it was given a file."""
+    """Work stopped before its end; the same call goes on where it stopped.
+
+    status  exit status of a command: 1 if the time was up, 128 + number if a signal asked to stop
+    """
+
+    def __init__(self, message: str, deadline: Deadline) -> None:
+        super().__init__(f"{message}; the same command goes on from there")
+        self.status = 128 + deadline.signalled if deadline.signalled else 1
 
 
 @dataclass(frozen=True)
@@ -124,9 +131,7 @@ class _Worker:
             done = self.ledger.get(entry.name, number)
             if done is None:
                 if self.deadline.reached:
-                    raise Interrupted(
-                        f"stopped in {entry.name}, block {number + 1} of {len(blocks)}; the same command goes on there"
-                    )
+                    raise Interrupted(f"in {entry.name}, block {number + 1} of {len(blocks)}", self.deadline)
                 started = time.monotonic()
                 guesses = self._attack(entry, block, standing[block])
                 done = self.ledger.put(entry.name, number, guesses.tolist(), time.monotonic() - started)

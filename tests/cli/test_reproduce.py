@@ -1,0 +1,59 @@
+"""`hosnn reproduce` on the smallest 2x2: what it writes, and that the same command goes on rather than begins again."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hosnn.cli.main import main
+from hosnn.evaluation.comparison import Comparison
+from hosnn.recipes import demo
+from hosnn.recipes.reproductions import REPRODUCTIONS, Plan
+from hosnn.recipes.resolve import override
+from hosnn.training.experiment import Experiment
+
+SMALL = ("network.channels=2,3", "network.hidden=8", "optim.epochs=1", "start.optim.epochs=1", "optim.batch_size=128")
+
+
+def small(recipe: Callable[[], Experiment]) -> Callable[[], Experiment]:
+    return lambda: override(recipe(), SMALL)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = (Plan("paper", samples=20, curve_samples=10), Plan("smoke", samples=20, curve_samples=0))
+    grid = tuple(small(recipe) for recipe in demo.GRID)
+    monkeypatch.setitem(REPRODUCTIONS, "demo", replace(REPRODUCTIONS["demo"], grid=grid, plans=plans))
+
+
+def test_the_whole_way_and_a_second_run_that_does_nothing_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "out of the way"
+    command = ["reproduce", "demo", "--runs", str(tmp_path / "runs"), "--out", str(out)]
+    assert main([*command, "--max-time", "0.03"]) == 1
+    assert "goes on from there" in capsys.readouterr().err
+    assert not (out / "comparison.json").exists()
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "PGD-7" in printed
+    comparison = Comparison.load(out / "comparison.json")
+    assert [(cell.neuron, cell.training) for cell in comparison.cells] == [
+        ("LIF", "clean"),
+        ("LIF", "FGSM 2/255"),
+        ("TA-LIF", "clean"),
+        ("TA-LIF", "FGSM 2/255"),
+    ]
+    assert len({cell.epochs for cell in comparison.cells}) == 1
+    page = (out / "report.html").read_text()
+    assert not re.search(r"""(src|href)=["']https?:""", page)
+    assert (out / "bars.svg").read_bytes().startswith(b"<?xml")
+    assert (out / "table.md").read_text().count("\n|") >= 4
+    weights = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    results = {path: path.read_bytes() for path in tmp_path.rglob("evaluations/*.json")}
+    assert len(results) == 8
+    assert main([*command, "--json"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == weights
+    assert {path: path.read_bytes() for path in tmp_path.rglob("evaluations/*.json")} == results
+    assert json.loads(capsys.readouterr().out) == json.loads((out / "comparison.json").read_text())
