@@ -8,7 +8,7 @@ RUN := .venv/bin/python
 demo: .venv/.installed
 	$(RUN) -m hosnn reproduce demo --runs runs/demo --out runs/demo
 
-test: .venv/.installed-dev
+test: lint
 	$(RUN) -m pytest -m "not slow and not gpu"
 
 lint: .venv/.installed-dev

@@ -1,5 +1,13 @@
 """Errors a user can cause.  Each says what came, what was expected and what to do; the command line exits with 2."""
 
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name most like `name`, for "did you mean"; empty if nothing is known."""
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0)), "")
+
 
 class HosnnError(Exception):
     """Anything the user can mend.  The command line prints its text without a traceback."""

@@ -31,8 +31,10 @@ class Hardware:
 
     def fabric(self) -> Fabric:
         """A launched Fabric.  Raises ConfigError if the accelerator is not there."""
-        if self.threads < 0:
+        if not 0 <= self.threads <= 4096:
             raise ConfigError(f"threads got {self.threads}; expected 0 (torch's own choice) or a number of CPU threads")
+        if self.devices != 1:
+            raise ConfigError(f"devices got {self.devices}; training on several devices is not built yet, use 1")
         if self.threads:
             torch.set_num_threads(self.threads)
         try:

@@ -71,7 +71,7 @@ def test_train_without_a_recipe_lists_the_recipes(hosnn: Run):
         (("evaluate", ".", "--threat", "linf:much"), "a number or a fraction"),
         (("evaluate", ".", "--threat", "linf:2/0"), "a number or a fraction"),
         (("evaluate", ".", "--threat", "l7:1"), "linf, l2 or l1"),
-        (("evaluate", ".", "--protocol", "pape"), "nearest: paper"),
+        (("evaluate", ".", "--protocol", "pape"), "did you mean 'paper'?"),
         (("evaluate", ".", "--samples", "0"), "at least 1 image"),
         (("reproduce", "fashion"), "did you mean 'fashion-mnist'?"),
         (("calibrate", "nowhere"), "does not exist"),
@@ -113,9 +113,9 @@ def test_evaluate_writes_json_and_html_and_prints_them(hosnn: Run, trained: Path
     status, out, _ = hosnn("evaluate", trained / "demo-homeostatic-clean", "--samples", 20, "--out", tmp_path, "--json")
     assert status == 0
     printed = json.loads(out)
-    assert printed == json.loads((tmp_path / "smoke.json").read_text())
+    assert printed == json.loads((tmp_path / "smoke-n20.json").read_text())
     assert printed["samples"] == 20
-    assert (tmp_path / "smoke.html").read_text().startswith("<!doctype html>")
+    assert (tmp_path / "smoke-n20.html").read_text().startswith("<!doctype html>")
     assert not list(tmp_path.glob("*.partial.jsonl"))
 
 
@@ -152,9 +152,45 @@ def test_ctrl_c_outside_a_safe_point_is_130_and_a_message(hosnn: Run, monkeypatc
     monkeypatch.setitem(VERBS, "doctor", interrupted)
     status, _, err = hosnn("doctor")
     assert status == 130
-    assert "goes on" in err
+    assert "interrupted" in err
 
 
 def test_the_train_verb_is_an_ordinary_function(tmp_path: Path, capsys):
     assert train(None) == 0
     assert "demo:lif_clean" in capsys.readouterr().out
+
+
+def test_a_changed_protocol_does_not_replace_the_plain_result(hosnn: Run, trained: Path, tmp_path: Path):
+    model = trained / "demo-homeostatic-clean"
+    for extra in ((), ("--samples", 30), ("--threat", "l2:0.5"), ("--seed", 1)):
+        status, _, err = hosnn("evaluate", model, "--samples", 20, *extra, "--out", tmp_path, "--json")
+        assert status == 0, err
+    names = {path.name for path in tmp_path.glob("*.json")}
+    assert names == {"smoke-n20.json", "smoke-n30.json", "smoke-l2_0.5-n20.json", "smoke-n20-seed1.json"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("train", ":lif_fgsm"), "module:function"),
+        (("train", ".x:y"), "module:function"),
+        (("train", "fashion_mnist:replace"), "unknown recipe"),
+        (("train", "json:dumps"), "needs arguments"),
+        (("train", "demo:lif_clean", "--set", "network.channels=2"), "two numbers of channels"),
+        (("train", "demo:lif_clean", "--set", "network.hidden=-3"), "sizes of at least 1"),
+        (("train", "demo:lif_clean", "--set", "network.image=1,8,8"), "large enough"),
+        (("train", "demo:lif_clean", "--set", "network.classes=5"), "make them agree"),
+        (("train", "demo:lif_clean", "--set", "name=../elsewhere"), "expected letters"),
+        (("train", "demo:homeostatic_clean", "--set", "homeostasis.adaptation=inf"), "finite k"),
+        (("train", "demo:lif_clean", "--seed", 2**70), "seed"),
+        (("train", "demo:lif_clean", "--threads", 9999999999), "threads got"),
+        (("train", "demo:lif_clean", "--devices", 2), "not built yet"),
+        (("reproduce", "demo", "--seeds", 0, 0), "each once"),
+    ],
+)
+def test_odd_values_are_refused_before_anything_is_written(hosnn: Run, tmp_path: Path, monkeypatch, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = hosnn(*arguments)
+    assert status == 2
+    assert says in " ".join((out + err).split())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -14,7 +14,7 @@ from hosnn.recipes.variants import with_seed
 @pytest.mark.parametrize("grid", [fashion_mnist.GRID, demo.GRID], ids=["fashion-mnist", "demo"])
 def test_the_four_cells_differ_in_neuron_and_training_only(grid):
     lif_clean, lif_fgsm, homeostatic_clean, homeostatic_fgsm = (recipe() for recipe in grid)
-    same = {"name": "", "objective": lif_clean.objective, "homeostasis": None}
+    same = {"name": "same", "objective": lif_clean.objective, "homeostasis": None}
     assert len({replace(cell, **same) for cell in (lif_clean, lif_fgsm, homeostatic_clean, homeostatic_fgsm)}) == 1
     assert lif_clean.objective == homeostatic_clean.objective
     assert lif_fgsm.objective == homeostatic_fgsm.objective

@@ -10,8 +10,9 @@ from hosnn.errors import SignatureError
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.lenet import LeNet
 from hosnn.nn.neurons import LIF, TALIF, hidden_neurons
-from hosnn.signature import Signature, calibrate, fingerprint, homeostatic
+from hosnn.signature import Signature, calibrate, homeostatic
 from hosnn.signature.calibration import trajectories
+from hosnn.signature.signature import network_identity
 from hosnn.spiking.coding import encode_constant
 from tests.nn.test_networks import images, lif_network
 
@@ -156,7 +157,7 @@ def test_a_homeostatic_network_can_be_calibrated_again() -> None:
     network, x = own_network(), vectors(16)
     robust = homeostatic(network, calibrate(network, [x]))
     again = calibrate(robust, [x])
-    assert again.model_sha256 == fingerprint(robust) != fingerprint(network)
+    assert again.model_sha256 == network_identity(robust) != network_identity(network)
     assert isinstance(homeostatic(robust, again).fire1, TALIF)
 
 

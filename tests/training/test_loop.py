@@ -301,7 +301,7 @@ def test_a_log_that_cannot_be_written_keeps_what_it_had(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, operation, full)
-        with pytest.raises(CheckpointError, match=r"log\.jsonl.*No space left"):
+        with pytest.raises(CheckpointError, match="No space left"):
             train(tmp_path, data, fabric, resume=True)
     assert log_lines(tmp_path) == before
     assert train(tmp_path, data, fabric, resume=True).finished

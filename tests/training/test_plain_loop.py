@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning_fabric import Fabric
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from hosnn.data import Dataset
@@ -99,6 +100,16 @@ def test_the_log_reads_back(tmp_path: Path, data: Dataset, fabric: Fabric) -> No
     log = read_log(tmp_path / "clean")
     assert [entry["epoch"] for entry in log] == [1, 2]
     assert read_log(tmp_path / "nowhere") == []
+
+
+def test_tensorboard_reads_the_same_figures_once_after_a_resume(tmp_path: Path, data: Dataset, fabric: Fabric) -> None:
+    run(CLEAN, data, tmp_path, fabric, StopAfter(STEPS_PER_EPOCH + 1))
+    run(CLEAN, data, tmp_path, fabric, resume=True)
+    events = EventAccumulator(str(tmp_path / "clean" / "tensorboard"))
+    events.Reload()
+    for tag in ("loss", "validation_accuracy", "lr"):
+        written = [(entry["step"], pytest.approx(entry[tag])) for entry in read_log(tmp_path / "clean")]
+        assert [(event.step, event.value) for event in events.Scalars(tag)] == written
 
 
 def test_an_experiment_with_a_nameless_function_has_no_identity() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 from rich.table import Table
 
-from hosnn.cli.options import Folder, Model, Name, console, data_for, load_model
+from hosnn.cli.options import Folder, Model, Name, console, data_for, load_model, writable_folder
 from hosnn.errors import SignatureError
 from hosnn.nn.neurons import TALIF, neurons
 from hosnn.runtime import Hardware
@@ -43,6 +43,10 @@ def calibrate(
     loaded = load_model(model)
     if any(isinstance(layer, TALIF) for layer in neurons(loaded.network).values()):
         raise SignatureError(f"{model} is homeostatic already; record the signature of the LIF network it began as")
+    if out is not None:
+        writable_folder(out.parent)
+        if out.is_dir():
+            raise SignatureError(f"--out got the folder {out}; expected a file, e.g. {out / 'signature.safetensors'}")
     dataset = data_for(loaded.network, loaded.config, data, data_folder)
     fabric = hardware.fabric()
     batches = (x.to(fabric.device) for x in images(dataset.train))

@@ -1,6 +1,8 @@
 """`hosnn evaluate`."""
 
 import json
+import re
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -50,7 +52,7 @@ def evaluate(
 
     For example:
 
-    hosnn evaluate runs/demo-homeostatic-fgsm
+    hosnn evaluate runs/demo/demo-homeostatic-fgsm
 
     hosnn evaluate runs/fashion-mnist-lif-fgsm --protocol sweep --samples 200 --threat linf:4/255
 
@@ -62,7 +64,8 @@ def evaluate(
         seed: seed of random starts.
         data: data set; the one the network was trained on if not given.
         data_folder: where the data set lies, if not in one of its usual places.
-        out: folder for PROTOCOL.json and PROTOCOL.html; MODEL/evaluations if not given.
+        out: folder for PROTOCOL.json and PROTOCOL.html (options other than the protocol's own show in the name);
+            MODEL/evaluations if not given.
         max_time: stop after this many minutes; the same command goes on.
         hardware: where to run.
         json_output: print the result as JSON and nothing else.
@@ -76,7 +79,14 @@ def evaluate(
     dataset = data_for(loaded.network, loaded.config, data, data_folder)
     if samples is not None and samples > len(dataset.test):
         raise ConfigError(f"--samples got {samples}; {dataset.name} has {len(dataset.test)} test images")
-    folder = writable_folder(out or model / "evaluations")
+    if hardware.precision != "32-true":
+        raise ConfigError(f"--precision got {hardware.precision!r}; robustness is measured in 32-true")
+    folder = writable_folder(out or (model if model.exists() else Path("runs") / model.name) / "evaluations")
+    # Only the protocol as it stands takes the plain name, which `hosnn reproduce` looks for.
+    changed = (("", threat != "linf:8/255", threat), ("n", samples is not None, samples), ("seed", seed != 0, seed))
+    shown = [re.sub(r"[:/]", "_", f"{word}{value}") for word, differs, value in changed if differs]
+    stem = "-".join([protocol, *shown])
+    stem += "" if dataset.name == loaded.config["provenance"].get("dataset") else f"-{dataset.name}"
     fabric = hardware.fabric()
     result = run_protocol(
         loaded.network.to(fabric.device),
@@ -84,17 +94,18 @@ def evaluate(
         chosen,
         subject=Subject(str(loaded.config["provenance"].get("name", model.name)), dataset.name, dataset.sha256),
         seed=seed,
-        partial=folder / f"{protocol}.partial.jsonl",
+        partial=folder / f"{stem}.partial.jsonl",
         progress=TerminalProgress(console_for(json_output)),
         deadline=deadline(max_time),
     )
-    result.save(folder / f"{protocol}.json")
-    write_text(folder / f"{protocol}.html", render_evaluation(result))
+    result.save(folder / f"{stem}.json")
+    (folder / f"{stem}.partial.jsonl").unlink(missing_ok=True)
+    write_text(folder / f"{stem}.html", render_evaluation(result))
     if json_output:
         print(json.dumps(result.to_json()))
         return 0
     console.print(_table(result))
-    console.print(f"written to {folder / protocol}.json and .html")
+    console.print(f"written to {folder / stem}.json and .html")
     return 0
 
 

@@ -46,8 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
         errors.print("[bold red]error[/] ", end="")
         errors.print(str(error), markup=False)
         return 2
+    except OSError as error:
+        errors.print("[bold red]error[/] ", end="")
+        errors.print(f"the system refused: {error}; what was complete before is intact", markup=False)
+        return 2
     except KeyboardInterrupt:
-        errors.print("[yellow]interrupted[/]; what was finished is kept, and the same command goes on from there")
+        errors.print("[yellow]interrupted[/]; what was complete is kept, nothing was left half-written")
         return 130
     return status
 

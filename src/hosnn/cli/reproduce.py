@@ -1,6 +1,5 @@
 """`hosnn reproduce`."""
 
-import difflib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from lightning_fabric import Fabric
 
 from hosnn.cli.options import Folder, Minutes, console_for, deadline, writable_folder
 from hosnn.data import Dataset, load_dataset
-from hosnn.errors import ConfigError
+from hosnn.errors import ConfigError, nearest
 from hosnn.estimators import Through
 from hosnn.evaluation.close_up import examples, neuron_stories
 from hosnn.evaluation.comparison import Cell, Comparison
@@ -23,11 +22,12 @@ from hosnn.evaluation.report import render
 from hosnn.evaluation.result import Evaluation, write_text
 from hosnn.evaluation.tables import markdown, rich_table
 from hosnn.nn.layers import SpikingNetwork
+from hosnn.nn.modes import device_of
 from hosnn.recipes.reproductions import REPRODUCTIONS, Plan, Reproduction
 from hosnn.recipes.variants import with_seed
 from hosnn.robustness.gradient import PGD
 from hosnn.robustness.random import SampleRandom
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Linf, Threat, format_eps
 from hosnn.runtime import Deadline, Hardware
 from hosnn.signature import fingerprint
 from hosnn.spiking.gradient import bptt
@@ -74,6 +74,8 @@ def reproduce(
         json_output: print the comparison as JSON at the end.
     """
     chosen = _reproduction(what)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"--seeds got {' '.join(map(str, seeds)) or 'nothing'}; expected at least one, each once")
     out = writable_folder(out or runs / what)
     experiments = [with_seed(recipe(), seed) for seed in seeds for recipe in chosen.grid]
     data = load_dataset(experiments[0].data, data_folder)
@@ -98,7 +100,7 @@ def reproduce(
     write_text(out / "table.md", markdown(comparison))
     networks = dict(zip((experiment.name for experiment in experiments), trained, strict=True))
     write_text(out / "report.html", _report(comparison, networks, data, runs))
-    (out / "bars.svg").write_bytes(svg(bars(comparison)))
+    write_text(out / "bars.svg", svg(bars(comparison)).decode())
     console.print(rich_table(comparison))
     console.print(f"written: {out / 'report.html'}, table.md, bars.svg, comparison.json")
     if json_output:
@@ -108,9 +110,9 @@ def reproduce(
 
 def _reproduction(what: str) -> Reproduction:
     if what not in REPRODUCTIONS:
-        near = difflib.get_close_matches(what, REPRODUCTIONS, n=1, cutoff=0)
         raise ConfigError(
-            f"unknown reproduction {what!r}; expected {' or '.join(REPRODUCTIONS)}; did you mean {near[0]!r}?"
+            f"unknown reproduction {what!r}; expected {' or '.join(REPRODUCTIONS)}; did you mean "
+            f"{nearest(what, REPRODUCTIONS)!r}?"
         )
     return REPRODUCTIONS[what]
 
@@ -171,6 +173,7 @@ class _Session:
             deadline=self.limit,
         )
         result.save(path)
+        path.with_suffix(".partial.jsonl").unlink(missing_ok=True)
         return result
 
 
@@ -188,7 +191,7 @@ def _report(comparison: Comparison, networks: dict[str, SpikingNetwork], data: D
         for name, network in pair.items()
         for example in examples(network, split, attack, count=5, network=name, classes=data.classes)
     ]
-    x, y = split.batch(torch.arange(1))
+    x, y = (part.to(device_of(next(iter(pair.values())))) for part in split.batch(torch.arange(1)))
     rng = SampleRandom(0, split.index[:1])
     x_adv = {name: attack(network, x, y, rng) for name, network in pair.items()}
     logs = {cell.experiment: read_log(runs / cell.experiment) for cell in comparison.cells}
@@ -196,8 +199,16 @@ def _report(comparison: Comparison, networks: dict[str, SpikingNetwork], data: D
 
 
 def _training(experiment: Experiment) -> str:
-    objective = experiment.objective
-    return "FGSM 2/255" if isinstance(objective, Adversarial) else "clean"
+    """How a network was trained, e.g. "clean" or "FGSM 2/255"."""
+    if not isinstance(experiment.objective, Adversarial):
+        return "clean"
+    attack: object = experiment.objective.attack
+    while hasattr(attack, "attack"):
+        attack = attack.attack
+    if not isinstance(attack, PGD):
+        return type(attack).__name__
+    name = "FGSM" if attack.steps == 1 else f"PGD-{attack.steps}"
+    return f"{name} {format_eps(attack.threat.ball.eps)}"
 
 
 def _epochs(experiment: Experiment) -> int:

@@ -1,13 +1,12 @@
 """The data sets by name, for the command line and for recipes."""
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 
 from hosnn.data.dataset import Dataset
 from hosnn.data.fashion import FULL, SAMPLE, SAMPLE_FOLDER, fashion_mnist, fashion_mnist_sample, sources
 from hosnn.data.sources import Source, SourceStatus, describe, find_in_folder
-from hosnn.errors import ConfigError
+from hosnn.errors import ConfigError, nearest
 
 
 def _sample(folder: Path | None) -> Dataset:
@@ -30,8 +29,9 @@ def load_dataset(name: str, folder: Path | str | None = None) -> Dataset:
     Raises ConfigError for an unknown name, DataError if the data is absent or damaged.
     """
     if name not in DATASETS:
-        nearest = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.0)[0]
-        raise ConfigError(f"there is no data set {name!r}; did you mean {nearest!r}?  Known: {', '.join(DATASETS)}")
+        raise ConfigError(
+            f"there is no data set {name!r}; did you mean {nearest(name, DATASETS)!r}?  Known: {', '.join(DATASETS)}"
+        )
     return DATASETS[name](None if folder is None else Path(folder))
 
 

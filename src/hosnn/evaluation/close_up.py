@@ -3,8 +3,7 @@
 Shapes: x images [B, C, H, W] in [0, 1], or frames [B, T, C, H, W]; T time, N neuron dimensions.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from hosnn.data import Split
 from hosnn.errors import ConfigError
+from hosnn.nn.modes import device_of, evaluating
 from hosnn.nn.neurons import TALIF, hidden_neurons
 from hosnn.robustness.gradient import Attack
 from hosnn.robustness.random import SampleRandom
@@ -115,8 +115,8 @@ def examples(
     classes  names for the report; class numbers are shown without
     """
     candidates = split.subset(min(len(split), CANDIDATES * count))
-    device = next((p.device for p in model.parameters()), candidates.labels.device)
-    with _in_eval(model):
+    device = device_of(model, candidates.labels)
+    with evaluating(model):
         x, y = (part.to(device) for part in candidates.batch(torch.arange(len(candidates))))
         with torch.no_grad():
             right = (model(x).argmax(1) == y).nonzero()[:, 0].tolist()
@@ -150,8 +150,8 @@ def _varied(rows: list[int], labels: list[int]) -> list[int]:
 
 
 def _watch(network: nn.Module, x: Tensor) -> dict[str, Step]:
-    device = next((p.device for p in network.parameters()), x.device)
-    with _in_eval(network), torch.no_grad():
+    device = device_of(network, x)
+    with evaluating(network), torch.no_grad():
         return trajectories(network, x.to(device))
 
 
@@ -188,14 +188,3 @@ def _story(
         tuple(int(spike) for spike in of_neuron(before.spikes[:, 0])),
         tuple(int(spike) for spike in of_neuron(after.spikes[:, 0])),
     )
-
-
-@contextmanager
-def _in_eval(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -6,8 +6,6 @@ networks apply where hosnn layers are found.
 
 import hashlib
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from hosnn.errors import ConfigError, HosnnError, ShapeError
 from hosnn.evaluation.ledger import Ledger
 from hosnn.evaluation.protocols import Entry, Protocol, smoke
 from hosnn.evaluation.result import Evaluation, Row
+from hosnn.nn.modes import device_of, evaluating
 from hosnn.robustness.gradient import Model
 from hosnn.robustness.random import SampleRandom
 from hosnn.runtime import Deadline, machine, versions
@@ -61,7 +60,8 @@ def evaluate(
     """Accuracy of `model` under every attack of `protocol` (default: smoke), one row per attack, one entry per sample.
 
     data     a data set (its test split is used), a split, or (x [N, C, H, W] float in [0, 1], y [N] int64)
-    partial  a file to keep finished blocks in, so that an interrupted evaluation goes on
+    partial  a file to keep finished blocks in, so that an interrupted evaluation goes on; remove it once the result is
+             saved
     Raises ShapeError for images or logits of the wrong shape, range or with NaN; Interrupted when stopped early;
     ConfigError if an attack left its threat.
     """
@@ -72,11 +72,13 @@ def evaluate(
     blocks = _blocks(len(y), protocol.block_size)
     curve_blocks = _blocks(min(len(y), protocol.curve_samples), protocol.block_size)
     fingerprint_ = fingerprint(model) if isinstance(model, nn.Module) else ""
+    if partial is not None and not fingerprint_:
+        raise ConfigError("partial=... needs an nn.Module: blocks of a plain function cannot be told from another's")
     ledger = Ledger(partial, _identity(protocol, subject, fingerprint_, seed, (x, y, index)))
-    worker = _Worker(model, x, y, index, _device(model, x), seed, ledger, deadline)
+    worker = _Worker(model, x, y, index, device_of(model, x), seed, ledger, deadline)
     started = time.monotonic()
     total = len(blocks) * len(protocol.entries) + len(curve_blocks) * len(protocol.curve)
-    with _in_eval(model), progress.task(f"{subject.model}, {protocol.name}", total) as bar:
+    with evaluating(model), progress.task(f"{subject.model}, {protocol.name}", total) as bar:
         clean = torch.cat([worker.predict(x[block]) for block in blocks])
         _check_classes(worker.predict_logits(x[blocks[0]]), y)
         standing = clean == y if protocol.cascade else torch.ones_like(y, dtype=torch.bool)
@@ -89,7 +91,7 @@ def evaluate(
             bar.report(f"{entry.name} {_accuracy(row, y):.2%}")
         everyone = torch.ones_like(y, dtype=torch.bool)
         curve = [worker.run(entry, curve_blocks, everyone, bar)[0] for entry in protocol.curve]
-    result = Evaluation(
+    return Evaluation(
         protocol.name,
         protocol.description,
         str(protocol.threat),
@@ -109,8 +111,6 @@ def evaluate(
         versions(),
         machine(),
     )
-    ledger.close()
-    return result
 
 
 @dataclass(frozen=True)
@@ -176,24 +176,6 @@ def _allowed(entry: Entry, x_adv: Tensor, x: Tensor) -> bool:
     if not entry.threat.per_step or x_adv[:, 0].shape != x.shape:
         return False
     return bool(entry.threat.allows(x_adv, x[:, None].expand_as(x_adv)).all())
-
-
-@contextmanager
-def _in_eval(model: Model) -> Iterator[None]:
-    """The model in eval mode, and afterwards every module of it in the mode it was in."""
-    modes = {module: module.training for module in model.modules()} if isinstance(model, nn.Module) else {}
-    for module in modes:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-def _device(model: Model, x: Tensor) -> torch.device:
-    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
-    return parameters[0].device if parameters else x.device
 
 
 def _blocks(count: int, size: int) -> list[slice]:

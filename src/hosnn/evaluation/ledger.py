@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hosnn.errors import ConfigError
+from hosnn.evaluation.result import write_text
 
 
 class Ledger:
@@ -34,11 +35,8 @@ class Ledger:
                     break
                 self._done[entry["attack"], entry["block"]] = entry
                 kept.append(line)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("\n".join(kept) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise _cannot_write(path, error) from error
+        if kept != lines:
+            write_text(path, "\n".join(kept) + "\n")
 
     def get(self, attack: str, block: int) -> dict[str, Any] | None:
         """What was recorded for a block, None if it is still to do."""
@@ -55,11 +53,6 @@ class Ledger:
                 raise _cannot_write(self._path, error) from error
         self._done[attack, block] = entry
         return entry
-
-    def close(self) -> None:
-        """The evaluation is complete; its result replaces this file."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
 
 
 def _cannot_write(path: Path, error: OSError) -> ConfigError:

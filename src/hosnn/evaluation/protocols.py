@@ -5,14 +5,13 @@ smoke   ours, small: a first look in about a minute
 sweep   PGD-40 through full BPTT, 2 restarts, five surrogate widths, worst case per sample
 """
 
-import difflib
 import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from hosnn.errors import ConfigError
+from hosnn.errors import ConfigError, nearest
 from hosnn.estimators import InNormalisedUnits, OnFrames, OnTraces, Through, TraceCrossEntropy
 from hosnn.robustness.ensembles import Noise
 from hosnn.robustness.gradient import PGD, Attack, at_clean, bim, fgsm, r_fgsm
@@ -202,6 +201,8 @@ def protocol(name: str, threat: Threat) -> Protocol:
     """A built-in protocol by name.  Raises ConfigError for an unknown one, with the nearest name."""
     make = PROTOCOLS.get(name)
     if make is None:
-        near = difflib.get_close_matches(name, PROTOCOLS, n=1, cutoff=0)
-        raise ConfigError(f"unknown protocol {name!r}; expected one of {', '.join(PROTOCOLS)} (nearest: {near[0]})")
+        raise ConfigError(
+            f"unknown protocol {name!r}; expected one of {', '.join(PROTOCOLS)}; did you mean "
+            f"{nearest(name, PROTOCOLS)!r}?"
+        )
     return make(threat)

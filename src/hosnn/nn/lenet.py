@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from hosnn.errors import ConfigError
 from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, OverTime, SpikingNetwork, SumPool, TimeDropout
 from hosnn.nn.neurons import LIF
 from hosnn.spiking.dynamics import Dynamics
@@ -18,7 +19,7 @@ class LeNet:
     image        channels, height, width of the input
     mean, std    per channel, of raw pixels in [0, 1]
     spiking_output  the last layer is LIF and logits are its mean trace; False: logits are the mean current
-    No biases, as in the authors' code.
+    No biases, as in the authors' code.  Raises ConfigError for sizes that make no network.
     """
 
     channels: tuple[int, int] = (15, 40)
@@ -34,6 +35,30 @@ class LeNet:
     rule: GradientRule = tssl_bp()  # noqa: RUF009
     spiking_output: bool = True
 
+    def __post_init__(self) -> None:
+        counts = (*self.channels, self.hidden, self.classes, self.steps, *self.image)
+        if (
+            len(self.channels) != 2
+            or len(self.image) != 3
+            or min(counts) < 1
+            or self.padding < 0
+            or min(self._sides) < 1
+        ):
+            raise ConfigError(
+                f"LeNet got channels {self.channels}, hidden {self.hidden}, classes {self.classes}, padding "
+                f"{self.padding}, image {self.image}, steps {self.steps}; expected two numbers of channels, sizes of "
+                "at least 1, and an image large enough for two 5x5 convolutions and poolings"
+            )
+        if len(self.mean) != self.image[0] or len(self.std) != self.image[0]:
+            raise ConfigError(
+                f"LeNet got {len(self.mean)} means and {len(self.std)} stds for {self.image[0]} channels; give one each"
+            )
+
+    @property
+    def _sides(self) -> tuple[int, ...]:
+        """Height and width after both convolutions and poolings."""
+        return tuple(((side + 2 * self.padding - 4) // 2 + 2 * self.padding - 4) // 2 for side in self.image[1:])
+
     @property
     def title(self) -> str:
         """The field's shorthand, e.g. 15C5-P2-40C5-P2-300-10."""
@@ -42,7 +67,7 @@ class LeNet:
 
     def build(self) -> SpikingNetwork:
         first, second = self.channels
-        sizes = [((side + 2 * self.padding - 4) // 2 + 2 * self.padding - 4) // 2 for side in self.image[1:]]
+        height, width = self._sides
 
         def neurons(fixed_threshold: bool = False) -> LIF:
             return LIF(self.dynamics, self.rule, fixed_threshold=fixed_threshold)
@@ -59,7 +84,7 @@ class LeNet:
                 neurons2=neurons(),
                 pool2=OverTime(SumPool(2), nn.Flatten()),
                 dropout2=TimeDropout(self.dropout),
-                dense3=OverTime(nn.Linear(second * sizes[0] * sizes[1], self.hidden, bias=False)),
+                dense3=OverTime(nn.Linear(second * height * width, self.hidden, bias=False)),
                 neurons3=neurons(),
                 dropout3=TimeDropout(self.dropout),
                 dense4=OverTime(nn.Linear(self.hidden, self.classes, bias=False)),

@@ -106,8 +106,8 @@ class TALIF(LIF):
                 "learn; use Emit.TRACE or another rule, e.g. bptt()"
             )
         adaptation = torch.as_tensor(adaptation, dtype=signature.dtype, device=signature.device)
-        if not bool((adaptation >= 0).all()):
-            raise ConfigError(f"TALIF got adaptation k with minimum {adaptation.min():g}; expected k >= 0")
+        if not bool(((adaptation >= 0) & adaptation.isfinite()).all()):
+            raise ConfigError(f"TALIF got adaptation k with minimum {adaptation.min():g}; expected finite k >= 0")
         try:
             adaptation.expand(signature.shape[1:])
         except RuntimeError:

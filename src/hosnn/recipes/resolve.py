@@ -1,6 +1,5 @@
 """Finding a recipe by `module:function` and changing its fields by typed `path=value`."""
 
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -11,7 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 import hosnn.recipes
-from hosnn.errors import ConfigError
+from hosnn.errors import ConfigError, nearest
 from hosnn.training.experiment import Experiment
 
 HELPERS = ("reproductions", "resolve", "variants")
@@ -40,7 +39,12 @@ def resolve(recipe: str) -> Experiment:
     if not function_name:
         raise ConfigError(f"recipe got {recipe!r}; expected module:function{_nearest(recipe, ours)}")
     short = recipe.removeprefix("hosnn.recipes.")
-    path = f"hosnn.recipes.{module_name}" if any(name.startswith(f"{module_name}:") for name in ours) else module_name
+    is_ours = any(name.startswith(short.partition(":")[0] + ":") for name in ours)
+    if is_ours and short not in ours:
+        raise ConfigError(f"unknown recipe {recipe!r}{_nearest(short, ours)}")
+    path = f"hosnn.recipes.{short.partition(':')[0]}" if is_ours else module_name
+    if not all(part.isidentifier() for part in path.split(".")):
+        raise ConfigError(f"recipe got {recipe!r}; expected module:function{_nearest(recipe, ours)}")
     try:
         module = importlib.import_module(path)
     except ModuleNotFoundError as error:
@@ -50,6 +54,10 @@ def resolve(recipe: str) -> Experiment:
     function = getattr(module, function_name, None)
     if not callable(function):
         raise ConfigError(f"unknown recipe {recipe!r}: {path} has no function {function_name!r}{_nearest(short, ours)}")
+    if any(
+        p.default is p.empty and p.kind is not p.VAR_KEYWORD for p in inspect.signature(function).parameters.values()
+    ):
+        raise ConfigError(f"{recipe} needs arguments; a recipe is a function without them, that returns an Experiment")
     experiment = function()
     if not isinstance(experiment, Experiment):
         raise ConfigError(f"{recipe} returned {type(experiment).__name__}; a recipe is a function -> Experiment")
@@ -84,8 +92,7 @@ def _set(value: Any, path: list[str], text: str, whole: str) -> Any:
     if path[0] not in known:
         if not known:
             raise ConfigError(f"--set {whole}: {value!r} has no fields to set; choose a recipe that has this part")
-        near = difflib.get_close_matches(path[0], known, n=1, cutoff=0)
-        raise ConfigError(f"{type(value).__name__} has no field {path[0]!r}; did you mean {near[0]!r}?")
+        raise ConfigError(f"{type(value).__name__} has no field {path[0]!r}; did you mean {nearest(path[0], known)!r}?")
     current = getattr(value, path[0])
     new = _set(current, path[1:], text, whole) if len(path) > 1 else _parse(current, text, whole)
     return replace(value, **{path[0]: new})
@@ -121,5 +128,4 @@ def _example(current: Any) -> Any:
 
 
 def _nearest(name: str, known: dict[str, str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f"; did you mean {nearest(name, known)!r}?"

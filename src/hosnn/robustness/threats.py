@@ -155,7 +155,7 @@ class Threat:
 
     def allows(self, x_adv: Tensor, x: Tensor, atol: float = 1e-6) -> Tensor:
         """Whether each x_adv is allowed for its x.  [B, ...] -> [B] bool"""
-        inside = self.ball.size(x_adv - x) <= self.ball.eps + atol
+        inside = self.ball.size(x_adv - x) <= self.ball.eps * (1 + 1e-5) + atol
         if self.domain is not None:
             low, high = self.domain
             flat = x_adv.flatten(1)
@@ -194,10 +194,12 @@ def parse_eps(text: str) -> float:
 
 def format_eps(eps: float) -> str:
     """The fraction over 255 (or another small denominator) that equals eps, else the number itself."""
-    for fraction in (Fraction(round(eps * 255), 255), Fraction(eps).limit_denominator(1000)):
-        if float(fraction) == eps and eps < 1000:
-            over_255 = fraction * 255
-            return f"{over_255}/255" if over_255.denominator == 1 and eps not in (0, 1) else str(fraction)
+    levels = round(eps * 255) if eps < 1 else 0
+    if levels and levels / 255 == eps:
+        return f"{levels}/255"
+    fraction = Fraction(eps).limit_denominator(1000)
+    if eps < 1000 and float(fraction) == eps:
+        return str(fraction)
     return repr(float(eps))
 
 

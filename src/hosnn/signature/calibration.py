@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.errors import SignatureError
+from hosnn.nn.modes import evaluating
 from hosnn.nn.neurons import LIF, hidden_neurons
-from hosnn.signature.signature import LayerSignature, Signature, fingerprint
+from hosnn.signature.signature import LayerSignature, Signature, network_identity
 from hosnn.spiking.dynamics import Step
 
 
@@ -34,22 +35,16 @@ def calibrate(
         raise SignatureError(
             f"calibrate got a {type(model).__name__} without hosnn.LIF layers; put LIF() after each synaptic layer"
         )
-    modes = {module: module.training for module in model.modules()}
     running: Signature | None = None
-    source = fingerprint(model)
-    model.eval()
-    try:
-        with torch.inference_mode():
-            for batch in loader:
-                images = batch if isinstance(batch, Tensor) else batch[0]
-                if len(images) == 0:
-                    continue
-                layers = {name: _moments(step.membrane) for name, step in trajectories(model, images).items()}
-                part = Signature(layers, len(images), dataset, dataset_sha256, source)
-                running = part if running is None else running.merge(part)
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    source = network_identity(model)
+    with evaluating(model), torch.inference_mode():
+        for batch in loader:
+            images = batch if isinstance(batch, Tensor) else batch[0]
+            if len(images) == 0:
+                continue
+            layers = {name: _moments(step.membrane) for name, step in trajectories(model, images).items()}
+            part = Signature(layers, len(images), dataset, dataset_sha256, source)
+            running = part if running is None else running.merge(part)
     if running is None:
         raise SignatureError("calibrate got no images; pass batches of clean training data")
     layers = {

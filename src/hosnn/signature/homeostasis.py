@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.errors import SignatureError
+from hosnn.nn.modes import device_of
 from hosnn.nn.neurons import LIF, TALIF, Beyond, hidden_neurons
-from hosnn.signature.signature import Signature, fingerprint
+from hosnn.signature.signature import Signature, network_identity
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -57,17 +58,16 @@ def homeostatic(
             f"the signature has {signature.steps} time steps but the network runs {steps}; calibrate at {steps} steps, "
             "or choose Beyond.HOLD_LAST or Beyond.REPEAT"
         )
-    if fingerprint(model) != signature.model_sha256:
+    if network_identity(model) != signature.model_sha256:
         raise SignatureError(
             f"the signature was recorded from a network {signature.model_sha256[:12]} but this one is "
-            f"{fingerprint(model)[:12]} (same layers, other weights); calibrate this network"
+            f"{network_identity(model)[:12]} (same layers, other weights or constants); calibrate this network"
         )
     twin = copy.deepcopy(model)
     for name, layer in hidden_neurons(twin).items():
         mean = signature.layers[name].mean
-        replace_layer(
-            twin, name, _adapting(layer, mean.to(_dtype(model)).to(_device(model)), adaptation, share, beyond)
-        )
+        mean = mean.to(device_of(model), _dtype(model))
+        replace_layer(twin, name, _adapting(layer, mean, adaptation, share, beyond))
     return twin
 
 
@@ -84,7 +84,3 @@ def _adapting(layer: LIF, mean: Tensor, adaptation: float, share: Share, beyond:
 
 def _dtype(model: nn.Module) -> torch.dtype:
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next((p.device for p in model.parameters()), torch.device("cpu"))

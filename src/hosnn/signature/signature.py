@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hosnn.errors import SignatureError
+from hosnn.nn.layers import Normalise
+from hosnn.nn.neurons import neurons
 
 FORMAT = "hosnn-signature-1"
 
@@ -39,7 +41,7 @@ class Signature:
     layers          by module path of the spiking layer
     samples         number of images it was recorded on
     dataset         name of their data set, and dataset_sha256 its hash
-    model_sha256    `fingerprint` of the network it was recorded from
+    model_sha256    `network_identity` of the network it was recorded from
     """
 
     layers: Mapping[str, LayerSignature]
@@ -141,3 +143,13 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def network_identity(model: nn.Module) -> str:
+    """SHA-256 of a network's weights, neuron constants and normalisation: what a membrane depends on besides the image.
+
+    The gradient rule and the number of time steps are left out: neither changes the membrane at a step.
+    """
+    constants = [(name, layer.dynamics, layer.emit.value) for name, layer in neurons(model).items()]
+    unsaved = [(layer.mean.tolist(), layer.std.tolist()) for layer in model.modules() if isinstance(layer, Normalise)]
+    return hashlib.sha256(repr((fingerprint(model), constants, unsaved)).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from hosnn.errors import ConfigError
 from hosnn.spiking.surrogate import Sigmoid, Surrogate
 
 
@@ -27,6 +28,13 @@ class GradientRule:
     threshold: bool = True
     at_resting_threshold: bool = False
     local_adaptation: bool = False
+
+    def __post_init__(self) -> None:
+        if self.local_adaptation and not self.is_local_in_time:
+            raise ConfigError(
+                "GradientRule got local_adaptation=True with an open path; the local rule for k is defined where leak, "
+                "reset and threshold are all cut, as in tssl_bp()"
+            )
 
     @property
     def is_local_in_time(self) -> bool:

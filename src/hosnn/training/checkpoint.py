@@ -130,6 +130,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = _read_json(folder / "config.json")
     if config.get("format") != FORMAT:
         raise CheckpointError(f"{folder / 'config.json'} has format {config.get('format')!r}; expected {FORMAT!r}")
+    if not isinstance(config.get("provenance"), dict) or "network" not in config:
+        raise CheckpointError(f"{folder / 'config.json'} lacks its network or provenance; the checkpoint is damaged")
     return config
 
 
@@ -142,7 +144,13 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], config: Mapp
     for name, layer in hidden_neurons(network).items():
         if f"{name}.signature" in tensors and f"{name}.adaptation" in tensors:
             signature, adaptation = tensors[f"{name}.signature"], tensors[f"{name}.adaptation"]
-            replace_layer(network, name, TALIF.from_lif(layer, signature, adaptation.clamp(min=0), beyond))
+            try:
+                replace_layer(network, name, TALIF.from_lif(layer, signature, adaptation, beyond))
+            except HosnnError as error:
+                raise CheckpointError(f"{source} holds a damaged layer {name}: {error}") from error
+    broken = sorted(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all()))
+    if broken:
+        raise CheckpointError(f"{source} holds NaN or infinite numbers in {broken}; train it again")
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if expected != found:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 
 from hosnn.errors import ConfigError
@@ -57,6 +58,10 @@ class Homeostasis:
     share: Share = Share.NEURON
     beyond: Beyond = Beyond.ERROR
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.adaptation < float("inf"):
+            raise ConfigError(f"Homeostasis got adaptation = {self.adaptation}; expected a finite k >= 0, e.g. 0.1")
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -79,6 +84,10 @@ class Experiment:
     homeostasis: Homeostasis | None = None
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w-][\w.-]*", self.name):
+            raise ConfigError(f"an experiment got the name {self.name!r}; expected letters, digits, '-', '_' and '.'")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"experiment {self.name!r} got seed {self.seed}; expected 0 to 2**63 - 1")
         if self.homeostasis is not None and self.start is None:
             raise ConfigError(
                 f"experiment {self.name!r} is homeostatic but starts from nothing; a signature comes from a trained "
@@ -92,5 +101,5 @@ class Experiment:
 
     @property
     def identity(self) -> str:
-        """SHA-256 of everything that decides the result; two runs of one identity give the same weights."""
+        """SHA-256 of the settings: two runs of one identity, on one machine at one precision, give the same bits."""
         return hashlib.sha256(json.dumps(describe(self), sort_keys=True).encode()).hexdigest()

@@ -1,11 +1,12 @@
 """The record of a run: log.jsonl for programs, TensorBoard for eyes."""
 
 import json
+import time
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from hosnn.errors import CheckpointError
 
@@ -26,9 +27,15 @@ class RunLog:
                 "".join(f"{line}\n" for line in lines if _step_of(line) <= from_step), encoding="utf-8"
             )
             temporary.replace(self._path)
+            (folder / "tensorboard").mkdir(exist_ok=True)
+            # Written by hand: SummaryWriter writes from a thread of its own, whose errors nobody can catch.
+            self._events = folder / "tensorboard" / f"events.out.tfevents.{from_step:010d}"
+            self._events.write_bytes(b"")
+            self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+            restart = SessionLog(status=SessionLog.START)  # TensorBoard forgets what came after this step
+            self._write(Event(wall_time=time.time(), step=from_step + 1, session_log=restart))
         except OSError as error:
-            raise _cannot_write(self._path, error) from error
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step + 1)
+            raise _cannot_write(folder, error) from error
 
     def epoch(self, epoch: int, step: int, loss: float, accuracy: float, lr: float) -> None:
         """Record the mean training loss and the validation accuracy of an epoch."""
@@ -36,16 +43,14 @@ class RunLog:
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
+            values = [Summary.Value(tag=tag, simple_value=entry[tag]) for tag in ("loss", "validation_accuracy", "lr")]
+            self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
         except OSError as error:
             raise _cannot_write(self._path, error) from error
-        for name in ("loss", "validation_accuracy", "lr"):
-            self._board.add_scalar(name, entry[name], step)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._board.close()
+    def _write(self, event: Event) -> None:
+        with self._events.open("ab") as file:
+            RecordWriter(file).write(event.SerializeToString())
 
 
 def _cannot_write(path: Path, error: OSError) -> CheckpointError:

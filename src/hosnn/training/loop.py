@@ -83,9 +83,9 @@ def fit(
         position, moments = _restore(network, checkpoints, pointer, experiment, data)
     # Only now, because restoring may give the network new parameters (k) or another precision.
     optimiser = torch.optim.AdamW(network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
-    if moments is not None:
-        restore_optimiser(optimiser, moments)
     model, wrapped_optimiser = fabric.setup(network, optimiser)
+    if moments is not None:
+        restore_optimiser(optimiser, moments)  # after setup has moved the weights: moments go where their weights are
     model.mark_forward_method("outputs")
     network_on_device = cast(SpikingNetwork, model.module)
 
@@ -113,7 +113,7 @@ def fit(
     step, order = position["step"], None
     started = saved = time.monotonic()
     started -= position["seconds"]
-    with stopping(deadline), progress.task(experiment.name, total, step) as bar, log:
+    with stopping(deadline), progress.task(experiment.name, total, step) as bar:
         while step < total and not deadline.reached:
             epoch, within = divmod(step, steps_per_epoch)
             if order is None or within == 0:

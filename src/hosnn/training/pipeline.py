@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from hosnn.data import Dataset, Split
-from hosnn.errors import CheckpointError
+from hosnn.errors import CheckpointError, ConfigError
 from hosnn.runtime import Deadline
 from hosnn.signature import calibrate, homeostatic
 from hosnn.training.checkpoint import load, load_state, read_pointer
@@ -38,6 +38,11 @@ def run(
     done = finished(experiment, data, folder)
     if done is not None:
         return done
+    if (experiment.network.image, experiment.network.classes) != (data.image_shape, data.num_classes):
+        raise ConfigError(
+            f"{data.name} has images {data.image_shape} of {data.num_classes} classes but the network of "
+            f"{experiment.name!r} takes {experiment.network.image} and {experiment.network.classes}; make them agree"
+        )
     if _unfinished(experiment, data, folder, resume):
         saved = load(folder, "last")
         provenance = saved.config["provenance"]

@@ -1,0 +1,29 @@
+"""Looking at a model without changing it: where it lives, and eval mode for a while."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def evaluating(model: Callable[..., Any]) -> Iterator[None]:
+    """The model in eval mode, and afterwards every module of it in the mode it was in.  Plain functions have none."""
+    modes = {module: module.training for module in model.modules()} if isinstance(model, nn.Module) else {}
+    for module in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def device_of(model: Callable[..., Any], like: Tensor | None = None) -> torch.device:
+    """The device of the model's parameters; that of `like`, or the CPU, if it has none."""
+    parameter = next(iter(model.parameters()), None) if isinstance(model, nn.Module) else None
+    if parameter is not None:
+        return parameter.device
+    return torch.device("cpu") if like is None else like.device
