@@ -43,7 +43,7 @@ def test_each_protocol_is_found_by_its_name() -> None:
 
 
 def test_an_unknown_protocol_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"unknown protocol 'smokee'.*nearest: smoke"):
+    with pytest.raises(ConfigError, match=r"unknown protocol 'smokee'.*did you mean 'smoke'"):
         protocol("smokee", THREAT)
 
 
