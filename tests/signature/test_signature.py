@@ -109,9 +109,11 @@ def test_other_weights_layers_or_lengths_are_refused() -> None:
         homeostatic(lif_network(), fewer)
 
 
-def test_a_longer_signature_serves_a_shorter_run() -> None:
-    short = lif_network(replace(TINY, steps=3))
-    robust = homeostatic(short, recorded(), adaptation=0.2)
+def test_a_signature_of_another_length_is_refused_though_a_homeostatic_network_may_run_shorter() -> None:
+    with pytest.raises(SignatureError, match="5 time steps but the network runs 3"):
+        homeostatic(lif_network(replace(TINY, steps=3)), recorded())
+    robust = homeostatic(lif_network(), recorded(), adaptation=0.2)
+    robust.coding.steps = 3
     assert robust(images(2)).shape == (2, 10)
 
 

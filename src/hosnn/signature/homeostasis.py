@@ -53,7 +53,7 @@ def homeostatic(
             f"{sorted(layers)}; calibrate this network"
         )
     steps = getattr(model, "steps", signature.steps)
-    if steps > signature.steps and beyond is Beyond.ERROR:
+    if steps != signature.steps and beyond is Beyond.ERROR:
         raise SignatureError(
             f"the signature has {signature.steps} time steps but the network runs {steps}; calibrate at {steps} steps, "
             "or choose Beyond.HOLD_LAST or Beyond.REPEAT"
