@@ -7,7 +7,9 @@ from types import ModuleType
 
 import pytest
 
+import hosnn
 from hosnn.evaluation.comparison import Comparison
+from hosnn.signature import fingerprint
 
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted((ROOT / "docs" / "results").glob("*/comparison.json"))
@@ -59,3 +61,11 @@ def test_every_percentage_in_the_results_page_is_in_its_json():
     claimed = re.findall(r"(\d+\.\d+) %", prose)
     assert claimed
     assert set(claimed) <= known
+
+
+def test_the_networks_behind_the_table_are_here():
+    comparison = Comparison.load(ROOT / "docs" / "results" / "fashion-mnist" / "comparison.json")
+    for cell in comparison.cells:
+        network = hosnn.load(ROOT / "models" / "fashion-mnist" / cell.experiment.removeprefix("fashion-mnist-"))
+        for evaluation in cell.evaluations.values():
+            assert fingerprint(network) == evaluation.model_sha256
