@@ -102,8 +102,6 @@ def test_a_result_that_cannot_be_written_keeps_the_finished_blocks(runs: Path, t
     record = tmp_path / "smoke-n40.partial.jsonl"
     finished = record.read_text()
     (tmp_path / "smoke-n40.json").rmdir()
-    before = time.monotonic()
     assert main(command) == 0
-    assert time.monotonic() - before < 30
     assert not record.exists()
     assert finished.count("\n") > 3
