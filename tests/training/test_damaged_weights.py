@@ -40,4 +40,4 @@ def test_impossible_weights_are_refused(tmp_path: Path, tensor: str, value: floa
 def test_the_local_rule_for_k_is_refused_where_it_is_not_defined(path: str) -> None:
     paths = {"leak": False, "reset": False, "threshold": False} | {path: True}
     with pytest.raises(ConfigError, match="local rule for k"):
-        GradientRule(local_adaptation=True, **paths)
+        GradientRule(leak=paths["leak"], reset=paths["reset"], threshold=paths["threshold"], local_adaptation=True)
