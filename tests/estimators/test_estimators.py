@@ -9,8 +9,9 @@ from hosnn.estimators import InNormalisedUnits, OnFrames, OnTraces, Through, Tra
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.neurons import neurons
 from hosnn.robustness.ensembles import Worst
-from hosnn.robustness.gradient import PGD, Attack, fgsm, input_gradient
+from hosnn.robustness.gradient import PGD, fgsm
 from hosnn.robustness.losses import cross_entropy
+from hosnn.robustness.model import Attack, input_gradient
 from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.spiking.decoding import target_traces

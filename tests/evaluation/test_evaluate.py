@@ -14,7 +14,8 @@ from hosnn.evaluation.evaluate import Interrupted, evaluate
 from hosnn.evaluation.protocols import Entry, Protocol, smoke
 from hosnn.evaluation.result import Evaluation
 from hosnn.evaluation.statistics import wilson
-from hosnn.robustness.gradient import PGD, Attack, Model, fgsm
+from hosnn.robustness.gradient import PGD, fgsm
+from hosnn.robustness.model import Attack, Model
 from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.runtime import Deadline

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from hosnn.errors import ConfigError
 from hosnn.robustness.ensembles import Noise, Transfer, Worst
-from hosnn.robustness.gradient import PGD, Attack, at_clean, bim, fgsm, half_eps_signs, input_gradient, r_fgsm
+from hosnn.robustness.gradient import PGD, at_clean, bim, fgsm, half_eps_signs, r_fgsm
 from hosnn.robustness.losses import cross_entropy, margin
+from hosnn.robustness.model import Attack, input_gradient
 from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import L1, L2, Ball, Linf, Threat
 from tests.robustness.models import Wavy, linear, samples

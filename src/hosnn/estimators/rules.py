@@ -7,7 +7,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from hosnn.nn.neurons import neurons
-from hosnn.robustness.gradient import Attack, Model
+from hosnn.robustness.model import Attack, Model
 from hosnn.robustness.random import SampleRandom
 from hosnn.spiking.gradient import GradientRule
 

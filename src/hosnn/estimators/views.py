@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hosnn.errors import ConfigError
 from hosnn.nn.layers import HasOutputs, SpikingNetwork
-from hosnn.robustness.gradient import Attack, Model
+from hosnn.robustness.model import Attack, Model
 from hosnn.robustness.random import SampleRandom
 from hosnn.spiking.decoding import target_traces, trace_cross_entropy
 

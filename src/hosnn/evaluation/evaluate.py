@@ -19,7 +19,7 @@ from hosnn.evaluation.ledger import Ledger
 from hosnn.evaluation.protocols import Entry, Protocol, smoke
 from hosnn.evaluation.result import Evaluation, Row
 from hosnn.nn.modes import device_of, evaluating
-from hosnn.robustness.gradient import Model
+from hosnn.robustness.model import Model
 from hosnn.robustness.random import SampleRandom
 from hosnn.runtime import Deadline, machine, versions
 from hosnn.signature import fingerprint

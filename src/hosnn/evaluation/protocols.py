@@ -14,8 +14,9 @@ from fractions import Fraction
 from hosnn.errors import ConfigError, nearest
 from hosnn.estimators import InNormalisedUnits, OnFrames, OnTraces, Through, TraceCrossEntropy
 from hosnn.robustness.ensembles import Noise
-from hosnn.robustness.gradient import PGD, Attack, at_clean, bim, fgsm, r_fgsm
+from hosnn.robustness.gradient import PGD, at_clean, bim, fgsm, r_fgsm
 from hosnn.robustness.losses import Loss, cross_entropy
+from hosnn.robustness.model import Attack
 from hosnn.robustness.threats import Linf, Threat, format_eps
 from hosnn.spiking.gradient import GradientRule, bptt, tssl_bp
 from hosnn.spiking.surrogate import Sigmoid

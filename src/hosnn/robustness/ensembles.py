@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
-from hosnn.robustness.gradient import Attack, Model, first_success
+from hosnn.robustness.gradient import first_success
+from hosnn.robustness.model import Attack, Model
 from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import Threat
 

@@ -5,51 +5,15 @@ An attack is a frozen value called with (model, x, y, rng) -> x_adv.  Shapes: x 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
 from hosnn.robustness.losses import Loss, cross_entropy
+from hosnn.robustness.model import Attack, Model, input_gradient, rows, scores
 from hosnn.robustness.random import SampleRandom
-from hosnn.robustness.threats import Ball, Threat
-
-Model = Callable[[Tensor], Tensor]
-
-
-class Attack(Protocol):
-    """(model, x [B, ...], y [B], rng) -> x_adv [B, ...].  Random draws come from rng alone."""
-
-    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom, /) -> Tensor: ...
-
-
-class Ascent(NamedTuple):
-    """One look at the loss surface."""
-
-    gradient: Tensor  # dL/dx   [B, ...]
-    loss: Tensor  # L           [B]
-    scores: Tensor  # model(x)  [B, K]
-
-
-def input_gradient(model: Model, x: Tensor, y: Tensor, loss: Loss) -> Ascent:
-    """Gradient of each sample's loss to its input; `.grad` of weights is never touched.
-
-    Raises ConfigError if the model's output does not depend on its input by way of autograd.
-    """
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        scores = model(x)
-        values = loss(scores, y)
-        if not values.requires_grad:
-            raise ConfigError(
-                "the model's scores carry no gradient to its input (detached, or computed under no_grad), so a "
-                "gradient attack would see a flat surface and report false robustness; attack it with a gradient "
-                "estimator, by transfer or without gradients instead"
-            )
-        (gradient,) = torch.autograd.grad(values.sum(), x)
-    return Ascent(gradient, values.detach(), scores.detach())
-
+from hosnn.robustness.threats import Ball, Threat, per_sample
 
 Start = Callable[[Ball, Tensor, SampleRandom], Tensor]
 
@@ -115,12 +79,12 @@ class PGD:
             ascent = input_gradient(model, x_adv, y, self.loss)
             if self.keep_best:
                 wrong = ascent.scores.argmax(1) != y
-                best = torch.where(_per_sample(wrong & ~found, x), x_adv, best)
+                best = torch.where(per_sample(wrong & ~found, x), x_adv, best)
                 found |= wrong
             # A gradient that is not a number would move pixels to NaN, out of every threat: stand still there instead.
             step = self.step_size * ball.eps * ball.steepest(ascent.gradient.nan_to_num())
             x_adv = self.threat.project(x_adv + step, x)
-        return torch.where(_per_sample(found, x), best, x_adv)
+        return torch.where(per_sample(found, x), best, x_adv)
 
 
 def fgsm(threat: Threat, loss: Loss = cross_entropy) -> PGD:
@@ -143,17 +107,12 @@ def first_success(attacks: "list[Attack]", model: Model, x: Tensor, y: Tensor, r
     x_adv = x.clone()
     standing = torch.arange(len(y), device=y.device)
     for attack in attacks:
-        candidate = attack(model, x[standing], y[standing], rng.rows(standing))
+        candidate = attack(rows(model, standing), x[standing], y[standing], rng.rows(standing))
         if len(standing) == len(y):
             x_adv = candidate.clone()  # may have another shape than x: frames, one per time step
         else:
             x_adv[standing] = candidate
-        with torch.no_grad():
-            standing = standing[model(candidate).argmax(1) == y[standing]]
+        standing = standing[scores(rows(model, standing), candidate).argmax(1) == y[standing]]
         if len(standing) == 0:
             break
     return x_adv
-
-
-def _per_sample(values: Tensor, like: Tensor) -> Tensor:
-    return values.view(-1, *[1] * (like.dim() - 1))

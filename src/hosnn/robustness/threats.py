@@ -84,19 +84,19 @@ class L2(Ball):
         return length
 
     def project(self, delta: Tensor) -> Tensor:
-        length = _per_sample(self.size(delta), delta)
+        length = per_sample(self.size(delta), delta)
         return torch.where(length > self.eps, delta * (self.eps / length.clamp(min=1e-30)), delta)
 
     def steepest(self, gradient: Tensor) -> Tensor:
         # Scale first: squares of tiny gradients underflow, and a zero step would pass for robustness.
-        largest = _per_sample(gradient.flatten(1).abs().amax(1), gradient)
+        largest = per_sample(gradient.flatten(1).abs().amax(1), gradient)
         scaled = gradient / torch.where(largest > 0, largest, 1)
-        return scaled / _per_sample(self.size(scaled), gradient).clamp(min=torch.finfo(scaled.dtype).tiny)
+        return scaled / per_sample(self.size(scaled), gradient).clamp(min=torch.finfo(scaled.dtype).tiny)
 
     def sample(self, like: Tensor, rng: SampleRandom) -> Tensor:
         direction = rng.fold("direction").normal(like)
         radius = rng.fold("radius").uniform(like[:, :1].flatten(1)[:, :1]) ** (1 / math.prod(like.shape[1:]))
-        return self.eps * self.steepest(direction) * _per_sample(radius[:, 0], like)
+        return self.eps * self.steepest(direction) * per_sample(radius[:, 0], like)
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,6 @@ def format_eps(eps: float) -> str:
     return repr(float(eps))
 
 
-def _per_sample(values: Tensor, like: Tensor) -> Tensor:
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
     """[B] -> [B, 1, ...], to broadcast against `like`."""
     return values.view(-1, *[1] * (like.dim() - 1))

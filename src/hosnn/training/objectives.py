@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from hosnn.errors import ConfigError
 from hosnn.nn.layers import SpikingNetwork
-from hosnn.robustness.gradient import Attack
+from hosnn.robustness.model import Attack
 from hosnn.robustness.random import SampleRandom
 from hosnn.spiking.decoding import target_traces, van_rossum_loss
 
