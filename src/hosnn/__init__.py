@@ -8,14 +8,22 @@ result = hosnn.evaluate(homeostatic, (x, y))        # accuracy under attack, one
 """
 
 from hosnn.errors import HosnnError
+from hosnn.estimators import Through
 from hosnn.evaluation.evaluate import evaluate
-from hosnn.evaluation.protocols import PaperChoices, Protocol, paper, smoke, sweep
+from hosnn.evaluation.paper import PaperChoices, paper
+from hosnn.evaluation.protocol import Protocol
+from hosnn.evaluation.protocols import full, smoke, standard, sweep
 from hosnn.evaluation.result import Evaluation
 from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, OverTime, SpikingNetwork, SumPool, TimeDropout
 from hosnn.nn.lenet import LeNet, lenet_15c5_40c5_300, lenet_32c5_64c5_1024
 from hosnn.nn.neurons import LIF, TALIF, Beyond, Emit
-from hosnn.robustness.ensembles import Noise, Transfer, Worst
-from hosnn.robustness.gradient import PGD, bim, fgsm, r_fgsm
+from hosnn.robustness.apgd import APGD, APGDTargeted
+from hosnn.robustness.decision import HopSkipJump
+from hosnn.robustness.ensembles import EOT, Noise, Transfer, Worst
+from hosnn.robustness.fab import FAB
+from hosnn.robustness.gradient import PGD, bim, fgsm, mi_fgsm, r_fgsm
+from hosnn.robustness.sapgd import SAPGD
+from hosnn.robustness.square import Square
 from hosnn.robustness.threats import L1, L2, Linf, Threat
 from hosnn.signature import Share, Signature, calibrate, homeostatic
 from hosnn.spiking.dynamics import Dynamics, Reset
@@ -25,17 +33,23 @@ from hosnn.training.models import load, load_into, save
 __version__ = "0.1.0"
 
 __all__ = [
+    "APGD",
+    "EOT",
+    "FAB",
     "L1",
     "L2",
     "LIF",
     "PGD",
+    "SAPGD",
     "TALIF",
+    "APGDTargeted",
     "Beyond",
     "ConstantCoding",
     "Dynamics",
     "Emit",
     "Evaluation",
     "GradientRule",
+    "HopSkipJump",
     "HosnnError",
     "LeNet",
     "Linf",
@@ -49,8 +63,10 @@ __all__ = [
     "Share",
     "Signature",
     "SpikingNetwork",
+    "Square",
     "SumPool",
     "Threat",
+    "Through",
     "TimeDropout",
     "Transfer",
     "Worst",
@@ -59,15 +75,18 @@ __all__ = [
     "calibrate",
     "evaluate",
     "fgsm",
+    "full",
     "homeostatic",
     "lenet_15c5_40c5_300",
     "lenet_32c5_64c5_1024",
     "load",
     "load_into",
+    "mi_fgsm",
     "paper",
     "r_fgsm",
     "save",
     "smoke",
+    "standard",
     "sweep",
     "tssl_bp",
 ]

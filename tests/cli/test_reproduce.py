@@ -24,7 +24,7 @@ def small(recipe: Callable[[], Experiment]) -> Callable[[], Experiment]:
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    plans = (Plan("paper", samples=20, curve_samples=10), Plan("smoke", samples=20, curve_samples=0))
+    plans = (Plan("paper", samples=20, panel_samples=10), Plan("smoke", samples=20, panel_samples=0))
     grid = tuple(small(recipe) for recipe in demo.GRID)
     monkeypatch.setitem(REPRODUCTIONS, "demo", replace(REPRODUCTIONS["demo"], grid=grid, plans=plans))
 

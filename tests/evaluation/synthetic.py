@@ -1,12 +1,14 @@
 """Small made-up results with known numbers, and models with known answers."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from hosnn.evaluation.check import Check
 from hosnn.evaluation.comparison import Cell, Comparison, Published
-from hosnn.evaluation.result import Evaluation, Row
+from hosnn.evaluation.result import Evaluation, Network, Panel, Row
 
 CLASSES = 10
 KINDS = (("LIF", "clean"), ("LIF", "FGSM 2/255"), ("TA-LIF", "clean"), ("TA-LIF", "FGSM 2/255"))
@@ -30,6 +32,10 @@ def evaluation(
     """A result in which `rows` tells how many of the samples each attack leaves correct."""
     labels = tuple(at % CLASSES for at in range(samples))
     threat = "linf:8/255/step" if protocol == "paper" else "linf:8/255"
+    eps_rows = tuple(
+        Row(f"PGD @ {round(eps * 255)}/255", threat, eps, guesses(labels, right), 1.0)
+        for eps, right in zip(EPS, curve, strict=False)
+    )
     return Evaluation(
         protocol=protocol,
         description=f"attacks of {protocol}",
@@ -45,13 +51,86 @@ def evaluation(
         labels=labels,
         clean=guesses(labels, clean),
         rows=tuple(Row(name, threat, 8 / 255, guesses(labels, right), 1.5) for name, right in rows.items()),
-        curve=tuple(
-            Row(f"PGD @ {round(eps * 255)}/255", threat, eps, guesses(labels, right), 1.0)
-            for eps, right in zip(EPS, curve, strict=False)
-        ),
+        panels=(Panel("eps", eps_rows),) if eps_rows else (),
         seconds=12.0,
         versions={"python": "3.12", "torch": "2.13.0"},
         machine={"processor": "Test processor", "cores": 2, "threads": 1, "gpu": "none", "system": "Linux"},
+    )
+
+
+CHECKS = (
+    Check("predictions repeat", "pass", "0 of 200 images differ", 0.0, "The model gives the same answer twice."),
+    Check("zero gradients", "pass", "0.5 % of 200 images", 0.005, "Where the gradient is zero, an attack is blind."),
+    Check("ties", "warn", "1.5 % of 200 images", 0.015, "Two classes share the top score; more time steps part them."),
+    Check("large eps", "fail", "14.0 % left at eps 255/255", 0.14, "At this budget any image can become any other."),
+    Check("attack without gradients", "pass", "not applicable", float("nan"), "No image was left to try it on."),
+)
+METHODS = ("APGD-CE", "APGD-DLR", "SA-PGD")
+ESTIMATORS = ("full BPTT", "TSSL-BP", "rectangle 0.5", "straight-through")
+
+
+def rich() -> Evaluation:
+    """A result in which everything there is to tell is there: a cascade of attacks on 200 images, panels of 100."""
+    plain = evaluation("standard", 200, 180, {})
+    labels = plain.labels
+
+    def row(name: str, left: Sequence[bool], kind: str = "white-box", method: str = "", estimator: str = "") -> Row:
+        found = tuple(label if stands else (label + 1) % CLASSES for label, stands in zip(labels, left, strict=False))
+        passes = (100 * len(left), 0 if kind == "queries" else 100 * len(left))
+        return Row(name, plain.threat, 8 / 255, found, 3.5, kind, method or name, estimator, 100, *passes)
+
+    def first(right: int, count: int = 100) -> list[bool]:
+        return [at < right for at in range(count)]
+
+    def every(period: int, count: int = 100) -> list[bool]:
+        """Every `period`-th image is lost."""
+        return [bool(at % period) for at in range(count)]
+
+    cascade, standing = [], first(180, 200)
+    for name, kind, estimator, right in (
+        ("APGD-CE", "white-box", "full BPTT", 120),
+        ("APGD-DLR", "white-box", "full BPTT", 110),
+        ("SA-PGD", "white-box", "", 90),
+        ("APGD-CE, found 1", "white-box", "rectangle 0.5", 84),
+        ("Square", "queries", "", 84),
+        ("APGD-CE from the twin", "transfer", "full BPTT", 83),
+    ):
+        full = row(name, first(right, 200), kind, name.partition(",")[0], estimator)
+        seen = tuple(guess if alive else -1 for guess, alive in zip(full.predictions, standing, strict=True))
+        cascade.append(replace(full, predictions=seen))
+        standing = first(right, 200)
+    eps = tuple(
+        replace(row(f"APGD-CE @ {level}/255", first(right)), threat=f"linf:{level}/255", eps=level / 255)
+        for level, right in ((2, 80), (4, 72), (8, 55), (16, 30), (32, 12), (64, 3), (255, 0))
+    )
+    steps = tuple(
+        replace(row(f"{method}-{count}", first(right), method=method, estimator="full BPTT"), steps=count)
+        for method, lefts in (("PGD", (70, 66, 62, 60)), ("APGD-CE", (66, 60, 57, 55)))
+        for count, right in zip((10, 20, 50, 100), lefts, strict=True)
+    )
+    matrix = tuple(
+        row(f"{method}, {estimator}", every(2 + 3 * down + across), method=method, estimator=estimator)
+        for across, method in enumerate(METHODS)
+        for down, estimator in enumerate(ESTIMATORS)
+        if (method, estimator) != ("SA-PGD", "straight-through")
+    )
+    search = tuple(
+        row(f"PGD, {estimator}", first(right), method="PGD", estimator=estimator)
+        for estimator, right in zip(ESTIMATORS, (57, 71, 52, 83), strict=True)
+    )
+    controls = (
+        row("noise", first(88), "control"),
+        replace(row("APGD-CE at eps 255/255", first(14), "control"), threat="linf:255/255", eps=1.0),
+    )
+    panels = {"search": search, "eps": eps, "steps": steps, "matrix": matrix, "controls": controls}
+    return replace(
+        plain,
+        cascade=True,
+        rows=tuple(cascade),
+        panels=tuple(Panel(name, rows) for name, rows in panels.items()),
+        checks=CHECKS,
+        network=Network("hosnn", 3, 2, 1_234_567),
+        skipped=("transfer from the ANN twin: no twin was given",),
     )
 
 

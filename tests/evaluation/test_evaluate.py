@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from hosnn.data import Split, fashion_mnist_sample
 from hosnn.errors import ConfigError, ShapeError
-from hosnn.evaluation.evaluate import Interrupted, evaluate
-from hosnn.evaluation.protocols import Entry, Protocol, smoke
+from hosnn.evaluation.evaluate import evaluate
+from hosnn.evaluation.protocol import Entry, PanelPlan, Protocol
+from hosnn.evaluation.protocols import smoke
 from hosnn.evaluation.result import Evaluation
 from hosnn.evaluation.statistics import wilson
+from hosnn.evaluation.worker import Interrupted
 from hosnn.robustness.gradient import PGD, fgsm
 from hosnn.robustness.model import Attack, Model
 from hosnn.robustness.random import SampleRandom
@@ -58,8 +60,13 @@ FOUR = protocol(
     ("down", Shift(-EPS)),
     ("FGSM", fgsm(THREAT)),
     ("PGD", PGD(THREAT, steps=5, step_size=0.5)),
-    curve=tuple(Entry(f"PGD @ {eps}", PGD(Threat(Linf(eps)), steps=3), Threat(Linf(eps))) for eps in (0.01, 0.1)),
-    curve_samples=20,
+    panels=(
+        PanelPlan(
+            "eps",
+            tuple(Entry(f"PGD @ {eps}", PGD(Threat(Linf(eps)), steps=3), Threat(Linf(eps))) for eps in (0.01, 0.1)),
+            samples=20,
+        ),
+    ),
 )
 
 
@@ -128,7 +135,7 @@ def test_json_gives_the_evaluation_back(tmp_path: Path) -> None:
 def without_time(result: Evaluation) -> dict[str, Any]:
     content = result.to_json()
     del content["seconds"]
-    for row in (*content["rows"], *content["curve"]):
+    for row in (*content["rows"], *(row for panel in content["panels"] for row in panel["rows"])):
         del row["seconds"]
     return content
 

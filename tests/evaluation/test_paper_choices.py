@@ -7,7 +7,7 @@ import torch
 
 from hosnn.errors import ConfigError
 from hosnn.evaluation.evaluate import evaluate
-from hosnn.evaluation.protocols import PaperChoices, paper
+from hosnn.evaluation.paper import PaperChoices, paper
 from hosnn.nn.lenet import LeNet
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -16,7 +16,7 @@ COLOUR = LeNet(channels=(2, 3), hidden=8, image=(3, 28, 28), mean=MEAN, std=STD)
 
 def test_one_scalar_std_works_on_colour_with_its_whole_curve() -> None:
     choices = PaperChoices(scalar_std=True, mean=MEAN, std=STD)
-    plan = replace(paper(choices=choices), samples=4, curve_samples=4)
+    plan = paper(choices=choices).resized(4, 4)
     result = evaluate(COLOUR.build(), (torch.rand(4, 3, 28, 28), torch.arange(4)), plan)
     assert len(result.curve) == 6
     with pytest.raises(ConfigError, match="unclamped"):
@@ -25,6 +25,6 @@ def test_one_scalar_std_works_on_colour_with_its_whole_curve() -> None:
 
 @pytest.mark.parametrize("steps", [3, 7])
 def test_networks_of_any_length_can_be_attacked(steps: int) -> None:
-    plan = replace(paper(), samples=4, curve=())
+    plan = paper().resized(4, 0)
     result = evaluate(replace(COLOUR, steps=steps).build(), (torch.rand(4, 3, 28, 28), torch.arange(4)), plan)
     assert len(result.rows) == 4

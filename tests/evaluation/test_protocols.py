@@ -9,7 +9,9 @@ from hosnn.data import fashion_mnist_sample
 from hosnn.errors import ConfigError
 from hosnn.estimators import Through, TraceCrossEntropy
 from hosnn.evaluation.evaluate import evaluate
-from hosnn.evaluation.protocols import PROTOCOLS, Entry, PaperChoices, paper, protocol, smoke, sweep
+from hosnn.evaluation.paper import PaperChoices, paper
+from hosnn.evaluation.protocol import Entry
+from hosnn.evaluation.protocols import PROTOCOLS, protocol, sweep
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.lenet import LeNet
 from hosnn.robustness.losses import cross_entropy
@@ -47,11 +49,12 @@ def test_an_unknown_protocol_names_the_nearest() -> None:
         protocol("smokee", THREAT)
 
 
-@pytest.mark.parametrize("make", [smoke, paper, sweep])
-def test_names_within_a_protocol_are_unique(make) -> None:
-    made = make(THREAT)
-    names = [entry.name for entry in (*made.entries, *made.curve)]
-    assert len(set(names)) == len(names)
+@pytest.mark.parametrize("make", PROTOCOLS.values(), ids=PROTOCOLS)
+@pytest.mark.parametrize("threat", ["linf:8/255", "l2:1/2", "l1:3", "linf:8/255/step", "linf:0"])
+def test_names_within_a_protocol_and_its_panels_are_unique_under_every_threat(make, threat) -> None:
+    made = make(Threat.parse(threat))
+    for entries in (made.entries, *(panel.entries for panel in made.panels)):
+        assert len({entry.name for entry in entries}) == len(entries) > 0
 
 
 def test_paper_takes_the_attacks_of_the_authors() -> None:
@@ -111,6 +114,8 @@ def test_a_scalar_std_needs_the_std() -> None:
 def test_a_protocol_runs_on_a_spiking_network(make, network) -> None:
     made = make(THREAT).resized(6)
     short: tuple[Entry, ...] = made.entries if make is paper else made.entries[:1]
-    result = evaluate(network, fashion_mnist_sample(), replace(made, entries=short, curve=made.curve[:1]))
+    result = evaluate(
+        network, fashion_mnist_sample(), replace(made, entries=short, panels=made.panels[:1]).resized(6, 6)
+    )
     assert result.samples == 6 and result.threat == str(made.threat)
     assert ("/step" in result.threat) == (make is paper)

@@ -2,22 +2,36 @@ import base64
 import json
 import re
 from dataclasses import asdict, replace
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from hosnn.errors import ConfigError
+from hosnn.evaluation.check import Check
 from hosnn.evaluation.close_up import Example, NeuronStory
 from hosnn.evaluation.comparison import Comparison
-from hosnn.evaluation.headline import headline, notes, paired
-from hosnn.evaluation.report import render, render_evaluation
+from hosnn.evaluation.evaluation_report import MARKS, render_evaluation
+from hosnn.evaluation.headline import STRENGTH, headline, notes, paired
+from hosnn.evaluation.report import render
 from hosnn.evaluation.result import write_text
 from hosnn.evaluation.tables import Kind, groups
-from tests.evaluation.synthetic import COLUMNS, comparison, evaluation
+from hosnn.evaluation.words import EXPLANATIONS, GLOSSARY, Word, occurring
+from tests.evaluation.synthetic import COLUMNS, comparison, evaluation, rich
 from tests.evaluation.test_figures import ADAPTING, EXAMPLE, STORY
 
 LOG = {"run-0-0": [{"step": 1, "epoch": 1, "loss": 0.5, "validation_accuracy": 0.5, "lr": 1e-3}]}
+
+
+@cache
+def rich_page() -> str:
+    return render_evaluation(rich(), (EXAMPLE,), ("T-shirt", "Trouser"))
+
+
+@cache
+def whole_page() -> str:
+    return render(comparison(), (STORY, ADAPTING), (EXAMPLE,), LOG)
 
 
 class Page(HTMLParser):
@@ -39,7 +53,7 @@ class Page(HTMLParser):
 
 
 def test_the_page_is_a_pure_function_and_holds_the_numbers() -> None:
-    html = render(comparison(), (STORY, ADAPTING), (EXAMPLE,), LOG)
+    html = whole_page()
     assert html == render(comparison(), (STORY, ADAPTING), (EXAMPLE,), LOG)
     text = Page(html).text
     for number in ("76.1", "[73.4, 78.6]", "68.3", "30.54", "74.91", "72.8", "n = 1,000"):
@@ -48,7 +62,7 @@ def test_the_page_is_a_pure_function_and_holds_the_numbers() -> None:
 
 
 def test_the_page_fetches_nothing() -> None:
-    html = render(comparison(), (STORY, ADAPTING), (EXAMPLE,), LOG)
+    html = whole_page()
     page = Page(html)
     assert page.addresses and all(address.startswith("data:image/") for address in page.addresses)
     assert not {"script", "link", "iframe", "object", "embed"} & set(page.tags)
@@ -151,8 +165,93 @@ def test_one_evaluation_has_its_page() -> None:
     html = render_evaluation(evaluation("smoke", 50, 45, {"noise": 44, "PGD-20": 30}, (40, 35, 30, 9, 3, 0)))
     text = Page(html).text
     assert "keeps 60.0 % of 50 images" in text and "gets 90.0 % right" in text and "worst case per image" in text
-    assert "A small sample" in text
-    assert Page(html).tags.count("img") == 1
+    assert "A small sample" in text and "No checks were run" in text
+    assert Page(html).tags.count("img") == 2  # accuracy against eps, and the classes
+
+
+def test_the_page_of_a_rich_evaluation_holds_all_of_it() -> None:
+    html = rich_page()
+    assert html == render_evaluation(rich(), (EXAMPLE,), ("T-shirt", "Trouser"))
+    page = Page(html)
+    assert page.tags.count("img") == 5 and page.addresses
+    assert all(address.startswith("data:image/") for address in page.addresses)
+    assert not {"script", "link", "iframe", "object", "embed"} & set(page.tags)
+    for section in SECTIONS:
+        assert section in page.text
+    for part in ("APGD-CE from the twin", "transfer", "[34.9, 48.4]", "120,000", "T-shirt", "class 2", "no twin"):
+        assert part in page.text
+    for check in rich().checks:
+        assert check.name in page.text and check.figure in page.text and check.meaning in page.text
+    assert "nan" not in page.text.lower().split()
+
+
+SECTIONS = (
+    *("Can the number be believed?", "Accuracy as the attacker's budget grows", "Accuracy as the attacker takes more"),
+    *("Attack by gradient estimator", "Which gradient serves an attacker best", "Classes apart", "Attacked images"),
+    *("Controls", "Attacks of the protocol that could not be run", "Cost:"),
+)
+
+
+def test_what_there_is_nothing_to_say_about_is_left_out() -> None:
+    one_class = replace(evaluation("smoke", 2, 2, {"FGSM": 1}), labels=(0, 0), clean=(0, 0))
+    text = Page(render_evaluation(one_class)).text
+    assert not [section for section in SECTIONS if section in text]
+    assert "gradient through" not in text and "passes" not in text
+
+
+@pytest.mark.parametrize("severity", ["pass", "warn", "fail"])
+def test_a_severity_is_told_in_words_and_not_by_colour_alone(severity: str) -> None:
+    result = replace(rich(), checks=tuple(check for check in rich().checks if check.severity == severity))
+    cell = re.search(rf'<td class="mark {severity}">(.*?)</td>', render_evaluation(result))
+    assert cell is not None
+    assert severity in Page(cell[1]).text and MARKS[severity] in Page(cell[1]).text
+    assert len(set(MARKS.values())) == 3
+
+
+def test_the_strongest_pair_is_the_darkest() -> None:
+    cells = re.findall(r"rgba\(213, 94, 0, ([0-9.]+)\)\"( class=\"steep\")?>([0-9.]+)<", rich_page())
+    assert len(cells) == 11
+    shades = [(float(number), float(shade)) for shade, _, number in cells]
+    assert [shade for _, shade in sorted(shades)] == sorted((shade for _, shade in shades), reverse=True)
+    assert [number for _, mark, number in cells if mark] == ["50.0"]
+
+
+def test_names_in_an_evaluation_are_escaped() -> None:
+    odd = replace(
+        rich(),
+        model="<script>alert(1)</script>",
+        skipped=("<b>x</b>",),
+        rows=tuple(replace(row, estimator="<i>e</i>") for row in rich().rows),
+        checks=(Check("<u>c</u>", "fail", "<u>f</u>", 1.0, "<u>m</u>"),),
+    )
+    html = render_evaluation(odd, (), ("<em>class</em>",))
+    for tag in ("<script", "<b>x", "<i>e", "<u>", "<em>"):
+        assert tag not in html
+
+
+def test_words_are_explained_where_they_occur_and_nowhere_else() -> None:
+    terms = set(re.findall(r"<dt>([^<]+)</dt><dd>(?!<code>)", rich_page()))
+    assert {"APGD", "DLR", "Square", "SA-PGD", "ASSG", "Transfer", "PGD", "BPTT", "Eps"} <= terms
+    assert not {"FAB", "HopSkipJump", "FGSM", "TA-LIF"} & terms
+    full = evaluation("full", 4, 3, {})
+    assert {"HopSkipJump", "AutoAttack", "FAB", "Restart", "Surrogate ensemble"} <= set(
+        re.findall(r"<dt>([^<]+)</dt>", render_evaluation(full))
+    )
+
+
+@pytest.mark.parametrize("word", GLOSSARY, ids=lambda word: word.term)
+def test_every_word_is_found_in_a_text_that_uses_it(word: Word) -> None:
+    used = word.term if word.term.isupper() or word.term in PROPER else word.term[0].lower() + word.term[1:]
+    assert word in occurring(f"It says {used} here.")
+    assert occurring("Nothing to explain.") == []
+
+
+PROPER = ("Square", "HopSkipJump", "AutoAttack")
+
+
+def test_every_protocol_has_its_explanation_and_the_later_ones_are_stronger() -> None:
+    assert {"smoke", "paper", "sweep", "standard", "full"} <= set(EXPLANATIONS)
+    assert STRENGTH["smoke"] < STRENGTH["sweep"] < STRENGTH["standard"] < STRENGTH["full"]
 
 
 def test_writing_is_whole_or_an_error(tmp_path: Path) -> None:

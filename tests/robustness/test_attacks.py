@@ -1,5 +1,6 @@
 """One table drives every attack through the laws all attacks share; closed forms on linear models pin each."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import FrozenInstanceError, replace
 from itertools import pairwise
 
@@ -8,11 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.errors import ConfigError
-from hosnn.robustness.ensembles import Noise, Transfer, Worst
-from hosnn.robustness.gradient import PGD, at_clean, bim, fgsm, half_eps_signs, r_fgsm
-from hosnn.robustness.losses import cross_entropy, margin
-from hosnn.robustness.model import Attack, input_gradient
+from hosnn.robustness.apgd import APGD, APGDTargeted
+from hosnn.robustness.ensembles import EOT, Noise, Transfer, Worst
+from hosnn.robustness.gradient import PGD, at_clean, bim, fgsm, half_eps_signs, mi_fgsm, misclassified, r_fgsm
+from hosnn.robustness.losses import (
+    cross_entropy,
+    margin,
+    per_step,
+    targeted_cross_entropy,
+    targeted_margin,
+)
+from hosnn.robustness.model import Attack, counted, input_gradient
 from hosnn.robustness.random import SampleRandom
+from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.threats import L1, L2, Ball, Linf, Threat
 from tests.robustness.models import Wavy, linear, samples
 
@@ -33,6 +42,17 @@ def table(linf: Threat, euclid: Threat, sparse: Threat) -> dict[str, tuple[Threa
         "pgd, last point": (linf, PGD(linf, steps=5, keep_best=False)),
         "pgd, 3 restarts": (linf, PGD(linf, steps=2, restarts=3)),
         "pgd, signs, L2": (euclid, PGD(euclid, steps=2, start=half_eps_signs)),
+        "pgd, momentum, L2": (euclid, PGD(euclid, steps=5, momentum=0.5)),
+        "mi-fgsm": (linf, mi_fgsm(linf, steps=5)),
+        "apgd": (linf, APGD(linf, steps=10)),
+        "apgd, L2": (euclid, APGD(euclid, steps=10)),
+        "apgd, margin, 2 restarts": (linf, APGD(linf, steps=3, restarts=2, loss=margin)),
+        "apgd, targeted": (linf, APGDTargeted(linf, steps=5, loss=targeted_margin)),
+        "apgd, targeted, L2": (euclid, APGDTargeted(euclid, steps=5, restarts=2, loss=targeted_cross_entropy)),
+        "sapgd": (linf, SAPGD(linf, steps=10)),
+        "sapgd, 2 restarts, from x": (linf, SAPGD(linf, steps=3, restarts=2, start=at_clean)),
+        "eot": (linf, EOT(PGD(linf, steps=3), times=2)),
+        "eot of apgd": (linf, EOT(APGD(linf, steps=3), times=2)),
         "noise": (linf, Noise(linf)),
         "noise, L2": (euclid, Noise(euclid)),
         "noise, L1": (sparse, Noise(sparse)),
@@ -161,7 +181,13 @@ def test_a_model_that_carries_no_gradient_is_refused(threat: Threat, attack: Att
             attack(model, x, y, rng())
 
 
-RANDOM = {name: ATTACKS[name] for name in ("r-fgsm", "pgd", "pgd, L2", "pgd, L1", "noise", "noise, L2", "noise, L1")}
+RANDOM = {
+    name: ATTACKS[name]
+    for name in (
+        *("r-fgsm", "pgd", "pgd, L2", "pgd, L1", "noise", "noise, L2", "noise, L1"),
+        *("apgd", "apgd, L2", "sapgd"),
+    )
+}
 
 
 @pytest.mark.parametrize(("threat", "attack"), RANDOM.values(), ids=RANDOM)
@@ -249,35 +275,6 @@ def test_r_fgsm_moves_every_pixel_by_all_or_nothing() -> None:
     assert 0.35 < (along > 0.5).double().mean() < 0.65
 
 
-def test_worst_is_never_weaker_than_a_member() -> None:
-    (x, y), model = samples(200, 2), Wavy()
-    threat = Threat(Linf(0.02))
-    members: tuple[Attack, ...] = (
-        fgsm(threat),
-        Noise(threat),
-        PGD(threat, steps=3, step_size=0.3),
-        Noise(Threat(Linf(0.01))),
-    )
-    worst = fooled(model, Worst(members)(model, x, y, rng(200)), y)
-    each = [fooled(model, member(model, x, y, rng(200)), y) for member in members]
-    assert torch.equal(worst, torch.stack(each).any(0))
-    assert all(0 < one.sum() < worst.sum() for one in each)
-
-
-def test_worst_shows_members_only_what_still_stands() -> None:
-    (x, y), model = samples(), linear()
-    seen: list[Tensor] = []
-
-    def watching(model: object, x: Tensor, y: Tensor, rng: SampleRandom, /) -> Tensor:
-        seen.append(rng.index)
-        return x
-
-    first = PGD(LINF, steps=5)
-    Worst((first, watching))(model, x, y, rng())
-    standing = ~fooled(model, first(model, x, y, rng()), y)
-    assert 0 < standing.sum() < 16 and torch.equal(seen[0], rng().index[standing])
-
-
 @pytest.mark.parametrize("keep_best", [True, False])
 def test_more_restarts_are_never_weaker(keep_best: bool) -> None:
     (x, y), model = samples(200, 2), Wavy()
@@ -296,36 +293,149 @@ def test_keeping_the_best_point_is_never_weaker_than_the_last() -> None:
     assert (kept | ~last).all() and kept.sum() > last.sum()
 
 
-def test_transfer_does_not_look_at_its_victim() -> None:
-    x, y = samples()
-
-    def victim(x: Tensor) -> Tensor:
-        pytest.fail("the victim was looked at")
-
-    source = linear(seed=3)
-    assert torch.equal(Transfer(source, fgsm(LINF))(victim, x, y, rng()), fgsm(LINF)(source, x, y, rng()))
-
-
-def test_noise_is_weaker_than_the_gradient() -> None:
-    (x, y), model = samples(200), linear()
-    noise, pgd = (fooled(model, attack(model, x, y, rng(200)), y).sum() for attack in (Noise(LINF), PGD(LINF)))
-    assert noise < pgd
-
-
 def test_impossible_settings_are_refused() -> None:
     for wrong in ({"steps": 0}, {"restarts": 0}, {"step_size": 0.0}, {"step_size": -1.0}, {"step_size": float("nan")}):
         with pytest.raises(ConfigError, match="at least 1 step and restart"):
             PGD(LINF, **wrong)
-    with pytest.raises(ConfigError, match="at least one"):
-        Worst(())
+    for momentum in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="momentum"):
+            PGD(LINF, momentum=momentum)
     with pytest.raises(FrozenInstanceError):
         PGD(LINF).steps = 3  # type: ignore[misc]
 
 
-def test_losses_say_what_they_say() -> None:
-    scores, y = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)), torch.arange(50) % 4
-    assert torch.equal(margin(scores, y) > 0, scores.argmax(1) != y)
-    expected = -(scores.exp() / scores.exp().sum(1, keepdim=True))[torch.arange(50), y].log()
-    torch.testing.assert_close(cross_entropy(scores, y), expected)
-    seen = input_gradient(linear(), *samples(), margin)
-    assert seen.gradient.shape == (16, 1, 3, 4) and seen.loss.shape == (16,) and seen.scores.shape == (16, 3)
+@EVERY
+def test_an_attack_prints_the_same_in_every_process(threat: Threat, attack: Attack) -> None:
+    """The hash of a protocol is taken of it, with the addresses of plain functions left out."""
+    assert "lambda" not in repr(attack) and "<locals>" not in repr(attack)
+    assert repr(attack) == repr(replace(attack))  # type: ignore[type-var]
+
+
+@EVERY
+def test_nothing_to_attack(threat: Threat, attack: Attack) -> None:
+    x, y = samples()
+    assert torch.equal(attack(linear(), x[:0], y[:0], rng().rows(torch.arange(0))), x[:0])
+
+
+def test_no_momentum_is_plain_pgd_bit_for_bit() -> None:
+    (x, y), model = samples(), linear()
+    for ball in (Linf(0.1), L2(0.5), L1(0.8)):
+        attack = PGD(Threat(ball), steps=7, momentum=0.0, keep_best=False)
+        x_adv = attack.threat.project(x + ball.sample(x, rng().fold("start")), x)
+        for _ in range(7):
+            gradient = input_gradient(model, x_adv, y, cross_entropy).gradient
+            x_adv = attack.threat.project(x_adv + 0.1 * ball.eps * ball.steepest(gradient), x)
+        assert torch.equal(attack(model, x, y, rng()), x_adv)
+    smooth = PGD(EUCLID, steps=7, keep_best=False)
+    assert not torch.equal(replace(smooth, momentum=0.9)(model, x, y, rng()), smooth(model, x, y, rng()))
+
+
+def test_mi_fgsm_climbs_along_the_sum_of_normalised_gradients() -> None:
+    """Dong et al. 2018, equations 6 and 7, on a surface whose slope changes in size and direction."""
+    (x, y), inner = samples(), linear()
+
+    def model(x: Tensor) -> Tensor:
+        scores: Tensor = 20 * (2 * inner(x)).sin()
+        return scores
+
+    for threat in (LINF, EUCLID):
+        x_adv, direction = x, torch.zeros_like(x)
+        for _ in range(4):
+            gradient = input_gradient(model, x_adv, y, cross_entropy).gradient
+            direction = 0.8 * direction + gradient / gradient.abs().mean((1, 2, 3), keepdim=True)
+            x_adv = threat.project(x_adv + threat.ball.eps / 4 * threat.ball.steepest(direction), x)
+        torch.testing.assert_close(mi_fgsm(threat, steps=4, decay=0.8)(model, x, y, rng()), x_adv)
+
+
+def test_momentum_crosses_a_slope_that_points_both_ways() -> None:
+    """Plain ascent goes to and fro about the top of a bump on the wide slope; momentum carries over the dip behind."""
+
+    class Bumpy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            height = x[:, 0] + 0.02 * (2 * torch.pi * x[:, 0] / 0.05).sin()
+            return torch.stack([torch.full_like(height, 0.65), height], 1)
+
+    x, y = torch.full((1, 1), 0.485, dtype=torch.float64), torch.zeros(1, dtype=torch.int64)
+    plain = PGD(Threat(Linf(0.2)), steps=60, step_size=0.02, start=at_clean, loss=margin)
+    lost = [fooled(Bumpy(), attack(Bumpy(), x, y, rng(1)), y).item() for attack in (plain, replace(plain, momentum=1))]
+    assert lost == [False, True]
+
+
+def test_a_sample_already_lost_costs_no_more_passes() -> None:
+    """The cost is the number of steps up to each sample's first adversarial point."""
+    (x, y), model = samples(200, 2), Wavy()
+    attack = PGD(Threat(Linf(0.02)), steps=6, step_size=0.2)
+    with counted() as passes:
+        kept = attack(model, x, y, rng(200))
+    cost, ended = 0, torch.zeros(200, dtype=torch.bool)
+    for steps in range(6):
+        cost += int((~ended).sum())
+        if steps == 0:
+            reached = attack.threat.project(x + attack.start(attack.threat.ball, x, rng(200).fold("start")), x)
+        else:
+            reached = replace(attack, steps=steps, keep_best=False)(model, x, y, rng(200))
+        ended |= fooled(model, reached, y)
+    assert (passes.forward, passes.backward) == (cost, cost) and 200 < cost < 1200
+    assert fooled(model, kept, y)[ended].all()
+
+
+def test_dropping_samples_changes_no_result() -> None:
+    """Against the same walk taken by all samples to the end."""
+    (x, y), model = samples(200, 2), Wavy()
+    attack = PGD(Threat(Linf(0.02)), steps=6, step_size=0.2, momentum=0.5)
+    steps = [replace(attack, steps=number, keep_best=False)(model, x, y, rng(200)) for number in range(1, 7)]
+    start = attack.threat.project(x + attack.start(attack.threat.ball, x, rng(200).fold("start")), x)
+    expected, ended = steps[-1].clone(), torch.zeros(200, dtype=torch.bool)
+    for point in (start, *steps[:-1]):
+        first = fooled(model, point, y) & ~ended
+        expected[first] = point[first]
+        ended |= first
+    torch.testing.assert_close(attack(model, x, y, rng(200)), expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "attack", [PGD(LINF, steps=4), PGD(LINF, steps=2, restarts=2), APGD(LINF, 4), SAPGD(LINF, 4)], ids=repr
+)
+def test_outputs_over_time_are_judged_by_their_mean(attack: Attack) -> None:
+    """A model of 3 steps that all give the logits is attacked as the model that gives the logits."""
+    (x, y), model = samples(), linear()
+
+    def over_time(x: Tensor) -> Tensor:
+        return torch.stack([model(x)] * 3)
+
+    shown = replace(attack, loss=per_step(cross_entropy))  # type: ignore[type-var]
+    torch.testing.assert_close(shown(over_time, x, y, rng()), attack(model, x, y, rng()))
+
+
+def test_one_step_may_say_otherwise_than_the_mean_over_time() -> None:
+    outputs = torch.tensor([[[0.0, 2.0]], [[0.0, 2.0]], [[5.0, 0.0]]])
+    for y, wrong in ((0, False), (1, True)):
+        assert misclassified(outputs, torch.tensor([y])).tolist() == [wrong]
+    assert misclassified(outputs[:2], torch.tensor([0])).tolist() == [True]
+
+
+class Remembers:
+    """Scores 0 for anything but the sample it knows; knows which samples it was narrowed to."""
+
+    def __init__(self, model: nn.Module, x: Tensor) -> None:
+        self.model, self.x = model, x
+
+    def __call__(self, x: Tensor) -> Tensor:
+        assert len(x) == len(self.x) and ((x - self.x).abs().flatten(1).amax(1) < 0.11).all(), "another sample's memory"
+        scores: Tensor = self.model(x)
+        return scores
+
+    def rows(self, chosen: Tensor) -> "Remembers":
+        return Remembers(self.model, self.x[chosen])
+
+    def frozen(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+LINF_ATTACKS = {name: entry for name, entry in ATTACKS.items() if entry[0] is LINF and name != "transfer"}
+
+
+@pytest.mark.parametrize(("threat", "attack"), LINF_ATTACKS.values(), ids=LINF_ATTACKS)
+def test_a_model_that_remembers_samples_is_told_which_go_on(threat: Threat, attack: Attack) -> None:
+    (x, y), model = samples(), linear()
+    assert torch.equal(attack(Remembers(model, x), x, y, rng()), attack(model, x, y, rng()))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hosnn.spiking.dynamics import Dynamics, Reset, resting, talif_step
+from hosnn.spiking.dynamics import Dynamics, Reset, Step, resting, talif_step
 from hosnn.spiking.gradient import GradientRule, bptt, tssl_bp
 from hosnn.spiking.kernels import eager
 from hosnn.spiking.surrogate import SURROGATES, Sigmoid, Surrogate
@@ -218,3 +218,95 @@ def test_float32_gradients_agree_with_float64() -> None:
         ):
             assert wide is not None and short is not None
             assert (wide - short).abs().max() <= 1e-5 * wide.abs().max()
+
+
+def linearised(inputs: Case, currents: np.ndarray, run: Step, rule: GradientRule, dynamics: Dynamics) -> np.ndarray:
+    """Traces [T, B, N] of a neuron whose spikes are straight lines of slope h around `run`, whose cut paths are held.
+
+    It is a polynomial of the currents, so that finite differences of it say what a rule's gradient must be.
+    """
+    u0, theta0, s0 = (part.numpy() for part in run[:3])
+    v, theta, trace = np.zeros_like(u0[0]), np.full_like(u0[0], dynamics.threshold), np.zeros_like(u0[0])
+    traces = []
+    for t in range(len(currents)):
+        u = dynamics.membrane_decay * v + currents[t]
+        theta = theta + inputs.adaptation.numpy() * (u - inputs.signature[t].numpy())
+        if not rule.threshold:
+            theta = theta0[t]
+        at = u0[t] - (dynamics.threshold if rule.at_resting_threshold else theta0[t])
+        slope = rule.surrogate.derivative(torch.from_numpy(at)).numpy()
+        s = s0[t] + slope * ((u - theta) - (u0[t] - theta0[t]))
+        carried = u if rule.leak else u0[t]
+        if dynamics.reset is Reset.HARD:
+            v = carried * (1 - (s if rule.reset else s0[t]))
+        else:
+            v = carried - (theta * s if rule.reset else theta0[t] * s0[t])
+        trace = dynamics.synaptic_decay * trace + s / dynamics.tau_synapse
+        traces.append(trace)
+    return np.stack(traces)
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=lambda cut: "+".join(path for path in PATHS if cut[path]))
+@pytest.mark.parametrize("at_rest", [False, True], ids=["at θ", "at rest"])
+@RESETS
+def test_a_cut_rule_is_the_finite_difference_of_what_remains(cut: dict[str, bool], at_rest: bool, reset: Reset) -> None:
+    inputs, dynamics = case(25, 4, 1, 3), Dynamics(reset=reset)
+    rule = GradientRule(Sigmoid(0.5), **cut, at_resting_threshold=at_rest)
+    run = eager.trajectory(inputs.currents, dynamics, rule, inputs.signature, inputs.adaptation)
+    upstream = upstream_for(inputs, 26)
+    currents = inputs.currents.numpy()
+    differences = np.empty_like(currents)
+    for at in np.ndindex(currents.shape):
+        moved = []
+        for sign in (1, -1):
+            other = currents.copy()
+            other[at] += sign * 1e-4
+            moved.append((linearised(inputs, other, run, rule, dynamics) * upstream.numpy()).sum())
+        differences[at] = (moved[0] - moved[1]) / 2e-4
+    found, _ = gradients(inputs, rule, dynamics, upstream)
+    assert found is not None
+    np.testing.assert_allclose(found.numpy(), differences, rtol=1e-5, atol=1e-7)
+
+
+class Alternating(GradientRule):
+    """Wide at even steps, narrow at odd ones."""
+
+    def at(self, step: int) -> GradientRule:
+        return bptt(Sigmoid(1.0 if step % 2 == 0 else 0.1))
+
+
+def test_a_rule_may_differ_from_step_to_step() -> None:
+    inputs = case(27, 4, 2, 5)
+    upstream = upstream_for(inputs, 28)
+    found, _ = gradients(inputs, Alternating(), Dynamics(), upstream)
+    currents, loss = inputs.currents.clone().requires_grad_(), torch.zeros((), dtype=torch.float64)
+    state = resting(currents[0], Dynamics())
+    for t, current in enumerate(currents.unbind(0)):
+        rule = bptt(Sigmoid((1.0, 0.1)[t % 2]))
+        step, state = talif_step(current, state, inputs.signature[t], inputs.adaptation, Dynamics(), rule)
+        loss = loss + (step.trace * upstream[t]).sum()
+    (expected,) = torch.autograd.grad(loss, currents)
+    close(found, expected.numpy())
+
+
+@pytest.mark.parametrize("rule", [bptt(), tssl_bp(), GradientRule(leak=False)], ids=["bptt", "tssl-bp", "leak cut"])
+@RESETS
+def test_being_watched_changes_neither_bits_nor_gradients(rule: GradientRule, reset: Reset) -> None:
+    inputs, dynamics = case(29, 5, 3, 6), Dynamics(reset=reset)
+    upstream = upstream_for(inputs, 30)
+    expected, _ = gradients(inputs, rule, dynamics, upstream)
+    with eager.watched() as seen:
+        found, _ = gradients(inputs, rule, dynamics, upstream)
+        spikes = eager.spikes(inputs.currents, dynamics, rule)
+    assert expected is not None
+    close(found, expected.numpy())
+    known = (inputs.signature, inputs.adaptation)
+    for one, held in zip(seen, (known, (None, None)), strict=True):
+        whole = eager.trajectory(inputs.currents, dynamics, rule, *held)
+        assert all(torch.equal(mine, theirs) for mine, theirs in zip(one.run, whole, strict=True))
+        assert one.signature is held[0] and one.dynamics == dynamics
+    assert torch.equal(seen[0].run.trace, eager.traces(inputs.currents, dynamics, rule, *known))
+    assert torch.equal(seen[1].run.spikes, spikes) and torch.equal(
+        spikes, eager.spikes(inputs.currents, dynamics, rule)
+    )
+    assert len(seen) == 2, "what runs later is not seen"

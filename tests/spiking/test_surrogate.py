@@ -13,10 +13,12 @@ from hosnn.spiking.surrogate import (
     Exponential,
     FastSigmoid,
     PiecewiseLinear,
+    PotentialDependent,
     Rectangle,
     Sigmoid,
     StraightThrough,
     Surrogate,
+    spread,
 )
 from tests.spiking.reference import SHAPES
 
@@ -29,7 +31,8 @@ WITHOUT_SUPPORT = (PiecewiseLinear, Rectangle)  # zero outside their width, by d
 
 
 def test_the_table_names_every_surrogate_there_is() -> None:
-    assert set(SURROGATES) == set(Surrogate.__subclasses__())
+    here = {kind for kind in Surrogate.__subclasses__() if kind.__module__ == Surrogate.__module__}
+    assert set(SURROGATES) == here - {PotentialDependent}
     assert {kind.__name__ for kind in SURROGATES} == set(SHAPES)
 
 
@@ -88,6 +91,16 @@ def test_spike_is_a_step_whose_gradient_is_the_bump(surrogate: Surrogate) -> Non
     assert torch.equal(gradient, 3 * surrogate.derivative(x.detach()))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_what_reaches_the_membrane_is_never_denormal_and_otherwise_untouched(dtype: torch.dtype) -> None:
+    x = torch.zeros(6, dtype=dtype).requires_grad_()
+    upstream = torch.tensor([1e-39, -1e-40, 1e-37, -1e-20, 1.0, float("nan")], dtype=dtype)
+    (gradient,) = torch.autograd.grad((StraightThrough().spike(x) * upstream).sum(), x)
+    least = torch.finfo(dtype).tiny
+    expected = torch.where(upstream.abs() < least, torch.zeros_like(upstream), upstream)
+    assert torch.equal(gradient.nan_to_num(7), expected.nan_to_num(7)) and gradient[-1].isnan()
+
+
 @EVERY
 def test_gradient_can_be_taken_at_another_distance(surrogate: Surrogate) -> None:
     x, elsewhere = torch.linspace(-2, 2, 41).requires_grad_(), torch.linspace(1, -1, 41).requires_grad_()
@@ -108,3 +121,46 @@ def test_a_surrogate_is_a_frozen_value() -> None:
     assert Sigmoid(0.2) == Sigmoid(0.2) and hash(Sigmoid(0.2)) == hash(Sigmoid(0.2)) and Sigmoid(0.2) != Sigmoid(0.3)
     with pytest.raises(FrozenInstanceError):
         Sigmoid(0.2).width = 0.3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("peak", [0.3, 1.0, 2.5])
+def test_an_exponential_has_the_peak_it_is_given(peak: float) -> None:
+    x = torch.linspace(-3, 3, 61, dtype=torch.float64)
+    expected = peak * np.exp(-np.abs(x.numpy()) / 0.5)
+    np.testing.assert_allclose(Exponential(0.5, peak).derivative(x).numpy(), expected, rtol=1e-12)
+    torch.testing.assert_close(Exponential(0.5, peak=1 / (2 * 0.5)).derivative(x), Exponential(0.5).derivative(x))
+
+
+@pytest.mark.parametrize("peak", [0, -1.0, float("nan"), float("inf")])
+def test_a_peak_that_is_not_positive_and_finite_is_refused(peak: float) -> None:
+    with pytest.raises(ConfigError, match="Exponential got peak"):
+        Exponential(0.5, peak)
+
+
+def potentials(*shape: int) -> torch.Tensor:
+    return 3 * torch.randn(shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64) - 1
+
+
+@pytest.mark.parametrize("shape", [(4, 50), (4, 3, 7, 5)])
+def test_the_potential_dependent_width_is_the_spread_of_each_sample(shape: tuple[int, ...]) -> None:
+    """A Gaussian density at x, centred at half its own width; of a convolution per channel."""
+    x = potentials(*shape)
+    x[0] *= 10
+    found = PotentialDependent().derivative(x)
+    for sample in range(len(x)):
+        for part in (sample,) if len(shape) == 2 else ((sample, channel) for channel in range(shape[1])):
+            sigma = np.std(x[part].numpy())
+            expected = np.exp(-((x[part].numpy() - sigma / 2) ** 2) / (2 * sigma**2)) / np.sqrt(2 * np.pi) / sigma
+            np.testing.assert_allclose(found[part].numpy(), expected, rtol=1e-10)
+
+
+def test_the_potential_dependent_width_scales_with_the_potentials() -> None:
+    x = potentials(4, 50)
+    torch.testing.assert_close(PotentialDependent().derivative(7 * x), PotentialDependent().derivative(x) / 7)
+
+
+@pytest.mark.parametrize("x", [torch.full((3, 5), 0.7), torch.full((3, 2, 1, 1), 0.7), torch.full((3,), 0.7)])
+def test_where_potentials_do_not_spread_the_width_is_one(x: torch.Tensor) -> None:
+    assert (spread(x) == 1).all()
+    h = PotentialDependent().derivative(x)
+    torch.testing.assert_close(h, torch.full_like(x, float(np.exp(-0.02) / np.sqrt(2 * np.pi))))

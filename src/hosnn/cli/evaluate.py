@@ -1,12 +1,16 @@
 """`hosnn evaluate`."""
 
 import json
+import os
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import torch
 import tyro
+from rich.markup import escape
 from rich.table import Table
+from torch import nn
 
 from hosnn.cli.options import (
     Folder,
@@ -15,20 +19,31 @@ from hosnn.cli.options import (
     Name,
     console,
     console_for,
-    data_for,
     deadline,
-    load_model,
     writable_folder,
 )
+from hosnn.cli.subject import Candidate, candidate
+from hosnn.cli.subject import twins as models_named
 from hosnn.errors import ConfigError
-from hosnn.evaluation.evaluate import Subject
+from hosnn.estimators import Through
+from hosnn.evaluation.close_up import Example, examples
+from hosnn.evaluation.evaluate import Subject, evaluate_shard
 from hosnn.evaluation.evaluate import evaluate as run_protocol
+from hosnn.evaluation.evaluation_report import render_evaluation
+from hosnn.evaluation.ledger import ledger_path, ledgers
+from hosnn.evaluation.markdown import markdown_evaluation
+from hosnn.evaluation.protocol import Protocol
 from hosnn.evaluation.protocols import protocol as protocol_named
-from hosnn.evaluation.report import render_evaluation
 from hosnn.evaluation.result import Evaluation, write_text
+from hosnn.evaluation.worker import Shard
+from hosnn.robustness.gradient import PGD
 from hosnn.robustness.threats import Threat
 from hosnn.runtime import Hardware
+from hosnn.spiking.gradient import bptt
 from hosnn.training.progress import TerminalProgress
+
+STATUS = {"pass": 0, "warn": 3, "fail": 4}
+MARKS = {"pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]fail[/]"}
 
 
 def evaluate(
@@ -40,73 +55,138 @@ def evaluate(
     seed: int = 0,
     data: Name = None,
     data_folder: Folder = None,
+    twins: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="MODEL")] = (),
     out: Folder = None,
+    shard: Annotated[str | None, tyro.conf.arg(metavar="I/N")] = None,
     max_time: Minutes = None,
     hardware: Hardware = Hardware(),  # noqa: B008
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
-    """Attack a trained network under a protocol; write JSON and an HTML page.
+    """Attack a trained network under a protocol; write JSON, Markdown and an HTML page.
 
-    Protocols: smoke (ours, a first look), paper (the HoSNN authors' attacks, for comparison with published numbers
-    only), sweep (PGD-40, 2 restarts, full BPTT, five surrogate widths).
+    MODEL is a run folder, a checkpoint folder, a Hub id, or a model of your own: file.py:function or module:function,
+    a function without arguments that returns an nn.Module (or any function) from images in [0, 1] to logits.
+
+    Protocols: smoke (a first look, a minute), standard (for a number to publish, about a quarter of an hour), full
+    (everything, hours), paper (the HoSNN authors' attacks, for comparison with published numbers only), sweep (PGD-40
+    through five surrogate widths).
+
+    Exit status: 0 all checks passed, 3 a check warns, 4 a check failed and the number must not be believed; 1 the time
+    was up, 2 something to mend.  An interrupted evaluation goes on when the same command is given again.
 
     For example:
 
     hosnn evaluate runs/demo/demo-homeostatic-fgsm
 
-    hosnn evaluate runs/fashion-mnist-lif-fgsm --protocol sweep --samples 200 --threat linf:4/255
+    hosnn evaluate models/fashion-mnist/homeostatic-fgsm --protocol standard --twins models/fashion-mnist/lif-fgsm
+
+    hosnn evaluate my_network.py:trained --data fashion-mnist --protocol standard
+
+    hosnn evaluate MODEL --protocol full --shard 0/4    (and 1/4 .. 3/4 elsewhere; then once without --shard)
 
     Args:
-        model: a run folder or checkpoint folder.
-        protocol: smoke, paper or sweep.
+        model: a run folder, a checkpoint folder, a Hub id, file.py:function or module:function.
+        protocol: smoke, standard, full, paper or sweep.
         threat: norm:eps with norm linf, l2 or l1, e.g. linf:8/255; /step after it perturbs every time step.
         samples: number of test images, a fixed class-balanced choice; the protocol's own number if not given.
         seed: seed of random starts.
         data: data set; the one the network was trained on if not given.
         data_folder: where the data set lies, if not in one of its usual places.
-        out: folder for PROTOCOL.json and PROTOCOL.html (options other than the protocol's own show in the name);
+        twins: other models, named as MODEL is, to transfer attacks from (standard and full).
+        out: folder for PROTOCOL.json, .md and .html (options other than the protocol's own show in the name);
             MODEL/evaluations if not given.
+        shard: do share I (from 0) of N only; the command without it gathers all shares that lie in the same folder.
         max_time: stop after this many minutes; the same command goes on.
-        hardware: where to run.
+        hardware: where to run; --threads is the number of images' blocks worked on at a time (0: one per core).
         json_output: print the result as JSON and nothing else.
     """
-    chosen = protocol_named(protocol, Threat.parse(threat))
+    chosen = protocol_named(protocol, Threat.parse(threat), models_named(twins))
+    part = _shard(shard)
+    found = candidate(model, data, data_folder)
     if samples is not None:
         if samples < 1:
             raise ConfigError(f"--samples got {samples}; expected at least 1 image")
+        if samples > len(found.data.test):
+            raise ConfigError(f"--samples got {samples}; {found.data.name} has {len(found.data.test)} test images")
         chosen = chosen.resized(samples)
-    loaded = load_model(model)
-    dataset = data_for(loaded.network, loaded.config, data, data_folder)
-    if samples is not None and samples > len(dataset.test):
-        raise ConfigError(f"--samples got {samples}; {dataset.name} has {len(dataset.test)} test images")
     if hardware.precision != "32-true":
         raise ConfigError(f"--precision got {hardware.precision!r}; robustness is measured in 32-true")
-    folder = writable_folder(out or (model if model.exists() else Path("runs") / model.name) / "evaluations")
+    folder = writable_folder(out or found.folder)
     # Only the protocol as it stands takes the plain name, which `hosnn reproduce` looks for.
     changed = (("", threat != "linf:8/255", threat), ("n", samples is not None, samples), ("seed", seed != 0, seed))
     shown = [re.sub(r"[:/]", "_", f"{word}{value}") for word, differs, value in changed if differs]
-    stem = "-".join([protocol, *shown])
-    stem += "" if dataset.name == loaded.config["provenance"].get("dataset") else f"-{dataset.name}"
+    stem = "-".join([protocol, *shown]) + ("" if found.usual else f"-{found.data.name}")
     fabric = hardware.fabric()
-    result = run_protocol(
-        loaded.network.to(fabric.device),
-        dataset,
-        chosen,
-        subject=Subject(str(loaded.config["provenance"].get("name", model.name)), dataset.name, dataset.sha256),
-        seed=seed,
-        partial=folder / f"{stem}.partial.jsonl",
-        progress=TerminalProgress(console_for(json_output)),
-        deadline=deadline(max_time),
-    )
+    network = found.model.to(fabric.device) if isinstance(found.model, nn.Module) else found.model
+    partial = ledger_path(folder, stem, (part.number, part.count) if part else None)
+    options: dict[str, Any] = {
+        "subject": Subject(found.name, found.data.name, found.data.sha256),
+        "seed": seed,
+        "threads": (hardware.threads or os.cpu_count() or 1) if fabric.device.type == "cpu" else 0,
+        "progress": TerminalProgress(console_for(json_output)),
+        "deadline": deadline(max_time),
+    }
+    if part is not None:
+        if not isinstance(network, nn.Module):
+            raise ConfigError(f"--shard needs an nn.Module; {model} is a {type(network).__name__}")
+        evaluate_shard(network, found.data, chosen, part, partial, **options)
+        console_for(json_output).print(f"share {shard} is done: {partial}; gather all with the command without --shard")
+        return 0
+    kept = partial if isinstance(network, nn.Module) else None
+    result = run_protocol(network, found.data, chosen, partial=kept, **options)
     result.save(folder / f"{stem}.json")
-    (folder / f"{stem}.partial.jsonl").unlink(missing_ok=True)
-    write_text(folder / f"{stem}.html", render_evaluation(result))
+    for done in ledgers(partial):
+        done.unlink(missing_ok=True)
+    write_text(folder / f"{stem}.md", markdown_evaluation(result, found.data.classes))
+    page = render_evaluation(result, _examples(found, chosen, result, seed), found.data.classes)
+    write_text(folder / f"{stem}.html", page)
     if json_output:
         print(json.dumps(result.to_json()))
-        return 0
+        return STATUS[result.verdict]
     console.print(_table(result))
-    console.print(f"written to {folder / stem}.json and .html")
-    return 0
+    console.print(_findings(result))
+    console.print(f"written to {folder / stem}.json, .md and .html")
+    return STATUS[result.verdict]
+
+
+def _shard(text: str | None) -> Shard | None:
+    if text is None:
+        return None
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdigit() and count.isdigit()):
+        raise ConfigError(f"--shard got {text!r}; expected I/N with 0 <= I < N, e.g. 0/4")
+    return Shard(int(number), int(count))
+
+
+def _examples(found: Candidate, chosen: Protocol, result: Evaluation, seed: int) -> tuple[Example, ...]:
+    """A few attacked images for the page; none of a model without a gradient."""
+    if not isinstance(found.model, nn.Module) or not result.network.gradient:
+        return ()
+    attack = Through(bptt(), PGD(chosen.threat))
+    if chosen.threat.per_step:
+        return ()
+    with torch.random.fork_rng():
+        return examples(
+            found.model,
+            found.data.test.take(200),
+            attack,
+            count=5,
+            seed=seed,
+            network=found.name,
+            classes=found.data.classes,
+        )
+
+
+def _findings(result: Evaluation) -> Table:
+    """The checks that did not pass, or that all did."""
+    raised = [check for check in result.checks if check.severity != "pass"]
+    passed = len(result.checks) - len(raised)
+    table = Table(title=f"checks: {passed} of {len(result.checks)} passed", show_header=bool(raised))
+    for heading in ("", "check", "measured", "what it means"):
+        table.add_column(heading)
+    for check in raised:
+        table.add_row(MARKS[check.severity], escape(check.name), escape(check.figure), escape(check.meaning))
+    return table
 
 
 def _table(result: Evaluation) -> Table:
@@ -120,5 +200,11 @@ def _table(result: Evaluation) -> Table:
         table.add_row(
             row.attack, f"{result.accuracy(row.attack):.2%}", f"{low:.1%} .. {high:.1%}", f"{row.seconds:.0f}"
         )
-    table.add_row("[bold]worst case per sample", f"[bold]{result.worst_case:.2%}", "", f"{result.seconds:.0f}")
+    low, high = result.worst_interval
+    table.add_row(
+        "[bold]worst case per sample",
+        f"[bold]{result.worst_case:.2%}",
+        f"{low:.1%} .. {high:.1%}",
+        f"{result.seconds:.0f}",
+    )
     return table

@@ -1,7 +1,7 @@
 """`hosnn VERB`: parsing, and the one place where errors become messages and exit statuses.
 
 Exit status: 0 done, 1 the time was up before the end (the same command goes on), 2 something the user can mend,
-128 + signal stopped by it (130: Ctrl-C).
+3 a check of an evaluation warns, 4 one failed, 128 + signal stopped by it (130: Ctrl-C).
 """
 
 import sys
@@ -11,18 +11,20 @@ import tyro
 from rich.console import Console
 
 from hosnn.cli.calibrate import calibrate
+from hosnn.cli.compare import compare
 from hosnn.cli.doctor import doctor
 from hosnn.cli.evaluate import evaluate
 from hosnn.cli.reproduce import reproduce
 from hosnn.cli.train import train
 from hosnn.errors import HosnnError
-from hosnn.evaluation.evaluate import Interrupted
+from hosnn.evaluation.worker import Interrupted
 
 VERBS: dict[str, Callable[..., int]] = {
     "reproduce": reproduce,
     "train": train,
     "calibrate": calibrate,
     "evaluate": evaluate,
+    "compare": compare,
     "doctor": doctor,
 }
 

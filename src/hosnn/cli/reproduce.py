@@ -15,12 +15,14 @@ from hosnn.errors import ConfigError, nearest
 from hosnn.estimators import Through
 from hosnn.evaluation.close_up import examples, neuron_stories
 from hosnn.evaluation.comparison import Cell, Comparison
-from hosnn.evaluation.evaluate import Interrupted, Subject, evaluate
+from hosnn.evaluation.evaluate import Subject, evaluate
 from hosnn.evaluation.figures import bars, svg
-from hosnn.evaluation.protocols import Protocol, protocol
+from hosnn.evaluation.protocol import Protocol
+from hosnn.evaluation.protocols import protocol
 from hosnn.evaluation.report import render
 from hosnn.evaluation.result import Evaluation, write_text
 from hosnn.evaluation.tables import markdown, rich_table
+from hosnn.evaluation.worker import Interrupted
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.modes import device_of
 from hosnn.recipes.reproductions import REPRODUCTIONS, Plan, Reproduction
@@ -138,7 +140,7 @@ class _Session:
         """Everything measured on one trained network."""
         found = {}
         for wanted in plans:
-            chosen = protocol(wanted.protocol, THREAT).resized(wanted.samples, wanted.curve_samples)
+            chosen = protocol(wanted.protocol, THREAT).resized(wanted.samples, wanted.panel_samples)
             found[chosen.name] = self.evaluation(experiment, network, chosen)
         outcome = run(experiment, self.data, self.runs, self.fabric)
         return Cell(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
-from hosnn.nn.layers import HasOutputs, SpikingNetwork
+from hosnn.estimators.wrapping import Wrapped
 from hosnn.robustness.model import Attack, Model
 from hosnn.robustness.random import SampleRandom
 from hosnn.spiking.decoding import target_traces, trace_cross_entropy
@@ -27,12 +27,13 @@ class OnFrames:
     attack: Attack
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
-        if not isinstance(model, SpikingNetwork):
+        steps = getattr(model, "steps", None)
+        if not isinstance(steps, int):
             raise ConfigError(
                 f"a threat per time step got a {type(model).__name__}; expected a hosnn SpikingNetwork, which says how "
                 "many time steps it runs; use a threat without /step for other models"
             )
-        frames = x[:, None].expand(-1, model.steps, *x.shape[1:]).contiguous()
+        frames = x[:, None].expand(-1, steps, *x.shape[1:]).contiguous()
         return self.attack(model, frames, y, rng)
 
 
@@ -46,12 +47,13 @@ class OnTraces:
     attack: Attack
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
-        if not isinstance(model, HasOutputs):
+        outputs = getattr(model, "outputs", None)
+        if outputs is None:
             raise ConfigError(
                 f"a loss over output traces got a {type(model).__name__}; expected a network with outputs(x) -> "
                 "[T, B, K], such as a hosnn SpikingNetwork"
             )
-        return self.attack(model.outputs, x, y, rng)
+        return self.attack(outputs, x, y, rng)
 
 
 @dataclass(frozen=True)
@@ -86,5 +88,14 @@ class InNormalisedUnits:
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
         mean = torch.tensor(self.mean, dtype=x.dtype, device=x.device)[:, None, None]
         std = torch.tensor(self.std, dtype=x.dtype, device=x.device)[:, None, None]
-        z = self.attack(lambda z: model(z * std + mean), (x - mean) / std, y, rng)
+        z = self.attack(_Denormalised(model, mean, std), (x - mean) / std, y, rng)
         return z * std + mean
+
+
+@dataclass(frozen=True)
+class _Denormalised(Wrapped):
+    mean: Tensor  # [C, 1, 1]
+    std: Tensor  # [C, 1, 1]
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.model(z * self.std + self.mean)

@@ -5,8 +5,9 @@ networks apply where hosnn layers are found.
 """
 
 import hashlib
+import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +15,24 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.data import Dataset, Split, check_images, check_labels
-from hosnn.errors import ConfigError, HosnnError, ShapeError
+from hosnn.errors import ConfigError, ShapeError
+from hosnn.estimators import Estimator, title
+from hosnn.evaluation.adapt import applicable, best, candidates
+from hosnn.evaluation.findings import findings
 from hosnn.evaluation.ledger import Ledger
-from hosnn.evaluation.protocols import Entry, Protocol, smoke
-from hosnn.evaluation.result import Evaluation, Row
+from hosnn.evaluation.probes import diagnose, look_at
+from hosnn.evaluation.protocol import PanelPlan, Protocol
+from hosnn.evaluation.protocols import smoke
+from hosnn.evaluation.result import Evaluation, Network, Panel, Row
+from hosnn.evaluation.worker import Images, Shard, Worker, logits_of
 from hosnn.nn.modes import device_of, evaluating
 from hosnn.robustness.model import Model
-from hosnn.robustness.random import SampleRandom
 from hosnn.runtime import Deadline, machine, versions
 from hosnn.signature import fingerprint
 from hosnn.training.progress import Bar, Progress
 
-
-class Interrupted(HosnnError):
-    """Work stopped before its end; the same call goes on where it stopped.
-
-    status  exit status of a command: 1 if the time was up, 128 + number if a signal asked to stop
-    """
-
-    def __init__(self, message: str, deadline: Deadline) -> None:
-        super().__init__(f"{message}; the same command goes on from there")
-        self.status = 128 + deadline.signalled if deadline.signalled else 1
+LOOK = 16
+"""Images on which is found out what kind of model it is."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,19 @@ class Subject:
     dataset_sha256: str = ""
 
 
+@dataclass(frozen=True)
+class _Session:
+    """One evaluation under way."""
+
+    worker: Worker
+    protocol: Protocol
+    subject: Subject
+    network: Network
+    skipped: tuple[str, ...]
+    fingerprint: str
+    settings: str
+
+
 def evaluate(
     model: Model,
     data: Dataset | Split | tuple[Tensor, Tensor],
@@ -54,6 +65,7 @@ def evaluate(
     subject: Subject | None = None,
     seed: int = 0,
     partial: Path | None = None,
+    threads: int | None = None,
     progress: Progress | None = None,
     deadline: Deadline | None = None,
 ) -> Evaluation:
@@ -61,140 +73,155 @@ def evaluate(
 
     data     a data set (its test split is used), a split, or (x [N, C, H, W] float in [0, 1], y [N] int64)
     partial  a file to keep finished blocks in, so that an interrupted evaluation goes on; remove it once the result is
-             saved
+             saved.  What shards kept beside it (`evaluate_shard`) counts as done.
+    threads  blocks worked on at a time, each with one thread of torch (the result does not depend on how many);
+             0: one at a time with torch's own threads; None: one per core on a CPU, and 0 on other devices.  A model
+             that draws random numbers, or is no nn.Module, always gets 0.
     Raises ShapeError for images or logits of the wrong shape, range or with NaN; Interrupted when stopped early;
     ConfigError if an attack left its threat.
     """
-    protocol = protocol or smoke()
-    progress, deadline = progress or Progress(), deadline or Deadline()
-    subject = subject or _subject(data)
-    x, y, index = _samples(data, protocol.samples)
-    blocks = _blocks(len(y), protocol.block_size)
-    curve_blocks = _blocks(min(len(y), protocol.curve_samples), protocol.block_size)
-    fingerprint_ = fingerprint(model) if isinstance(model, nn.Module) else ""
-    if partial is not None and not fingerprint_:
-        raise ConfigError("partial=... needs an nn.Module: blocks of a plain function cannot be told from another's")
-    ledger = Ledger(partial, _identity(protocol, subject, fingerprint_, seed, (x, y, index)))
-    worker = _Worker(model, x, y, index, device_of(model, x), seed, ledger, deadline)
     started = time.monotonic()
-    total = len(blocks) * len(protocol.entries) + len(curve_blocks) * len(protocol.curve)
-    with evaluating(model), progress.task(f"{subject.model}, {protocol.name}", total) as bar:
-        clean = torch.cat([worker.predict(x[block]) for block in blocks])
-        _check_classes(worker.predict_logits(x[blocks[0]]), y)
-        standing = clean == y if protocol.cascade else torch.ones_like(y, dtype=torch.bool)
-        rows = []
-        for entry in protocol.entries:
-            row, predictions = worker.run(entry, blocks, standing, bar)
-            if protocol.cascade:
-                standing &= predictions == y
-            rows.append(row)
-            bar.report(f"{entry.name} {_accuracy(row, y):.2%}")
-        everyone = torch.ones_like(y, dtype=torch.bool)
-        curve = [worker.run(entry, curve_blocks, everyone, bar)[0] for entry in protocol.curve]
-    return Evaluation(
-        protocol.name,
-        protocol.description,
-        str(protocol.threat),
-        protocol.cascade,
-        protocol.settings,
-        subject.model,
-        fingerprint_,
-        subject.dataset,
-        subject.dataset_sha256,
+    with evaluating(model):
+        session = _session(model, data, protocol or smoke(), subject, seed, partial, Shard(), threads, deadline)
+        clean, rows, panels = _attack(session, progress or Progress())
+        images, device = session.worker.images, session.worker.device
+        probed = slice(0, session.protocol.probes)
+        diagnosis = (
+            diagnose(model, images.x[probed].to(device), images.y[probed].to(device), session.protocol.threat, seed)
+            if session.protocol.probes
+            else None
+        )
+    result = Evaluation(
+        session.protocol.name,
+        session.protocol.description,
+        str(session.protocol.threat),
+        session.protocol.cascade,
+        session.settings,
+        session.subject.model,
+        session.fingerprint,
+        session.subject.dataset,
+        session.subject.dataset_sha256,
         seed,
-        tuple(index.tolist()),
-        tuple(y.tolist()),
+        tuple(images.index.tolist()),
+        tuple(images.y.tolist()),
         tuple(clean.tolist()),
-        tuple(rows),
-        tuple(curve),
+        rows,
+        panels,
         time.monotonic() - started,
         versions(),
         machine(),
+        network=session.network,
+        skipped=session.skipped,
+        clamped=all(entry.threat.domain is not None for entry in session.protocol.entries),
     )
+    return replace(result, checks=findings(result, diagnosis))
 
 
-@dataclass(frozen=True)
-class _Worker:
-    model: Model
-    x: Tensor
-    y: Tensor
-    index: Tensor
-    device: torch.device
-    seed: int
-    ledger: Ledger
-    deadline: Deadline
+def evaluate_shard(
+    model: nn.Module,
+    data: Dataset | Split | tuple[Tensor, Tensor],
+    protocol: Protocol,
+    shard: Shard,
+    partial: Path,
+    *,
+    subject: Subject | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    deadline: Deadline | None = None,
+) -> None:
+    """Do one share of an evaluation's blocks and keep them in `partial`, named by `ledger_path`.
 
-    def run(self, entry: Entry, blocks: list[slice], standing: Tensor, bar: Bar) -> tuple[Row, Tensor]:
-        """One attack over all blocks; samples not standing get prediction -1."""
-        predictions, seconds = [], 0.0
-        for number, block in enumerate(blocks):
-            done = self.ledger.get(entry.name, number)
-            if done is None:
-                if self.deadline.reached:
-                    raise Interrupted(f"in {entry.name}, block {number + 1} of {len(blocks)}", self.deadline)
-                started = time.monotonic()
-                guesses = self._attack(entry, block, standing[block])
-                done = self.ledger.put(entry.name, number, guesses.tolist(), time.monotonic() - started)
-            predictions += done["predictions"]
-            seconds += done["seconds"]
-            bar.advance()
-        row = Row(entry.name, str(entry.threat), float(entry.threat.ball.eps), tuple(predictions), seconds)
-        return row, torch.tensor(predictions)
-
-    def _attack(self, entry: Entry, block: slice, standing: Tensor) -> Tensor:
-        guesses = torch.full((block.stop - block.start,), -1)
-        rows = standing.nonzero()[:, 0]
-        if len(rows):
-            x, y = self.x[block][rows].to(self.device), self.y[block][rows].to(self.device)
-            rng = SampleRandom(self.seed, self.index[block][rows]).fold(entry.name)
-            x_adv = entry.attack(self.model, x, y, rng)
-            if not _allowed(entry, x_adv, x):
-                raise ConfigError(
-                    f"attack {entry.name!r} left its threat {entry.threat}, so its result would mean nothing"
-                )
-            guesses[rows] = self.predict(x_adv)
-        return guesses
-
-    def predict(self, x: Tensor) -> Tensor:
-        return self.predict_logits(x).argmax(1).cpu()
-
-    def predict_logits(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            logits = self.model(x.to(self.device))
-        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
-            came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ShapeError(f"the model returned {came} for {len(x)} images; expected logits [{len(x)}, classes]")
-        if not bool(logits.isfinite().all()):
-            raise ShapeError("the model returned logits with NaN or infinity for valid images; mend the model first")
-        return logits
+    `evaluate` with the same arguments, once all shares lie in one folder, gives the bits of an undivided run.
+    Raises as `evaluate` does.
+    """
+    with evaluating(model):
+        session = _session(model, data, protocol, subject, seed, partial, shard, threads, deadline)
+        _attack(session, progress or Progress())
 
 
-def _allowed(entry: Entry, x_adv: Tensor, x: Tensor) -> bool:
-    """Whether x_adv [B, C, H, W], or frames [B, T, C, H, W] under a threat per step, respects the entry's threat."""
-    if x_adv.shape == x.shape:
-        return bool(entry.threat.allows(x_adv, x).all())
-    if not entry.threat.per_step or x_adv[:, 0].shape != x.shape:
-        return False
-    return bool(entry.threat.allows(x_adv, x[:, None].expand_as(x_adv)).all())
+def _session(
+    model: Model,
+    data: Dataset | Split | tuple[Tensor, Tensor],
+    protocol: Protocol,
+    subject: Subject | None,
+    seed: int,
+    partial: Path | None,
+    shard: Shard,
+    threads: int | None,
+    deadline: Deadline | None,
+) -> _Session:
+    subject = subject or _subject(data)
+    images = _images(data, protocol.samples)
+    fingerprint_ = fingerprint(model) if isinstance(model, nn.Module) else ""
+    if partial is not None and not fingerprint_:
+        raise ConfigError("partial=... needs an nn.Module: blocks of a plain function cannot be told from another's")
+    device = device_of(model, images.x)
+    look = images.x[:LOOK].to(device)
+    logits = logits_of(model, look)
+    _check_classes(logits, images.y)
+    network = look_at(model, look)
+    ledger = Ledger(partial, _identity(protocol, subject, fingerprint_, seed, images))
+    if threads is None:
+        threads = (os.cpu_count() or 1) if device.type == "cpu" else 0
+    if network.random or not isinstance(model, nn.Module):
+        threads = 0
+    worker = Worker(model, images, device, seed, ledger, deadline or Deadline(), shard, threads, network.random)
+    fitting, skipped = applicable(protocol, network, logits.shape[1])
+    return _Session(worker, fitting, subject, network, skipped, fingerprint_, protocol.settings)
 
 
-def _blocks(count: int, size: int) -> list[slice]:
-    return [slice(at, min(at + size, count)) for at in range(0, count, size)]
+def _attack(session: _Session, progress: Progress) -> tuple[Tensor, tuple[Row, ...], tuple[Panel, ...]]:
+    """Predictions on clean images, the protocol's rows, and its panels, the search first."""
+    worker, protocol = session.worker, session.protocol
+    blocks, y = worker.images.blocks(protocol.block_size), worker.images.y
+    panels = []
+    found: tuple[Estimator, ...] = ()
+    with progress.task(f"{session.subject.model}, {protocol.name}", _work(protocol, worker.images)) as bar:
+        clean = worker.predict(blocks)
+        if protocol.search:
+            panels.append(_panel(worker, candidates(protocol.search, protocol.threat), protocol.block_size, bar))
+            found = best(protocol.search, panels[0].rows, y)
+            bar.report(f"gradient estimators that serve best: {', '.join(map(title, found))}")
+        standing = clean == y if protocol.cascade else torch.ones_like(y, dtype=torch.bool)
+        rows = []
+        for entry in protocol.entries:
+            row, predictions = worker.run(entry.bound(found), blocks, standing, bar)
+            if protocol.cascade:
+                standing = standing & (predictions == y)
+            rows.append(row)
+            bar.report(f"{entry.name} {float((predictions == y).double().mean()):.2%}")
+        for plan in protocol.panels:
+            bound = replace(plan, entries=tuple(entry.bound(found) for entry in plan.entries))
+            panels.append(_panel(worker, bound, protocol.block_size, bar))
+    return clean, tuple(rows), tuple(panels)
 
 
-def _identity(
-    protocol: Protocol, subject: Subject, model: str, seed: int, samples: tuple[Tensor, Tensor, Tensor]
-) -> dict[str, Any]:
+def _panel(worker: Worker, plan: PanelPlan, block_size: int, bar: Bar) -> Panel:
+    blocks = worker.images.blocks(block_size, plan.samples)
+    everyone = torch.ones_like(worker.images.y, dtype=torch.bool)
+    return Panel(plan.name, tuple(worker.run(entry, blocks, everyone, bar, plan.name)[0] for entry in plan.entries))
+
+
+def _work(protocol: Protocol, images: Images) -> int:
+    """Number of blocks to attack."""
+    total = len(images.blocks(protocol.block_size)) * len(protocol.entries)
+    if protocol.search:
+        total += len(images.blocks(protocol.block_size, protocol.search.samples)) * len(protocol.search.candidates)
+    return total + sum(len(images.blocks(protocol.block_size, p.samples)) * len(p.entries) for p in protocol.panels)
+
+
+def _identity(protocol: Protocol, subject: Subject, model: str, seed: int, images: Images) -> dict[str, Any]:
     """What decides an evaluation's result, for a ledger to know whether it may go on."""
-    images = hashlib.sha256()
-    for tensor in samples:
-        images.update(tensor.cpu().contiguous().numpy().tobytes())
+    content = hashlib.sha256()
+    for tensor in (images.x, images.y, images.index):
+        content.update(tensor.cpu().contiguous().numpy().tobytes())
     return {
         "protocol": protocol.name,
         "threat": str(protocol.threat),
         "model": model,
         "dataset": subject.dataset_sha256,
-        "images": images.hexdigest(),
+        "images": content.hexdigest(),
         "seed": seed,
         "settings": protocol.settings,
         "block_size": protocol.block_size,
@@ -202,8 +229,8 @@ def _identity(
     }
 
 
-def _samples(data: Dataset | Split | tuple[Tensor, Tensor], count: int | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Images float [N, C, H, W], labels [N] and index [N]; labels and index on the CPU, where results are kept."""
+def _images(data: Dataset | Split | tuple[Tensor, Tensor], count: int | None) -> Images:
+    """Images float [N, C, H, W] with labels and index."""
     if count is not None and count < 1:
         raise ConfigError(f"evaluate got samples = {count}; expected at least 1, or None for all")
     if isinstance(data, tuple):
@@ -212,12 +239,12 @@ def _samples(data: Dataset | Split | tuple[Tensor, Tensor], count: int | None) -
         check_labels(y, int(y.max()) + 1 if len(y) else 1)
         if len(x) != len(y):
             raise ShapeError(f"evaluate got {len(x)} images and {len(y)} labels; expected one label per image")
-        return x[:count], y[:count].cpu(), torch.arange(len(y))[:count]
+        return Images(x[:count], y[:count].cpu(), torch.arange(len(y))[:count])
     split = data.test if isinstance(data, Dataset) else data
     if count is not None and count < len(split):
         split = split.subset(count)
     x, y = split.batch(torch.arange(len(split)))
-    return x, y.cpu(), split.index.cpu()
+    return Images(x, y.cpu(), split.index.cpu())
 
 
 def _subject(data: Dataset | Split | tuple[Tensor, Tensor]) -> Subject:
@@ -230,7 +257,3 @@ def _check_classes(logits: Tensor, y: Tensor) -> None:
             f"the model tells {logits.shape[1]} classes apart but the labels go up to {int(y.max())}; evaluate it on "
             "the data set it was trained for"
         )
-
-
-def _accuracy(row: Row, y: Tensor) -> float:
-    return float((torch.tensor(row.predictions) == y[: len(row.predictions)]).double().mean())

@@ -55,24 +55,11 @@ def curves(comparison: Comparison) -> Figure | None:
             found = [cell.evaluations[name] for cell in cells if name in cell.evaluations]
             if any(e.curve for e in found):
                 shown += found
-                _curve(axes, [e for e in found if e.curve], colours[kind.neuron], kind)
-        _eps_axis(axes, shown)
+                draw_curve(axes, [e for e in found if e.curve], colours[kind.neuron], kind)
+        eps_axis(axes, shown)
         axes.set_title(f"{shown[0].curve[0].attack.partition(' @ ')[0]}, {name} protocol", fontsize=11)
     panels[0].set_ylabel("accuracy, %")
     common_legend(figure, panels)
-    return figure
-
-
-def evaluation_curve(evaluation: Evaluation) -> Figure | None:
-    """Accuracy against eps of one model, None if the protocol drew no curve."""
-    if not evaluation.curve:
-        return None
-    figure = new_figure(WIDTH * 0.75, 4)
-    axes = figure.subplots()
-    _curve(axes, [evaluation], NEURONS["TA-LIF"], None)
-    _eps_axis(axes, [evaluation])
-    axes.set_ylabel("accuracy, %")
-    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
@@ -105,7 +92,7 @@ def bars(comparison: Comparison) -> Figure:
     )
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.55, len(comparison.columns) - 0.45)
-    _percent_axis(axes)
+    percent_axis(axes)
     axes.set_ylabel("accuracy, %")
     common_legend(figure, [axes])
     return figure
@@ -139,7 +126,7 @@ def training_curves(comparison: Comparison, logs: Mapping[str, Sequence[Mapping[
     return figure
 
 
-def _curve(axes: Axes, evaluations: Sequence[Evaluation], colour: str, kind: Kind | None) -> None:
+def draw_curve(axes: Axes, evaluations: Sequence[Evaluation], colour: str, kind: Kind | None = None) -> None:
     """Mean over evaluations (seeds) with its band; eps at equal distances per doubling."""
     points = [evaluation.curve_points() for evaluation in evaluations]
     eps = [each[0] for each in points[0]]
@@ -157,29 +144,21 @@ def _positions(eps: Sequence[float]) -> list[float]:
     return [0.0 if each == 0 else 1 + math.log2(each / smallest) for each in eps]
 
 
-def _eps_axis(axes: Axes, evaluations: Sequence[Evaluation]) -> None:
+def eps_axis(axes: Axes, evaluations: Sequence[Evaluation]) -> None:
+    """The axes of accuracy against eps, with the evaluation's own eps and the accuracy of guessing."""
     eps = [each[0] for each in evaluations[0].curve_points()]
     axes.xaxis.set_major_locator(FixedLocator(_positions(eps)))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticklabels([format_eps(each).removesuffix("/255") if each else "0" for each in eps])
     ball = Threat.parse(evaluations[0].threat).ball
-    axes.set_xlabel(
-        f"eps ({ball.name}), /255" if all("/255" in format_eps(e) for e in eps if e) else f"eps ({ball.name})"
-    )
+    levels = all(math.isclose(255 * each, round(255 * each), abs_tol=1e-6) for each in eps)
+    axes.set_xticklabels([f"{255 * each:.0f}" if levels else format_eps(each) for each in eps])
+    axes.set_xlabel(f"eps ({ball.name})" + (", /255" if levels and any(eps) else ""))
     if min(eps[1:]) <= ball.eps <= max(eps):
         at = _positions([*eps, ball.eps])[-1]
         axes.axvline(at, color="#888888", lw=0.8, ls=":")
         axes.text(at + 0.06, 99, format_eps(ball.eps), fontsize=9, color="#555555", va="top")
-    chance = 100 / len(set(evaluations[0].labels))
-    axes.axhline(chance, color="#888888", lw=0.8, ls=":")
-    beside: dict[str, Any] = {
-        "transform": axes.get_yaxis_transform(),
-        "va": "center",
-        "fontsize": 9,
-        "color": "#555555",
-    }
-    axes.text(1.01, chance, "chance", **beside)
-    _percent_axis(axes)
+    chance_line(axes, evaluations[0])
+    percent_axis(axes)
 
 
 def _bar(
@@ -227,7 +206,16 @@ def _style(kind: Kind | None) -> str:
     return "--" if kind is not None and kind.training == "clean" else "-"
 
 
-def _percent_axis(axes: Axes) -> None:
+def chance_line(axes: Axes, evaluation: Evaluation) -> None:
+    """The accuracy of guessing among the classes seen."""
+    chance = 100 / len(set(evaluation.labels))
+    axes.axhline(chance, color="#888888", lw=0.8, ls=":")
+    beside: dict[str, Any] = {"va": "center", "fontsize": 9, "color": "#555555"}
+    axes.text(1.01, chance, "chance", transform=axes.get_yaxis_transform(), **beside)
+
+
+def percent_axis(axes: Axes) -> None:
+    """Accuracy from 0 to 100 upwards."""
     axes.set_ylim(0, 100)
     axes.grid(axis="y", color="#DDDDDD", lw=0.7)
     axes.set_axisbelow(True)

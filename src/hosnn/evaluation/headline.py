@@ -9,23 +9,16 @@ from hosnn.evaluation.statistics import wilson
 from hosnn.evaluation.tables import Kind, Value, groups, measured, percent, published, survivors, value
 from hosnn.robustness.threats import Threat, format_eps
 
-STRENGTH = {"smoke": 1, "sweep": 2}  # of our protocols; one not listed counts as the strongest
+STRENGTH = {
+    "smoke": 1,
+    "sweep": 2,
+    "standard": 3,
+    "full": 4,
+}  # of our protocols; one not listed counts as the strongest
 CONTROLS = ("clean", "noise")
 NOTABLE = 0.02  # differences of accuracy below this are not remarked on
 
 Column = tuple[str, str, str]
-
-EXPLANATIONS = {
-    "paper": "The HoSNN authors' own evaluation, for comparison with their numbers and for nothing else. The attacker "
-    "differentiates the network by the shortcut it was trained with (TSSL-BP: no gradient through leak, reset or "
-    "threshold), the image is repeated over time before the attack, so that every time step has a perturbation of its "
-    "own, and pixels may leave their valid range.",
-    "smoke": "A first look of our own. The attacker sees the whole gradient, through leak, reset and threshold, and "
-    "has one perturbation per image, which stays a valid image.",
-    "sweep": "Our stronger attack. Many steps and several starts with the whole gradient, repeated for several widths "
-    "of the surrogate derivative; one perturbation per image, which stays a valid image. An image counts as kept only "
-    "if it withstands all of them.",
-}
 
 
 class Compared(NamedTuple):

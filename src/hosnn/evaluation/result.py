@@ -5,15 +5,19 @@ Rendering is elsewhere and a pure function of this.
 
 import contextlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from hosnn.errors import ConfigError
+from hosnn.evaluation.check import Check, Severity, worst
 from hosnn.evaluation.statistics import Interval, wilson
 
-FORMAT = "hosnn-evaluation-1"
+FORMAT = "hosnn-evaluation-2"
+FORMER = "hosnn-evaluation-1"
+"""Without panels, checks and facts about the network; its one curve is now the panel "eps"."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,11 @@ class Row:
 
     predictions  class predicted for each sample after the attack, in the order of `Evaluation.index`;
                  -1 for a sample it did not see because an earlier attack of a cascade had won it already
-    eps          budget in pixel units; seconds: wall time
+    eps          budget in pixel units; seconds: wall time, summed over workers
+    kind         white-box, queries (no gradient used), transfer or control
+    method, estimator  its place in the matrix: the attack, and how the model was differentiated ("" if not at all)
+    steps        iterations or queries, 0 if it does not matter
+    forward, backward  samples sent through the model
     """
 
     attack: str
@@ -30,6 +38,39 @@ class Row:
     eps: float
     predictions: tuple[int, ...]
     seconds: float
+    kind: str = "white-box"
+    method: str = ""
+    estimator: str = ""
+    steps: int = 0
+    forward: int = 0
+    backward: int = 0
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Attacks that all ran in full on the same first images: a curve, the matrix, the search, or controls."""
+
+    name: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Network:
+    """What was found inside the model.
+
+    spiking   hosnn: layers of ours, which gradient estimators apply to; foreign: it fires spikes by layers that are
+              not ours; none: no spikes seen; unknown: nothing was looked at
+    layers    number of our spiking layers; adaptive: of these, with an adapting threshold
+    gradient  whether the scores depend on the input by way of autograd
+    random    whether two looks at the same images differ
+    """
+
+    spiking: str = "unknown"
+    layers: int = 0
+    adaptive: int = 0
+    parameters: int = 0
+    gradient: bool = True
+    random: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,7 +80,11 @@ class Evaluation:
     index    position of each sample in the original test split; labels and clean predictions in the same order
     settings `Protocol.settings`, a hash of every attack's parameters
     rows     the protocol's attacks; a sample counts as robust only if every row left it correct
-    curve    the same attack at growing eps, on the first samples
+    seconds  wall time
+    panels   further attacks on the first images: "search", "eps", "steps", "matrix", "controls"
+    checks   whether the numbers can be believed
+    skipped  attacks of the protocol that could not apply, each with the reason
+    clamped  whether attacked images had to stay in the valid pixel range
     """
 
     protocol: str
@@ -56,10 +101,14 @@ class Evaluation:
     labels: tuple[int, ...]
     clean: tuple[int, ...]
     rows: tuple[Row, ...]
-    curve: tuple[Row, ...]
+    panels: tuple[Panel, ...]
     seconds: float
     versions: Mapping[str, str]
     machine: Mapping[str, str | int]
+    checks: tuple[Check, ...] = ()
+    network: Network = Network()
+    skipped: tuple[str, ...] = ()
+    clamped: bool = True
 
     @property
     def samples(self) -> int:
@@ -103,6 +152,30 @@ class Evaluation:
         """Robust accuracy: the share of samples that survive everything."""
         return _share(self.standing)
 
+    @property
+    def worst_interval(self) -> Interval:
+        """Wilson's 95 % interval of the worst case."""
+        return wilson(sum(self.standing), self.samples)
+
+    def panel(self, name: str) -> tuple[Row, ...]:
+        """The rows of a panel; none if the protocol has no such panel."""
+        return next((panel.rows for panel in self.panels if panel.name == name), ())
+
+    @property
+    def curve(self) -> tuple[Row, ...]:
+        """The same attack at growing eps."""
+        return self.panel("eps")
+
+    @property
+    def verdict(self) -> Severity:
+        """The worst severity of the checks."""
+        return worst(self.checks)
+
+    def passes(self) -> tuple[int, int]:
+        """Samples sent forward and backward through the model by all attacks."""
+        rows = [*self.rows, *(row for panel in self.panels for row in panel.rows)]
+        return sum(row.forward for row in rows), sum(row.backward for row in rows)
+
     def curve_points(self) -> list[tuple[float, float, Interval]]:
         """(eps, accuracy, interval) over the curve, with the clean accuracy of the same samples at eps = 0."""
         if not self.curve:
@@ -120,22 +193,34 @@ class Evaluation:
         summary = {
             "clean_accuracy": self.clean_accuracy,
             "worst_case_accuracy": self.worst_case,
-            "worst_case_interval_95": list(wilson(sum(self.standing), self.samples)),
+            "worst_case_interval_95": list(self.worst_interval),
             "accuracy": {row.attack: self.accuracy(row.attack) for row in self.rows},
+            "verdict": self.verdict,
         }
-        return {"format": FORMAT, "summary": summary, "samples": self.samples} | asdict(self)
+        content: dict[str, Any] = {"format": FORMAT, "summary": summary, "samples": self.samples} | asdict(self)
+        for check in content["checks"]:  # JSON has no NaN
+            check["value"] = check["value"] if math.isfinite(check["value"]) else None
+        return content
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Evaluation":
         """The inverse of `to_json`.  Raises ConfigError for another format."""
         form = content.get("format") if isinstance(content, Mapping) else type(content).__name__
-        if form != FORMAT:
+        if form not in (FORMAT, FORMER):
             raise ConfigError(f"an evaluation got format {form!r}; expected {FORMAT!r}")
         given = {key: value for key, value in content.items() if key not in ("format", "summary", "samples")}
-        for key in ("index", "labels", "clean"):
-            given[key] = tuple(given[key])
-        for key in ("rows", "curve"):
-            given[key] = tuple(Row(**row | {"predictions": tuple(row["predictions"])}) for row in given[key])
+        if form == FORMER:
+            curve = given.pop("curve")
+            given["panels"] = [{"name": "eps", "rows": curve}] if curve else []
+        for key in ("index", "labels", "clean", "skipped"):
+            given[key] = tuple(given.get(key, ()))
+        given["rows"] = _rows(given["rows"])
+        given["panels"] = tuple(Panel(panel["name"], _rows(panel["rows"])) for panel in given["panels"])
+        given["checks"] = tuple(
+            Check(**check | {"value": float("nan") if check["value"] is None else check["value"]})
+            for check in given.get("checks", ())
+        )
+        given["network"] = Network(**given.get("network", {}))
         return cls(**given)
 
     def save(self, path: Path) -> None:
@@ -152,6 +237,10 @@ class Evaluation:
 
     def _clean_correct(self) -> list[bool]:
         return [guess == label for guess, label in zip(self.clean, self.labels, strict=True)]
+
+
+def _rows(content: Iterable[Mapping[str, Any]]) -> tuple[Row, ...]:
+    return tuple(Row(**{**row, "predictions": tuple(row["predictions"])}) for row in content)
 
 
 def write_json(path: Path, content: Any) -> None:

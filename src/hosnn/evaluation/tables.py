@@ -145,16 +145,16 @@ def markdown(comparison: Comparison) -> str:
     ]
     return "\n".join(
         [
-            f"## {_inline(comparison.title)}",
+            f"## {inline(comparison.title)}",
             "",
-            f"Accuracy in percent on {_inline(comparison.dataset)}, network {_inline(comparison.network)}. "
+            f"Accuracy in percent on {inline(comparison.dataset)}, network {inline(comparison.network)}. "
             f"{how_to_read(comparison)}",
             "",
-            _row(head),
+            table_row(head),
             "|" + "|".join([" --- ", *[" ---: "] * (len(head) - 2), " --- "]) + "|",
-            *[_row(row) for row in rows],
+            *[table_row(row) for row in rows],
             "",
-            _inline(provenance(comparison)),
+            inline(provenance(comparison)),
             "",
         ]
     )
@@ -237,9 +237,16 @@ def _count(counts: set[int]) -> str:
     return f"n = {low:,}" if low == high else f"n = {low:,}–{high:,}"
 
 
-def _inline(text: str) -> str:
+def inline(text: str) -> str:
+    """A text on one line."""
     return " ".join(text.split())
 
 
-def _row(texts: Sequence[str]) -> str:
-    return "| " + " | ".join(_inline(text).replace("|", "\\|") for text in texts) + " |"
+def table_row(texts: Sequence[str]) -> str:
+    """A line of a Markdown table; no text can break it."""
+    return "| " + " | ".join(inline(text).replace("|", "\\|") for text in texts) + " |"
+
+
+def rule(columns: int, texts: int = 1) -> str:
+    """The line below the headings of a Markdown table: `texts` columns at the left, then numbers."""
+    return "|" + "|".join([" --- "] * texts + [" ---: "] * (columns - texts)) + "|"

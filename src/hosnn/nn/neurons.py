@@ -3,6 +3,7 @@
 A layer maps synaptic currents [T, B, *N] to synaptic traces (or spikes) [T, B, *N].  Every call starts from rest.
 """
 
+import math
 from enum import Enum
 from typing import Self
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.spiking.dynamics import Dynamics, Step
-from hosnn.spiking.gradient import GradientRule, bptt
+from hosnn.spiking.gradient import GradientRule, Rule, bptt
 from hosnn.spiking.kernels import eager
 
 
@@ -41,13 +42,13 @@ class LIF(nn.Module):
     def __init__(
         self,
         dynamics: Dynamics | None = None,
-        rule: GradientRule | None = None,
+        rule: Rule | None = None,
         emit: Emit = Emit.TRACE,
         fixed_threshold: bool = False,
     ) -> None:
         super().__init__()
         self.dynamics = dynamics or Dynamics()
-        self.rule = rule or bptt()
+        self.rule: Rule = rule or bptt()
         self.emit = emit
         self.fixed_threshold = fixed_threshold
 
@@ -55,7 +56,7 @@ class LIF(nn.Module):
         self._check(currents)
         signature, adaptation = self._homeostasis(len(currents))
         if self.emit is Emit.SPIKES:
-            return eager.trajectory(currents, self.dynamics, self.rule, signature, adaptation).spikes
+            return eager.spikes(currents, self.dynamics, self.rule, signature, adaptation)
         return eager.traces(currents, self.dynamics, self.rule, signature, adaptation)
 
     def trajectory(self, currents: Tensor) -> Step:
@@ -95,12 +96,12 @@ class TALIF(LIF):
         signature: Tensor,
         adaptation: Tensor | float = 0.2,
         dynamics: Dynamics | None = None,
-        rule: GradientRule | None = None,
+        rule: Rule | None = None,
         emit: Emit = Emit.TRACE,
         beyond: Beyond = Beyond.ERROR,
     ) -> None:
         super().__init__(dynamics, rule, emit)
-        if emit is Emit.SPIKES and self.rule.local_adaptation:
+        if emit is Emit.SPIKES and isinstance(self.rule, GradientRule) and self.rule.local_adaptation:
             raise ConfigError(
                 "TALIF got emit=SPIKES with the local rule for k (TSSL-BP), which is defined on traces, so k would not "
                 "learn; use Emit.TRACE or another rule, e.g. bptt()"
@@ -121,7 +122,12 @@ class TALIF(LIF):
 
     @classmethod
     def from_lif(cls, layer: LIF, signature: Tensor, adaptation: Tensor | float, beyond: Beyond = Beyond.ERROR) -> Self:
-        """The homeostatic twin of a plain layer."""
+        """The homeostatic twin of a plain layer.  Raises ConfigError for one with thresholds of its own."""
+        if isinstance(layer, ThresholdLIF):
+            raise ConfigError(
+                "TALIF.from_lif got a ThresholdLIF, whose own thresholds would be lost: adaptation starts from one "
+                "constant; start from a LIF layer"
+            )
         return cls(signature, adaptation, layer.dynamics, layer.rule, layer.emit, beyond)
 
     def constrain_(self) -> None:
@@ -130,17 +136,7 @@ class TALIF(LIF):
             self.adaptation.clamp_(min=0)
 
     def _homeostasis(self, steps: int) -> tuple[Tensor | None, Tensor | None]:
-        known = len(self.signature)
-        if steps <= known:
-            return self.signature[:steps], self.adaptation
-        if self.beyond is Beyond.ERROR:
-            raise ShapeError(
-                f"TALIF got currents over {steps} time steps but was calibrated on {known}; calibrate at {steps} "
-                "steps, or choose Beyond.HOLD_LAST or Beyond.REPEAT"
-            )
-        at = torch.arange(steps, device=self.signature.device)
-        at = at.clamp(max=known - 1) if self.beyond is Beyond.HOLD_LAST else at % known
-        return self.signature[at], self.adaptation
+        return prolonged(self.signature, steps, self.beyond), self.adaptation
 
     def _check(self, currents: Tensor) -> None:
         super()._check(currents)
@@ -151,10 +147,135 @@ class TALIF(LIF):
             )
 
 
+class ThresholdLIF(LIF):
+    """LIF neurons each with a threshold of its own, learned or given: TA-LIF's control without adaptation.
+
+        s[t] = 1 if u[t] > θ[t] else 0,   θ[t] known beforehand, whatever the membrane does
+
+    threshold  θ  [1, *N] for all time steps or [T, *N] for each, *N shared or not (channel [1, C, 1, ..], layer [1])
+    learn      True: a parameter, kept at `LEAST` or above by `constrain_`; False: any finite thresholds, also below 0
+    beyond     as for TALIF, where there is one threshold per time step
+    Learned under full BPTT by autograd through the spike (and a soft reset); under a rule local in time by that rule,
+    dL/dθ = -sum_{t,B} dL/dI, whose surrogate stays where the rule says (TSSL-BP: at `dynamics.threshold`).
+    Raises ConfigError for thresholds that are not finite, or not positive though learned, or under a rule that would
+    not teach them; ShapeError if they do not fit the currents.
+    """
+
+    LEAST = 0.01
+    VANISHING = 2.0**-64
+
+    threshold: Tensor
+
+    def __init__(
+        self,
+        threshold: Tensor,
+        dynamics: Dynamics | None = None,
+        rule: Rule | None = None,
+        emit: Emit = Emit.TRACE,
+        learn: bool = True,
+        beyond: Beyond = Beyond.ERROR,
+    ) -> None:
+        super().__init__(dynamics, rule, emit)
+        least = self.LEAST if learn else -math.inf
+        if threshold.dim() == 0 or len(threshold) == 0:
+            raise ConfigError(
+                f"ThresholdLIF got thresholds {tuple(threshold.shape)}; expected [T or 1, *N], time first"
+            )
+        if not bool((threshold.isfinite() & (threshold >= least)).all()):
+            raise ConfigError(
+                f"ThresholdLIF got thresholds with minimum {threshold.min():g}; expected finite numbers"
+                + (f" of at least {least} to learn from, or learn=False" if learn else "")
+            )
+        if learn and not self._teaches(self.rule):
+            raise ConfigError(
+                f"ThresholdLIF got {self.rule}, which gives thresholds no gradient, so they would not learn; use "
+                "bptt(), tssl_bp() or learn=False"
+            )
+        if learn:
+            self.threshold = nn.Parameter(threshold.detach().clone())
+        else:
+            self.register_buffer("threshold", threshold.detach().clone())
+        self.beyond = beyond
+
+    @classmethod
+    def from_lif(cls, layer: LIF, threshold: Tensor, learn: bool = True, beyond: Beyond = Beyond.ERROR) -> Self:
+        """The twin of a layer with thresholds of its own in place of its constant or adapting one."""
+        return cls(threshold, layer.dynamics, layer.rule, layer.emit, learn, beyond)
+
+    @property
+    def learns(self) -> bool:
+        return isinstance(self.threshold, nn.Parameter)
+
+    def forward(self, currents: Tensor) -> Tensor:
+        return super().forward(self._taught(currents))
+
+    def constrain_(self) -> None:
+        """Project learned thresholds back to positive ones, in place."""
+        if self.learns:
+            with torch.no_grad():
+                self.threshold.clamp_(min=self.LEAST)
+
+    def _homeostasis(self, steps: int) -> tuple[Tensor, Tensor]:
+        """As TA-LIF in the limit k -> 0 with k u* = -δ[t] held: θ[t] = θ[t-1] + k (u[t] - u*[t]) = θ[t-1] + δ[t].
+
+        At k = 2^-64 what is left of k u[t] lies below the last bit of θ, and dividing by a power of 2 rounds nothing.
+        So every backend that runs TA-LIF, and every gradient rule, runs static thresholds too.
+        """
+        whole = prolonged(self.threshold, steps, self.beyond) if len(self.threshold) > 1 else self.threshold
+        rest = torch.full_like(whole[:1], self.dynamics.threshold)
+        rise = whole - torch.cat([rest, whole[:-1]])
+        still = torch.zeros_like(whole[:1]).expand(steps - len(whole), *whole.shape[1:])
+        return torch.cat([rise, still]) / -self.VANISHING, whole.new_tensor(self.VANISHING)
+
+    def _taught(self, currents: Tensor) -> Tensor:
+        """Zero taken from the currents, the way a local rule reaches the thresholds: u - θ falls as θ rises."""
+        local = isinstance(self.rule, GradientRule) and self.rule.is_local_in_time
+        if not (local and self.learns and torch.is_grad_enabled()):
+            return currents
+        self._check(currents)
+        whole = prolonged(self.threshold, len(currents), self.beyond) if len(self.threshold) > 1 else self.threshold
+        return currents - (whole - whole.detach())[:, None]
+
+    @staticmethod
+    def _teaches(rule: Rule) -> bool:
+        return isinstance(rule, GradientRule) and (rule.threshold or rule.is_local_in_time)
+
+    def _check(self, currents: Tensor) -> None:
+        super()._check(currents)
+        if currents.dtype == torch.float16:
+            raise ShapeError(
+                "ThresholdLIF got float16 currents, whose range is too small for it; use bfloat16 or float32"
+            )
+        try:
+            self.threshold[0].expand(currents.shape[2:])
+        except RuntimeError:
+            raise ShapeError(
+                f"ThresholdLIF got current {tuple(currents.shape)} [T, B, *N] but has thresholds "
+                f"{tuple(self.threshold.shape)} [T or 1, *N]; make its thresholds at this size"
+            ) from None
+
+
+def prolonged(values: Tensor, steps: int, beyond: Beyond) -> Tensor:
+    """`values` [T, *N] over another number of time steps [steps, *N]: cut, or as `beyond` says.
+
+    Raises ShapeError for more than T steps unless `beyond` says what then.
+    """
+    known = len(values)
+    if steps <= known:
+        return values[:steps]
+    if beyond is Beyond.ERROR:
+        raise ShapeError(
+            f"a layer got currents over {steps} time steps but was calibrated on {known}; calibrate at {steps} "
+            "steps, or choose Beyond.HOLD_LAST or Beyond.REPEAT"
+        )
+    at = torch.arange(steps, device=values.device)
+    return values[at.clamp(max=known - 1) if beyond is Beyond.HOLD_LAST else at % known]
+
+
 def constrain_(model: nn.Module) -> None:
-    """Project every constrained parameter of `model` back to its set, in place (k >= 0)."""
+    """Project every constrained parameter of `model` back to its set, in place (k >= 0, learned thresholds > 0)."""
     for module in model.modules():
-        if isinstance(module, TALIF):
+        if isinstance(module, (TALIF, ThresholdLIF)):
             module.constrain_()
 
 

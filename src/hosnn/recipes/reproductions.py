@@ -12,11 +12,11 @@ V3 = "arXiv 2308.10373v3, abstract"
 
 @dataclass(frozen=True)
 class Plan:
-    """A protocol by name, on so many test images and curve images (None: the protocol's own numbers)."""
+    """A protocol by name, on so many test images, and so many for its panels (None: the protocol's own numbers)."""
 
     protocol: str
     samples: int | None = None
-    curve_samples: int | None = None
+    panel_samples: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     "demo": Reproduction(
         "Demo on the embedded Fashion-MNIST sample: HoSNN against LIF",
         demo.GRID,
-        (Plan("paper", samples=500, curve_samples=100), Plan("smoke", curve_samples=0)),
+        (Plan("paper", samples=500, panel_samples=100), Plan("smoke", panel_samples=0)),
         (*PAPER_COLUMNS, ("PGD-20 BPTT", "smoke", "PGD-20")),
         FASHION_MNIST_PUBLISHED,
     ),

@@ -1,14 +1,25 @@
 """What an attack raises: a loss per sample from the model's scores.
 
-Shapes: logits [B, K], labels y [B], loss [B].  Higher means closer to misclassified.
+Shapes: logits [B, K], labels y [B], targets [B], loss [B].  Higher means closer to misclassified, or to the target.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hosnn.errors import ConfigError
+
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class TargetedLoss(Protocol):
+    """(logits [B, K], y [B], target [B]) -> [B]: higher means closer to being taken for `target`."""
+
+    def __call__(self, logits: Tensor, y: Tensor, target: Tensor, /) -> Tensor: ...
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -16,8 +27,102 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return functional.cross_entropy(logits, y, reduction="none")
 
 
+def scaled_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """-log softmax(logits / s)[y], s the standard deviation of the sample's own logits, held fixed in the gradient.
+
+    Logits that are large or far apart saturate the softmax, and cross-entropy's gradient underflows to exactly zero;
+    this one has the same value and direction at every scale of the logits.  Raises ConfigError for fewer than 3
+    classes: of two logits it would know the order alone.
+    """
+    _expect_classes("scaled_cross_entropy", logits, 3)
+    spread = logits.detach().std(1, correction=0, keepdim=True)
+    return cross_entropy(logits / torch.where(spread > 0, spread, 1), y)
+
+
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """max_{j != y} logits[j] - logits[y]: positive exactly when misclassified (Carlini & Wagner 2017)."""
     own = logits.gather(1, y[:, None])[:, 0]
     others = logits.scatter(1, y[:, None], -float("inf"))
     return others.amax(1) - own
+
+
+def dlr(logits: Tensor, y: Tensor) -> Tensor:
+    """Difference of logits ratio (Croce & Hein 2020), z sorted downwards as z_(1) >= z_(2) >= ...:
+
+        (max_{j != y} z_j - z_y) / (z_(1) - z_(3))
+
+    The same for logits shifted or scaled, so it neither saturates nor can be masked by scale.  Where the three largest
+    are equal the ratio is undefined; the loss is the margin there.  Raises ConfigError for fewer than 3 classes.
+    """
+    _expect_classes("dlr", logits, 3)
+    largest = logits.topk(3, dim=1).values
+    return margin(logits, y) / _positive(largest[:, 0] - largest[:, 2])
+
+
+def targeted_cross_entropy(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """log softmax(logits)[target]."""
+    return -cross_entropy(logits, target)
+
+
+def targeted_margin(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """logits[target] - max_{j != target} logits[j]: positive exactly when taken for `target`."""
+    return -margin(logits, target)
+
+
+def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Targeted difference of logits ratio (Croce & Hein 2020), z sorted downwards as in `dlr`:
+
+        (z_target - z_y) / (z_(1) - (z_(3) + z_(4)) / 2)
+
+    Where the four largest are equal the loss is z_target - z_y.  Raises ConfigError for fewer than 4 classes.
+    """
+    _expect_classes("targeted_dlr", logits, 4)
+    largest = logits.topk(4, dim=1).values
+    ahead = (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None]))[:, 0]
+    return ahead / _positive(largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2)
+
+
+def _positive(gap: Tensor) -> Tensor:
+    return torch.where(gap > 0, gap, 1)
+
+
+def _expect_classes(name: str, logits: Tensor, fewest: int) -> None:
+    if logits.shape[1] < fewest:
+        raise ConfigError(
+            f"{name} got {logits.shape[1]} classes; it compares {fewest} of them, so expected at least {fewest}; use "
+            f"{'targeted_margin' if 'targeted' in name else 'margin'} or cross-entropy for so few"
+        )
+
+
+@dataclass(frozen=True)
+class PerStep:
+    """A loss over outputs over time: the mean over time steps of `loss` at each.  (outputs [T, B, K], y [B]) -> [B]
+
+    For attacks that see a network's outputs in place of its logits; a step that decides little still gives a gradient.
+    """
+
+    loss: Loss
+
+    def __call__(self, outputs: Tensor, y: Tensor) -> Tensor:
+        if outputs.dim() != 3:
+            raise ConfigError(
+                f"PerStep got scores of shape {tuple(outputs.shape)}; expected outputs over time [T, B, K]: show the "
+                "attack the network's outputs (OnTraces), or use the plain loss on logits"
+            )
+        return torch.stack([self.loss(output, y) for output in outputs]).mean(0)
+
+
+def per_step(loss: Loss) -> PerStep:
+    """`loss` at every time step, averaged; a frozen value."""
+    return PerStep(loss)
+
+
+@dataclass(frozen=True, eq=False)
+class Aimed:
+    """A targeted loss with each sample's target fixed: an ordinary loss for these samples."""
+
+    loss: TargetedLoss
+    target: Tensor  # [B]
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        return self.loss(logits, y, self.target)

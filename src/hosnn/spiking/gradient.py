@@ -1,9 +1,15 @@
 """How a spiking neuron is differentiated.  A rule changes only the backward pass; the forward stays bit-identical."""
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from hosnn.errors import ConfigError
 from hosnn.spiking.surrogate import Sigmoid, Surrogate
+
+if TYPE_CHECKING:
+    from hosnn.spiking.dynamics import Dynamics, Step
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,31 @@ class GradientRule:
 
     def with_surrogate(self, surrogate: Surrogate) -> "GradientRule":
         return replace(self, surrogate=surrogate)
+
+    def at(self, step: int) -> "GradientRule":
+        """The rule of time step 0, 1, ..; the same at every step unless a subclass says otherwise."""
+        return self
+
+
+@dataclass(frozen=True)
+class WholeLayer:
+    """A backward that looks at a layer's whole run at once rather than step by step; subclasses give `backward`.
+
+    The adaptation rate k gets no gradient.
+    """
+
+    def backward(self, gradient: Tensor, run: "Step", currents: Tensor, dynamics: "Dynamics") -> Tensor:
+        """dL/dI from dL/ds.
+
+        gradient  dL/ds, of the loss to the spikes                  [T, B, *N]
+        run       what the layer did: u, θ, s, a                    [T, B, *N] each
+        currents  I                                                 [T, B, *N]
+        returns   dL/dI                                             [T, B, *N]
+        """
+        raise TypeError(f"{type(self).__name__} does not define backward(gradient, run, currents, dynamics)")
+
+
+Rule = GradientRule | WholeLayer
 
 
 def bptt(surrogate: Surrogate | None = None) -> GradientRule:

@@ -3,7 +3,7 @@
 A spike is s = 1 if x > 0 else 0, with x = membrane potential - threshold (dimensionless: 1 is the resting threshold).
 Its derivative is zero almost everywhere, so training and attacks replace it by a bump h(x) around x = 0.  A surrogate
 is a frozen value, the same in train() and eval() mode.  Every shape but StraightThrough integrates to 1, as the
-derivative of a unit step does, so that one width compares across shapes.
+derivative of a unit step does, so that one width compares across shapes; an Exponential with a given peak does not.
 """
 
 import math
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from hosnn.errors import ConfigError
 
@@ -57,7 +58,10 @@ class _Spike(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (at,) = ctx.saved_tensors
-        return grads[0] * ctx.surrogate.derivative(at), None, None
+        gradient = grads[0] * ctx.surrogate.derivative(at)
+        # Denormal numbers, far below what any sum would notice, make the backward of narrow surrogates twice as slow.
+        least = min(torch.finfo(gradient.dtype).tiny, torch.finfo(torch.float32).tiny)
+        return functional.hardshrink(gradient, least), None, None
 
 
 @dataclass(frozen=True)
@@ -115,12 +119,21 @@ class Rectangle(Surrogate):
 
 @dataclass(frozen=True)
 class Exponential(Surrogate):
-    """h(x) = exp(-|x|/w)/(2w) (Shrestha & Orchard 2018, at unit area)."""
+    """h(x) = p exp(-|x|/w) (Shrestha & Orchard 2018); the peak p is 1/(2w), for unit area, unless given.
+
+    A peak below 1 is what Özdenizci & Legenstein (TMLR 2024) call dampening: they take p = 0.3.
+    """
 
     width: float = 0.5
+    peak: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.peak is not None and not (self.peak > 0 and math.isfinite(self.peak)):
+            raise ConfigError(f"Exponential got peak {self.peak!r}; expected a positive number, e.g. 0.3, or None")
 
     def derivative(self, x: Tensor) -> Tensor:
-        return (x.abs() / -self.width).exp() / (2 * self.width)
+        return (x.abs() / -self.width).exp() * (1 / (2 * self.width) if self.peak is None else self.peak)
 
 
 @dataclass(frozen=True)
@@ -129,6 +142,31 @@ class StraightThrough(Surrogate):
 
     def derivative(self, x: Tensor) -> Tensor:
         return torch.ones_like(x)
+
+
+@dataclass(frozen=True)
+class PotentialDependent(Surrogate):
+    """PDSG: a Gaussian as wide as the potentials of its layer are spread.
+
+        h(x) = exp(-(x - σ/2)^2 / (2 σ^2)) / (sqrt(2π) σ),   σ = standard deviation of x, 1 where that is 0
+
+    x [B, N]: σ over all neurons of a sample; x [B, C, ...]: over the places of a channel of a sample; at one time step.
+    Source: Lun et al., CVPR 2025 (arXiv:2503.03272) and its code, for the shape, its centre at σ/2 and σ per channel.
+    Ours: the paper pools σ over the batch and all steps so far, which would let samples change one another's gradient;
+    and where the threshold adapts, σ is that of the distance to it.  With a fixed threshold both spreads are the same.
+    """
+
+    def derivative(self, x: Tensor) -> Tensor:
+        width = spread(x)
+        z = x / width - 0.5
+        return (z.square() * -0.5).exp_().div_(width * math.sqrt(2 * math.pi))
+
+
+def spread(x: Tensor) -> Tensor:
+    """PDSG's σ, population standard deviation or 1 where that is 0: [B, N] -> [B, 1], [B, C, ...] -> [B, C, 1, ..]."""
+    over = tuple(range(2 if x.dim() > 2 else 1, x.dim()))
+    sigma = x.std(over, correction=0, keepdim=True) if over else torch.zeros_like(x)
+    return torch.where(sigma > 0, sigma, torch.ones_like(sigma))
 
 
 SURROGATES: tuple[type[Surrogate], ...] = (
@@ -140,3 +178,4 @@ SURROGATES: tuple[type[Surrogate], ...] = (
     Exponential,
     StraightThrough,
 )
+"""The fixed shapes, elementwise in x."""

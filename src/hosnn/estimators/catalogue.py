@@ -1,0 +1,124 @@
+"""Estimators to attack with, and what to call them in a report."""
+
+from dataclasses import fields
+
+from hosnn.estimators.rates import BPTR, HART, RGA, ActivationBackward
+from hosnn.estimators.rules import Estimator
+from hosnn.estimators.sharpness import AdaptiveSharpness
+from hosnn.spiking.gradient import GradientRule, bptt, tssl_bp
+from hosnn.spiking.surrogate import (
+    Arctan,
+    Exponential,
+    FastSigmoid,
+    PiecewiseLinear,
+    PotentialDependent,
+    Rectangle,
+    Sigmoid,
+    StraightThrough,
+    Surrogate,
+)
+
+DAMPED = 0.3
+"""The peak of a damped exponential (dampening factor of Bellec et al. 2018, so used by Özdenizci & Legenstein)."""
+
+ENSEMBLE: tuple[Estimator, ...] = (
+    *(bptt(PiecewiseLinear(width)) for width in (0.25, 0.5, 1.0, 2.0, 3.0)),
+    *(bptt(Exponential(1 / sharpness, peak=DAMPED)) for sharpness in (0.5, 1.0, 2.0)),
+    *(bptt(Exponential(1 / sharpness, peak=1.0)) for sharpness in (0.5, 1.0, 2.0)),
+    *(bptt(Rectangle(width)) for width in (0.25, 0.5, 1.0, 2.0, 4.0)),
+    bptt(StraightThrough()),
+)
+"""Full BPTT through 17 surrogates.
+
+Source: Özdenizci & Legenstein, "Adversarially Robust Spiking Neural Networks Through Conversion", TMLR 2024, and its
+code: triangles and rectangles by width, exponentials p exp(-γ|x|) by sharpness γ = 1/width with p = 1 or, damped, 0.3.
+"""
+
+CUTS: tuple[Estimator, ...] = (
+    GradientRule(leak=False),
+    GradientRule(reset=False),
+    GradientRule(threshold=False),
+    GradientRule(threshold=False, at_resting_threshold=True),
+)
+"""BPTT without one path; the last has the threshold frozen at rest.  The last two tell nothing new of a plain LIF."""
+
+WIDTHS: tuple[Estimator, ...] = tuple(bptt(Sigmoid(width)) for width in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0))
+"""Full BPTT through sigmoids of six widths."""
+
+ALTERNATIVES: tuple[Estimator, ...] = (
+    BPTR(),
+    RGA(),
+    ActivationBackward(),
+    HART(),
+    bptt(PotentialDependent()),
+    AdaptiveSharpness(),
+    tssl_bp(),
+)
+"""What others propose in place of BPTT."""
+
+
+def title(rule: Estimator) -> str:
+    """A short name for a report, e.g. "BPTT, sigmoid 0.2", "leak cut", "BPTR"; tells any two estimators apart."""
+    if isinstance(rule, GradientRule):
+        return _path_title(rule)
+    name = _NAMES.get(type(rule), type(rule).__name__)
+    settings = [
+        f"{field.name} {_text(getattr(rule, field.name))}"
+        for field in fields(rule)
+        if getattr(rule, field.name) != field.default
+    ]
+    return ", ".join([name, *settings])
+
+
+_NAMES: dict[type, str] = {
+    AdaptiveSharpness: "ASSG",
+    ActivationBackward: "activation backward",
+    Sigmoid: "sigmoid",
+    FastSigmoid: "fast sigmoid",
+    Arctan: "arctan",
+    PiecewiseLinear: "triangle",
+    Rectangle: "rectangle",
+    Exponential: "exponential",
+    StraightThrough: "straight-through",
+    PotentialDependent: "PDSG",
+}
+
+
+def _path_title(rule: GradientRule) -> str:
+    if rule == tssl_bp():
+        return "TSSL-BP"
+    if rule == bptt(PotentialDependent()):
+        return "PDSG"
+    cut = [name for name in ("leak", "reset", "threshold") if not getattr(rule, name)]
+    if rule.at_resting_threshold:
+        cut = [name for name in cut if name != "threshold"] if not rule.threshold else cut
+        paths = [*([f"{' and '.join(cut)} cut"] if cut else []), _rest(rule)]
+    else:
+        paths = [f"{' and '.join(cut)} cut"] if cut else ["BPTT"]
+    if rule.local_adaptation:
+        paths.append("local k")
+    if paths == ["BPTT"] or rule.surrogate != bptt().surrogate:
+        paths.append(_surrogate_title(rule.surrogate))
+    return ", ".join(paths)
+
+
+def _rest(rule: GradientRule) -> str:
+    return "surrogate at rest" if rule.threshold else "threshold at rest"
+
+
+def _surrogate_title(surrogate: Surrogate) -> str:
+    words = [_NAMES.get(type(surrogate), type(surrogate).__name__)]
+    if hasattr(surrogate, "width"):
+        words.append(_text(surrogate.width))
+    extra = [
+        f"{field.name} {_text(getattr(surrogate, field.name))}"
+        for field in fields(surrogate)
+        if field.name != "width" and getattr(surrogate, field.name) != field.default
+    ]
+    return " ".join(words) + (f" ({', '.join(extra)})" if extra else "")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Surrogate):
+        return _surrogate_title(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,180 @@
+"""The attacks that protocols are made of.  A function gives none under a threat for which its attack is undefined."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import nn
+
+from hosnn.estimators import (
+    BPTR,
+    RGA,
+    AdaptiveSharpness,
+    AgainstHomeostasis,
+    Estimator,
+    LowerThresholds,
+    OnFrames,
+    Through,
+)
+from hosnn.evaluation.protocol import Entry, Found, Kind, PanelPlan
+from hosnn.robustness.apgd import APGD, APGDTargeted
+from hosnn.robustness.decision import HopSkipJump
+from hosnn.robustness.ensembles import Noise, Transfer
+from hosnn.robustness.gradient import PGD, fgsm
+from hosnn.robustness.losses import Loss, cross_entropy, dlr, margin
+from hosnn.robustness.model import Attack
+from hosnn.robustness.sapgd import SAPGD
+from hosnn.robustness.square import Square
+from hosnn.robustness.threats import L1, Linf, Threat, format_eps
+from hosnn.signature import fingerprint
+from hosnn.spiking.gradient import bptt, tssl_bp
+
+SUBSET = 200
+"""Images of the panels: every attack of the matrix and of the checks runs in full on the same ones."""
+
+COLUMNS: tuple[tuple[str, Estimator | Found], ...] = (
+    ("full BPTT", bptt()),
+    ("TSSL-BP", tssl_bp()),
+    ("best found", Found(0)),
+    ("ASSG", AdaptiveSharpness()),
+    ("RGA", RGA()),
+    ("BPTR", BPTR()),
+)
+"""Of the matrix of attacks and estimators."""
+
+
+def entry(
+    name: str,
+    attack: Attack,
+    threat: Threat,
+    estimator: Estimator | Found | None = None,
+    spiking: bool = False,
+    adaptive: bool = False,
+    kind: Kind = Kind.WHITE_BOX,
+    steps: int = 0,
+    method: str = "",
+    classes: int = 2,
+) -> Entry:
+    """An attack, on frames if the threat perturbs every time step."""
+    return Entry(
+        name,
+        OnFrames(attack) if threat.per_step else attack,
+        threat,
+        kind,
+        estimator,
+        spiking,
+        adaptive,
+        classes,
+        method or name.partition(",")[0],
+        steps,
+    )
+
+
+def ascent(threat: Threat, steps: int, loss: Loss = cross_entropy, restarts: int = 1) -> Attack:
+    """Auto-PGD, or plain PGD in the L1 ball, for which Auto-PGD is not defined."""
+    if isinstance(threat.ball, L1):
+        return PGD(threat, steps, restarts=restarts, loss=loss)
+    return APGD(threat, steps, restarts, loss)
+
+
+def apgd(threat: Threat, restarts: int = 1) -> Sequence[Entry]:
+    return (
+        entry("APGD-CE", ascent(threat, 100, restarts=restarts), threat, bptt(), steps=100),
+        entry("APGD-DLR", ascent(threat, 100, dlr, restarts), threat, bptt(), steps=100, classes=3),
+    )
+
+
+def targeted(threat: Threat, name: str, estimator: Estimator | Found) -> Sequence[Entry]:
+    if isinstance(threat.ball, L1):
+        return ()
+    spiking = isinstance(estimator, Found)
+    return (entry(name, APGDTargeted(threat), threat, estimator, spiking, steps=100, classes=4),)
+
+
+def stable(threat: Threat, restarts: int = 1) -> Sequence[Entry]:
+    if not isinstance(threat.ball, Linf):
+        return ()
+    return (entry("SA-PGD", SAPGD(threat, 100, restarts=restarts), threat, AdaptiveSharpness(), steps=100),)
+
+
+def against_homeostasis(threat: Threat) -> Sequence[Entry]:
+    attack = AgainstHomeostasis(ascent(threat, 50), LowerThresholds(), 0.1)
+    return (entry("APGD, lower thresholds", attack, threat, Found(0), True, True, steps=50),)
+
+
+def transfers(threat: Threat, twins: Mapping[str, nn.Module]) -> Sequence[Entry]:
+    """Transfer from each twin; its name carries its weights' hash, so that other weights make another protocol."""
+    return tuple(
+        entry(
+            f"transfer from {name} ({fingerprint(twin)[:8]})",
+            Transfer(twin, Through(bptt(), ascent(threat, 50))),
+            threat,
+            kind=Kind.TRANSFER,
+            steps=50,
+        )
+        for name, twin in twins.items()
+    )
+
+
+def queries(threat: Threat, queries: int) -> Sequence[Entry]:
+    if isinstance(threat.ball, L1):
+        return ()
+    return (entry("Square", Square(threat, queries), threat, kind=Kind.QUERIES, steps=queries),)
+
+
+def panels(threat: Threat, twins: Mapping[str, nn.Module]) -> tuple[PanelPlan, ...]:
+    """Transfer and Square once more here: in the cascade they see only what white-box attacks left."""
+    best = Found(0)
+    methods: dict[str, Attack] = {
+        "FGSM": fgsm(threat),
+        "PGD-20": PGD(threat),
+        "APGD-20": ascent(threat, 20, margin),
+    }
+    if isinstance(threat.ball, Linf):
+        methods["SA-PGD-20"] = SAPGD(threat, 20)
+    matrix = tuple(
+        entry(f"{name}, {column}", attack, threat, rule, rule != bptt(), method=name)
+        for column, rule in COLUMNS
+        for name, attack in methods.items()
+    )
+    steps = tuple(
+        entry(f"APGD, {count} steps", ascent(threat, count, margin), threat, best, steps=count)
+        for count in (5, 10, 25, 50, 100)
+    )
+    controls = (
+        entry("noise", Noise(threat), threat, kind=Kind.CONTROL),
+        entry("PGD-20", PGD(threat), threat, best, steps=20),
+        entry("PGD-20, 5 restarts", PGD(threat, restarts=5), threat, best, steps=20),
+        entry("PGD-20, last point", PGD(threat, keep_best=False), threat, best, steps=20),
+        *transfers(threat, twins),
+        *queries(threat, 1000),
+    )
+    return (
+        eps_panel(threat, lambda at: ascent(at, 20, margin), "APGD-20", best, SUBSET),
+        PanelPlan("steps", steps, SUBSET),
+        PanelPlan("matrix", matrix, SUBSET),
+        PanelPlan("controls", controls, SUBSET),
+    )
+
+
+def eps_panel(
+    threat: Threat, make: Callable[[Threat], Attack], name: str, estimator: Estimator | Found, samples: int
+) -> PanelPlan:
+    """The same attack at growing eps: a quarter to eight times the threat's, and unbounded."""
+    ball = threat.ball
+    largest = 1.0 if isinstance(ball, Linf) else 64 * ball.eps
+    budgets = sorted({min(factor * ball.eps, largest) for factor in (0.25, 0.5, 1, 2, 4, 8)} | {largest})
+    return PanelPlan(
+        "eps",
+        tuple(
+            entry(f"{name} @ {format_eps(eps)}", make(at), at, estimator, method=name)
+            for eps in budgets
+            for at in [threat.with_eps(eps)]
+        ),
+        samples,
+    )
+
+
+def decision_panel(threat: Threat) -> tuple[PanelPlan, ...]:
+    """Labels alone: too many queries for all images, so on 200."""
+    if isinstance(threat.ball, L1):
+        return ()
+    return (PanelPlan("decision", (entry("HopSkipJump", HopSkipJump(threat), threat, kind=Kind.QUERIES),), SUBSET),)

@@ -1,0 +1,163 @@
+"""Several models under the same protocols: one table, and which differences chance does not explain."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+from hosnn.errors import ConfigError
+from hosnn.evaluation.matrix import matrix
+from hosnn.evaluation.paired import Paired, compare, sentence
+from hosnn.evaluation.result import Evaluation, Row
+from hosnn.evaluation.statistics import holm, wilson
+from hosnn.evaluation.tables import NOT_RUN, percent
+
+FORMAT = "hosnn-side-by-side-1"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One line of the table.
+
+    name     what was measured, and under which protocol
+    samples  on how many images
+    kept     by model, how many of them it classifies correctly; no entry where it was not measured
+    """
+
+    name: str
+    protocol: str
+    samples: int
+    kept: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Test:
+    """Two models compared sample by sample; p_value is corrected for all tests of the table (Holm)."""
+
+    measure: str
+    first: str
+    second: str
+    paired: Paired
+    p_value: float
+
+    def __str__(self) -> str:
+        return f"{self.measure}: {sentence(self.paired, self.first, self.second, self.p_value)}"
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Everything measured of each model, and every pair of them tested on the worst case and on shared attacks."""
+
+    models: tuple[str, ...]
+    measures: tuple[Measure, ...]
+    tests: tuple[Test, ...]
+    checks: dict[str, dict[str, str]]  # by model, then by protocol: the verdict
+
+    def to_json(self) -> dict[str, Any]:
+        tests = [asdict(test) | {"paired": test.paired.to_json(), "sentence": str(test)} for test in self.tests]
+        return {"format": FORMAT} | asdict(self) | {"tests": tests}
+
+
+def side_by_side(evaluations: Sequence[Evaluation], tested: Sequence[str] = ()) -> SideBySide:
+    """Evaluations of two models or more, each under one protocol or more.
+
+    tested  names of attacks to compare pairwise, besides each protocol's worst case
+    Raises ConfigError for fewer than two models, or a model evaluated twice under one protocol.
+    """
+    models = tuple(dict.fromkeys(each.model for each in evaluations))
+    if len(models) < 2:
+        raise ConfigError(
+            f"side_by_side got evaluations of {', '.join(models) or 'nothing'}; expected two models or more"
+        )
+    by: dict[str, dict[str, Evaluation]] = {}
+    for each in evaluations:
+        if each.model in by.setdefault(each.protocol, {}):
+            raise ConfigError(f"{each.model} comes twice under protocol {each.protocol}; give each evaluation once")
+        by[each.protocol][each.model] = each
+    measures = tuple(measure for found in by.values() for measure in _measures(found))
+    return SideBySide(models, measures, tuple(_tests(by, tested)), _verdicts(by))
+
+
+def markdown_side_by_side(found: SideBySide) -> str:
+    """The table and the tests as Markdown."""
+    head = f"| measure | images | {' | '.join(found.models)} |"
+    lines = [head, "| --- | ---: |" + " ---: |" * len(found.models)]
+    for measure in found.measures:
+        cells = [_cell(measure, model) for model in found.models]
+        lines.append(f"| {measure.name} | {measure.samples:,} | {' | '.join(cells)} |")
+    tests = "\n".join(f"- {test}" for test in found.tests)
+    table = "\n".join(lines)
+    return (
+        f"Accuracy in percent [Wilson 95 % interval].\n\n{table}\n\nPaired by image, McNemar's exact test, p-values "
+        f"corrected for all of these comparisons (Holm):\n\n{tests}\n"
+    )
+
+
+def _cell(measure: Measure, model: str) -> str:
+    if model not in measure.kept:
+        return NOT_RUN
+    low, high = wilson(measure.kept[model], measure.samples)
+    return f"{percent(measure.kept[model] / measure.samples)} [{percent(low)}, {percent(high)}]"
+
+
+def _measures(found: dict[str, Evaluation]) -> Iterator[Measure]:
+    """What the evaluations of one protocol tell."""
+    protocol, first = next((each.protocol, each) for each in found.values())
+
+    def measure(name: str, samples: int, kept: dict[str, int]) -> Measure:
+        return Measure(f"{name} ({protocol})", protocol, samples, kept)
+
+    yield measure(
+        "clean", first.samples, {model: round(each.clean_accuracy * each.samples) for model, each in found.items()}
+    )
+    for name in dict.fromkeys(_place(row) for each in found.values() for row in each.rows):
+        kept = {
+            model: sum(each.robust(row)) for model, each in found.items() for row in each.rows if _place(row) == name
+        }
+        yield measure(f"after {name}" if first.cascade else name, first.samples, kept)
+    yield measure("worst case", first.samples, {model: sum(each.standing) for model, each in found.items()})
+    tables = {model: table for model, each in found.items() if (table := matrix(each))}
+    for estimator in dict.fromkeys(name for table in tables.values() for name in table.estimators):
+        kept = {
+            model: round(table.by_estimator[table.estimators.index(estimator)] * table.samples)
+            for model, table in tables.items()
+            if estimator in table.estimators
+        }
+        yield measure(f"best through {estimator}", next(iter(tables.values())).samples, kept)
+    alone = {
+        model: [row for row in each.panel("controls") if row.kind in ("queries", "transfer")]
+        for model, each in found.items()
+    }
+    for name in dict.fromkeys(_place(row) for rows in alone.values() for row in rows):
+        kept = {m: sum(found[m].robust(row)) for m, rows in alone.items() for row in rows if _place(row) == name}
+        count = max(len(row.predictions) for rows in alone.values() for row in rows)
+        yield measure(f"{name} alone", count, kept)
+
+
+def _place(row: Row) -> str:
+    """The row's line in the table: transfer has one, whatever the twin."""
+    return "transfer" if row.kind == "transfer" else row.attack
+
+
+def _tests(by: dict[str, dict[str, Evaluation]], tested: Sequence[str]) -> Iterator[Test]:
+    pairs = []
+    for protocol, found in by.items():
+        attacks: list[str | None] = [
+            name for name in tested if all(any(row.attack == name for row in each.rows) for each in found.values())
+        ]
+        # A worst case over several threats is no threat's worst case, so nothing is tested on it.
+        if len({row.threat for each in found.values() for row in each.rows}) == 1:
+            attacks.insert(0, None)
+        for attack in attacks:
+            name = f"{attack or 'worst case'} ({protocol})"
+            pairs += [
+                (name, one, other, compare(found[one], found[other], attack)) for one, other in combinations(found, 2)
+            ]
+    corrected = holm([paired.p_value for *_, paired in pairs])
+    for (name, one, other, paired), p_value in zip(pairs, corrected, strict=True):
+        yield Test(name, one, other, paired, p_value)
+
+
+def _verdicts(by: dict[str, dict[str, Evaluation]]) -> dict[str, dict[str, str]]:
+    models = dict.fromkeys(model for found in by.values() for model in found)
+    return {model: {name: found[model].verdict for name, found in by.items() if model in found} for model in models}

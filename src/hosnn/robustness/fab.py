@@ -1,0 +1,186 @@
+"""The fast adaptive boundary attack, towards targets (FAB-T): adversarial points of least norm.
+
+Croce & Hein 2020 (arXiv:1907.02044), with the settings of AutoAttack (arXiv:2003.01690).
+Shapes: inputs [B, ...], labels [B], scores [B, K]; inside the projection, samples are flat [B, N].
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hosnn.errors import ConfigError
+from hosnn.robustness.losses import Aimed
+from hosnn.robustness.model import Model, input_gradient, rows, scores
+from hosnn.robustness.random import SampleRandom
+from hosnn.robustness.threats import L1, L2, Linf, Threat, per_sample
+
+FAR = 1e3
+"""Where there is no domain, a pixel moves at most this many pixel ranges in a step."""
+
+
+class Closest(NamedTuple):
+    """The adversarial point found nearest to each sample."""
+
+    x_adv: Tensor  # [B, ...]; x itself where none was found
+    distance: Tensor  # [B] in the ball's norm; inf where none was found
+
+
+@dataclass(frozen=True)
+class FAB:
+    """Walk along the boundary between the label and a target: step onto the linearised boundary, mixed with the step
+    that leads there from x, a little beyond, and on success part of the way back towards x.
+
+        x' <- (1 - a) (x' + overshoot · d(x')) + a (x + overshoot · d(x)),   a = min(|d(x')| / (|d(x')| + |d(x)|), bias)
+
+    where d(z) is the least move, within the domain, that brings z to where the two scores linearised at x' are equal.
+    targets   the most likely wrong classes on x, tried in turn; fewer if there are fewer classes
+    restarts  runs for each target; all but the first start at random within eps / 2
+    backward  after a success, the share of the distance from x that is kept
+    Called as an attack, a sample is done once an adversarial point lies inside the threat; else x is returned.
+    Raises ConfigError for a ball that is not linf, l2 or l1, and for settings that make no walk.
+    """
+
+    threat: Threat
+    steps: int = 100
+    targets: int = 9
+    restarts: int = 1
+    bias: float = 0.1
+    overshoot: float = 1.05
+    backward: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.threat.ball, (Linf, L2, L1)):
+            raise ConfigError(f"FAB got the threat {self.threat}; it knows linf, l2 and l1 balls only")
+        if min(self.steps, self.targets, self.restarts) < 1:
+            raise ConfigError(
+                f"FAB got steps = {self.steps}, targets = {self.targets}, restarts = {self.restarts}; "
+                "expected at least 1 of each"
+            )
+        if not (0 <= self.bias <= 1 and self.overshoot >= 1 and 0 < self.backward <= 1):
+            raise ConfigError(
+                f"FAB got bias = {self.bias}, overshoot = {self.overshoot}, backward = {self.backward}; "
+                "expected 0 <= bias <= 1, overshoot >= 1 and 0 < backward <= 1"
+            )
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+        found = self._walks(model, x, y, rng, enough=self.threat.ball.eps)
+        return torch.where(per_sample(found.distance <= self.threat.ball.eps, x), found.x_adv, x)
+
+    def closest(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Closest:
+        """The nearest adversarial point of all targets and restarts, inside the ball or not."""
+        return self._walks(model, x, y, rng, enough=0.0)
+
+    def _walks(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom, enough: float) -> Closest:
+        ranked, wrong = _wrong_classes(scores(model, x), y)
+        best, distance = x.clone(), torch.full(y.shape, torch.inf, dtype=_precise(x), device=x.device)
+        distance[wrong] = 0.0
+        for rank in range(min(self.targets, ranked.shape[1])):
+            for restart in range(self.restarts):
+                standing = (distance > enough).nonzero()[:, 0]
+                if not len(standing):
+                    break
+                start = x[standing]
+                if restart:
+                    half, draw = self.threat.scaled(0.5), rng.rows(standing).fold("fab", rank, restart)
+                    start = half.project(start + half.ball.sample(start, draw), start)
+                target = ranked[standing, rank]
+                found = self._walk(rows(model, standing), x[standing], y[standing], target, start, enough)
+                closer = found.distance < distance[standing]
+                best[standing[closer]], distance[standing[closer]] = found.x_adv[closer], found.distance[closer]
+        return Closest(best, distance)
+
+    def _walk(self, model: Model, x: Tensor, y: Tensor, target: Tensor, start: Tensor, enough: float) -> Closest:
+        """One run towards one target each."""
+        best, distance = x.clone(), torch.full(y.shape, torch.inf, dtype=_precise(x), device=x.device)
+        standing, looking = torch.arange(len(y), device=y.device), model
+        point, centre = start, x
+        for _ in range(self.steps):
+            lead = input_gradient(looking, point, y[standing], Aimed(_lead, target[standing]))
+            point = self._step(point, centre, lead.loss, lead.gradient)
+            wrong = scores(looking, point).argmax(1) != y[standing]
+            length = torch.where(wrong, self.threat.ball.size(point - centre).to(distance), torch.inf)
+            closer = length < distance[standing]
+            best[standing[closer]], distance[standing[closer]] = point[closer], length[closer]
+            point = torch.where(per_sample(wrong, point), centre + self.backward * (point - centre), point)
+            done = length <= enough
+            if done.any():
+                standing, point, centre = standing[~done], point[~done], centre[~done]
+                looking = rows(model, standing)
+            if not len(standing):
+                break
+        return Closest(best, distance)
+
+    def _step(self, point: Tensor, centre: Tensor, lead: Tensor, gradient: Tensor) -> Tensor:
+        """x' after one step; `lead` [B] is the target's score minus the label's at x', `gradient` its slope."""
+        threat = self.threat
+        # Half precision cannot sum over an image; a slope's scale cancels, and tiny ones would underflow when squared.
+        precise = _precise(point)
+        slope = gradient.to(precise).nan_to_num()
+        largest = per_sample(slope.flatten(1).abs().amax(1), slope)
+        largest = torch.where(largest > 0, largest, 1)
+        slope, lead = slope / largest, (lead.to(precise) / largest.view(-1)).nan_to_num(posinf=FAR, neginf=-FAR)
+        from_point = to_hyperplane(threat, point.to(precise), slope, lead)
+        from_centre = to_hyperplane(
+            threat, centre.to(precise), slope, lead + (slope * (centre - point)).flatten(1).sum(1)
+        )
+        near, far = (threat.ball.size(move).clamp(min=1e-8) for move in (from_point, from_centre))
+        share = per_sample((near / (near + far)).clamp(max=self.bias), point)
+        moved = (1 - share) * (point + self.overshoot * from_point) + share * (centre + self.overshoot * from_centre)
+        moved = moved.to(point.dtype)
+        return moved if threat.domain is None else moved.clamp(*threat.domain)
+
+
+def to_hyperplane(threat: Threat, z: Tensor, slope: Tensor, height: Tensor) -> Tensor:
+    """The least move d, in the ball's norm, with  height + slope · d = 0  and z + d in the domain.
+
+    z, slope  [B, ...];  height [B];  returns d [B, ...].  Where the domain ends before the plane, as near as it goes.
+    Pixel i moves by min(level · rate_i, room_i), with rate 1 for linf and |slope_i| for l2, and the level is found
+    among the sorted room_i / rate_i; for l1 pixels move as far as they can in the order of |slope_i|.
+    """
+    w, c = slope.flatten(1), height.abs()
+    direction = -w.sign() * height.sign()[:, None]
+    weight = w.abs()
+    room = torch.full_like(w, FAR)
+    if threat.domain is not None:
+        low, high = threat.domain
+        room = torch.where(direction > 0, high - z.flatten(1), z.flatten(1) - low).clamp(min=0)
+    if isinstance(threat.ball, L1):
+        order = weight.argsort(1, descending=True)
+        gain = (weight * room).gather(1, order)
+        before = gain.cumsum(1) - gain
+        used = ((c[:, None] - before) / weight.gather(1, order).clamp(min=1e-30)).clamp(min=0)
+        moved = torch.zeros_like(w).scatter(1, order, used.minimum(room.gather(1, order)))
+    else:
+        rate = torch.ones_like(w) if isinstance(threat.ball, Linf) else weight
+        # Pixels without slope never matter: they sort last, and take no room.
+        limit = torch.where(weight > 0, room / rate.clamp(min=1e-30), torch.inf)
+        limit, order = limit.sort(1)
+        spent = torch.where(weight > 0, weight * room, 0).gather(1, order).cumsum(1)
+        full = (weight * rate).gather(1, order)
+        left = full.flip(1).cumsum(1).flip(1)  # what still grows with the level before pixel i runs out of room
+        reached = torch.nn.functional.pad(spent[:, :-1], (1, 0))
+        # Before pixel i fills up, the plane is met at this level; the first i for which that is true gives it.
+        level = (c[:, None] - reached) / left.clamp(min=1e-30)
+        first = (level <= limit).to(torch.uint8).argmax(1, keepdim=True)
+        met = (level <= limit).any(1, keepdim=True) & (left.gather(1, first) > 0)
+        level = torch.where(met, level.gather(1, first).clamp(min=0), torch.inf)
+        moved = (level * rate).minimum(room)
+    return torch.where(weight > 0, direction * moved, 0).view_as(z)
+
+
+def _wrong_classes(seen: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Wrong classes [B, K - 1], most likely first, and whether the model is fooled already [B]."""
+    others = seen.nan_to_num().scatter(1, y[:, None], -torch.inf)
+    return others.argsort(dim=1, descending=True, stable=True)[:, :-1], seen.argmax(1) != y
+
+
+def _precise(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _lead(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """The target's score minus the label's; the boundary is at 0."""
+    chosen = logits.gather(1, torch.stack((target, y), 1))
+    return chosen[:, 0] - chosen[:, 1]

@@ -1,0 +1,192 @@
+"""Random search in squares: an attack that needs scores but no gradient (Andriushchenko et al. 2020, arXiv:1912.00049).
+
+Shapes: inputs [B, ..., H, W]; whatever lies between counts as channels C (colours, time steps), so that the search runs
+on [B, C, H, W].  Inputs of fewer dimensions are images of one channel, or of one row.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hosnn.errors import ConfigError
+from hosnn.robustness.losses import margin
+from hosnn.robustness.model import Model, rows, scores
+from hosnn.robustness.random import SampleRandom
+from hosnn.robustness.threats import L2, Linf, Threat, per_sample
+
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""Queries, of 10,000, after which the share of pixels changed at a time halves (the authors' schedule)."""
+
+
+@dataclass(frozen=True)
+class Square:
+    """Change one square at a time and keep what raises the margin loss.
+
+    threat    Linf (squares of x ± eps) or L2 (perturbation moved from one square to another)
+    queries   images shown to the model per sample and restart, at most; a fooled sample is shown no more
+    p         share of the pixels that the first squares cover; later ones are smaller, on a schedule over `queries`
+    restarts  independent searches, for the samples still standing
+    Every sample draws its own places and signs; their size is the same for all.  Raises ConfigError for other balls.
+    """
+
+    threat: Threat
+    queries: int = 5000
+    p: float = 0.8
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.threat.ball, (Linf, L2)):
+            raise ConfigError(f"Square got the threat {self.threat}; it searches in linf and l2 balls only")
+        if self.queries < 1 or self.restarts < 1 or not 0 < self.p <= 1:
+            raise ConfigError(
+                f"Square got queries = {self.queries}, restarts = {self.restarts}, p = {self.p}; "
+                "expected at least 1 query and restart, and a share of the pixels 0 < p <= 1"
+            )
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+        x_adv = x.clone()
+        standing = torch.arange(len(y), device=y.device)
+        for number in range(self.restarts):
+            restart = rng.rows(standing).fold("square", "restart", number)
+            x_adv[standing], fooled = self._search(rows(model, standing), x[standing], y[standing], restart)
+            standing = standing[~fooled]
+        return x_adv
+
+    def _search(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> tuple[Tensor, Tensor]:
+        """One run: points [B, ...], and which of them fool the model [B]."""
+        result, fooled = x.clone(), torch.zeros_like(y, dtype=torch.bool)
+        standing = torch.arange(len(y), device=y.device)
+        centre, looking = _image(x), model
+        start, change = (_stripes, _recolour) if isinstance(self.threat.ball, Linf) else (_tiles, _move)
+        best, highest = centre, torch.full(y.shape, -math.inf, dtype=x.dtype, device=x.device)
+        for query in range(self.queries):
+            if not len(standing):
+                break
+            draw = rng.rows(standing).fold("square", query)
+            if query:
+                halved = sum(query * 10_000 // self.queries > limit for limit in HALVINGS)
+                candidate = change(self.threat, centre, best, self.p / 2**halved, draw)
+            else:
+                candidate = start(self.threat, centre, draw)
+            seen = scores(looking, candidate.view(-1, *x.shape[1:]))
+            value, wrong = margin(seen, y[standing]), seen.argmax(1) != y[standing]
+            better = wrong | (value > highest)
+            best, highest = torch.where(per_sample(better, best), candidate, best), torch.where(better, value, highest)
+            if query == self.queries - 1 or wrong.any():
+                result[standing], fooled[standing] = best.view(-1, *x.shape[1:]), wrong
+                left = ~wrong
+                standing, centre, best, highest = standing[left], centre[left], best[left], highest[left]
+                looking = rows(model, standing)
+        return result, fooled
+
+
+def _image(x: Tensor) -> Tensor:
+    """[B, ..., H, W] -> [B, C, H, W]"""
+    height, width = (1, *x.shape[1:])[-2:]
+    return x.reshape(len(x), math.prod(x.shape[1:]) // (height * width), height, width)
+
+
+def _numbers(x: Tensor, count: int, rng: SampleRandom) -> Tensor:
+    """Uniform [B, count]; in float32 whatever the images are, or places would be rounded."""
+    return rng.uniform(torch.empty(len(x), count, device=x.device))
+
+
+def _signs(numbers: Tensor, like: Tensor) -> Tensor:
+    """-1 or 1 of uniform numbers, as [B, C, 1, 1]."""
+    return ((numbers < 0.5).to(like.dtype) * 2 - 1)[:, :, None, None]
+
+
+def _place(number: Tensor, side: int, room: int) -> Tensor:
+    """The first pixel of a window, any that fits with equal chance: [B] -> [B] int64"""
+    return (number * (room - side + 1)).long().clamp(max=room - side)
+
+
+def _stripes(threat: Threat, x: Tensor, rng: SampleRandom) -> Tensor:
+    """x ± eps in vertical stripes one pixel wide."""
+    signs = rng.sign(x[:, :, :1])
+    return threat.project(x + threat.ball.eps * signs, x)
+
+
+def _recolour(threat: Threat, x: Tensor, best: Tensor, share: float, rng: SampleRandom) -> Tensor:
+    """A window of x ± eps, one sign per channel, in an otherwise unchanged point."""
+    channels, height, width = x.shape[1:]
+    side = max(round(math.sqrt(share * height * width)), 1)
+    tall, wide = min(side, height), min(side, width)
+    numbers = _numbers(x, 2 + channels, rng)
+    top, left = _place(numbers[:, 0], tall, height)[:, None], _place(numbers[:, 1], wide, width)[:, None]
+    row, column = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
+    inside = ((row >= top) & (row < top + tall))[:, None, :, None] & ((column >= left) & (column < left + wide))[
+        :, None, None
+    ]
+    return torch.where(inside, threat.project(x + threat.ball.eps * _signs(numbers[:, 2:], x), x), best)
+
+
+def _tiles(threat: Threat, x: Tensor, rng: SampleRandom) -> Tensor:
+    """Bumps, one positive and one negative half each, in a grid of about five by five tiles."""
+    channels, height, width = x.shape[1:]
+    side = max(min(height, width) // 5, 1)
+    down, across = height // side, width // side
+    numbers = _numbers(x, down * across * (channels + 1), rng).view(len(x), down * across, channels + 1)
+    delta = torch.zeros_like(x)
+    first_row, first_column = (height - down * side) // 2, (width - across * side) // 2
+    for tile in range(down * across):
+        top, left = first_row + tile // across * side, first_column + tile % across * side
+        bump = _bump(side, numbers[:, tile, 0], x) * _signs(numbers[:, tile, 1:], x)
+        delta[:, :, top : top + side, left : left + side] = bump
+    return _stretched(threat, x, delta)
+
+
+def _move(threat: Threat, x: Tensor, best: Tensor, share: float, rng: SampleRandom) -> Tensor:
+    """Clear one window and spend its squared length, and what the domain left unused, on a bump in another."""
+    channels, height, width = x.shape[1:]
+    side = max(round(math.sqrt(share * height * width)), 3)
+    side = min(side + (side % 2 == 0), height, width)
+    numbers = _numbers(x, 5 + channels, rng)
+    to, source = (
+        _window(_place(numbers[:, i], side, height), _place(numbers[:, i + 1], side, width), side, x) for i in (0, 2)
+    )
+    delta = (best - x).flatten(2)
+    unused = (threat.ball.eps**2 - delta.square().sum((1, 2), keepdim=True)).clamp(min=0) / channels
+    cleared = delta.scatter(2, source, 0).scatter(2, to, 0)
+    freed = (delta - cleared).square().sum(2, keepdim=True)
+    bump = (_bump(side, numbers[:, 4], x) * _signs(numbers[:, 5:], x)).flatten(2)
+    bump = _unit(bump + _unit(delta.gather(2, to))) * (unused + freed).sqrt()
+    return _stretched(threat, x, cleared.scatter(2, to, bump).view_as(x))
+
+
+def _window(top: Tensor, left: Tensor, side: int, like: Tensor) -> Tensor:
+    """Positions of a window's pixels in `like.flatten(2)`: [B, C, side * side]"""
+    step = torch.arange(side, device=like.device)
+    rows_ = (top[:, None] + step)[:, :, None] * like.shape[3]
+    return (rows_ + (left[:, None] + step)[:, None]).view(len(like), 1, -1).expand(-1, like.shape[1], -1)
+
+
+def _bump(side: int, turn: Tensor, like: Tensor) -> Tensor:
+    """A hill beside a valley, of unit length, lying down for half of the samples: [B, 1, side, side]"""
+    upper = side // 2
+    shape = torch.cat((_hill(upper, side), -_hill(side - upper, side))).to(like)
+    shape = shape / shape.square().sum().sqrt()
+    return torch.where(turn[:, None, None] < 0.5, shape, shape.T)[:, None]
+
+
+def _hill(height: int, width: int) -> Tensor:
+    """Of unit length; at r king's moves from the middle its height goes as the sum of 1 / (k + 1)^2 over k >= r."""
+    middle, across = height // 2, width // 2
+    levels = (torch.arange(max(middle, across) + 1, 0, -1).double() ** -2).cumsum(0).flip(0)
+    row, column = torch.arange(height), torch.arange(width)
+    hill = levels[torch.maximum((row - middle).abs()[:, None], (column - across).abs())]
+    unit: Tensor = hill / hill.square().sum().sqrt().clamp(min=1)
+    return unit
+
+
+def _unit(delta: Tensor) -> Tensor:
+    """Each channel divided by its length: [B, C, N] -> [B, C, N]"""
+    length: Tensor = torch.linalg.vector_norm(delta, dim=2, keepdim=True)
+    return delta / length.clamp(min=torch.finfo(delta.dtype).tiny)
+
+
+def _stretched(threat: Threat, x: Tensor, delta: Tensor) -> Tensor:
+    """The point of the ball's surface in the direction of delta, cut to the domain."""
+    return threat.project(x + threat.ball.eps * threat.ball.steepest(delta), x)

@@ -1,0 +1,59 @@
+"""Any attack runs through any kind of estimator, and keeps its samples apart while it does."""
+
+import pytest
+import torch
+
+from hosnn.estimators import BPTR, AdaptiveSharpness, AgainstHomeostasis, Estimator, SignatureError, Through, title
+from hosnn.robustness.apgd import APGD, APGDTargeted
+from hosnn.robustness.decision import HopSkipJump
+from hosnn.robustness.ensembles import EOT, Worst
+from hosnn.robustness.fab import FAB
+from hosnn.robustness.gradient import PGD, mi_fgsm
+from hosnn.robustness.losses import targeted_margin
+from hosnn.robustness.model import Attack
+from hosnn.robustness.random import SampleRandom
+from hosnn.robustness.sapgd import SAPGD
+from hosnn.robustness.square import Square
+from hosnn.robustness.threats import Linf, Threat
+from hosnn.spiking.gradient import bptt
+from tests.estimators.networks import adaptive, images, plain
+
+THREAT = Threat(Linf(0.2))
+WITH_LOSS: dict[str, Attack] = {
+    "PGD with restarts": PGD(THREAT, steps=3, restarts=2),
+    "MI-FGSM": mi_fgsm(THREAT, steps=3),
+    "APGD": APGD(THREAT, steps=5),
+    "APGD-T": APGDTargeted(THREAT, steps=4, loss=targeted_margin),
+    "SA-PGD": SAPGD(THREAT, steps=5),
+    "EOT": EOT(PGD(THREAT, steps=3), 2),
+    "worst": Worst((PGD(THREAT, steps=2), APGD(THREAT, steps=3))),
+}
+WITHOUT: dict[str, Attack] = {
+    "FAB": FAB(THREAT, steps=3),
+    "Square": Square(THREAT, queries=10),
+    "HopSkipJump": HopSkipJump(THREAT, queries=30),
+}
+ATTACKS = WITH_LOSS | WITHOUT
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+@pytest.mark.parametrize("estimator", [bptt(), BPTR(), AdaptiveSharpness()], ids=title)
+def test_any_attack_runs_through_any_estimator(attack: Attack, estimator: Estimator) -> None:
+    network, x = plain(), images(10)
+    with torch.no_grad():
+        y = network(x).argmax(1)
+    rng, chosen = SampleRandom(0, torch.arange(10)), torch.tensor([7, 2, 4])
+    whole = Through(estimator, attack)(network, x, y, rng)
+    assert THREAT.allows(whole, x).all()
+    alone = Through(estimator, attack)(network, x[chosen], y[chosen], rng.rows(chosen))
+    torch.testing.assert_close(alone, whole[chosen], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("attack", WITH_LOSS.values(), ids=WITH_LOSS)
+def test_any_attack_with_a_loss_can_be_aimed_at_homeostasis(attack: Attack) -> None:
+    network, x = adaptive(), images(10)
+    with torch.no_grad():
+        y = network(x).argmax(1)
+    rng = SampleRandom(0, torch.arange(10))
+    found = AgainstHomeostasis(attack, SignatureError(), 10.0)(network, x, y, rng)
+    assert THREAT.allows(found, x).all() and not torch.equal(found, attack(network, x, y, rng))

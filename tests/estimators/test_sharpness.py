@@ -1,0 +1,264 @@
+"""ASSG: what it remembers, of whom and for how long; and the search of its one number."""
+
+import math
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import Tensor
+
+from hosnn.errors import ConfigError
+from hosnn.estimators import AdaptiveSharpness, SearchedSharpness, Through, with_rule
+from hosnn.estimators.rules import differentiated
+from hosnn.estimators.sharpness import Memory
+from hosnn.nn.neurons import neurons
+from hosnn.robustness.gradient import PGD
+from hosnn.robustness.losses import cross_entropy
+from hosnn.robustness.model import Attack, Model, Repeated, input_gradient, rows, scores
+from hosnn.robustness.random import SampleRandom
+from hosnn.robustness.threats import Linf, Threat
+from hosnn.spiking.dynamics import Dynamics
+from hosnn.spiking.gradient import GradientRule, bptt
+from hosnn.spiking.kernels import eager
+from hosnn.spiking.surrogate import Arctan
+from tests.estimators.networks import Scores, adaptive, images, labels, plain
+
+THREAT = Threat(Linf(0.1))
+
+
+def rng(count: int = 6) -> SampleRandom:
+    return SampleRandom(0, torch.arange(count))
+
+
+def gradient(model: Model, x: Tensor, y: Tensor) -> Tensor:
+    return input_gradient(model, x, y, cross_entropy).gradient
+
+
+def distances(seed: int, samples: int = 3) -> Tensor:
+    return torch.randn(samples, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_where_the_membrane_stands_still_the_sharpness_is_that_of_its_distance() -> None:
+    """M -> |x| and D -> 0, so α = 2 tan(π A/2)/π / (|x| + 1e-4), however the attack began."""
+    memory, x = Memory(AdaptiveSharpness(0.4), 3), distances(0)
+    expected = 2 * math.tan(0.4 * math.pi) / math.pi / (x.abs() + 1e-4)
+    torch.testing.assert_close(memory.sharpness("a", 0, x), expected, msg="at the first pass")
+    memory.sharpness("a", 0, distances(1))
+    for _ in range(400):
+        found = memory.sharpness("a", 0, x)
+    torch.testing.assert_close(found, expected)
+
+
+def test_moments_follow_the_published_recursion() -> None:
+    settings = AdaptiveSharpness(0.45, relax=1.2, momentum=0.7)
+    memory, first = Memory(settings, 3), distances(0).abs()
+    memory.sharpness("a", 0, distances(0))
+    mean, deviation = first, torch.zeros_like(first)
+    for seed in range(1, 5):
+        size = distances(seed).abs()
+        mean = 0.7 * mean + 0.3 * size
+        deviation = 0.7 * deviation + 0.3 * (size - mean).abs()
+        expected = 2 * math.tan(0.45 * math.pi) / math.pi / (mean + 1.2 * deviation + 1e-4)
+        torch.testing.assert_close(memory.sharpness("a", 0, distances(seed)), expected)
+
+
+def test_layers_and_time_steps_are_remembered_apart() -> None:
+    memory = Memory(AdaptiveSharpness(), 3)
+    alone = {key: Memory(AdaptiveSharpness(), 3) for key in (("a", 0), ("a", 1), ("b", 0))}
+    for seed in range(3):
+        for number, (key, other) in enumerate(alone.items()):
+            x = distances(10 * seed + number)
+            assert torch.equal(memory.sharpness(*key, x), other.sharpness(*key, x))
+
+
+def test_a_frozen_memory_changes_nothing_and_is_changed_by_nothing() -> None:
+    watched, other = Memory(AdaptiveSharpness(), 3), Memory(AdaptiveSharpness(), 3)
+    for seed in range(4):
+        with watched.frozen():
+            watched.sharpness("a", 0, distances(100 + seed))
+        assert torch.equal(watched.sharpness("a", 0, distances(seed)), other.sharpness("a", 0, distances(seed)))
+
+
+def test_samples_that_drop_out_take_nothing_along_and_leave_nothing() -> None:
+    memory, alone = Memory(AdaptiveSharpness(), 3), Memory(AdaptiveSharpness(), 2)
+    chosen = torch.tensor([2, 0])
+    for seed in range(3):
+        memory.sharpness("a", 0, distances(seed))
+        alone.sharpness("a", 0, distances(seed)[chosen])
+    for seed in range(3, 6):
+        with memory.of(chosen, 2):
+            found = memory.sharpness("a", 0, distances(seed, 2))
+        assert torch.equal(found, alone.sharpness("a", 0, distances(seed, 2)))
+
+
+def test_the_first_gradient_is_an_arctan_as_wide_as_each_distance() -> None:
+    """One neuron, one step: h = α/(2 (1 + (π α x/2)²)), and α x is the same for every x."""
+    network = plain()
+    layer = next(iter(neurons(network).values()))
+    twin = differentiated(network, AdaptiveSharpness(0.4), 1)
+    rule = next(iter(neurons(twin.model).values())).rule  # type: ignore[attr-defined]
+    assert isinstance(rule, GradientRule)
+    for current in (0.2, 0.9, 1.3, 40.0):
+        leaf = torch.full((1, 1, 1), current, dtype=torch.float64).requires_grad_()
+        (found,) = torch.autograd.grad(eager.spikes(leaf, Dynamics(), rule).sum(), leaf)
+        sharpness = 2 * math.tan(0.4 * math.pi) / math.pi / (abs(current - 1) + 1e-4)
+        torch.testing.assert_close(found[0, 0], Arctan(2 / sharpness).derivative(leaf.detach()[0, 0] - 1))
+        twin = differentiated(network, AdaptiveSharpness(0.4), 1)
+        rule = next(iter(neurons(twin.model).values())).rule  # type: ignore[attr-defined]
+        assert isinstance(rule, GradientRule)
+    assert layer.rule == bptt(), "the network itself is left as it was"
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Gradient steps, the first `together` of them with every sample, the others with `chosen` alone."""
+
+    together: int
+    apart: int
+    chosen: tuple[int, ...]
+    at_once: bool = True  # drop samples once; False: from the first model, at every step anew
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+        for _ in range(self.together):
+            x = x + 0.05 * gradient(model, x, y).sign()
+        chosen = torch.tensor(self.chosen)
+        few, some = rows(model, chosen), x[chosen]
+        for _ in range(self.apart):
+            some = some + 0.05 * gradient(few if self.at_once else rows(model, chosen), some, y[chosen]).sign()
+        return x.index_copy(0, chosen, some)
+
+
+@pytest.mark.parametrize("build", [plain, adaptive])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_rows_of_a_model_equal_those_samples_alone(build: type, at_once: bool) -> None:
+    network, x, y = build(), images(), labels()
+    chosen = torch.tensor([5, 2])
+    whole = Through(AdaptiveSharpness(), Walk(2, 3, (5, 2), at_once))(network, x, y, rng())
+    alone = Through(AdaptiveSharpness(), Walk(0, 5, (0, 1)))(network, x[chosen], y[chosen], rng().rows(chosen))
+    torch.testing.assert_close(whole[chosen], alone, rtol=0, atol=1e-9)
+
+
+def test_rows_of_rows_are_rows() -> None:
+    network, x, y = adaptive(), images(), labels()
+    for chosen in (torch.tensor([True, False, True, True, False, True]), torch.tensor([0, 2, 3, 5])):
+        model = differentiated(network, AdaptiveSharpness(), 6)
+        gradient(model, x, y)
+        few = rows(rows(model, chosen), torch.tensor([3, 1]))
+        other = differentiated(network, AdaptiveSharpness(), 6)
+        gradient(other, x, y)
+        at = torch.tensor([5, 2])
+        assert torch.equal(gradient(few, 0.9 * x[at], y[at]), gradient(rows(other, at), 0.9 * x[at], y[at]))
+
+
+def test_memory_makes_a_difference_and_scores_do_not_feed_it() -> None:
+    network, x, y = adaptive(), images(), labels()
+    model = differentiated(network, AdaptiveSharpness(), 6)
+    scores(model, 0.1 * x)
+    first = gradient(model, x, y)
+    assert torch.equal(first, gradient(differentiated(network, AdaptiveSharpness(), 6), x, y))
+    gradient(model, 0.5 * x, y)
+    assert not torch.equal(gradient(model, x, y), first)
+
+
+def test_looking_several_times_at_a_fixed_model_is_looking_once() -> None:
+    """EOT freezes the memory after the first look, or it would learn from one point many times."""
+    network, x, y = adaptive(), images(), labels()
+    once = differentiated(network, AdaptiveSharpness(), 6)
+    often = differentiated(Repeated(network, 3), AdaptiveSharpness(), 6)
+    assert isinstance(often, Repeated)
+    for scale in (1.0, 0.8, 0.6):
+        torch.testing.assert_close(gradient(often, scale * x, y), gradient(once, scale * x, y), rtol=1e-12, atol=0)
+
+
+def test_a_batch_of_another_size_is_refused() -> None:
+    model = differentiated(plain(), AdaptiveSharpness(), 6)
+    for shown in (model, rows(model, torch.tensor([0, 1]))):
+        with pytest.raises(ConfigError, match=r"showed it 5.*ask for rows"):
+            shown(images(5))
+
+
+def test_a_rule_that_remembers_needs_an_attack() -> None:
+    network = plain()
+    before = [layer.rule for layer in neurons(network).values()]
+    Through(AdaptiveSharpness(), PGD(THREAT, steps=2))(network, images(), labels(), rng())
+    assert [layer.rule for layer in neurons(network).values()] == before
+    with pytest.raises(ConfigError, match=r"with_rule got AdaptiveSharpness.*use Through"):
+        with_rule(network, AdaptiveSharpness())  # type: ignore[arg-type]
+    inside = with_rule(network, bptt(Arctan()))
+    assert torch.equal(
+        Through(AdaptiveSharpness(), PGD(THREAT, steps=2))(inside, images(), labels(), rng()),
+        Through(AdaptiveSharpness(), PGD(THREAT, steps=2))(network, images(), labels(), rng()),
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"vanishing": 0.0}, {"vanishing": 0.5}, {"momentum": 1.0}, {"relax": -1.0}, {"relax": math.inf}],
+    ids=str,
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="AdaptiveSharpness got vanishing"):
+        AdaptiveSharpness(**settings)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """Reaches a margin that is best where A/2 is as wanted; writes down each A/2 it was asked to try."""
+
+    wanted: tuple[float, ...]
+    tried: list[Tensor] = field(default_factory=list, compare=False)
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+        vanishing: Tensor = model.memory.vanishing  # type: ignore[attr-defined]
+        self.tried.append(vanishing)
+        off = (vanishing - torch.tensor(self.wanted, dtype=x.dtype)).abs()
+        return torch.ones_like(x) * (0.4 - off)[:, None, None, None]  # margin -0.1 - off: never adversarial
+
+
+def test_the_search_closes_in_on_each_samples_own_sharpness() -> None:
+    wanted, rounds = (0.36, 0.42, 0.49), 6
+    tuned, x = Tuned(wanted), torch.zeros(3, 1, 2, 2, dtype=torch.float64)
+    SearchedSharpness(tuned, rounds=rounds)(Scores(), x, torch.zeros(3, dtype=torch.int64), rng(3))
+    assert len(tuned.tried) == 2 * rounds + 2, "two probes a round, the best value and the default one"
+    width = (0.49 - 0.35) * (2 / 3) ** rounds
+    assert (tuned.tried[-2] - torch.tensor(wanted, dtype=x.dtype)).abs().max() <= width
+    assert all(((0.35 <= tried) & (tried <= 0.49)).all() for tried in tuned.tried)
+
+
+def test_the_search_is_never_weaker_than_none_and_treats_each_sample_alone() -> None:
+    network, x = plain(), images(40)
+    with torch.no_grad():
+        y = network(x).argmax(1)
+    threat = Threat(Linf(0.3))
+    attack = PGD(threat, steps=3, step_size=0.5)
+    search = SearchedSharpness(attack, probe=PGD(threat, steps=1, step_size=1.0), rounds=2)
+    found = search(network, x, y, rng(40))
+    assert threat.allows(found, x).all()
+    without = Through(AdaptiveSharpness(), attack)(network, x, y, rng(40))
+    with torch.no_grad():
+        lost, expected = (network(point).argmax(1) != y for point in (found, without))
+    assert expected.any() and (lost | ~expected).all()
+    chosen = torch.tensor([3, 30, 0])
+    alone = search(network, x[chosen], y[chosen], rng(40).rows(chosen))
+    torch.testing.assert_close(alone, found[chosen], rtol=0, atol=1e-9)
+
+
+def test_the_search_leaves_fooled_samples_in_peace() -> None:
+    x = torch.stack([torch.full((1, 2, 2), 0.2), torch.full((1, 2, 2), 0.9)]).double()
+    seen: list[int] = []
+
+    @dataclass(frozen=True)
+    class Still:
+        def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+            seen.append(len(x))
+            return x
+
+    still: Attack = Still()
+    found = SearchedSharpness(still, rounds=1)(Scores(), x, torch.zeros(2, dtype=torch.int64), rng(2))
+    assert seen == [2, 1, 1, 1] and torch.equal(found, x)
+
+
+@pytest.mark.parametrize("settings", [{"low": 0.45, "high": 0.4}, {"high": 0.5}, {"low": 0.0}, {"rounds": 0}], ids=str)
+def test_a_search_over_nothing_is_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="SearchedSharpness got"):
+        SearchedSharpness(PGD(THREAT), **settings)  # type: ignore[arg-type]

@@ -1,0 +1,241 @@
+"""However the work is divided, interrupted or repeated, the result has the same bits."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hosnn.data import fashion_mnist_sample
+from hosnn.errors import ConfigError
+from hosnn.estimators import title
+from hosnn.evaluation.adapt import best
+from hosnn.evaluation.evaluate import evaluate, evaluate_shard
+from hosnn.evaluation.ledger import ledger_path, ledgers
+from hosnn.evaluation.protocol import Entry, Found, Kind, PanelPlan, Protocol, Search
+from hosnn.evaluation.result import Evaluation, Row
+from hosnn.evaluation.worker import Interrupted, Shard
+from hosnn.nn.lenet import LeNet
+from hosnn.robustness.apgd import APGD
+from hosnn.robustness.gradient import PGD
+from hosnn.robustness.square import Square
+from hosnn.robustness.threats import Linf, Threat
+from hosnn.runtime import Deadline
+from hosnn.spiking.gradient import bptt
+from hosnn.spiking.surrogate import Rectangle, Sigmoid
+from tests.evaluation.test_evaluate import StopAfter, without_time
+
+THREAT = Threat(Linf(8 / 255))
+CANDIDATES = (bptt(Sigmoid(0.2)), bptt(Rectangle(1.0)), bptt(Rectangle(0.25)))
+PLAN = Protocol(
+    "test",
+    "made for a test",
+    THREAT,
+    (
+        Entry("APGD", APGD(THREAT, 3), THREAT, estimator=bptt(), steps=3),
+        Entry("best", APGD(THREAT, 3), THREAT, estimator=Found(0), spiking=True, steps=3),
+        Entry("Square", Square(THREAT, 5), THREAT, kind=Kind.QUERIES, steps=5),
+    ),
+    samples=22,
+    cascade=True,
+    search=Search(PGD(THREAT, 2), CANDIDATES, samples=10, keep=2),
+    panels=(PanelPlan("controls", (Entry("PGD", PGD(THREAT, 2), THREAT, estimator=Found(1)),), 12),),
+    block_size=5,
+)
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return LeNet(channels=(3, 4), hidden=16).build().eval()
+
+
+@pytest.fixture(scope="module")
+def whole(network: nn.Module) -> Evaluation:
+    return evaluate(network, fashion_mnist_sample(), PLAN, threads=1)
+
+
+@pytest.mark.parametrize("threads", [2, 3, None])
+def test_the_number_of_threads_changes_no_bit(network: nn.Module, whole: Evaluation, threads: int | None) -> None:
+    before = torch.get_num_threads()
+    assert without_time(evaluate(network, fashion_mnist_sample(), PLAN, threads=threads)) == without_time(whole)
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_shards_gather_to_the_bits_of_one_run(
+    network: nn.Module, whole: Evaluation, count: int, tmp_path: Path
+) -> None:
+    for number in range(count):
+        evaluate_shard(
+            network,
+            fashion_mnist_sample(),
+            PLAN,
+            Shard(number, count),
+            ledger_path(tmp_path, "test", (number, count)),
+            threads=1,
+        )
+    gathered = ledger_path(tmp_path, "test")
+    assert len(ledgers(gathered)) == count
+    result = evaluate(network, fashion_mnist_sample(), PLAN, partial=gathered, threads=1, deadline=StopAfter(0))
+    assert without_time(result) == without_time(whole)  # and nothing was left to do
+
+
+def test_a_missing_share_is_done_by_the_run_that_gathers(network: nn.Module, whole: Evaluation, tmp_path: Path) -> None:
+    evaluate_shard(network, fashion_mnist_sample(), PLAN, Shard(1, 2), ledger_path(tmp_path, "test", (1, 2)), threads=1)
+    gathered = ledger_path(tmp_path, "test")
+    with pytest.raises(Interrupted):
+        evaluate(network, fashion_mnist_sample(), PLAN, partial=gathered, deadline=StopAfter(2))
+    result = evaluate(network, fashion_mnist_sample(), PLAN, partial=gathered)
+    assert without_time(result) == without_time(whole)
+
+
+def test_a_share_of_another_evaluation_is_not_gathered(network: nn.Module, tmp_path: Path) -> None:
+    path = ledger_path(tmp_path, "test", (0, 1))
+    evaluate_shard(network, fashion_mnist_sample(), PLAN, Shard(), path, threads=1)
+    shares = path.read_text()
+    other = evaluate(network, fashion_mnist_sample(), PLAN, seed=1, partial=ledger_path(tmp_path, "test"))
+    assert path.read_text() == shares
+    assert without_time(other) == without_time(evaluate(network, fashion_mnist_sample(), PLAN, seed=1))
+
+
+@pytest.mark.parametrize(("number", "count"), [(2, 2), (-1, 3), (0, 0)])
+def test_a_share_that_is_none_is_refused(number: int, count: int) -> None:
+    with pytest.raises(ConfigError, match="0 <= i < n"):
+        Shard(number, count)
+
+
+def test_a_deadline_in_several_threads_keeps_what_was_begun(
+    network: nn.Module, whole: Evaluation, tmp_path: Path
+) -> None:
+    path = ledger_path(tmp_path, "test")
+    with pytest.raises(Interrupted, match="goes on from there"):
+        evaluate(network, fashion_mnist_sample(), PLAN, partial=path, threads=2, deadline=StopAfter(7))
+    assert len(path.read_text().splitlines()) == 1 + 7
+    result = evaluate(network, fashion_mnist_sample(), PLAN, partial=path, threads=2)
+    assert without_time(result) == without_time(whole)
+
+
+def test_passes_are_counted(whole: Evaluation) -> None:
+    apgd, found, square = whole.rows
+    standing = sum(guess == label for guess, label in zip(whole.clean, whole.labels, strict=True))
+    left = sum(whole.robust(apgd))
+    assert standing <= apgd.backward <= apgd.forward and apgd.backward <= 4 * standing
+    assert (square.backward, square.steps, square.kind) == (0, 5, "queries")
+    assert left <= found.backward <= 4 * left
+    assert whole.passes()[0] > apgd.forward + square.forward
+
+
+def test_entries_take_the_estimator_that_the_search_found(whole: Evaluation) -> None:
+    ranking = best(PLAN.search, whole.panel("search"), torch.tensor(whole.labels)) if PLAN.search else ()
+    assert whole.row("best").estimator == title(ranking[0])
+    assert whole.panel("controls")[0].estimator == title(ranking[1])
+    assert [row.estimator for row in whole.panel("search")] == [title(each) for each in CANDIDATES]
+
+
+def test_the_search_keeps_what_leaves_fewest_standing_together() -> None:
+    y = torch.zeros(6, dtype=torch.int64)
+    guesses = [(1, 1, 1, 0, 0, 0), (1, 1, 0, 0, 0, 0), (0, 0, 0, 0, 1, 1)]
+    rows = [Row(str(at), "linf:8/255", 8 / 255, guess, 1.0) for at, guess in enumerate(guesses)]
+    search = Search(PGD(THREAT, 2), CANDIDATES, keep=3)
+    assert best(search, rows, y) == (CANDIDATES[0], CANDIDATES[2], CANDIDATES[1])
+    assert best(replace(search, keep=1), rows[1:], y) == CANDIDATES[1:2] or best(
+        replace(search, candidates=CANDIDATES[1:], keep=1), rows[1:], y
+    ) == (CANDIDATES[1],)
+
+
+class Noisy(nn.Module):
+    """Adds random numbers to its logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(784, 10, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = x.flatten(1) @ self.weight
+        return logits + torch.randn_like(logits)
+
+
+def test_a_model_that_draws_random_numbers_is_evaluated_the_same_each_time(tmp_path: Path) -> None:
+    state = torch.random.get_rng_state()
+    first = evaluate(Noisy(), fashion_mnist_sample(), PLAN, threads=2)
+    torch.manual_seed(5)
+    path = tmp_path / "partial.jsonl"
+    with pytest.raises(Interrupted):
+        evaluate(Noisy(), fashion_mnist_sample(), PLAN, partial=path, deadline=StopAfter(3))
+    second = evaluate(Noisy(), fashion_mnist_sample(), PLAN, partial=path)
+    torch.random.set_rng_state(state)
+    assert first.network.random
+    assert without_time(first) == without_time(second)
+
+
+class Detached(nn.Module):
+    """No gradient reaches its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(784, 10, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.detach().flatten(1) @ self.weight
+
+
+def test_a_model_without_a_gradient_is_attacked_by_queries_alone_and_that_is_said() -> None:
+    result = evaluate(Detached(), fashion_mnist_sample(), PLAN)
+    assert [row.attack for row in result.rows] == ["Square"]
+    assert not result.network.gradient and result.panels == ()
+    assert "APGD: the model has no gradient to its input" in result.skipped
+
+
+def test_estimators_are_left_out_where_no_spiking_layer_is_found_and_that_is_said() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    result = evaluate(model, fashion_mnist_sample(), PLAN)
+    assert [row.attack for row in result.rows] == ["APGD", "Square"]
+    assert result.panel("search") == () and "best: no hosnn spiking layer found" in result.skipped
+    assert result.panel("controls")[0].estimator == ""
+
+
+def test_losses_that_need_more_classes_than_there_are_are_left_out() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 2))
+    data = fashion_mnist_sample().test.batch(torch.arange(20))
+    entry = replace(PLAN.entries[0], classes=3)
+    result = evaluate(model, (data[0], data[1] % 2), replace(PLAN, entries=(entry, PLAN.entries[2])))
+    assert [row.attack for row in result.rows] == ["Square"]
+    assert "APGD: its loss needs 3 classes, the model has 2" in result.skipped
+
+
+class Remembers(nn.Module):
+    """Keeps its last batch, as stateful spiking libraries do; wrong sizes would show if two threads shared it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(784, 10, generator=torch.Generator().manual_seed(0)))
+        self.last: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = x.flatten(1)
+        for _ in range(20):
+            assert self.last is not None and len(self.last) == len(x)
+        return self.last @ self.weight
+
+
+def test_threads_do_not_meet_in_what_a_model_stores() -> None:
+    def run(threads: int) -> dict[str, Any]:
+        return without_time(evaluate(Remembers(), fashion_mnist_sample(), PLAN, threads=threads))
+
+    assert run(3) == run(1)
+
+
+@pytest.fixture(autouse=True)
+def torch_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_deadline_that_never_comes_changes_nothing(network: nn.Module, whole: Evaluation) -> None:
+    result = evaluate(network, fashion_mnist_sample(), PLAN, deadline=Deadline(3600))
+    assert without_time(result) == without_time(whole)

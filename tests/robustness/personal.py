@@ -1,0 +1,31 @@
+"""A model that treats every sample differently, and so must be told which samples it sees."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from tests.robustness.models import linear
+
+
+class Personal:
+    """scores = W x + offset of the sample: an attack that goes on with some samples without saying so fails on it."""
+
+    def __init__(self, inner: nn.Module, offset: Tensor) -> None:
+        self.inner, self.offset = inner, offset
+
+    def __call__(self, x: Tensor) -> Tensor:
+        assert len(x) == len(self.offset), "these are not the samples that the model was told of"
+        scores: Tensor = self.inner(x)
+        return scores + self.offset
+
+    def rows(self, chosen: Tensor, /) -> "Personal":
+        return Personal(self.inner, self.offset[chosen])
+
+    def frozen(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def personal(count: int = 16, classes: int = 4) -> Personal:
+    offset = torch.randn(count, classes, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    return Personal(linear(classes), 0.3 * offset)

@@ -1,0 +1,190 @@
+"""An attack on labels alone, against distances that are known in closed form."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hosnn.errors import ConfigError
+from hosnn.robustness.decision import HopSkipJump
+from hosnn.robustness.model import counted
+from hosnn.robustness.random import SampleRandom
+from hosnn.robustness.threats import L1, L2, Ball, Linf, Threat
+from tests.robustness.models import linear, samples
+from tests.robustness.personal import personal
+
+BALLS = {"linf": Linf(0.1), "l2": L2(0.4)}
+EVERY = pytest.mark.parametrize("ball", BALLS.values(), ids=BALLS)
+DOMAINS = pytest.mark.parametrize("domain", [(0.0, 1.0), None], ids=["box", "free"])
+
+
+def rng(count: int = 16, seed: int = 0) -> SampleRandom:
+    return SampleRandom(seed, torch.arange(count) + 100)
+
+
+class Labels(nn.Module):
+    """The class and nothing else: one-hot scores, without a gradient."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.seen = model, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += len(x)
+        with torch.no_grad():
+            scores = self.model(x)
+        return functional.one_hot(scores.argmax(1), scores.shape[1]).to(x.dtype)
+
+
+def right(model: nn.Module, count: int = 16) -> tuple[Tensor, Tensor]:
+    x = 0.3 + 0.4 * samples(count)[0]
+    with torch.no_grad():
+        return x, model(x).argmax(1)
+
+
+@EVERY
+def test_the_distance_to_a_linear_boundary_is_found_from_labels_alone(ball: Ball) -> None:
+    model = linear(2)
+    x, y = right(model)
+    attack = HopSkipJump(Threat(ball, domain=None), queries=1200)
+    closest = attack.closest(Labels(model), x, y, rng())
+    weight = next(model.parameters()).detach()
+    scores = x.flatten(1) @ weight.T
+    slope = torch.linalg.vector_norm(weight[0] - weight[1], ord=1 if ball.name == "linf" else 2)
+    expected = (scores[:, 0] - scores[:, 1]).abs() / slope
+    distance = ball.size(closest - x)
+    assert (model(closest).argmax(1) != y).all()
+    assert (distance >= expected * (1 - 1e-9)).all() and (distance <= expected * 1.2).all()
+
+
+@EVERY
+def test_more_queries_come_closer(ball: Ball) -> None:
+    model = linear(4)
+    x, y = right(model)
+    few, many = (
+        ball.size(HopSkipJump(Threat(ball), queries).closest(Labels(model), x, y, rng()) - x) for queries in (200, 800)
+    )
+    assert (many <= few).all() and many.mean() < 0.8 * few.mean()
+
+
+@EVERY
+@DOMAINS
+@pytest.mark.parametrize("queries", [1, 30, 400])
+def test_attack_stays_inside_its_threat_and_its_queries(
+    ball: Ball, domain: tuple[float, float] | None, queries: int
+) -> None:
+    model, threat = linear(), Threat(ball, domain)
+    x, y = samples()
+    x[0], x[1] = 0.0, 1.0
+    for row in range(4):
+        with counted() as passes:
+            x_adv = HopSkipJump(threat, queries)(model, x[row : row + 1], y[row : row + 1], rng(1))
+        assert 0 < passes.forward <= queries and passes.backward == 0
+        assert threat.allows(x_adv, x[row : row + 1], atol=1e-12).all()
+
+
+@EVERY
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_every_precision_stays_inside_the_threat(ball: Ball, dtype: torch.dtype) -> None:
+    x, y = samples(dtype=dtype)
+    x_adv = HopSkipJump(Threat(ball), 200)(linear(dtype=dtype), x, y, rng())
+    assert x_adv.dtype is dtype
+    assert Threat(ball).allows(x_adv.double(), x.double(), atol=12 * torch.finfo(dtype).eps).all()
+
+
+@EVERY
+def test_success_is_a_matter_of_distance(ball: Ball) -> None:
+    """In the ball the closest point itself, adversarial; outside it the point's projection."""
+    model = linear(3)
+    x, y = right(model, 40)
+    threat = Threat(ball)
+    attack = HopSkipJump(threat, queries=400)
+    x_adv, closest = attack(Labels(model), x, y, rng(40)), attack.closest(Labels(model), x, y, rng(40))
+    near = ball.size(closest - x) <= ball.eps
+    assert 0 < near.sum() < 40 and (model(x_adv).argmax(1) != y)[near].all()
+    torch.testing.assert_close(x_adv[~near], threat.project(closest, x)[~near])
+
+
+@EVERY
+def test_a_sample_inside_the_ball_is_shown_no_more(ball: Ball) -> None:
+    model = linear(3)
+    x, y = right(model)
+    shown = []
+    for eps in (1.0, 0.0):
+        labels = Labels(model)
+        HopSkipJump(Threat(ball).with_eps(eps), queries=300)(labels, x, y, rng())
+        shown.append(labels.seen)
+    assert shown[0] < shown[1] <= 16 * 300
+
+
+@EVERY
+@DOMAINS
+def test_a_sample_is_attacked_the_same_in_any_batch(ball: Ball, domain: tuple[float, float] | None) -> None:
+    attack, model = HopSkipJump(Threat(ball, domain), queries=300), personal()
+    x = 0.3 + 0.4 * samples()[0]
+    y = model(x).argmax(1)
+    whole = attack(model, x, y, rng())
+    for rows in (torch.tensor([5]), torch.tensor([9, 2, 14]), torch.arange(16).flip(0)):
+        part = attack(model.rows(rows), x[rows], y[rows], rng().rows(rows))
+        torch.testing.assert_close(part, whole[rows], rtol=0, atol=1e-9)
+
+
+@EVERY
+def test_the_seed_and_the_samples_index_decide(ball: Ball) -> None:
+    attack, model = HopSkipJump(Threat(ball), queries=300), linear(4)
+    x, y = right(model)
+    first, state = attack(model, x, y, rng()), torch.get_rng_state()
+    assert torch.equal(attack(model, x, y, rng()), first)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(attack(model, x, y, rng(seed=1)), first)
+
+
+@EVERY
+def test_images_of_any_shape(ball: Ball) -> None:
+    for shape in ((5,), (3, 3), (3, 7, 2), (2, 3, 5, 4), (1, 1, 1)):
+        x = torch.rand(6, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+        def brightness(x: Tensor) -> Tensor:
+            mean = x.flatten(1).mean(1)
+            return torch.stack([mean, 0.5 - mean + 0.3], 1)
+
+        y = brightness(x).argmax(1)
+        x_adv = HopSkipJump(Threat(ball), queries=200)(brightness, x, y, rng(6))
+        assert x_adv.shape == x.shape and Threat(ball).allows(x_adv, x, atol=1e-12).all()
+
+
+@EVERY
+def test_where_no_start_is_adversarial_the_image_comes_back(ball: Ball) -> None:
+    x, y = samples()
+    with counted() as passes:
+        x_adv = HopSkipJump(Threat(ball), starts=7)(lambda x: functional.one_hot(y[: len(x)] * 0, 3), x, y * 0, rng())
+    assert torch.equal(x_adv, x) and passes.forward == 16 * (1 + 7)
+
+
+@EVERY
+def test_what_is_fooled_already_comes_back_untouched(ball: Ball) -> None:
+    (x, _), model = samples(), linear()
+    y = (model(x).argmax(1) + 1) % 3
+    with counted() as passes:
+        assert torch.equal(HopSkipJump(Threat(ball))(model, x, y, rng()), x)
+    assert passes.forward == 16
+    assert torch.equal(HopSkipJump(Threat(ball))(model, x[:0], y[:0], rng(0)), x[:0])
+
+
+@EVERY
+def test_scores_that_are_no_numbers_do_not_lead_outside(ball: Ball) -> None:
+    x, y = samples()
+    inner = linear()
+
+    def broken(x: Tensor) -> Tensor:
+        return torch.where(x.flatten(1)[:, :1] > 0.5, float("nan"), inner(x))
+
+    assert Threat(ball).allows(HopSkipJump(Threat(ball), 300)(broken, x, y, rng()), x).all()
+
+
+def test_what_makes_no_walk_is_refused() -> None:
+    with pytest.raises(ConfigError, match="linf and l2 only"):
+        HopSkipJump(Threat(L1(1.0)))
+    for wrong in ({"queries": 0}, {"probes": 0}, {"starts": 0}):
+        with pytest.raises(ConfigError, match="at least 1 of each"):
+            HopSkipJump(Threat(Linf(0.1)), **wrong)
