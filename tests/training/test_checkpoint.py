@@ -17,8 +17,9 @@ from torch import Tensor
 from hosnn.data import Dataset
 from hosnn.errors import CheckpointError
 from hosnn.nn.layers import SpikingNetwork
-from hosnn.nn.neurons import TALIF, Beyond, neurons
+from hosnn.nn.neurons import TALIF, Beyond, ThresholdLIF, neurons
 from hosnn.signature import Share, calibrate, homeostatic
+from hosnn.signature.controls import frozen_at_mean_threshold, static_thresholds
 from hosnn.spiking.dynamics import Dynamics, Reset
 from hosnn.spiking.gradient import bptt, tssl_bp
 from hosnn.spiking.surrogate import Arctan, FastSigmoid
@@ -84,6 +85,21 @@ def test_what_a_signature_means_beyond_its_steps_is_read_back_too(beyond: Beyond
     for back in (models.load(tmp_path / "saved"), into):
         kinds = {layer.beyond for layer in neurons(back).values() if isinstance(layer, TALIF)}
         assert kinds == {beyond}
+
+
+@pytest.mark.parametrize("learn", [True, False], ids=["learned", "given"])
+def test_static_thresholds_are_read_back_too(learn: bool, tmp_path: Path) -> None:
+    network = lif_network()
+    twin = (
+        static_thresholds(network, images())
+        if learn
+        else frozen_at_mean_threshold(homeostatic(network, calibrate(network, [images()]), 0.3), [images()])
+    )
+    models.save(twin, tmp_path / "static")
+    back = models.load(tmp_path / "static")
+    assert torch.equal(back(images()), twin(images()))
+    layers = [layer for layer in back.modules() if isinstance(layer, ThresholdLIF)]
+    assert len(layers) == 3 and all(layer.learns == learn for layer in layers)
 
 
 def test_a_network_of_ones_own_is_filled_from_a_checkpoint(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def stable(threat: Threat, restarts: int = 1) -> Sequence[Entry]:
 
 def against_homeostasis(threat: Threat) -> Sequence[Entry]:
     attack = AgainstHomeostasis(ascent(threat, 50), LowerThresholds(), 0.1)
-    return (entry("APGD, lower thresholds", attack, threat, Found(0), True, True, steps=50),)
+    return (entry("APGD, lower thresholds", attack, threat, AdaptiveSharpness(), True, True, steps=50),)
 
 
 def transfers(threat: Threat, twins: Mapping[str, nn.Module]) -> Sequence[Entry]:

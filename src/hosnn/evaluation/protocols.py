@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from hosnn.errors import ConfigError, nearest
-from hosnn.estimators import ALTERNATIVES, CUTS, ENSEMBLE, title
+from hosnn.estimators import ALTERNATIVES, CUTS, ENSEMBLE, AdaptiveSharpness, title
 from hosnn.estimators import WIDTHS as SIGMOIDS
 from hosnn.evaluation.entries import (
     SUBSET,
@@ -40,7 +40,8 @@ from hosnn.spiking.gradient import bptt
 from hosnn.spiking.surrogate import Sigmoid
 
 WIDTHS = (0.05, 0.1, 0.2, 0.5, 1.0)
-CANDIDATES = ENSEMBLE + SIGMOIDS + CUTS + ALTERNATIVES
+SHARPNESSES = tuple(AdaptiveSharpness(vanishing) for vanishing in (0.35, 0.38, 0.46))
+CANDIDATES = ENSEMBLE + SIGMOIDS + CUTS + ALTERNATIVES + SHARPNESSES
 """Gradient estimators that a search tries out; `full` attacks through all of them."""
 
 DEFAULT = Threat(Linf(8 / 255))
@@ -102,7 +103,7 @@ def standard(threat: Threat = DEFAULT, twins: Mapping[str, nn.Module] | None = N
         ),
         samples=1000,
         cascade=True,
-        search=Search(ascent(threat, 10), CANDIDATES),
+        search=Search(ascent(threat, 15), CANDIDATES),
         panels=panels(threat, twins or {}),
         probes=SUBSET,
     )
@@ -134,7 +135,7 @@ def full(threat: Threat = DEFAULT, twins: Mapping[str, nn.Module] | None = None)
         ),
         samples=None,
         cascade=True,
-        search=Search(ascent(threat, 10), CANDIDATES),
+        search=Search(ascent(threat, 15), CANDIDATES),
         panels=(*panels(threat, twins or {}), *decision_panel(threat)),
         probes=SUBSET,
     )

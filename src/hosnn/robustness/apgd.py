@@ -184,8 +184,7 @@ def in_turn(runs: Sequence[Run], model: Model, x: Tensor, y: Tensor, rng: Sample
 
     returns  per sample an adversarial point, else that of largest loss  [B, ...]
     """
-    x_adv = x.clone()
-    loss: Tensor | None = None
+    x_adv, loss = x.clone(), None
     for run in runs:
         if len(standing) == 0:
             break

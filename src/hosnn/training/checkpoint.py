@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from hosnn.errors import CheckpointError, HosnnError
 from hosnn.nn.layers import SpikingNetwork
-from hosnn.nn.neurons import TALIF, Beyond, hidden_neurons, neurons
+from hosnn.nn.neurons import TALIF, Beyond, ThresholdLIF, hidden_neurons, neurons
 from hosnn.runtime import versions
 from hosnn.signature.homeostasis import replace_layer
 from hosnn.training.configuration import network_from
@@ -136,18 +136,22 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: Path) -> None:
-    """Fill a freshly built network, making its layers homeostatic where the checkpoint has a signature."""
+    """Fill a freshly built network, its layers made homeostatic or static where the checkpoint says how."""
     try:
-        beyond = Beyond((config.get("homeostasis") or {}).get("beyond", Beyond.ERROR.value))
+        homeostasis = config.get("homeostasis") or {}
+        beyond, learn = Beyond(homeostasis.get("beyond", Beyond.ERROR.value)), bool(homeostasis.get("learn", False))
     except (AttributeError, ValueError) as error:
         raise CheckpointError(f"{source / 'config.json'} describes no homeostasis known here: {error}") from error
     for name, layer in hidden_neurons(network).items():
-        if f"{name}.signature" in tensors and f"{name}.adaptation" in tensors:
-            signature, adaptation = tensors[f"{name}.signature"], tensors[f"{name}.adaptation"]
-            try:
+        own = {part: tensors.get(f"{name}.{part}") for part in ("signature", "adaptation", "threshold")}
+        signature, adaptation, threshold = own.values()
+        try:
+            if signature is not None and adaptation is not None:
                 replace_layer(network, name, TALIF.from_lif(layer, signature, adaptation, beyond))
-            except HosnnError as error:
-                raise CheckpointError(f"{source} holds a damaged layer {name}: {error}") from error
+            elif threshold is not None:
+                replace_layer(network, name, ThresholdLIF.from_lif(layer, threshold, learn, beyond))
+        except HosnnError as error:
+            raise CheckpointError(f"{source} holds a damaged layer {name}: {error}") from error
     broken = sorted(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all()))
     if broken:
         raise CheckpointError(f"{source} holds NaN or infinite numbers in {broken}; train it again")

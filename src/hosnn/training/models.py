@@ -10,7 +10,7 @@ from torch import nn
 
 from hosnn.errors import CheckpointError
 from hosnn.nn.layers import SpikingNetwork
-from hosnn.nn.neurons import TALIF, neurons
+from hosnn.nn.neurons import TALIF, ThresholdLIF, neurons
 from hosnn.training import checkpoint
 from hosnn.training.configuration import describe
 
@@ -18,7 +18,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def save(model: nn.Module, path: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
-    """Write a checkpoint folder: weights, k and signature (safetensors), config.json and card.md.
+    """Write a checkpoint folder: weights, k and signature or thresholds (safetensors), config.json and card.md.
 
     provenance  what is worth knowing of its past, JSON-ready; `name` heads the card
     A network of your own is written too; load it `into` a freshly built one.
@@ -28,8 +28,9 @@ def save(model: nn.Module, path: Path | str, provenance: Mapping[str, Any] | Non
     if folder.exists():
         raise CheckpointError(f"{folder} exists already; choose another folder, so that nothing is overwritten")
     blueprint = getattr(model, "blueprint", None)
-    beyond = next((layer.beyond.value for layer in neurons(model).values() if isinstance(layer, TALIF)), None)
-    homeostasis = None if beyond is None else {"beyond": beyond}
+    own = [layer for layer in neurons(model).values() if isinstance(layer, (TALIF, ThresholdLIF))]
+    learn = any(isinstance(layer, ThresholdLIF) and layer.learns for layer in own)
+    homeostasis = {"beyond": own[0].beyond.value, "learn": learn} if own else None
     config = checkpoint.config_of(None if blueprint is None else describe(blueprint), homeostasis, provenance or {})
     checkpoint.save(model, folder, config)
 
