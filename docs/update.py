@@ -1,27 +1,49 @@
 """Write the tables of docs/results into the pages that show them:  python docs/update.py
 
-A page marks the place with  <!-- docs/results/NAME/table.md -->  and  <!-- end -->.
+A page marks the place of a table with  <!-- docs/results/NAME/KIND.md -->  and  <!-- end -->, where KIND is
+
+table         from comparison.json of `hosnn reproduce`
+side-by-side  from the evaluations in NAME/*/*.json, as `hosnn compare` sets them beside each other
+controls      as `hosnn controls` wrote it
+peers         as bench/peers.py wrote it
 """
 
 import re
 from pathlib import Path
 
 from hosnn.evaluation.comparison import Comparison
+from hosnn.evaluation.result import Evaluation
+from hosnn.evaluation.side_by_side import markdown_side_by_side, side_by_side
 from hosnn.evaluation.tables import markdown
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-PLACE = re.compile(r"(<!-- (docs/results/[\w-]+)/table\.md -->\n).*?(<!-- end -->)", re.DOTALL)
+PLACE = re.compile(r"(<!-- (docs/results/[\w/-]+)/([\w-]+)\.md -->\n).*?(<!-- end -->)", re.DOTALL)
+TESTED = ("PGD-7, authors", "PGD-7 BPTT")
+"""Attacks on which models are compared pairwise, besides the worst case."""
 
 
 def updated(page: str) -> str:
     """The page with every marked table made anew from its JSON."""
 
     def table(place: re.Match[str]) -> str:
-        comparison = Comparison.load(ROOT / place[2] / "comparison.json")
-        return f"{place[1]}\n{markdown(comparison).strip()}\n\n{place[3]}"
+        return f"{place[1]}\n{made(ROOT / place[2], place[3]).strip()}\n\n{place[4]}"
 
     return PLACE.sub(table, page)
+
+
+def made(folder: Path, kind: str) -> str:
+    """One table."""
+    if kind == "table":
+        return markdown(Comparison.load(folder / "comparison.json"))
+    if kind == "side-by-side":
+        return markdown_side_by_side(side_by_side(evaluations(folder), TESTED))
+    return (folder / f"{kind}.md").read_text(encoding="utf-8")
+
+
+def evaluations(folder: Path) -> list[Evaluation]:
+    """All evaluations in a folder of folders, those of `choices` first, models in the order of their names."""
+    return [Evaluation.load(path) for path in sorted(folder.glob("*/*.json"), key=lambda path: (path.name, path))]
 
 
 if __name__ == "__main__":

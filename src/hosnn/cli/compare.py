@@ -48,20 +48,20 @@ def compare(
     if json_output:
         print(json.dumps(found.to_json()))
         return 0
-    console.print(_table(found))
+    console.print(table(found))
     for test in found.tests:
         console.print(f"- {escape(str(test))}")
     return 0
 
 
-def _table(found: SideBySide) -> Table:
-    table = Table(title="accuracy in percent")
-    table.add_column("measure")
+def table(found: SideBySide) -> Table:
+    shown = Table(title="accuracy in percent")
+    shown.add_column("measure")
     for heading in ("images", *found.models):
-        table.add_column(heading, justify="right")
+        shown.add_column(heading, justify="right")
     for measure in found.measures:
         shares = [
             percent(measure.kept[model] / measure.samples) if model in measure.kept else "–" for model in found.models
         ]
-        table.add_row(escape(measure.name), f"{measure.samples:,}", *shares)
-    return table
+        shown.add_row(escape(measure.name), f"{measure.samples:,}", *shares)
+    return shown

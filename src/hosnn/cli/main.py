@@ -12,6 +12,7 @@ from rich.console import Console
 
 from hosnn.cli.calibrate import calibrate
 from hosnn.cli.compare import compare
+from hosnn.cli.controls import controls
 from hosnn.cli.doctor import doctor
 from hosnn.cli.evaluate import evaluate
 from hosnn.cli.reproduce import reproduce
@@ -25,6 +26,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "calibrate": calibrate,
     "evaluate": evaluate,
     "compare": compare,
+    "controls": controls,
     "doctor": doctor,
 }
 

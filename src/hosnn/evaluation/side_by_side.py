@@ -58,24 +58,29 @@ class SideBySide:
         return {"format": FORMAT} | asdict(self) | {"tests": tests}
 
 
-def side_by_side(evaluations: Sequence[Evaluation], tested: Sequence[str] = ()) -> SideBySide:
+def side_by_side(
+    evaluations: Sequence[Evaluation], tested: Sequence[str] = (), against: str | None = None
+) -> SideBySide:
     """Evaluations of two models or more, each under one protocol or more.
 
-    tested  names of attacks to compare pairwise, besides each protocol's worst case
-    Raises ConfigError for fewer than two models, or a model evaluated twice under one protocol.
+    tested   names of attacks to compare pairwise, besides each protocol's worst case
+    against  test every model against this one only; None: every pair
+    Raises ConfigError for fewer than two models, a model evaluated twice under one protocol, or no model `against`.
     """
     models = tuple(dict.fromkeys(each.model for each in evaluations))
     if len(models) < 2:
         raise ConfigError(
             f"side_by_side got evaluations of {', '.join(models) or 'nothing'}; expected two models or more"
         )
+    if against is not None and against not in models:
+        raise ConfigError(f"there is no evaluation of {against!r} to test against; there are {', '.join(models)}")
     by: dict[str, dict[str, Evaluation]] = {}
     for each in evaluations:
         if each.model in by.setdefault(each.protocol, {}):
             raise ConfigError(f"{each.model} comes twice under protocol {each.protocol}; give each evaluation once")
         by[each.protocol][each.model] = each
     measures = tuple(measure for found in by.values() for measure in _measures(found))
-    return SideBySide(models, measures, tuple(_tests(by, tested)), _verdicts(by))
+    return SideBySide(models, measures, tuple(_tests(by, tested, against)), _verdicts(by))
 
 
 def markdown_side_by_side(found: SideBySide) -> str:
@@ -139,7 +144,7 @@ def _place(row: Row) -> str:
     return "transfer" if row.kind == "transfer" else row.attack
 
 
-def _tests(by: dict[str, dict[str, Evaluation]], tested: Sequence[str]) -> Iterator[Test]:
+def _tests(by: dict[str, dict[str, Evaluation]], tested: Sequence[str], against: str | None) -> Iterator[Test]:
     pairs = []
     for protocol, found in by.items():
         attacks: list[str | None] = [
@@ -151,7 +156,9 @@ def _tests(by: dict[str, dict[str, Evaluation]], tested: Sequence[str]) -> Itera
         for attack in attacks:
             name = f"{attack or 'worst case'} ({protocol})"
             pairs += [
-                (name, one, other, compare(found[one], found[other], attack)) for one, other in combinations(found, 2)
+                (name, one, other, compare(found[one], found[other], attack))
+                for one, other in combinations(found, 2)
+                if against in (None, one, other)
             ]
     corrected = holm([paired.p_value for *_, paired in pairs])
     for (name, one, other, paired), p_value in zip(pairs, corrected, strict=True):

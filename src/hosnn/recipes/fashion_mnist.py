@@ -11,7 +11,7 @@ from hosnn.estimators import OnFrames, OnTraces, TraceCrossEntropy
 from hosnn.nn.lenet import lenet_15c5_40c5_300, lenet_32c5_64c5_1024
 from hosnn.robustness.gradient import fgsm
 from hosnn.robustness.threats import Linf, Threat
-from hosnn.training.experiment import Experiment, Homeostasis, Optimisation
+from hosnn.training.experiment import Experiment, Homeostasis, LearnedThresholds, Optimisation
 from hosnn.training.objectives import Adversarial, Clean, VanRossum
 
 TRAINING_THREAT = Threat(Linf(2 / 255), per_step=True)
@@ -50,6 +50,11 @@ def homeostatic_clean() -> Experiment:
 def homeostatic_fgsm() -> Experiment:
     """TA-LIF, trained on FGSM at 2/255: HoSNN."""
     return replace(lif_fgsm(), name="fashion-mnist-homeostatic-fgsm", homeostasis=homeostatic_clean().homeostasis)
+
+
+def thresholds_fgsm() -> Experiment:
+    """LIF with a learnable static threshold per neuron, trained on FGSM at 2/255: a control for homeostasis."""
+    return replace(lif_fgsm(), name="fashion-mnist-thresholds-fgsm", homeostasis=LearnedThresholds())
 
 
 def wide_start() -> Experiment:

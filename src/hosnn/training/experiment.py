@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hosnn.errors import ConfigError
 from hosnn.nn.lenet import LeNet
@@ -64,12 +64,24 @@ class Homeostasis:
 
 
 @dataclass(frozen=True)
+class LearnedThresholds:
+    """Give the starting network a learnable static threshold per neuron (or channel, or layer): a control.
+
+    It separates "thresholds adapt" from "each neuron has a threshold of its own" (`signature.static_thresholds`).
+    learn  always True: what a checkpoint must know to give thresholds their gradient back
+    """
+
+    share: Share = Share.NEURON
+    learn: bool = field(default=True, init=False)
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One training run.
 
     data         a name known to `hosnn.data.load_dataset`
     start        the experiment whose best checkpoint this one begins with; None: fresh weights
-    homeostasis  make the starting network TA-LIF; None: keep its neurons
+    homeostasis  what becomes of the starting network's neurons: TA-LIF, or a control; None: they stay
     Raises ConfigError for homeostasis without a start (the signature comes from a trained network), and for a start
     with another network or data set.
     """
@@ -81,7 +93,7 @@ class Experiment:
     optim: Optimisation = Optimisation()
     seed: int = 0
     start: "Experiment | None" = None
-    homeostasis: Homeostasis | None = None
+    homeostasis: Homeostasis | LearnedThresholds | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w-][\w.-]*", self.name):

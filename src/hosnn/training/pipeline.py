@@ -13,8 +13,9 @@ from hosnn.data import Dataset, Split
 from hosnn.errors import CheckpointError, ConfigError
 from hosnn.runtime import Deadline
 from hosnn.signature import calibrate, homeostatic
+from hosnn.signature.controls import static_thresholds
 from hosnn.training.checkpoint import load, load_state, read_pointer
-from hosnn.training.experiment import Experiment
+from hosnn.training.experiment import Experiment, LearnedThresholds
 from hosnn.training.loop import Run, fit
 from hosnn.training.progress import Progress
 
@@ -56,7 +57,10 @@ def run(
             return replace(before, folder=folder)
         network = load(before.folder).network
         provenance = {"start": experiment.start.identity}
-    if experiment.homeostasis is not None:
+    if isinstance(experiment.homeostasis, LearnedThresholds):
+        few = next(images(data.train, 2)).to(fabric.device)
+        network = static_thresholds(network.to(fabric.device), few, experiment.homeostasis.share)
+    elif experiment.homeostasis is not None:
         chosen = experiment.homeostasis
         batches = (x.to(fabric.device) for x in images(data.train))
         recorded = calibrate(

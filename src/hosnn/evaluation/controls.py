@@ -1,0 +1,146 @@
+"""What of a homeostatic network's robustness is homeostasis: the same attacks on twins that lack one part of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from hosnn.data import Split
+from hosnn.errors import ConfigError
+from hosnn.estimators import AdaptiveSharpness
+from hosnn.evaluation.entries import ascent, entry
+from hosnn.evaluation.protocol import Protocol
+from hosnn.evaluation.side_by_side import SideBySide, markdown_side_by_side
+from hosnn.evaluation.side_checks import CorruptionAccuracies, StepAccuracies
+from hosnn.evaluation.tables import percent
+from hosnn.robustness.sapgd import SAPGD
+from hosnn.robustness.threats import Linf, Threat
+from hosnn.signature.controls import frozen_at_mean_threshold, rate_matched, without_adaptation
+from hosnn.spiking.gradient import bptt
+
+FORMAT = "hosnn-controls-1"
+TRAINED = "as trained"
+IMAGES = 1000
+"""Training images for mean thresholds and firing rates."""
+
+
+@dataclass(frozen=True)
+class Controls:
+    """A homeostatic network and its twins under the same attacks.
+
+    compared    accuracies, and paired tests of every twin against the network
+    rates       spikes per neuron and time step by model and layer, on clean training images
+    corruptions, steps   by model: accuracy on corrupted images, and at other numbers of time steps
+    left_out    twins that could not be made, with the reason
+    """
+
+    model: str
+    compared: SideBySide
+    rates: Mapping[str, Mapping[str, float]]
+    corruptions: Mapping[str, CorruptionAccuracies]
+    steps: Mapping[str, StepAccuracies]
+    left_out: tuple[str, ...]
+    seed: int
+    versions: Mapping[str, str]
+    machine: Mapping[str, str | int]
+
+    def to_json(self) -> dict[str, Any]:
+        own = {key: value for key, value in vars(self).items() if key not in ("compared", "corruptions", "steps")}
+        return (
+            {"format": FORMAT}
+            | own
+            | {
+                "compared": self.compared.to_json(),
+                "corruptions": {model: found.to_json() for model, found in self.corruptions.items()},
+                "steps": {model: found.to_json() for model, found in self.steps.items()},
+            }
+        )
+
+
+def protocol(threat: Threat = Threat(Linf(8 / 255))) -> Protocol:  # noqa: B008
+    """The two attacks of `standard` that differ most: APGD through full BPTT, SA-PGD through an adaptive surrogate."""
+    return Protocol(
+        "controls",
+        "APGD-CE 50 through full BPTT, SA-PGD 50 with adaptive surrogate; worst case per sample",
+        threat,
+        (
+            entry("APGD-CE", ascent(threat, 50), threat, bptt(), steps=50),
+            entry("SA-PGD", SAPGD(threat, 50), threat, AdaptiveSharpness(), steps=50),
+        ),
+        samples=1000,
+        cascade=True,
+    )
+
+
+def twins(
+    model: nn.Module, lif: nn.Module | None, others: Mapping[str, nn.Module], batches: list[Tensor]
+) -> tuple[dict[str, nn.Module], tuple[str, ...]]:
+    """The network and what it is compared with, by name, and what could not be made, with the reason.
+
+    lif      a LIF network trained the same way, tested as it is and with the firing rates of `model`
+    others   further networks, e.g. LIF with learned static thresholds
+    batches  clean training images for mean thresholds and firing rates
+    """
+    found = {
+        TRAINED: model,
+        "k = 0": without_adaptation(model),
+        "thresholds frozen at their mean over images": frozen_at_mean_threshold(model, batches),
+        "thresholds frozen at their mean over images and time": frozen_at_mean_threshold(model, batches, False),
+    }
+    if lif is None:
+        return found | dict(others), ()
+    found["LIF"] = lif
+    try:
+        found["LIF at the same firing rates"] = rate_matched(lif, model, batches).model
+    except ConfigError as error:  # a silent layer, say: the other twins still tell something
+        return found | dict(others), (f"LIF at the same firing rates: {error}",)
+    return found | dict(others), ()
+
+
+def markdown_controls(found: Controls) -> str:
+    """Tables and tests as Markdown."""
+    layers = list(next(iter(found.rates.values())))
+    rates = [
+        f"| {model} | {' | '.join(f'{rates[layer]:.3f}' for layer in layers)} |" for model, rates in found.rates.items()
+    ]
+    parts = [
+        markdown_side_by_side(found.compared),
+        "Spikes per neuron and time step on clean training images.\n",
+        "\n".join([f"| network | {' | '.join(layers)} |", "| --- |" + " ---: |" * len(layers), *rates]),
+    ]
+    if found.corruptions:
+        kinds = next(iter(found.corruptions.values())).corruptions
+        lines = [
+            f"| {model} | {percent(each.clean)} | {percent(each.mean)} | "
+            + " | ".join(percent(each.of(kind)) for kind in kinds)
+            + " |"
+            for model, each in found.corruptions.items()
+        ]
+        count = next(iter(found.corruptions.values())).samples
+        parts += [
+            f"\nAccuracy in percent on {count:,} corrupted images, mean over five severities.\n",
+            "\n".join(
+                [f"| network | clean | mean | {' | '.join(kinds)} |", "| --- |" + " ---: |" * (2 + len(kinds)), *lines]
+            ),
+        ]
+    if found.steps:
+        steps = next(iter(found.steps.values())).steps
+        lines = [
+            f"| {model}{f' ({each.beyond})' if each.beyond else ''} | "
+            + " | ".join(percent(accuracy) for accuracy in each.accuracies)
+            + " |"
+            for model, each in found.steps.items()
+        ]
+        parts += [
+            "\nAccuracy in percent on clean images at other numbers of time steps than in training.\n",
+            "\n".join([f"| network | {' | '.join(map(str, steps))} |", "| --- |" + " ---: |" * len(steps), *lines]),
+        ]
+    parts += [f"\nLeft out: {reason}." for reason in found.left_out]
+    return "\n".join(parts) + "\n"
+
+
+def training_batches(split: Split, count: int = IMAGES, size: int = 250) -> list[Tensor]:
+    """The first `count` training images, in batches."""
+    chosen = split.take(min(count, len(split)))
+    return [chosen.batch(rows)[0] for rows in chosen.blocks(size)]
