@@ -110,3 +110,14 @@ def stopping(deadline: Deadline) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """On CUDA, convolutions in float32 proper rather than TF32, by the same algorithm each time.  Elsewhere nothing."""
+    if not torch.cuda.is_available():
+        yield
+        return
+    enabled = torch.backends.cudnn.enabled
+    with torch.backends.cudnn.flags(enabled=enabled, benchmark=False, deterministic=True, allow_tf32=False):
+        yield

@@ -101,7 +101,8 @@ def test_attacks_without_gradients_should_find_nothing_new(unseen: int, samples:
 
 
 def test_sample_size() -> None:
-    assert outcomes.sample_size(500, 1000).severity == "warn"
+    assert outcomes.sample_size(250, 500).severity == "warn"
+    assert outcomes.sample_size(500, 1000).severity == "pass"
     assert outcomes.sample_size(5000, 10000).severity == "pass"
     assert outcomes.sample_size(5000, 10000).value == pytest.approx(0.0098, abs=1e-4)
 
@@ -154,10 +155,37 @@ def test_noise_that_is_as_strong_as_pgd() -> None:
 
 
 def test_a_check_without_data_is_absent() -> None:
-    assert set(found(evaluation())) == {"inside the threat", "sample size"}
+    assert set(found(evaluation())) == {"attacks", "inside the threat", "sample size"}
 
 
 def test_images_checked_are_counted_over_all_rows() -> None:
     cascade = row("APGD", 90), Row("Square", "linf:0.03", 0.03, (0, -1) * 100, 1.0, "queries")
     checks = found(evaluation(cascade, eps=[row("PGD", 90), row("PGD", 80, eps=0.1)]))
     assert checks["inside the threat"].value == 200 + 100 + 400
+
+
+def test_a_model_that_nothing_attacked_fails() -> None:
+    assert found(evaluation())["attacks"].severity == "fail"
+    assert found(evaluation([row("noise", 170, kind="control")]))["attacks"].severity == "fail"
+    assert found(evaluation([row("Square", 170, kind="queries")]))["attacks"].severity == "warn"
+    assert found(evaluation([row("PGD", 170)]))["attacks"].severity == "pass"
+
+
+@pytest.mark.parametrize(("taken", "severity"), [(0, "pass"), (1, "pass"), (2, "warn"), (6, "warn"), (7, "fail")])
+def test_what_panels_take_beyond_the_worst_case_is_counted_once(taken: int, severity: str) -> None:
+    beyond = row("HopSkipJump", 100 - taken, kind="queries")
+    elsewhere = replace(row("PGD @ 1", 0, eps=1.0), threat="linf:1")
+    result = evaluation([row("PGD", 100)], decision=[beyond], matrix=[beyond], eps=[elsewhere])
+    check = found(result)["panels"]
+    assert (check.severity, check.value) == (severity, taken / SAMPLES)
+
+
+def test_a_budget_that_takes_few_images_is_a_warning_not_a_failure() -> None:
+    assert outcomes.noise_control(180, 179, 178, SAMPLES).severity == "warn"
+    assert outcomes.noise_control(180, 160, 160, SAMPLES).severity == "fail"
+
+
+@pytest.mark.parametrize("threat", ["l2:64", "l1:1000"])
+def test_only_a_ball_that_holds_every_image_is_unbounded(threat: str) -> None:
+    rows = [row("PGD", 90), replace(row("PGD @ 64", 90), threat=threat, eps=64.0)]
+    assert "unbounded attack" not in found(replace(evaluation(eps=rows), threat=threat))

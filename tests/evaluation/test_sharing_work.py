@@ -17,9 +17,10 @@ from hosnn.evaluation.evaluate import evaluate, evaluate_shard
 from hosnn.evaluation.ledger import ledger_path, ledgers
 from hosnn.evaluation.protocol import Entry, Found, Kind, PanelPlan, Protocol, Search
 from hosnn.evaluation.result import Evaluation, Row
-from hosnn.evaluation.worker import Interrupted, Shard
+from hosnn.evaluation.worker import LOOKS, Interrupted, Shard
 from hosnn.nn.lenet import LeNet
 from hosnn.robustness.apgd import APGD
+from hosnn.robustness.ensembles import Transfer
 from hosnn.robustness.gradient import PGD
 from hosnn.robustness.square import Square
 from hosnn.robustness.threats import Linf, Threat
@@ -239,3 +240,58 @@ def torch_threads() -> Iterator[None]:
 def test_a_deadline_that_never_comes_changes_nothing(network: nn.Module, whole: Evaluation) -> None:
     result = evaluate(network, fashion_mnist_sample(), PLAN, deadline=Deadline(3600))
     assert without_time(result) == without_time(whole)
+
+
+def transferring(twin: nn.Module) -> Protocol:
+    attack = Transfer(twin, PGD(THREAT, 1))
+    return replace(PLAN, entries=(*PLAN.entries, Entry("transfer", attack, THREAT, kind=Kind.TRANSFER)))
+
+
+class Fails(nn.Module):
+    """Raises what a model for other images raises."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise RuntimeError("sizes differ")
+
+
+@pytest.mark.parametrize(
+    ("twin", "message"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(784, 5)), "5 classes apart, the model 10"),
+        (Fails(), "does not take these images: .*sizes differ"),
+    ],
+)
+def test_a_twin_of_another_task_is_refused_before_anything_is_attacked(
+    twin: nn.Module, message: str, tmp_path: Path, network: nn.Module
+) -> None:
+    path = tmp_path / "partial.jsonl"
+    with pytest.raises(ConfigError, match=message):
+        evaluate(network, fashion_mnist_sample(), transferring(twin), partial=path)
+    assert not path.exists() or len(path.read_text().splitlines()) == 1
+
+
+class Scaled(nn.Module):
+    """The same weights with another forward: what is left after its author changed a line."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(784, 10, generator=torch.Generator().manual_seed(0)))
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.flatten(1) @ self.weight) * self.factor
+
+
+def test_blocks_of_a_model_whose_forward_was_changed_are_not_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "partial.jsonl"
+    with pytest.raises(Interrupted):
+        evaluate(Scaled(1.0), fashion_mnist_sample(), PLAN, partial=path, deadline=StopAfter(3))
+    resumed = evaluate(Scaled(-1.0), fashion_mnist_sample(), PLAN, partial=path)
+    assert without_time(resumed) == without_time(evaluate(Scaled(-1.0), fashion_mnist_sample(), PLAN))
+
+
+def test_random_models_are_attacked_at_the_mean_of_several_looks() -> None:
+    random, steady = Noisy(), Scaled(1.0)
+    plan = replace(PLAN, entries=(Entry("PGD", PGD(THREAT, 2, keep_best=False), THREAT),), cascade=False)
+    rows = [evaluate(model, fashion_mnist_sample(), plan).row("PGD") for model in (random, steady)]
+    assert rows[0].backward == LOOKS * rows[1].backward > 0

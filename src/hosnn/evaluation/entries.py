@@ -23,7 +23,7 @@ from hosnn.robustness.losses import Loss, cross_entropy, dlr, margin
 from hosnn.robustness.model import Attack
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.square import Square
-from hosnn.robustness.threats import L1, Linf, Threat, format_eps
+from hosnn.robustness.threats import L1, L2, Linf, Threat, format_eps
 from hosnn.signature import fingerprint
 from hosnn.spiking.gradient import bptt, tssl_bp
 
@@ -68,6 +68,14 @@ def entry(
     )
 
 
+def undefined(threat: Threat) -> str:
+    """What a description must add: which attacks are not defined in the threat's ball."""
+    if isinstance(threat.ball, Linf):
+        return ""
+    missing = "SA-PGD" if isinstance(threat.ball, L2) else "Auto-PGD (plain PGD in its place), SA-PGD, FAB-T, Square"
+    return f"; not defined in {threat.ball.name} and left out: {missing}"
+
+
 def ascent(threat: Threat, steps: int, loss: Loss = cross_entropy, restarts: int = 1) -> Attack:
     """Auto-PGD, or plain PGD in the L1 ball, for which Auto-PGD is not defined."""
     if isinstance(threat.ball, L1):
@@ -76,9 +84,10 @@ def ascent(threat: Threat, steps: int, loss: Loss = cross_entropy, restarts: int
 
 
 def apgd(threat: Threat, restarts: int = 1) -> Sequence[Entry]:
+    name = "PGD" if isinstance(threat.ball, L1) else "APGD"
     return (
-        entry("APGD-CE", ascent(threat, 100, restarts=restarts), threat, bptt(), steps=100),
-        entry("APGD-DLR", ascent(threat, 100, dlr, restarts), threat, bptt(), steps=100, classes=3),
+        entry(f"{name}-CE", ascent(threat, 100, restarts=restarts), threat, bptt(), steps=100),
+        entry(f"{name}-DLR", ascent(threat, 100, dlr, restarts), threat, bptt(), steps=100, classes=3),
     )
 
 
@@ -101,14 +110,17 @@ def against_homeostasis(threat: Threat) -> Sequence[Entry]:
 
 
 def transfers(threat: Threat, twins: Mapping[str, nn.Module]) -> Sequence[Entry]:
-    """Transfer from each twin; its name carries its weights' hash, so that other weights make another protocol."""
+    """Transfer from each twin; its name carries its weights' hash, so that other weights make another protocol.
+
+    PGD to its last step: a point that only just fools the twin, where other attacks stop, seldom fools another model.
+    """
     return tuple(
         entry(
             f"transfer from {name} ({fingerprint(twin)[:8]})",
-            Transfer(twin, Through(bptt(), ascent(threat, 50))),
+            Transfer(twin, Through(bptt(), PGD(threat, 20, keep_best=False, loss=margin))),
             threat,
             kind=Kind.TRANSFER,
-            steps=50,
+            steps=20,
         )
         for name, twin in twins.items()
     )
@@ -158,15 +170,15 @@ def panels(threat: Threat, twins: Mapping[str, nn.Module]) -> tuple[PanelPlan, .
 def eps_panel(
     threat: Threat, make: Callable[[Threat], Attack], name: str, estimator: Estimator | Found, samples: int
 ) -> PanelPlan:
-    """The same attack at growing eps: a quarter to eight times the threat's, and unbounded."""
-    ball = threat.ball
-    largest = 1.0 if isinstance(ball, Linf) else 64 * ball.eps
-    budgets = sorted({min(factor * ball.eps, largest) for factor in (0.25, 0.5, 1, 2, 4, 8)} | {largest})
+    """The same attack at growing eps: a quarter to eight times the threat's and, in Linf, where 1 is all, unbounded."""
+    budgets = {factor * threat.ball.eps for factor in (0.25, 0.5, 1, 2, 4, 8)}
+    if isinstance(threat.ball, Linf):
+        budgets = {min(eps, 1.0) for eps in budgets} | {1.0}
     return PanelPlan(
         "eps",
         tuple(
             entry(f"{name} @ {format_eps(eps)}", make(at), at, estimator, method=name)
-            for eps in budgets
+            for eps in sorted(budgets)
             for at in [threat.with_eps(eps)]
         ),
         samples,

@@ -6,6 +6,7 @@ networks apply where hosnn layers are found.
 
 import hashlib
 import os
+import re
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,18 +17,21 @@ from torch import Tensor, nn
 
 from hosnn.data import Dataset, Split, check_images, check_labels
 from hosnn.errors import ConfigError, ShapeError
-from hosnn.estimators import Estimator, title
+from hosnn.estimators import Estimator, OnFrames, title
+from hosnn.evaluation.active import ActiveTest, challenge
 from hosnn.evaluation.adapt import applicable, best, candidates
 from hosnn.evaluation.findings import findings
 from hosnn.evaluation.ledger import Ledger
 from hosnn.evaluation.probes import diagnose, look_at
-from hosnn.evaluation.protocol import PanelPlan, Protocol
+from hosnn.evaluation.protocol import Entry, PanelPlan, Protocol
 from hosnn.evaluation.protocols import smoke
 from hosnn.evaluation.result import Evaluation, Network, Panel, Row
 from hosnn.evaluation.worker import Images, Shard, Worker, logits_of
 from hosnn.nn.modes import device_of, evaluating
+from hosnn.robustness.ensembles import Transfer
 from hosnn.robustness.model import Model
-from hosnn.runtime import Deadline, machine, versions
+from hosnn.robustness.random import SampleRandom
+from hosnn.runtime import Deadline, full_precision, machine, versions
 from hosnn.signature import fingerprint
 from hosnn.training.progress import Bar, Progress
 
@@ -81,7 +85,7 @@ def evaluate(
     ConfigError if an attack left its threat.
     """
     started = time.monotonic()
-    with evaluating(model):
+    with evaluating(model), full_precision():
         session = _session(model, data, protocol or smoke(), subject, seed, partial, Shard(), threads, deadline)
         clean, rows, panels = _attack(session, progress or Progress())
         images, device = session.worker.images, session.worker.device
@@ -91,6 +95,7 @@ def evaluate(
             if session.protocol.probes
             else None
         )
+        active = _challenge(session, panels)
     result = Evaluation(
         session.protocol.name,
         session.protocol.description,
@@ -114,7 +119,7 @@ def evaluate(
         skipped=session.skipped,
         clamped=all(entry.threat.domain is not None for entry in session.protocol.entries),
     )
-    return replace(result, checks=findings(result, diagnosis))
+    return replace(result, checks=findings(result, diagnosis, active))
 
 
 def evaluate_shard(
@@ -135,7 +140,7 @@ def evaluate_shard(
     `evaluate` with the same arguments, once all shares lie in one folder, gives the bits of an undivided run.
     Raises as `evaluate` does.
     """
-    with evaluating(model):
+    with evaluating(model), full_precision():
         session = _session(model, data, protocol, subject, seed, partial, shard, threads, deadline)
         _attack(session, progress or Progress())
 
@@ -161,14 +166,39 @@ def _session(
     logits = logits_of(model, look)
     _check_classes(logits, images.y)
     network = look_at(model, look)
-    ledger = Ledger(partial, _identity(protocol, subject, fingerprint_, seed, images))
+    identity = _identity(protocol, subject, fingerprint_, seed, images) | {
+        # Weights do not tell a model whose forward was changed since, or that ran elsewhere.
+        "answers": logits.argmax(1).tolist(),
+        "structure": hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(model)).encode()).hexdigest(),
+        "device": device.type,
+    }
+    ledger = Ledger(partial, identity)
     if threads is None:
         threads = (os.cpu_count() or 1) if device.type == "cpu" else 0
     if network.random or not isinstance(model, nn.Module):
         threads = 0
     worker = Worker(model, images, device, seed, ledger, deadline or Deadline(), shard, threads, network.random)
     fitting, skipped = applicable(protocol, network, logits.shape[1])
+    for entry in fitting.entries:
+        _check_twin(entry, look, logits.shape[1])
     return _Session(worker, fitting, subject, network, skipped, fingerprint_, protocol.settings)
+
+
+def _check_twin(entry: Entry, look: Tensor, classes: int) -> None:
+    """A twin that cannot be attacked should say so before hours of other attacks."""
+    attack = entry.attack.attack if isinstance(entry.attack, OnFrames) else entry.attack
+    if not isinstance(attack, Transfer):
+        return
+    source = attack.source
+    try:
+        with evaluating(source):
+            found = logits_of(source, look.to(device_of(source, look)))
+    except (ShapeError, RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise ConfigError(f"{entry.name}: it does not take these images: {error}") from error
+    if found.shape[1] != classes:
+        raise ConfigError(
+            f"{entry.name}: it tells {found.shape[1]} classes apart, the model {classes}; give a model of the same task"
+        )
 
 
 def _attack(session: _Session, progress: Progress) -> tuple[Tensor, tuple[Row, ...], tuple[Panel, ...]]:
@@ -195,6 +225,18 @@ def _attack(session: _Session, progress: Progress) -> tuple[Tensor, tuple[Row, .
             bound = replace(plan, entries=tuple(entry.bound(found) for entry in plan.entries))
             panels.append(_panel(worker, bound, protocol.block_size, bar))
     return clean, tuple(rows), tuple(panels)
+
+
+def _challenge(session: _Session, panels: tuple[Panel, ...]) -> ActiveTest | None:
+    """The active test on the first images, if the protocol has one."""
+    worker, protocol = session.worker, session.protocol
+    if not protocol.active:
+        return None
+    images, first = worker.images, slice(0, protocol.active)
+    found = best(protocol.search, panels[0].rows, images.y) if protocol.search else ()
+    entries = [entry.bound(found) for entry in protocol.entries]
+    rng = SampleRandom(worker.seed, images.index[first]).fold("active test")
+    return challenge(worker.model, entries, images.x[first].to(worker.device), protocol.threat, rng)
 
 
 def _panel(worker: Worker, plan: PanelPlan, block_size: int, bar: Bar) -> Panel:

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 
 from hosnn.evaluation import checks, outcomes
+from hosnn.evaluation.active import ActiveTest
 from hosnn.evaluation.asking import BLOCK
 from hosnn.evaluation.check import Check
 from hosnn.evaluation.probes import Diagnosis
 from hosnn.evaluation.result import Evaluation, Row
-from hosnn.robustness.threats import Threat
 
 SCALE_FREE = ("DLR", "APGD-T", "FAB")
 """Attacks whose losses do not saturate, by their names."""
@@ -15,15 +15,15 @@ SCALE_FREE = ("DLR", "APGD-T", "FAB")
 BLIND = ("queries", "transfer")
 """Kinds of attacks that do not use the model's gradient."""
 
-BOUNDLESS = 32
-"""From so many times the threat's eps on a ball holds about every image (Linf: from 1 on, exactly every image)."""
 
-
-def findings(evaluation: Evaluation, diagnosis: Diagnosis | None) -> tuple[Check, ...]:
+def findings(
+    evaluation: Evaluation, diagnosis: Diagnosis | None, active: ActiveTest | None = None
+) -> tuple[Check, ...]:
     """Every check whose data is there; without a diagnosis those that follow from the results alone."""
     return (
         *(() if diagnosis is None else _of_the_model(evaluation, diagnosis)),
         *_of_the_attacks(evaluation),
+        *(() if active is None else _of_known_points(active)),
     )
 
 
@@ -64,11 +64,14 @@ def _of_the_model(evaluation: Evaluation, found: Diagnosis) -> Iterator[Check]:
 
 def _of_the_attacks(evaluation: Evaluation) -> Iterator[Check]:
     rows = [*evaluation.rows, *(row for panel in evaluation.panels for row in panel.rows)]
+    kinds = [row.kind for row in evaluation.rows]
+    yield outcomes.attacked(kinds.count("white-box"), kinds.count("queries") + kinds.count("transfer"))
     yield outcomes.inside_threat(sum(guess >= 0 for row in rows for guess in row.predictions), evaluation.clamped)
     yield from _of_growing_eps(evaluation)
     yield from _of_steps(evaluation)
     yield from _of_controls(evaluation)
     yield from _of_blind_attacks(evaluation)
+    yield from _of_panels(evaluation)
     search = evaluation.panel("search")
     if len(search) > 1:
         alone = [_standing(evaluation, row) for row in search]
@@ -78,16 +81,27 @@ def _of_the_attacks(evaluation: Evaluation) -> Iterator[Check]:
         yield outcomes.sample_size(sum(evaluation.standing), evaluation.samples)
 
 
+def _of_known_points(active: ActiveTest) -> Iterator[Check]:
+    yield outcomes.active_test(active.found, active.by_chance, active.built, active.images)
+
+
+def _of_panels(evaluation: Evaluation) -> Iterator[Check]:
+    rows = [row for panel in evaluation.panels for row in panel.rows if row.threat == evaluation.threat]
+    if not rows:
+        return
+    samples = max(len(row.predictions) for row in rows)
+    fallen = {at for row in rows for at, right in enumerate(evaluation.robust(row)) if not right}
+    yield outcomes.taken_by_panels(sum(evaluation.standing[at] for at in fallen), samples)
+
+
 def _of_growing_eps(evaluation: Evaluation) -> Iterator[Check]:
     rows = sorted(evaluation.panel("eps"), key=lambda row: row.eps)
     if len(rows) < 2:
         return
     counts = _counts(evaluation, rows)
     yield outcomes.growing_eps(counts, len(rows[0].predictions))
-    # The bound of a threat per step counts for each step, and its images are frames; it is boundless at the same eps.
-    threat = Threat.parse(evaluation.threat)
-    if rows[-1].eps >= (1 if threat.ball.name == "linf" else BOUNDLESS * threat.ball.eps):
-        classes = len({*evaluation.labels, *evaluation.clean})
+    if evaluation.threat.startswith("linf") and rows[-1].eps >= 1:  # of other balls none here holds every image
+        classes = 1 + max(*evaluation.labels, *evaluation.clean)
         yield outcomes.unbounded(counts[-1], len(rows[-1].predictions), classes)
 
 

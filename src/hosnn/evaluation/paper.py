@@ -139,4 +139,5 @@ def choices(threat: Threat = Threat(Linf(8 / 255))) -> Protocol:  # noqa: B008
         PaperChoices().threat(threat),
         tuple(entries),
         samples=1000,
+        probes=64,
     )

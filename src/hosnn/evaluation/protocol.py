@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from hosnn.estimators import Estimator, Through, title
+from hosnn.estimators import Estimator, OnFrames, Through, title
+from hosnn.robustness.ensembles import EOT
 from hosnn.robustness.model import Attack
 from hosnn.robustness.threats import Threat
 
@@ -55,11 +56,16 @@ class Entry:
             return self
         return replace(self, estimator=found[self.estimator.rank] if found else None)
 
-    def applied(self) -> Attack:
-        """The attack, looking at the model through its estimator."""
+    def applied(self, looks: int = 1) -> Attack:
+        """The attack, looking at the model through its estimator; at the mean of several looks if it is random."""
+        attack = self.attack
+        if looks > 1 and self.kind is Kind.WHITE_BOX:
+            # EOT averages scores, so what makes frames of an image stays around it.
+            inside = EOT(attack.attack if isinstance(attack, OnFrames) else attack, looks)
+            attack = OnFrames(inside) if isinstance(attack, OnFrames) else inside
         if self.estimator is None or isinstance(self.estimator, Found):
-            return self.attack
-        return Through(self.estimator, self.attack)
+            return attack
+        return Through(self.estimator, attack)
 
     @property
     def estimator_title(self) -> str:
@@ -99,6 +105,7 @@ class Protocol:
     search         estimators tried out first, for entries that ask for what was `Found`
     panels         further attacks on the first images; names known to tables and checks: eps, steps, matrix, controls
     probes         images on which the checks look at the model itself; 0 for none
+    active         images for the active test of the attacks (`active.py`); 0 for none
     block_size     work is cut into fixed blocks of this many images, so that reruns, resumes and shards give the same
                    bits
     """
@@ -112,12 +119,15 @@ class Protocol:
     search: Search | None = None
     panels: tuple[PanelPlan, ...] = ()
     probes: int = 0
+    active: int = 0
     block_size: int = 50
 
     @property
     def settings(self) -> str:
         """SHA-256 of the attacks and how they are run, without the number of images and the block size."""
-        chosen = (self.entries, self.cascade, self.search, self.panels, self.probes)
+        chosen: tuple[object, ...] = (self.entries, self.cascade, self.search, self.panels, self.probes)
+        if self.active:  # without it the same settings keep the hash they had before there was one
+            chosen = (*chosen, self.active)
         return hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(chosen)).encode()).hexdigest()
 
     def resized(self, samples: int | None = None, panel_samples: int | None = None) -> "Protocol":

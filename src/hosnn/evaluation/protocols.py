@@ -28,6 +28,7 @@ from hosnn.evaluation.entries import (
     stable,
     targeted,
     transfers,
+    undefined,
 )
 from hosnn.evaluation.paper import choices, paper
 from hosnn.evaluation.protocol import Found, Kind, Protocol, Search
@@ -43,6 +44,12 @@ WIDTHS = (0.05, 0.1, 0.2, 0.5, 1.0)
 SHARPNESSES = tuple(AdaptiveSharpness(vanishing) for vanishing in (0.35, 0.38, 0.46))
 CANDIDATES = ENSEMBLE + SIGMOIDS + CUTS + ALTERNATIVES + SHARPNESSES
 """Gradient estimators that a search tries out; `full` attacks through all of them."""
+
+ACTIVE = 50
+"""Images of the active test: one image more or less is two points, and each costs 200 looks before any attack."""
+
+LOOKED_AT = 64
+"""Images on which the smaller protocols look at the model itself."""
 
 DEFAULT = Threat(Linf(8 / 255))
 
@@ -60,7 +67,7 @@ def smoke(threat: Threat = DEFAULT) -> Protocol:
         ),
         samples=256,
         panels=(eps_panel(threat, lambda at: PGD(at), "PGD-20", bptt(), 128),),
-        probes=64,
+        probes=LOOKED_AT,
     )
 
 
@@ -74,6 +81,7 @@ def sweep(threat: Threat = DEFAULT) -> Protocol:
         tuple(entry(f"PGD-40 BPTT w={width:g}", pgd, threat, bptt(Sigmoid(width)), steps=40) for width in WIDTHS),
         samples=1000,
         cascade=True,
+        probes=LOOKED_AT,
     )
 
 
@@ -88,7 +96,7 @@ def standard(threat: Threat = DEFAULT, twins: Mapping[str, nn.Module] | None = N
     return Protocol(
         "standard",
         "APGD-CE and APGD-DLR 100, SA-PGD 100 with adaptive surrogate, the three best surrogates, transfer, Square "
-        "1,000; worst case per sample",
+        f"1,000; worst case per sample{undefined(threat)}",
         threat,
         (
             *apgd(threat),
@@ -113,14 +121,16 @@ def full(threat: Threat = DEFAULT, twins: Mapping[str, nn.Module] | None = None)
     """Everything, on all images: hours on a CPU.
 
     As `standard`, with every setting of the surrogate ensemble and every other estimator in the worst case, 5
-    restarts, APGD-CE, APGD-T, FAB-T and Square as AutoAttack's standard suite has them, and HopSkipJump on 200 images.
+    restarts, APGD-CE, APGD-T, FAB-T and Square as AutoAttack's standard suite has them, HopSkipJump on 200 images, and
+    the active test on 50.
     """
     ensemble = [
         entry(f"APGD, {title(rule)}", ascent(threat, 40, margin), threat, rule, True, steps=40) for rule in CANDIDATES
     ]
     return Protocol(
         "full",
-        "every estimator, 5 restarts, AutoAttack's four at their published settings, transfer; worst case per sample",
+        "every estimator, 5 restarts, AutoAttack's four at their published settings, transfer; worst case per sample"
+        f"{undefined(threat)}",
         threat,
         (
             *apgd(threat, restarts=5),
@@ -138,6 +148,7 @@ def full(threat: Threat = DEFAULT, twins: Mapping[str, nn.Module] | None = None)
         search=Search(ascent(threat, 15), CANDIDATES),
         panels=(*panels(threat, twins or {}), *decision_panel(threat)),
         probes=SUBSET,
+        active=ACTIVE,
     )
 
 

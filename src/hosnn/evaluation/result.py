@@ -30,7 +30,7 @@ class Row:
     kind         white-box, queries (no gradient used), transfer or control
     method, estimator  its place in the matrix: the attack, and how the model was differentiated ("" if not at all)
     steps        iterations or queries, 0 if it does not matter
-    forward, backward  samples sent through the model
+    forward, backward  samples sent through the model (of a transfer attack, through the other model)
     """
 
     attack: str
@@ -80,7 +80,7 @@ class Evaluation:
     index    position of each sample in the original test split; labels and clean predictions in the same order
     settings `Protocol.settings`, a hash of every attack's parameters
     rows     the protocol's attacks; a sample counts as robust only if every row left it correct
-    seconds  wall time
+    seconds  wall time of the call that finished it
     panels   further attacks on the first images: "search", "eps", "steps", "matrix", "controls"
     checks   whether the numbers can be believed
     skipped  attacks of the protocol that could not apply, each with the reason

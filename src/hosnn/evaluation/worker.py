@@ -20,6 +20,9 @@ from hosnn.robustness.random import SampleRandom
 from hosnn.runtime import Deadline
 from hosnn.training.progress import Bar
 
+LOOKS = 10
+"""At a model that draws random numbers, for each gradient: one look alone would follow the noise."""
+
 
 class Interrupted(HosnnError):
     """Work stopped before its end; the same call goes on where it stopped.
@@ -89,6 +92,7 @@ class Worker:
                attack outside has its own
         """
         name, stream = (f"{panel}: {entry.name}", panel) if panel else (entry.name, entry.name)
+        name += f" through {entry.estimator_title}" if entry.estimator_title else ""  # a search may find another
         found: dict[int, dict[str, Any]] = {}
         todo = []
         for number in range(len(blocks)):
@@ -170,7 +174,7 @@ class Worker:
             images = self.images
             x, y = images.x[block][rows].to(self.device), images.y[block][rows].to(self.device)
             rng = SampleRandom(self.seed, images.index[block][rows]).fold(stream)
-            x_adv = entry.applied()(model, x, y, rng)
+            x_adv = entry.applied(LOOKS if self.random else 1)(model, x, y, rng)
             if not _allowed(entry, x_adv, x):
                 raise ConfigError(
                     f"attack {entry.name!r} left its threat {entry.threat}, so its result would mean nothing"
