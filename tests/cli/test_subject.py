@@ -1,6 +1,8 @@
 """`hosnn evaluate` on models that are not ours, and the verbs that compare."""
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,14 @@ import torch
 
 import hosnn
 from hosnn.cli.main import main
+from hosnn.cli.subject import candidate, twins
 from hosnn.data import fashion_mnist_sample
+from hosnn.evaluation.controls import Controls, markdown_controls
+from hosnn.evaluation.result import Evaluation
+from hosnn.evaluation.side_by_side import side_by_side
 from hosnn.nn.lenet import LeNet
 from hosnn.signature import calibrate, homeostatic
+from tests.evaluation import synthetic
 
 OWN = """
 import torch
@@ -36,6 +43,21 @@ def function():
 
 def number():
     return 7
+
+def broken():
+    raise KeyError("weights.pt")
+
+def needs(what):
+    return network()
+
+def flat():
+    return nn.Linear(784, CLASSES)
+
+def counts():
+    inner = network()
+    return lambda x: (9 * inner(x)).round().long()
+
+instance = network()
 """
 
 
@@ -53,11 +75,12 @@ def evaluated(source: str, out: Path, *options: str) -> int:
     return main([*arguments, *options])
 
 
-@pytest.mark.parametrize("name", ["network", "function"])
+@pytest.mark.parametrize("name", ["network", "function", "instance"])
 def test_a_model_of_ones_own_is_evaluated(own: Path, name: str, tmp_path: Path) -> None:
     assert evaluated(f"{own}:{name}", tmp_path / "out") in (3, 4)  # twenty images are too few to be sure
     found = json.loads((tmp_path / "out" / "smoke-n20.json").read_text())
-    assert (found["model"], found["dataset"], found["network"]["layers"]) == (name, "fashion-mnist-sample", 0)
+    called = f"networks of mine-{name}"
+    assert (found["model"], found["dataset"], found["network"]["layers"]) == (called, "fashion-mnist-sample", 0)
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".md", ".html"}
 
 
@@ -69,7 +92,13 @@ def test_a_model_without_a_gradient_fails_in_the_exit_status_and_in_the_first_li
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [(":nothing", "has no function 'nothing'"), (":number", "returned int"), ("x:network", "there is no file")],
+    [
+        (":nothing", "has no function 'nothing'"),
+        (":number", "returned int"),
+        ("x:network", "there is no file"),
+        (":broken", "networks of mine.py:broken raised KeyError: 'weights.pt'"),
+        (":needs", "raised TypeError: needs() missing 1 required positional argument"),
+    ],
 )
 def test_what_is_no_model_is_refused(
     own: Path, name: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -78,6 +107,64 @@ def test_what_is_no_model_is_refused(
     assert evaluated(source, tmp_path / "out") == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("import no_such_package", "raised ModuleNotFoundError: No module named 'no_such_package'"),
+        ("def network(:", "raised SyntaxError"),
+        ("import sys\nsys.exit('usage: train.py DATA')", "raised SystemExit: usage: train.py DATA"),
+    ],
+    ids=["import", "syntax", "exit"],
+)
+def test_a_file_that_cannot_be_loaded_is_an_error_that_names_it(
+    content: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "faulty_networks.py").write_text(content)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for source in ("faulty_networks.py:network", "faulty_networks:network"):
+        sys.modules.pop("faulty_networks", None)
+        assert evaluated(source, tmp_path / "out") == 2
+        assert f"{source} {message}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("flat", "does not take images (16, 1, 28, 28) torch.float32 on cpu: RuntimeError"), ("counts", ".float()")],
+)
+def test_a_model_that_gives_no_logits_is_an_error_of_one_line(
+    own: Path, name: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluated(f"{own}:{name}", tmp_path / "out") == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_results_of_functions_of_one_name_in_several_files_do_not_meet(own: Path) -> None:
+    other = own.with_name("others.py")
+    other.write_text(OWN)
+    found = [candidate(Path(f"{path}:network"), "fashion-mnist-sample", None) for path in (own, other)]
+    assert [each.name for each in found] == ["networks of mine-network", "others-network"]
+    assert [each.folder for each in found] == [Path("runs") / each.name / "evaluations" for each in found]
+    assert set(twins((Path(f"{own}:network"), Path(f"{other}:network")))) == {each.name for each in found}
+
+
+def test_brackets_in_names_are_printed_as_they_are(
+    pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rich takes [bold] for markup, and fails on [/red]."""
+    provenance = {"name": "lif[bold]", "dataset": "fashion-mnist-sample"}
+    hosnn.save(hosnn.load(pair / "lif"), tmp_path / "renamed", provenance)
+    out = tmp_path / "[bold]"
+    main(["evaluate", str(tmp_path / "renamed"), "--samples", "20", "--out", str(out)])
+    said = capsys.readouterr().out
+    assert "lif[bold]: 20 images" in said and "[bold]" in said[said.index("written to") :]
+    first = Evaluation.load(out / "smoke-n20.json")
+    replace(first, model="lif[/red]").save(tmp_path / "other.json")
+    assert main(["compare", str(out / "smoke-n20.json"), str(tmp_path / "other.json")]) == 0
+    said = capsys.readouterr().out
+    assert "lif[/red]" in said and "lif[bold]" in said and "checks (smoke)" in said
 
 
 def test_a_model_of_ones_own_needs_data(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,5 +236,27 @@ def test_controls_set_the_twins_beside_the_network(
     assert len(found["rates"]) == len(found["compared"]["models"]) == 6 - len(found["left_out"])
     assert all("as trained" in (test["first"], test["second"]) for test in found["compared"]["tests"])
     assert {path.name for path in tmp_path.iterdir()} == {"controls.json", "controls.md"}
+    written = (tmp_path / "controls.md").read_text()
     assert main(["controls", str(pair / "lif"), "--samples", "6", "--out", str(tmp_path / "none")]) == 2
     assert "TA-LIF" in capsys.readouterr().err
+    assert "| checks (controls) |" in written
+
+
+def test_a_further_network_called_like_a_twin_is_refused(
+    pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    provenance = {"name": "k = 0", "dataset": "fashion-mnist-sample"}
+    hosnn.save(hosnn.load(pair / "lif"), tmp_path / "other", provenance)
+    out = tmp_path / "out"
+    assert main(["controls", str(pair / "ta"), "--others", str(tmp_path / "other"), "--out", str(out)]) == 2
+    assert "k = 0" in capsys.readouterr().err
+    assert not list(out.iterdir())
+
+
+def test_networks_of_other_layers_stand_in_the_table_of_controls() -> None:
+    models = [replace(synthetic.evaluation("controls", 10, 9, {"PGD": 5}), model=name) for name in ("a", "b")]
+    rates = {"a": {"body.1": 0.25, "body.3": 0.5}, "b": {"layers.0": 0.125}}
+    found = Controls("a", side_by_side(models), rates, {}, {}, (), 0, {}, {})
+    text = markdown_controls(found)
+    assert "| network | body.1 | body.3 | layers.0 |" in text
+    assert "| a | 0.250 | 0.500 | – |" in text and "| b | – | – | 0.125 |" in text

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hosnn.cli.evaluate import STATUS
 from hosnn.cli.main import VERBS, main
 from hosnn.cli.train import train
 
@@ -111,8 +112,8 @@ def test_a_finished_run_is_not_trained_again_and_an_other_experiment_is_refused(
 
 def test_evaluate_writes_json_and_html_and_prints_them(hosnn: Run, trained: Path, tmp_path: Path):
     status, out, _ = hosnn("evaluate", trained / "demo-homeostatic-clean", "--samples", 20, "--out", tmp_path, "--json")
-    assert status == 0
     printed = json.loads(out)
+    assert status == STATUS[printed["summary"]["verdict"]]
     assert printed == json.loads((tmp_path / "smoke-n20.json").read_text())
     assert printed["samples"] == 20
     assert (tmp_path / "smoke-n20.html").read_text().startswith("<!doctype html>")
@@ -164,7 +165,7 @@ def test_a_changed_protocol_does_not_replace_the_plain_result(hosnn: Run, traine
     model = trained / "demo-homeostatic-clean"
     for extra in ((), ("--samples", 30), ("--threat", "l2:0.5"), ("--seed", 1)):
         status, _, err = hosnn("evaluate", model, "--samples", 20, *extra, "--out", tmp_path, "--json")
-        assert status == 0, err
+        assert status in STATUS.values(), err
     names = {path.name for path in tmp_path.glob("*.json")}
     assert names == {"smoke-n20.json", "smoke-n30.json", "smoke-l2_0.5-n20.json", "smoke-n20-seed1.json"}
 

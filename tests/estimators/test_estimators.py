@@ -1,17 +1,33 @@
 """Estimators change the backward of a spiking model and nothing else; views change what an attack looks at."""
 
+import copy
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_pre_hooks
 
 from hosnn.errors import ConfigError
-from hosnn.estimators import InNormalisedUnits, OnFrames, OnTraces, Through, TraceCrossEntropy, with_rule
-from hosnn.nn.layers import SpikingNetwork
-from hosnn.nn.neurons import neurons
+from hosnn.estimators import (
+    BPTR,
+    AdaptiveSharpness,
+    Estimator,
+    InNormalisedUnits,
+    OnFrames,
+    OnTraces,
+    Through,
+    TraceCrossEntropy,
+    with_rule,
+)
+from hosnn.nn.layers import ConstantCoding, SpikingNetwork
+from hosnn.nn.neurons import LIF, neurons
 from hosnn.robustness.ensembles import Worst
-from hosnn.robustness.gradient import PGD, fgsm
+from hosnn.robustness.gradient import PGD, Again, fgsm
 from hosnn.robustness.losses import cross_entropy
-from hosnn.robustness.model import Attack, input_gradient
+from hosnn.robustness.model import Attack, counted, input_gradient
 from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.spiking.decoding import target_traces
@@ -153,7 +169,8 @@ def test_the_worst_of_attacks_on_frames_is_frames() -> None:
     members = tuple(OnFrames(PGD(THREAT, steps=1, step_size=size)) for size in (0.01, 1.0))
     frames = Worst(members)(network, x, y, rng())
     assert frames.shape == (6, TINY.steps, 1, 28, 28)
-    lost = [network(member(network, x, y, rng())).argmax(1) != y for member in members]
+    alone = [Again(member, number, "member") for number, member in enumerate(members)]
+    lost = [network(member(network, x, y, rng())).argmax(1) != y for member in alone]
     assert torch.equal(network(frames).argmax(1) != y, lost[0] | lost[1])
 
 
@@ -194,3 +211,76 @@ def test_weights_gradients_are_untouched_by_crafting() -> None:
         attack(network, images(), labels(), rng())
     assert all(bool((p.grad == 1).all()) for p in network.parameters() if p.grad is not None)
     assert all(p.grad is not None for p in network.parameters())
+
+
+class Captured(nn.Module):
+    """Runs its spiking layer by way of a function that captured it, as some conversions from other libraries do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.coding, self.layer = ConstantCoding(5), LIF()
+        self.run: Callable[[Tensor], Tensor] = lambda x: self.layer(3 * x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen: Tensor = self.run(self.coding(x))
+        return seen.mean(0).flatten(1)[:, :3]
+
+
+class Listed(Captured):
+    """Keeps a second layer where no one finds it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = [LIF()]
+        self.run = self.through
+
+    def through(self, x: Tensor) -> Tensor:
+        seen: Tensor = self.layer(3 * self.hidden[0](3 * x))
+        return seen
+
+
+@pytest.mark.parametrize("rule", [bptt(Arctan()), BPTR(), AdaptiveSharpness()], ids=repr)
+@pytest.mark.parametrize("build", [Captured, Listed])
+def test_layers_that_no_copy_reaches_are_refused_rather_than_left_with_their_rule(build: type, rule: Estimator) -> None:
+    """Also in a copy of a copy, as threads have one each, and seen by the first look already."""
+    x, y = torch.rand(6, 1, 3, 4), labels() % 3
+    for network in (build(), copy.deepcopy(build())):
+        with counted() as passes, pytest.raises(ConfigError, match=r"1 spiking layers where a copy.*nn\.ModuleList"):
+            Through(rule, PGD(THREAT, steps=3))(network, x, y, rng())
+        assert passes.forward == 6
+    assert not _global_forward_pre_hooks
+
+
+def test_another_thread_may_run_the_network_meanwhile() -> None:
+    network, x, y = lif_network(), images(), labels()
+    attack, others = Through(bptt(Arctan()), fgsm(THREAT)), threading.Event()
+
+    def run() -> None:
+        while not others.is_set():
+            network(x[:1])
+
+    expected = attack(network, x, y, rng())
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run)
+        try:
+            for _ in range(5):
+                assert torch.equal(attack(network, x, y, rng()), expected)
+        finally:
+            others.set()
+        running.result()
+
+
+class LastReadout(nn.Module):
+    """The last time step decides."""
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        return outputs[-1]
+
+
+def test_traces_of_a_network_that_does_not_decide_by_their_mean_are_refused() -> None:
+    network = lif_network()
+    other = SpikingNetwork(network.normalise, network.coding, network.body, LastReadout())
+    attack = OnTraces(fgsm(THREAT, TraceCrossEntropy()))
+    for one in (attack, Through(bptt(), attack), Through(AdaptiveSharpness(), attack)):
+        with pytest.raises(ConfigError, match=r"read out by LastReadout.*not the network's own decision"):
+            one(other, images(), labels(), rng())

@@ -5,16 +5,19 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hosnn.errors import ConfigError
 from hosnn.estimators import AdaptiveSharpness, SearchedSharpness, Through, with_rule
 from hosnn.estimators.rules import differentiated
 from hosnn.estimators.sharpness import Memory
-from hosnn.nn.neurons import neurons
+from hosnn.estimators.wrapping import Wrapped, inside
+from hosnn.nn.layers import ConstantCoding
+from hosnn.nn.neurons import LIF, neurons
+from hosnn.robustness.ensembles import Worst
 from hosnn.robustness.gradient import PGD
 from hosnn.robustness.losses import cross_entropy
-from hosnn.robustness.model import Attack, Model, Repeated, input_gradient, rows, scores
+from hosnn.robustness.model import Attack, Model, Repeated, fresh, input_gradient, rows, scores
 from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.spiking.dynamics import Dynamics
@@ -96,7 +99,7 @@ def test_the_first_gradient_is_an_arctan_as_wide_as_each_distance() -> None:
     network = plain()
     layer = next(iter(neurons(network).values()))
     twin = differentiated(network, AdaptiveSharpness(0.4), 1)
-    rule = next(iter(neurons(twin.model).values())).rule  # type: ignore[attr-defined]
+    rule = next(iter(neurons(inside(twin)).values())).rule  # type: ignore[arg-type]
     assert isinstance(rule, GradientRule)
     for current in (0.2, 0.9, 1.3, 40.0):
         leaf = torch.full((1, 1, 1), current, dtype=torch.float64).requires_grad_()
@@ -104,7 +107,7 @@ def test_the_first_gradient_is_an_arctan_as_wide_as_each_distance() -> None:
         sharpness = 2 * math.tan(0.4 * math.pi) / math.pi / (abs(current - 1) + 1e-4)
         torch.testing.assert_close(found[0, 0], Arctan(2 / sharpness).derivative(leaf.detach()[0, 0] - 1))
         twin = differentiated(network, AdaptiveSharpness(0.4), 1)
-        rule = next(iter(neurons(twin.model).values())).rule  # type: ignore[attr-defined]
+        rule = next(iter(neurons(inside(twin)).values())).rule  # type: ignore[arg-type]
         assert isinstance(rule, GradientRule)
     assert layer.rule == bptt(), "the network itself is left as it was"
 
@@ -184,9 +187,9 @@ def test_a_rule_that_remembers_needs_an_attack() -> None:
     assert [layer.rule for layer in neurons(network).values()] == before
     with pytest.raises(ConfigError, match=r"with_rule got AdaptiveSharpness.*use Through"):
         with_rule(network, AdaptiveSharpness())  # type: ignore[arg-type]
-    inside = with_rule(network, bptt(Arctan()))
+    changed = with_rule(network, bptt(Arctan()))
     assert torch.equal(
-        Through(AdaptiveSharpness(), PGD(THREAT, steps=2))(inside, images(), labels(), rng()),
+        Through(AdaptiveSharpness(), PGD(THREAT, steps=2))(changed, images(), labels(), rng()),
         Through(AdaptiveSharpness(), PGD(THREAT, steps=2))(network, images(), labels(), rng()),
     )
 
@@ -262,3 +265,80 @@ def test_the_search_leaves_fooled_samples_in_peace() -> None:
 def test_a_search_over_nothing_is_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="SearchedSharpness got"):
         SearchedSharpness(PGD(THREAT), **settings)  # type: ignore[arg-type]
+
+
+class Twice(nn.Module):
+    """Two synaptic layers, one after the other, into the same spiking layer or into one each."""
+
+    def __init__(self, shared: bool) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.coding, self.first, self.second = ConstantCoding(5), nn.Linear(12, 12), nn.Linear(12, 12)
+        self.spikes = LIF()
+        self.others = self.spikes if shared else LIF()
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = self.coding(x).flatten(2)
+        hidden: Tensor = self.others(12 * self.second(self.spikes(12 * self.first(seen))))
+        return hidden.mean(0)[:, :3]
+
+
+def test_a_layer_used_twice_is_remembered_once_for_each_place() -> None:
+    shared, apart = Twice(True).double(), Twice(False).double()
+    x, y = images(), labels()
+    with torch.no_grad():
+        assert torch.equal(shared(x), apart(x))
+    models = [differentiated(network, AdaptiveSharpness(), 6) for network in (shared, apart)]
+    for scale in (1.0, 0.7, 0.4):
+        found = [gradient(model, scale * x, y) for model in models]
+        assert torch.equal(*found) and found[0].abs().max() > 0
+
+
+def test_every_member_of_an_ensemble_remembers_its_own_walk_only() -> None:
+    network, x = adaptive(), images()
+    y = network(x).argmax(1)
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def walking(model: Model, x: Tensor, y: Tensor, rng: SampleRandom, /) -> Tensor:
+        for scale in (1.0, 0.5):
+            last = gradient(model, scale * x, y)
+        seen.append((rng.index, last))
+        return x
+
+    Through(AdaptiveSharpness(), Worst((walking, walking)))(network, x, y, rng())
+    (index, first), (again, second) = seen
+    assert torch.equal(index, again) and torch.equal(first, second)
+
+
+def test_a_fresh_model_has_the_same_samples_and_the_old_one_its_memory() -> None:
+    network, x, y = adaptive(), images(), labels()
+    chosen, halved = torch.tensor([4, 1]), 0.5 * images()
+    used, other = (differentiated(network, AdaptiveSharpness(), 6) for _ in range(2))
+    for model in (used, other):
+        gradient(model, x, y)
+    new = fresh(rows(used, chosen))
+    untouched = rows(differentiated(network, AdaptiveSharpness(), 6), chosen)
+    assert torch.equal(gradient(new, halved[chosen], y[chosen]), gradient(untouched, halved[chosen], y[chosen]))
+    assert torch.equal(gradient(used, halved, y), gradient(other, halved, y))
+
+
+def test_a_search_takes_a_tie_for_what_the_model_says() -> None:
+    """Of equal scores the first wins: margin 0 is misclassified for label 1 and is not for label 0."""
+    seen: list[int] = []
+
+    def still(model: Model, x: Tensor, y: Tensor, rng: SampleRandom, /) -> Tensor:
+        seen.append(len(x))
+        return x
+
+    x = torch.full((2, 1, 2, 2), 0.5, dtype=torch.float64)
+    SearchedSharpness(still, rounds=1)(Scores(), x, torch.tensor([1, 0]), rng(2))
+    assert seen == [2, 1, 1, 1]
+
+
+def test_a_wrapped_model_begins_anew_too() -> None:
+    network, x, y = adaptive(), images(), labels()
+    used = Wrapped(differentiated(network, AdaptiveSharpness(), 6))
+    gradient(used, 0.5 * x, y)
+    expected = gradient(differentiated(network, AdaptiveSharpness(), 6), x, y)
+    assert torch.equal(gradient(fresh(used), x, y), expected)
+    assert not torch.equal(gradient(used, x, y), expected)

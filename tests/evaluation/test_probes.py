@@ -1,5 +1,6 @@
 """Each measured figure on models for which it is known, and that measuring leaves no trace."""
 
+import math
 import random
 from dataclasses import asdict, replace
 
@@ -8,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hosnn.evaluation.checks import training_mode
 from hosnn.evaluation.probes import Diagnosis, diagnose, look_at
-from hosnn.nn.neurons import LIF
+from hosnn.nn.neurons import LIF, TALIF
 from hosnn.robustness.model import counted
 from hosnn.robustness.threats import L1, L2, Linf, Threat
+from hosnn.signature.controls import without_adaptation
 from tests.evaluation import planted
 from tests.evaluation.planted import Around
 
@@ -214,6 +217,44 @@ def test_networks_are_told_apart() -> None:
     assert look_at(planted.ForeignSpikes(), X).spiking == "foreign"
     assert look_at(planted.ordinary(), X).spiking == "none"
     assert look_at(planted.spiking().outputs, X).spiking == "unknown"
+
+
+def test_layers_that_no_longer_adapt_are_not_counted_as_adapting() -> None:
+    """What is aimed at homeostasis has nothing to aim at in a twin with k = 0, or a k that stands for none."""
+    found = look_at(without_adaptation(planted.adapting()), X)
+    assert (found.spiking, found.layers, found.adaptive) == ("hosnn", 2, 0)
+    half = planted.adapting()
+    first = next(layer for layer in half.modules() if isinstance(layer, TALIF))
+    with torch.no_grad():
+        first.adaptation.fill_(2.0**-64)
+    assert look_at(half, X).adaptive == 1
+
+
+class Loss(Linear):
+    """Another result in train mode, as detection models have."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        return (logits, logits.sum()) if self.training else logits  # type: ignore[return-value]
+
+
+class Teaching(Linear):
+    """Cannot be asked in train mode without labels."""
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        if self.training and y is None:
+            raise KeyError("labels")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("make", [Loss, Teaching])
+def test_a_model_that_gives_no_logits_in_train_mode_is_diagnosed_all_the_same(make: type[Linear]) -> None:
+    found, plain = asdict(measured(make().eval())), asdict(measured(Linear().eval()))
+    for name in ("training", "training_gradient"):
+        assert math.isnan(found.pop(name)) and plain.pop(name) == 0
+    assert found == plain
+    check = training_mode(math.nan, math.nan, 32)
+    assert check.severity == "warn" and "could not be measured" in check.figure
 
 
 def test_gradient_and_randomness_are_seen_at_a_glance() -> None:

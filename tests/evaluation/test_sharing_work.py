@@ -1,23 +1,25 @@
 """However the work is divided, interrupted or repeated, the result has the same bits."""
 
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from torch import Tensor, nn
 
 from hosnn.data import fashion_mnist_sample
-from hosnn.errors import ConfigError
+from hosnn.errors import ConfigError, ShapeError
 from hosnn.estimators import title
 from hosnn.evaluation.adapt import best
 from hosnn.evaluation.evaluate import evaluate, evaluate_shard
 from hosnn.evaluation.ledger import ledger_path, ledgers
 from hosnn.evaluation.protocol import Entry, Found, Kind, PanelPlan, Protocol, Search
 from hosnn.evaluation.result import Evaluation, Row
-from hosnn.evaluation.worker import LOOKS, Interrupted, Shard
+from hosnn.evaluation.worker import LOOKS, Interrupted, Shard, logits_of
 from hosnn.nn.lenet import LeNet
 from hosnn.robustness.apgd import APGD
 from hosnn.robustness.ensembles import Transfer
@@ -295,3 +297,87 @@ def test_random_models_are_attacked_at_the_mean_of_several_looks() -> None:
     plan = replace(PLAN, entries=(Entry("PGD", PGD(THREAT, 2, keep_best=False), THREAT),), cascade=False)
     rows = [evaluate(model, fashion_mnist_sample(), plan).row("PGD") for model in (random, steady)]
     assert rows[0].backward == LOOKS * rows[1].backward > 0
+
+
+class Uncopied(nn.Module):
+    """Holds what cannot be copied: a tensor in the middle of a graph, or something else."""
+
+    def __init__(self, held: object) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(784, 10, generator=torch.Generator().manual_seed(0)))
+        self.held = held if held is not None else self.weight * 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.weight
+
+
+@pytest.mark.parametrize("held", [None, (number for number in range(3))], ids=["graph", "generator"])
+def test_a_model_that_cannot_be_copied_is_evaluated_one_block_at_a_time(held: object) -> None:
+    found = evaluate(Uncopied(held), fashion_mnist_sample(), PLAN, threads=2)
+    assert without_time(found)["rows"] == without_time(evaluate(Uncopied(0), fashion_mnist_sample(), PLAN))["rows"]
+
+
+class Drawing(nn.Module):
+    """Draws from numpy and Python, not from torch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(784, 10, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        drawn = torch.tensor([[numpy.random.rand() + random.random() for _ in range(10)] for _ in x])  # noqa: NPY002
+        return x.flatten(1) @ self.weight + 20 * drawn.float()
+
+
+def test_a_model_that_draws_outside_torch_is_evaluated_the_same_each_time_and_leaves_no_trace() -> None:
+    results = []
+    for seed in (1, 2):
+        numpy.random.seed(seed)  # noqa: NPY002
+        random.seed(seed)
+        before = repr(numpy.random.get_state()), random.getstate()  # noqa: NPY002
+        results.append(evaluate(Drawing(), fashion_mnist_sample(), PLAN))
+        assert (repr(numpy.random.get_state()), random.getstate()) == before  # noqa: NPY002
+    assert results[0].network.random
+    assert without_time(results[0]) == without_time(results[1])
+
+
+def test_the_first_look_at_a_random_model_is_the_same_each_time_so_that_its_blocks_are_known_again() -> None:
+    x = torch.rand(4, 1, 28, 28)
+    assert torch.equal(logits_of(Noisy(), x), logits_of(Noisy(), x))
+
+
+def _raising(error: Exception) -> Callable[[Tensor], Tensor]:
+    def model(x: Tensor) -> Tensor:
+        raise error
+
+    return model
+
+
+@pytest.mark.parametrize(
+    "error", [TypeError("no y"), RuntimeError("mat1"), IndexError("3"), ValueError("v"), KeyError("k")], ids=repr
+)
+def test_a_model_that_does_not_take_the_images_is_an_error_of_the_users(error: Exception) -> None:
+    with pytest.raises(ShapeError, match=r"does not take images \(16, 1, 28, 28\) torch.float32 on cpu") as raised:
+        evaluate(_raising(error), fashion_mnist_sample(), PLAN)
+    assert type(error).__name__ in str(raised.value) and str(error) in str(raised.value)
+    assert raised.value.__cause__ is error
+
+
+def test_an_error_of_ours_is_not_wrapped_and_later_ones_are_not_taken_for_wrong_shapes() -> None:
+    with pytest.raises(ConfigError, match=r"^ours$"):
+        evaluate(_raising(ConfigError("ours")), fashion_mnist_sample(), PLAN)
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+
+    def worn_out(x: Tensor) -> Tensor:
+        if len(x) == 5:  # a block, after the look at sixteen
+            raise RuntimeError("out of memory")
+        return linear(x)  # type: ignore[no-any-return]
+
+    with pytest.raises(RuntimeError, match=r"^out of memory$"):
+        evaluate(worn_out, fashion_mnist_sample(), PLAN)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_logits_that_are_no_real_numbers_are_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(ShapeError, match=rf"{dtype}.*\.float\(\)"):
+        evaluate(lambda x: (x.flatten(1)[:, :10] * 9).to(dtype), fashion_mnist_sample(), PLAN)

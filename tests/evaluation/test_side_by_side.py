@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from hosnn.errors import ConfigError
+from hosnn.evaluation.check import Check, Severity
 from hosnn.evaluation.paired import compare
 from hosnn.evaluation.result import Evaluation, Panel, Row
 from hosnn.evaluation.side_by_side import SideBySide, markdown_side_by_side, side_by_side
@@ -54,13 +55,23 @@ def test_a_model_can_be_tested_against_one_alone() -> None:
 
 
 def test_attacks_named_are_tested_where_all_models_have_them() -> None:
-    found = side_by_side(THREE, tested=("first", "other"))
+    more = replace(THREE[0], rows=(*THREE[0].rows, replace(THREE[0].rows[0], attack="other")))
+    found = side_by_side([more, *THREE[1:]], tested=("first", "other"))
     assert [test.measure for test in found.tests[3:]] == ["first (standard)"] * 3
+    with pytest.raises(ConfigError, match=r"no evaluation has an attack 'fist'.*did you mean 'first'"):
+        side_by_side(THREE, tested=("fist",))
 
 
 def test_a_worst_case_over_several_threats_is_not_tested() -> None:
     mixed = [replace(each, rows=(each.rows[0], replace(each.rows[1], threat="linf:8/255/step"))) for each in THREE]
     assert side_by_side(mixed).tests == ()
+    assert side_by_side([THREE[0], mixed[1]]).tests == ()
+
+
+def test_rows_of_one_threat_each_are_tested_though_the_models_were_left_other_attacks() -> None:
+    """What several threats may not be in is one evaluation; without any row there is no worst case either."""
+    assert len(side_by_side([THREE[0], replace(THREE[1], rows=THREE[1].rows[:1])]).tests) == 1
+    assert side_by_side([THREE[0], replace(THREE[1], rows=())]).tests == ()
 
 
 def test_several_protocols_stand_in_one_table_and_gaps_show() -> None:
@@ -90,6 +101,57 @@ def test_one_model_alone_or_twice_is_refused() -> None:
         side_by_side([*THREE, THREE[0]])
 
 
-def test_models_seen_on_other_images_are_refused() -> None:
-    with pytest.raises(ConfigError, match="cannot be paired"):
-        side_by_side([THREE[0], replace(THREE[1], index=tuple(range(1, 101)))])
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (replace(THREE[2], index=tuple(range(1, 101))), "of a and c have different samples"),
+        (replace(THREE[2], labels=THREE[2].labels[::-1]), "of a and c have different labels"),
+        (replace(THREE[2], dataset_sha256="ef" * 32), "of a and c have different data sets"),
+        (replace(THREE[2], threat="linf:4/255"), "of a and c were attacked differently"),
+    ],
+    ids=["index", "labels", "data", "threat"],
+)
+def test_models_seen_on_other_images_or_attacked_otherwise_are_refused_though_nothing_is_tested(
+    other: Evaluation, said: str
+) -> None:
+    several = [
+        replace(each, rows=(each.rows[0], replace(each.rows[1], threat="l2:1"))) for each in (THREE[0], THREE[1], other)
+    ]
+    assert side_by_side(several[:2]).tests == ()
+    with pytest.raises(ConfigError, match=said):
+        side_by_side(several)
+
+
+def test_one_name_for_two_models_is_refused() -> None:
+    with pytest.raises(ConfigError, match="two different models are called a"):
+        side_by_side([*THREE, replace(of("a", "choices", PGD=50), model_sha256="12" * 32)])
+
+
+def check(severity: Severity) -> Check:
+    return Check("ties", severity, "1 %", 0.01, "Said at length.")
+
+
+def test_verdicts_stand_in_the_table_and_a_failed_one_in_every_sentence_it_concerns() -> None:
+    verdicts: tuple[Severity, ...] = ("pass", "fail", "warn")
+    three = [replace(each, checks=(check(is_),)) for each, is_ in zip(THREE, verdicts, strict=True)]
+    found = side_by_side([*three, of("a", "choices", PGD=50)])
+    assert found.verdicts() == {
+        "checks (standard)": ["pass", "fail", "warn"],
+        "checks (choices)": ["none", "not run", "not run"],
+    }
+    assert "| checks (standard) |  | pass | fail | warn |" in markdown_side_by_side(found)
+    doubt = "; but the evaluation of b failed its checks."
+    assert [str(test).endswith(doubt) for test in found.tests] == [True, False, True]
+    assert "failed" not in str(found.tests[1]) and str(found.tests[1]).endswith("either may hold more.")
+    assert doubt in found.to_json()["tests"][0]["sentence"]
+    both = side_by_side([replace(each, checks=(check("fail"),)) for each in THREE[:2]])
+    assert str(both.tests[0]).endswith("; but the evaluations of a and b failed their checks.")
+
+
+def test_a_model_that_met_fewer_attacks_for_want_of_a_gradient_is_said_to_have() -> None:
+    blind = replace(THREE[1], skipped=("APGD-CE: the model has no gradient to its input",))
+    found = side_by_side([THREE[0], blind, THREE[2]], tested=("last",))
+    said = "; but b gave no gradient and met fewer attacks."
+    assert [str(test).endswith(said) for test in found.tests] == [True, False, True, False, False, False]
+    other = replace(THREE[1], skipped=("search for estimators: no hosnn spiking layer with a gradient found",))
+    assert not any(test.doubts for test in side_by_side([THREE[0], other]).tests)

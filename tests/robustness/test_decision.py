@@ -1,5 +1,8 @@
 """An attack on labels alone, against distances that are known in closed form."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -94,7 +97,7 @@ def test_every_precision_stays_inside_the_threat(ball: Ball, dtype: torch.dtype)
 
 @EVERY
 def test_success_is_a_matter_of_distance(ball: Ball) -> None:
-    """In the ball the closest point itself, adversarial; outside it the point's projection."""
+    """In the ball a point that is adversarial; outside it the closest point's projection."""
     model = linear(3)
     x, y = right(model, 40)
     threat = Threat(ball)
@@ -106,7 +109,7 @@ def test_success_is_a_matter_of_distance(ball: Ball) -> None:
 
 
 @EVERY
-def test_a_sample_inside_the_ball_is_shown_no_more(ball: Ball) -> None:
+def test_a_sample_inside_the_ball_is_shown_one_more(ball: Ball) -> None:
     model = linear(3)
     x, y = right(model)
     shown = []
@@ -188,3 +191,61 @@ def test_what_makes_no_walk_is_refused() -> None:
     for wrong in ({"queries": 0}, {"probes": 0}, {"starts": 0}):
         with pytest.raises(ConfigError, match="at least 1 of each"):
             HopSkipJump(Threat(Linf(0.1)), **wrong)
+
+
+def test_large_images_in_float32_are_probed_beyond_rounding() -> None:
+    """distance / d is less than a float32 can add to a pixel here, and every probe would be the point itself."""
+    size = 3 * 64 * 64
+    slope = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    x = 0.4 + 0.2 * torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    distance = 0.002
+    offset = x.flatten(1) @ slope - distance * slope.abs().sum()
+
+    def model(points: Tensor) -> Tensor:
+        height = points.flatten(1) @ slope - offset[: len(points)]
+        return torch.stack([height, -height], 1)
+
+    threat, y = Threat(Linf(0.0), domain=None), torch.zeros(1, dtype=torch.int64)
+    closest = HopSkipJump(threat, queries=2000).closest(model, x[:1], y, rng(1))
+    assert 1 <= Linf(0.0).size(closest - x[:1]).item() / distance < 10, "16 without a normal, 6 with one"
+
+
+def _slab(x: Tensor, width: float) -> Callable[[Tensor], Tensor]:
+    """Adversarial where the mean pixel of x has moved by 0.02 to 0.02 + width either way."""
+
+    def model(points: Tensor) -> Tensor:
+        moved = (points - x).flatten(1).mean(1).abs()
+        inside = ((moved > 0.02) & (moved < 0.02 + width)).to(points.dtype)
+        return torch.stack([1 - inside, inside], 1)
+
+    return model
+
+
+@EVERY
+@pytest.mark.parametrize("width", [0.01, 9.0], ids=["thin", "thick"])
+def test_a_point_inside_is_stretched_to_the_surface_where_the_model_still_errs(ball: Ball, width: float) -> None:
+    """What hugs the boundary is adversarial by rounding only; in a thin slab there is nothing beyond."""
+    x = torch.full((1, 1, 3, 4), 0.5, dtype=torch.float64)
+    model, threat = _slab(x, width), Threat(ball, domain=None)
+    start = x + 0.025 if width < 1 else None
+    attack = HopSkipJump(threat, queries=600) if start is None else Started(threat, queries=600, at=start)
+    y = torch.zeros(1, dtype=torch.int64)
+    with counted() as passes:
+        x_adv = attack(model, x, y, rng(1))
+    assert model(x_adv).argmax(1).item() == 1 and passes.forward <= 600
+    reached = ball.size(x_adv - x).item()
+    if width > 1:
+        assert reached == pytest.approx(ball.eps)
+    else:
+        assert reached < 0.9 * ball.eps
+
+
+@dataclass(frozen=True)
+class Started(HopSkipJump):
+    """Begins at a given point."""
+
+    at: Tensor | None = None
+
+    def _random_image(self, x: Tensor, attempt: int, rng: SampleRandom) -> Tensor:
+        assert self.at is not None
+        return self.at

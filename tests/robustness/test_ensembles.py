@@ -1,16 +1,21 @@
 """Attacks made of attacks."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from hosnn.errors import ConfigError
-from hosnn.robustness.apgd import APGD
+from hosnn.robustness.apgd import APGD, APGDTargeted
 from hosnn.robustness.ensembles import EOT, Noise, Transfer, Worst
-from hosnn.robustness.gradient import PGD, at_clean, fgsm
+from hosnn.robustness.fab import FAB
+from hosnn.robustness.gradient import PGD, Again, at_clean, fgsm
 from hosnn.robustness.losses import margin
 from hosnn.robustness.model import Attack, Model, Repeated, counted
 from hosnn.robustness.random import SampleRandom
+from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.threats import Linf, Threat
 from tests.robustness.models import Wavy, linear, samples
 
@@ -37,7 +42,8 @@ def test_worst_is_never_weaker_than_a_member() -> None:
         Noise(Threat(Linf(0.01))),
     )
     worst = fooled(model, Worst(members)(model, x, y, rng(200)), y)
-    each = [fooled(model, member(model, x, y, rng(200)), y) for member in members]
+    alone = [Again(member, number, "member") for number, member in enumerate(members)]
+    each = [fooled(model, member(model, x, y, rng(200)), y) for member in alone]
     assert torch.equal(worst, torch.stack(each).any(0))
     assert all(0 < one.sum() < worst.sum() for one in each)
 
@@ -136,3 +142,107 @@ def test_impossible_settings_are_refused() -> None:
     for times in (0, -3):
         with pytest.raises(ConfigError, match="at least 1 look"):
             EOT(fgsm(LINF), times)
+
+
+def test_members_draw_random_numbers_of_their_own() -> None:
+    """Members that share a random start are one attack twice; the first draws as it would alone."""
+    x, _ = samples()
+    right = linear()(x).argmax(1)
+    drawn: list[Tensor] = []
+
+    def drawing(model: Model, x: Tensor, y: Tensor, rng: SampleRandom, /) -> Tensor:
+        drawn.append(rng.uniform(x))
+        return x
+
+    Worst((drawing, drawing, drawing))(linear(), x, right, rng())
+    assert len(drawn) == 3 and torch.equal(drawn[0], rng().uniform(x))
+    assert all(not torch.equal(drawn[i], drawn[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_transfer_crafts_in_eval_mode_and_gives_every_mode_back() -> None:
+    x, y = samples()
+    source = nn.Sequential(linear(seed=3), nn.Dropout(0.5), nn.Dropout(0.5))
+    expected = fgsm(LINF)(source.eval(), x, y, rng())
+    source.train()[2].eval()
+    for one in (source, source.forward):
+        assert torch.equal(Transfer(one, fgsm(LINF))(linear(), x, y, rng()), expected)
+        assert [module.training for module in source] == [True, True, False] and source.training
+
+    def failing(model: Model, x: Tensor, y: Tensor, rng: SampleRandom, /) -> Tensor:
+        raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        Transfer(source, failing)(linear(), x, y, rng())
+    assert [module.training for module in source] == [True, True, False] and source.training
+
+
+def test_threads_that_share_a_source_do_not_wake_each_others() -> None:
+    """One is done while the other still crafts: the source stays in eval mode until the last is done."""
+    (x, y), source = samples(), linear(seed=3).train()
+    both, first_done = threading.Barrier(2, timeout=10), threading.Event()
+    modes: list[bool] = []
+
+    def short(model: Model, x: Tensor, y: Tensor, rng: SampleRandom, /) -> Tensor:
+        both.wait()
+        return x
+
+    def long(model: Model, x: Tensor, y: Tensor, rng: SampleRandom, /) -> Tensor:
+        both.wait()
+        assert first_done.wait(10)
+        modes.append(source.training)
+        return x
+
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(Transfer(source, long), source, x, y, rng())
+        pool.submit(Transfer(source, short), source, x, y, rng()).result()
+        first_done.set()
+        slow.result()
+    assert modes == [False] and source.training
+
+
+def test_transfer_brings_images_to_the_source() -> None:
+    x, y = samples()
+    source, seen = linear(seed=3).to("meta"), []
+
+    def watching(model: Model, x: Tensor, y: Tensor, rng: SampleRandom, /) -> Tensor:
+        seen.append((x.device.type, y.device.type))
+        return torch.zeros(x.shape)
+
+    assert Transfer(source, watching)(linear(), x, y, rng()).device == x.device
+    assert seen == [("meta", "meta")]
+
+
+class Forgetful:
+    """A linear model that counts how often an attack begins anew."""
+
+    def __init__(self, runs: list[int], inner: nn.Module) -> None:
+        self.runs, self.inner = runs, inner
+
+    def __call__(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.inner(x)
+        return scores
+
+    def fresh(self) -> "Forgetful":
+        self.runs.append(1)
+        return self
+
+
+FREE = Threat(Linf(0.0))
+RUNS: dict[str, tuple[Attack, int]] = {
+    "PGD": (PGD(FREE, steps=2, restarts=3), 3),
+    "APGD": (APGD(FREE, steps=2, restarts=3), 3),
+    "APGD, once": (APGD(FREE, steps=2), 1),
+    "SAPGD": (SAPGD(FREE, steps=2, restarts=2), 2),
+    "APGD-T": (APGDTargeted(FREE, steps=2, restarts=2), 6),
+    "FAB": (FAB(FREE, steps=2, restarts=2), 6),
+    "worst": (Worst((fgsm(FREE), PGD(FREE, steps=1), APGD(FREE, steps=1, restarts=2))), 4),
+    "EOT": (EOT(PGD(FREE, steps=2, restarts=3), 2), 3),
+}
+
+
+@pytest.mark.parametrize(("attack", "runs"), RUNS.values(), ids=RUNS)
+def test_every_run_but_the_first_begins_anew(attack: Attack, runs: int) -> None:
+    """With no budget every sample stands to the end, so that no run is left out."""
+    x, began, inner = samples()[0], list[int](), linear(4)
+    attack(Forgetful(began, inner), x, inner(x).argmax(1), rng())
+    assert len(began) == runs - 1

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from hosnn.errors import ConfigError, ShapeError, SignatureError
 from hosnn.nn.lenet import LeNet
 from hosnn.nn.neurons import LIF, TALIF, Beyond, Emit, ThresholdLIF, constrain_, hidden_neurons
-from hosnn.signature import Share, calibrate, fingerprint, homeostatic
+from hosnn.signature import Share, calibrate, controls, fingerprint, homeostatic
 from hosnn.signature.calibration import trajectories
 from hosnn.signature.controls import (
     firing_rates,
@@ -267,3 +267,11 @@ def test_controls_refuse_what_they_cannot_work_on() -> None:
         setattr(loud.get_submodule(parent), child, ThresholdLIF(torch.full((1,), -1e6), learn=False))
     with pytest.raises(ConfigError, match="cannot be brought to 1"):
         rate_matched(plain, loud, [x])
+
+
+def test_images_go_to_where_the_network_lives() -> None:
+    network = talif_network().to("meta")
+    steps = controls._mean(network, [images(), (images(3), None)], lambda step: step.threshold.sum(1))  # type: ignore[list-item]
+    currents = controls._currents(network, images())
+    assert steps.keys() == currents.keys() == hidden_neurons(network).keys()
+    assert {value.device.type for value in (*steps.values(), *currents.values())} == {"meta"}

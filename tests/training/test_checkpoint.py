@@ -16,12 +16,14 @@ from torch import Tensor
 
 from hosnn.data import Dataset
 from hosnn.errors import CheckpointError
+from hosnn.estimators import BPTR, with_rule
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.neurons import TALIF, Beyond, ThresholdLIF, neurons
 from hosnn.signature import Share, calibrate, homeostatic
 from hosnn.signature.controls import frozen_at_mean_threshold, static_thresholds
+from hosnn.signature.homeostasis import replace_layer
 from hosnn.spiking.dynamics import Dynamics, Reset
-from hosnn.spiking.gradient import bptt, tssl_bp
+from hosnn.spiking.gradient import GradientRule, bptt, tssl_bp
 from hosnn.spiking.surrogate import Arctan, FastSigmoid
 from hosnn.training import checkpoint, models
 from hosnn.training.checkpoint import (
@@ -174,6 +176,11 @@ DAMAGE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "unknown reset": edited_network(dynamics=describe(Dynamics()) | {"reset": "sideways"}),
     "unknown beyond": edited(homeostasis={"beyond": "sideways"}),
     "homeostasis of a list": edited(homeostasis=[1]),
+    "layers of a list": edited(homeostasis={"layers": [1]}),
+    "a layer of a number": edited(homeostasis={"layers": {"body.0.spikes": 3}, "beyond": 4}),
+    "rules of a list": edited(rules=[1]),
+    "rule of an unknown layer": edited(rules={"nowhere": describe(bptt())}),
+    "unknown rule": edited(rules={"nowhere": {"type": "Magic"}}),
     "other sizes": edited_network(hidden=9),
     "other layers": edited_network(spiking_output=False, classes=7),
 }
@@ -364,3 +371,52 @@ def test_a_runs_best_and_last_are_both_at_hand(trained: Path) -> None:
 def test_no_pickle_is_written(trained: Path) -> None:
     files = {path.suffix for path in (trained / "robust" / "checkpoints").rglob("*") if path.is_file()}
     assert files == {".safetensors", ".json", ".md"}
+
+
+@pytest.mark.parametrize("into", [False, True], ids=["load", "load_into"])
+def test_layers_that_differ_are_each_read_back(into: bool, tmp_path: Path) -> None:
+    twin = static_thresholds(lif_network(), images())
+    names = [name for name, layer in neurons(twin).items() if isinstance(layer, ThresholdLIF)]
+    for name, learn, beyond in zip(names, (False, True, False), (Beyond.HOLD_LAST, *[Beyond.REPEAT] * 2), strict=True):
+        layer = twin.get_submodule(name)
+        assert isinstance(layer, ThresholdLIF)
+        replace_layer(twin, name, ThresholdLIF.from_lif(layer, layer.threshold.detach(), learn, beyond))
+    models.save(twin, tmp_path / "mixed")
+    back = models.load_into(lif_network(seed=5), tmp_path / "mixed") if into else models.load(tmp_path / "mixed")
+    assert torch.equal(back(images()), twin(images()))
+    found = [layer for layer in neurons(back).values() if isinstance(layer, ThresholdLIF)]
+    assert [layer.learns for layer in found] == [False, True, False]
+    assert [layer.beyond for layer in found] == [Beyond.HOLD_LAST, Beyond.REPEAT, Beyond.REPEAT]
+
+
+@pytest.mark.parametrize("build", [lif_network, lambda: adapting(lif_network())], ids=["lif", "talif"])
+def test_a_rule_that_the_blueprint_does_not_tell_is_read_back(
+    build: Callable[[], SpikingNetwork], tmp_path: Path
+) -> None:
+    network = with_rule(build(), bptt(Arctan(0.7)))
+    first = next(iter(neurons(network).values()))
+    first.rule = TINY.rule
+    models.save(network, tmp_path / "saved")
+    back = models.load(tmp_path / "saved")
+    assert [layer.rule for layer in neurons(back).values()] == [layer.rule for layer in neurons(network).values()]
+    x = images().requires_grad_()
+    gradients = [torch.autograd.grad(model(x).square().sum(), x)[0] for model in (network, back)]
+    assert torch.equal(*gradients)
+
+
+def test_learned_thresholds_keep_the_rule_that_teaches_them(tmp_path: Path) -> None:
+    description = replace(TINY, rule=GradientRule(threshold=False))
+    models.save(static_thresholds(lif_network(description), images(), rule=bptt()), tmp_path / "saved")
+    layers = [layer for layer in neurons(models.load(tmp_path / "saved")).values() if isinstance(layer, ThresholdLIF)]
+    assert len(layers) == 3 and all(layer.rule == bptt() and layer.learns for layer in layers)
+
+
+def test_a_rule_that_no_checkpoint_holds_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"differentiated by BPTR.*make it again with hosnn\.with_rule"):
+        models.save(with_rule(lif_network(), BPTR()), tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
+def test_what_is_alike_in_all_layers_is_written_as_it_always_was(saved: Path) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    assert config["homeostasis"] == {"beyond": "error", "learn": False} and "rules" not in config

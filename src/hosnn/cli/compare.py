@@ -8,6 +8,7 @@ import tyro
 from rich.markup import escape
 from rich.table import Table
 
+from hosnn.cli.evaluate import MARKS
 from hosnn.cli.options import Folder, console, writable_folder
 from hosnn.evaluation.result import Evaluation, write_json, write_text
 from hosnn.evaluation.side_by_side import SideBySide, markdown_side_by_side, side_by_side
@@ -55,13 +56,16 @@ def compare(
 
 
 def table(found: SideBySide) -> Table:
+    """Accuracies by model, and what the checks of their evaluations came to."""
     shown = Table(title="accuracy in percent")
     shown.add_column("measure")
     for heading in ("images", *found.models):
-        shown.add_column(heading, justify="right")
+        shown.add_column(escape(heading), justify="right")
     for measure in found.measures:
         shares = [
             percent(measure.kept[model] / measure.samples) if model in measure.kept else "–" for model in found.models
         ]
         shown.add_row(escape(measure.name), f"{measure.samples:,}", *shares)
+    for name, verdicts in found.verdicts().items():
+        shown.add_row(escape(name), "", *(MARKS.get(verdict, "–") for verdict in verdicts))
     return shown

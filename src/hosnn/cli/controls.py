@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from rich.markup import escape
 from torch import Tensor, nn
 
 from hosnn.cli.compare import table
@@ -22,7 +23,7 @@ from hosnn.evaluation.side_by_side import side_by_side
 from hosnn.evaluation.side_checks import corruption_accuracy, steps_at_test_time
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.robustness.threats import Threat
-from hosnn.runtime import Hardware, machine, versions
+from hosnn.runtime import Hardware, machine, stopping, versions
 from hosnn.signature.controls import firing_rates
 from hosnn.training.progress import TerminalProgress
 
@@ -79,21 +80,22 @@ def controls(
     made, left_out = twins(found.model, partner, models_named(others), batches)
     networks = {name: network.to(device) for name, network in made.items()}
     evaluations, partials = [], []
-    for number, (name, network) in enumerate(networks.items()):
-        partials.append(ledger_path(folder, f"controls-{number}"))
-        evaluations.append(
-            evaluate(
-                network,
-                found.data,
-                chosen,
-                subject=Subject(name, found.data.name, found.data.sha256),
-                seed=seed,
-                partial=partials[-1],
-                threads=(hardware.threads or os.cpu_count() or 1) if device.type == "cpu" else 0,
-                progress=progress,
-                deadline=limit,
+    with stopping(limit):
+        for number, (name, network) in enumerate(networks.items()):
+            partials.append(ledger_path(folder, f"controls-{number}"))
+            evaluations.append(
+                evaluate(
+                    network,
+                    found.data,
+                    chosen,
+                    subject=Subject(name, found.data.name, found.data.sha256),
+                    seed=seed,
+                    partial=partials[-1],
+                    threads=(hardware.threads or os.cpu_count() or 1) if device.type == "cpu" else 0,
+                    progress=progress,
+                    deadline=limit,
+                )
             )
-        )
     result = _controls(found.name, evaluations, networks, batches, found.data, left_out, seed)
     write_json(folder / "controls.json", result.to_json())
     write_text(folder / "controls.md", markdown_controls(result))
@@ -105,7 +107,7 @@ def controls(
     console.print(table(result.compared))
     for test in result.compared.tests:
         console.print(f"- {test}", markup=False)
-    console.print(f"written to {folder / 'controls.json'} and .md")
+    console.print(f"written to {escape(str(folder / 'controls.json'))} and .md")
     return 0
 
 

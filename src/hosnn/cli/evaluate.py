@@ -35,10 +35,10 @@ from hosnn.evaluation.markdown import markdown_evaluation
 from hosnn.evaluation.protocol import Protocol
 from hosnn.evaluation.protocols import protocol as protocol_named
 from hosnn.evaluation.result import Evaluation, write_text
-from hosnn.evaluation.worker import Shard
+from hosnn.evaluation.worker import Interrupted, Shard
 from hosnn.robustness.gradient import PGD
 from hosnn.robustness.threats import Threat
-from hosnn.runtime import Hardware
+from hosnn.runtime import Hardware, stopping
 from hosnn.spiking.gradient import bptt
 from hosnn.training.progress import TerminalProgress
 
@@ -65,7 +65,7 @@ def evaluate(
     """Attack a trained network under a protocol; write JSON, Markdown and an HTML page.
 
     MODEL is a run folder, a checkpoint folder, a Hub id, or a model of your own: file.py:function or module:function,
-    a function without arguments that returns an nn.Module (or any function) from images in [0, 1] to logits.
+    a network, or a function without arguments that returns one (or any function), from images in [0, 1] to logits.
 
     Protocols: smoke (a first look, a minute), standard (for a number to publish, about a quarter of an hour), full
     (everything, hours), paper (the HoSNN authors' attacks, for comparison with published numbers only), sweep (PGD-40
@@ -94,7 +94,7 @@ def evaluate(
         data_folder: where the data set lies, if not in one of its usual places.
         twins: other models, named as MODEL is, to transfer attacks from (standard and full).
         out: folder for PROTOCOL.json, .md and .html (options other than the protocol's own show in the name);
-            MODEL/evaluations if not given.
+            MODEL/evaluations if not given, runs/FILE-FUNCTION/evaluations for a model of your own.
         shard: do share I (from 0) of N only; the command without it gathers all shares that lie in the same folder.
         max_time: stop after this many minutes; the same command goes on.
         hardware: where to run; --threads is the number of images' blocks worked on at a time (0: one per core).
@@ -102,10 +102,10 @@ def evaluate(
     """
     chosen = protocol_named(protocol, Threat.parse(threat), models_named(twins))
     part = _shard(shard)
+    if samples is not None and samples < 1:
+        raise ConfigError(f"--samples got {samples}; expected at least 1 image")
     found = candidate(model, data, data_folder)
     if samples is not None:
-        if samples < 1:
-            raise ConfigError(f"--samples got {samples}; expected at least 1 image")
         if samples > len(found.data.test):
             raise ConfigError(f"--samples got {samples}; {found.data.name} has {len(found.data.test)} test images")
         chosen = chosen.resized(samples)
@@ -119,24 +119,31 @@ def evaluate(
     fabric = hardware.fabric()
     network = found.model.to(fabric.device) if isinstance(found.model, nn.Module) else found.model
     partial = ledger_path(folder, stem, (part.number, part.count) if part else None)
+    limit = deadline(max_time)
     options: dict[str, Any] = {
         "subject": Subject(found.name, found.data.name, found.data.sha256),
         "seed": seed,
         "threads": (hardware.threads or os.cpu_count() or 1) if fabric.device.type == "cpu" else 0,
         "progress": TerminalProgress(console_for(json_output)),
-        "deadline": deadline(max_time),
+        "deadline": limit,
     }
     if part is not None:
         if not isinstance(network, nn.Module):
             raise ConfigError(f"--shard needs an nn.Module; {model} is a {type(network).__name__}")
-        evaluate_shard(network, found.data, chosen, part, partial, **options)
-        console_for(json_output).print(f"share {shard} is done: {partial}; gather all with the command without --shard")
+        with stopping(limit):
+            evaluate_shard(network, found.data, chosen, part, partial, **options)
+        done = f"share {shard} is done: {partial}; gather all with the command without --shard"
+        console_for(json_output).print(escape(done))
         return 0
     kept = partial if isinstance(network, nn.Module) else None
-    result = run_protocol(network, found.data, chosen, partial=kept, **options)
+    try:
+        with stopping(limit):
+            result = run_protocol(network, found.data, chosen, partial=kept, **options)
+    except Interrupted as stop:
+        raise Interrupted(stop.place, limit, kept=kept is not None) from stop
     result.save(folder / f"{stem}.json")
-    for done in ledgers(partial):
-        done.unlink(missing_ok=True)
+    for path in ledgers(partial):
+        path.unlink(missing_ok=True)
     write_text(folder / f"{stem}.md", markdown_evaluation(result, found.data.classes))
     page = render_evaluation(result, _examples(found, chosen, result, seed), found.data.classes)
     write_text(folder / f"{stem}.html", page)
@@ -145,7 +152,7 @@ def evaluate(
         return STATUS[result.verdict]
     console.print(_table(result))
     console.print(_findings(result))
-    console.print(f"written to {folder / stem}.json, .md and .html")
+    console.print(f"written to {escape(str(folder / stem))}.json, .md and .html")
     return STATUS[result.verdict]
 
 
@@ -190,7 +197,7 @@ def _findings(result: Evaluation) -> Table:
 
 
 def _table(result: Evaluation) -> Table:
-    table = Table(title=f"{result.model}: {result.samples:,} images of {result.dataset}, {result.threat}")
+    table = Table(title=escape(f"{result.model}: {result.samples:,} images of {result.dataset}, {result.threat}"))
     for heading in ("attack", "accuracy", "95 % interval", "seconds"):
         table.add_column(heading, justify="left" if heading == "attack" else "right")
     low, high = result.interval()
@@ -198,7 +205,7 @@ def _table(result: Evaluation) -> Table:
     for row in result.rows:
         low, high = result.interval(row.attack)
         table.add_row(
-            row.attack, f"{result.accuracy(row.attack):.2%}", f"{low:.1%} .. {high:.1%}", f"{row.seconds:.0f}"
+            escape(row.attack), f"{result.accuracy(row.attack):.2%}", f"{low:.1%} .. {high:.1%}", f"{row.seconds:.0f}"
         )
     low, high = result.worst_interval
     table.add_row(

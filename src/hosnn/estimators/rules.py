@@ -1,15 +1,17 @@
 """Differentiating a spiking model by another rule than the one it was trained with; its forward stays bit-identical."""
 
 import copy
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from hosnn.errors import ConfigError
 from hosnn.estimators.sharpness import AdaptiveSharpness, Memory, Remembered, Sharpened
-from hosnn.estimators.wrapping import innermost, network_of
-from hosnn.nn.neurons import neurons
+from hosnn.estimators.wrapping import Wrapped, innermost, inside, network_of
+from hosnn.nn.neurons import LIF, neurons
 from hosnn.robustness.model import Attack, Model
 from hosnn.robustness.random import SampleRandom
 from hosnn.spiking.gradient import Rule
@@ -37,7 +39,11 @@ def with_rule(model: M, rule: Rule) -> M:
 
 @dataclass(frozen=True)
 class Through:
-    """Run `attack` on the model as differentiated by `rule`.  A model without spiking layers is attacked as it is."""
+    """Run `attack` on the model as differentiated by `rule`.  A model without spiking layers is attacked as it is.
+
+    Raises ConfigError for a network that runs spiking layers which are not among its modules: they would keep the rule
+    they have, and the attack would say nothing of the one asked for.
+    """
 
     rule: Estimator
     attack: Attack
@@ -52,16 +58,16 @@ def differentiated(model: Model, estimator: Estimator, samples: int, vanishing: 
     vanishing  [B], the adaptive sharpness of each sample, if it is not the estimator's for all
     """
 
-    def change(inside: Model) -> Model:
-        network = network_of(inside)
+    def change(found: Model) -> Model:
+        network = network_of(found)
         if network is None or not neurons(network):
-            return inside
+            return found
         if not isinstance(estimator, AdaptiveSharpness):
-            return _called_as(inside, with_rule(network, estimator))
+            return _told(found, with_rule(network, estimator))
         memory, twin = Memory(estimator, samples, vanishing), _twin(network)
         for name, layer in neurons(twin).items():
             layer.rule = Sharpened(layer=name, memory=memory)
-        return Remembered(_called_as(inside, twin), memory)
+        return Remembered(_told(found, twin), memory)
 
     return innermost(model, change)
 
@@ -71,6 +77,43 @@ def _twin(model: M) -> M:
     return copy.deepcopy(model, memo=dict(shared))
 
 
-def _called_as(model: Model, twin: nn.Module) -> Model:
+def _told(model: Model, twin: nn.Module) -> "_Told":
     """The twin's own `model`: itself, or its method of that name, such as `outputs`."""
-    return twin if isinstance(model, nn.Module) else getattr(twin, model.__name__)
+    return _Told(twin if isinstance(model, nn.Module) else getattr(twin, model.__name__))
+
+
+@dataclass(frozen=True)
+class _Told(Wrapped):
+    """A twin whose layers were told a rule; its first call is watched for layers that were not.
+
+    A copy has its own modules, but not its own closures: a function that the original captured runs the original's
+    layers in the copy too.  The same holds of layers that a network keeps in a plain list.
+    """
+
+    watched: list[bool] = field(default_factory=list, compare=False)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.watched:
+            return self.model(x)
+        network = network_of(inside(self.model))  # a twin of this one, if another estimator was put inside
+        own = set() if network is None else set(neurons(network).values())
+        strangers: list[LIF] = []
+        thread = threading.get_ident()
+
+        def watch(module: nn.Module, _: object) -> None:
+            if isinstance(module, LIF) and module not in own and threading.get_ident() == thread:
+                strangers.append(module)
+
+        handle = register_module_forward_pre_hook(watch)
+        try:
+            found = self.model(x)
+        finally:
+            handle.remove()
+        if strangers:
+            raise ConfigError(
+                f"the network runs {len(strangers)} spiking layers where a copy of it cannot reach them (captured in a "
+                "function, or kept in a plain list), so they would ignore the gradient estimator; make them modules of "
+                "the network (attributes or nn.ModuleList) and call them as self.layer(..) in its forward"
+            )
+        self.watched.append(True)
+        return found

@@ -8,6 +8,7 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 from hosnn.estimators.rules import differentiated
 from hosnn.estimators.sharpness import AdaptiveSharpness
+from hosnn.robustness.gradient import misclassified
 from hosnn.robustness.losses import margin
 from hosnn.robustness.model import Attack, Model, rows, scores
 from hosnn.robustness.random import SampleRandom
@@ -61,12 +62,13 @@ class _Best:
     def __init__(self, model: Model, x: Tensor, y: Tensor, vanishing: Tensor) -> None:
         self.model, self.x, self.y, self.vanishing = model, x, y, vanishing.clone()
         self.margin = torch.full_like(vanishing, -float("inf"))
+        self.lost = torch.zeros_like(y, dtype=torch.bool)
         self.point: Tensor | None = None  # has another shape than x where the attack returns frames
 
     def improve(self, attack: Attack, settings: AdaptiveSharpness, vanishing: Tensor, rng: SampleRandom) -> Tensor:
         """Attack the standing samples at their A/2 `vanishing` [B]; the margin each reaches [B], others -inf."""
         reached = torch.full_like(self.margin, -float("inf"))
-        standing = (~(self.margin > 0)).nonzero()[:, 0]
+        standing = (~self.lost).nonzero()[:, 0]
         if not len(standing):
             return reached
         inside, x, y = rows(self.model, standing), self.x[standing], self.y[standing]
@@ -77,7 +79,9 @@ class _Best:
         reached[standing] = margin(logits, y).nan_to_num(nan=-float("inf")).to(reached.dtype)
         if self.point is None:
             self.point = points.clone()
+        self.lost[standing] = wrong = misclassified(found, y)
         better = reached > self.margin
+        better[standing] |= wrong  # an argmax may fall on the wrong one of two equal scores, at a margin of 0
         chosen = better[standing]
         self.point[standing[chosen]] = points[chosen]
         self.margin = torch.where(better, reached, self.margin)

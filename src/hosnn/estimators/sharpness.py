@@ -6,7 +6,7 @@ Shapes: B batch, N neuron dimensions.  What is remembered belongs to one call of
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
@@ -48,6 +48,10 @@ class AdaptiveSharpness:
             )
 
 
+Moments = dict[tuple[str, int, int], tuple[Tensor, Tensor, Tensor]]
+"""What one run of an attack remembers, by layer, call and time step: M and D [B, *N], and passes seen [B]."""
+
+
 class Memory:
     """What ASSG remembers of `samples` samples during one attack.
 
@@ -58,24 +62,26 @@ class Memory:
     def __init__(self, settings: AdaptiveSharpness, samples: int, vanishing: Tensor | None = None) -> None:
         self.settings, self.samples = settings, samples
         self.vanishing = torch.tensor([settings.vanishing], dtype=torch.float64) if vanishing is None else vanishing
-        self._moments: dict[tuple[str, int], tuple[Tensor, Tensor, Tensor]] = {}
+        self._moments: Moments = {}
+        self._calls: dict[str, int] = {}
         self._chosen: Tensor | None = None
         self._learning = True
 
     @contextmanager
-    def of(self, chosen: Tensor | None, shown: int) -> Iterator[None]:
-        """Speak of some of the samples (None: of all) for a while."""
+    def of(self, chosen: Tensor | None, shown: int, moments: "Moments | None" = None) -> Iterator[None]:
+        """For one forward, speak of some of the samples (None: of all), as one run remembers them."""
         expected = self.samples if chosen is None else len(chosen)
         if shown != expected:
             raise ConfigError(
                 f"ASSG remembers each sample, but an attack on {expected} samples showed it {shown}; an attack that "
                 "goes on with a part of its batch must ask for rows(model, chosen)"
             )
-        before, self._chosen = self._chosen, chosen
+        before = self._chosen, self._moments, self._calls
+        self._chosen, self._moments, self._calls = chosen, self._moments if moments is None else moments, {}
         try:
             yield
         finally:
-            self._chosen = before
+            self._chosen, self._moments, self._calls = before
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -86,9 +92,18 @@ class Memory:
         finally:
             self._learning = before
 
-    def sharpness(self, layer: str, step: int, x: Tensor) -> Tensor:
-        """α for the distances x of one layer and time step, [B, *N] -> [B, *N]; remembers |x|."""
-        size, key = x.abs(), (layer, step)
+    def call(self, layer: str, step: int) -> int:
+        """Which of the layer's runs within this forward a time step belongs to: 0, 1, ..; a run begins at step 0."""
+        if step == 0:
+            self._calls[layer] = self._calls.get(layer, -1) + 1
+        return self._calls.get(layer, 0)
+
+    def sharpness(self, layer: str, step: int, x: Tensor, call: int = 0) -> Tensor:
+        """α for the distances x of one layer and time step, [B, *N] -> [B, *N]; remembers |x|.
+
+        call  which run of the layer within a forward, if the network uses it in several places
+        """
+        size, key = x.abs(), (layer, call, step)
         if key not in self._moments:
             empty = size.new_zeros((self.samples, *size.shape[1:]))
             self._moments[key] = (empty, empty.clone(), size.new_zeros(self.samples))
@@ -117,10 +132,14 @@ class Remembered(Wrapped):
 
     memory: Memory
     chosen: Tensor | None = None
+    moments: Moments = field(default_factory=dict, compare=False)
 
     def __call__(self, x: Tensor) -> Tensor:
-        with self.memory.of(self.chosen, len(x)):
+        with self.memory.of(self.chosen, len(x), self.moments):
             return self.model(x)
+
+    def fresh(self) -> Self:
+        return replace(self, moments={})
 
     def rows(self, chosen: Tensor, /) -> Self:
         before = torch.arange(self.memory.samples, device=chosen.device) if self.chosen is None else self.chosen
@@ -141,7 +160,7 @@ class Sharpened(GradientRule):
 
     def at(self, step: int) -> GradientRule:
         assert self.memory is not None
-        return GradientRule(_AtStep(self.memory, self.layer, step))
+        return GradientRule(_AtStep(self.memory, self.layer, step, self.memory.call(self.layer, step)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,11 +168,12 @@ class _AtStep(Surrogate):
     memory: Memory
     layer: str
     step: int
+    call: int
 
     def spike(self, distance: Tensor, backward_distance: Tensor | None = None) -> Tensor:
         if not torch.is_grad_enabled():
             return (distance > 0).to(distance.dtype)
-        return _Arc(self.memory.sharpness(self.layer, self.step, distance.detach())).spike(distance)
+        return _Arc(self.memory.sharpness(self.layer, self.step, distance.detach(), self.call)).spike(distance)
 
 
 @dataclass(frozen=True, eq=False)

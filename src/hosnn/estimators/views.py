@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
-from hosnn.estimators.wrapping import Wrapped
+from hosnn.estimators.wrapping import Wrapped, inside, network_of
+from hosnn.nn.layers import MeanReadout, SpikingNetwork
 from hosnn.robustness.model import Attack, Model
 from hosnn.robustness.random import SampleRandom
 from hosnn.spiking.decoding import target_traces, trace_cross_entropy
@@ -41,7 +42,8 @@ class OnFrames:
 class OnTraces:
     """Show the attack the network's outputs over time [T, B, K] in place of its logits; the attack's loss takes those.
 
-    Raises ConfigError for a model without outputs(x).
+    Success is judged by the outputs' mean over time: raises ConfigError for a model without outputs(x), and for a
+    SpikingNetwork that reads its logits out in another way than MeanReadout.
     """
 
     attack: Attack
@@ -52,6 +54,13 @@ class OnTraces:
             raise ConfigError(
                 f"a loss over output traces got a {type(model).__name__}; expected a network with outputs(x) -> "
                 "[T, B, K], such as a hosnn SpikingNetwork"
+            )
+        network = network_of(inside(model))
+        if isinstance(network, SpikingNetwork) and not isinstance(network.readout, MeanReadout):
+            raise ConfigError(
+                f"a loss over output traces got a network read out by {type(network.readout).__name__}; the attack "
+                "would judge success by the outputs' mean over time, which is not the network's own decision; attack "
+                "its logits instead (without OnTraces)"
             )
         return self.attack(outputs, x, y, rng)
 

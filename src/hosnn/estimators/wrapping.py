@@ -1,7 +1,7 @@
 """Models around models: what attacks are shown in place of a network, without losing the way to the network inside.
 
-An attack may take only some samples (`rows`), look several times (`Repeated`), ask for outputs over time or for the
-number of time steps.  A wrapper passes all of that on.
+An attack may take only some samples (`rows`), begin anew (`fresh`), look several times (`Repeated`), ask for outputs
+over time or for the number of time steps.  A wrapper passes all of that on.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from hosnn.robustness.model import Model, Remembering, Repeated, rows
+from hosnn.robustness.model import Model, Remembering, Repeated, fresh, rows
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,9 @@ class Wrapped:
 
     def rows(self, chosen: Tensor, /) -> Self:
         return replace(self, model=rows(self.model, chosen))
+
+    def fresh(self) -> Self:
+        return replace(self, model=fresh(self.model))
 
     def frozen(self) -> AbstractContextManager[None]:
         return self.model.frozen() if isinstance(self.model, Remembering) else nullcontext()
@@ -40,6 +43,13 @@ class Wrapped:
         """How many time steps the network runs.  AttributeError if it does not say."""
         inner: Any = self.model
         return int(inner.steps)
+
+
+def inside(model: Model) -> Model:
+    """The function inside all wrappers."""
+    while isinstance(model, (Wrapped, Repeated)):
+        model = model.model
+    return model
 
 
 def innermost(model: Model, change: Callable[[Model], Model]) -> Model:

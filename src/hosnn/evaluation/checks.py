@@ -8,6 +8,7 @@ import math
 from dataclasses import replace
 
 from hosnn.evaluation.check import Check, Severity
+from hosnn.evaluation.worker import LOOKS
 
 FEW, MANY = 0.01, 0.10
 """Shares of images to warn and to fail above: one in a hundred moves a published digit, one in ten the result."""
@@ -118,7 +119,7 @@ def randomness(difference: float) -> Check:
         f"two forwards differ by {difference:.2g} of the logits' spread",
         difference,
         "A model that answers the same image differently blurs its gradients and makes one try look like robustness; "
-        "attack the mean over many draws (EOT).",
+        f"gradient attacks here follow the mean of {LOOKS} looks (EOT), so compare with numbers found that way only.",
     )
 
 
@@ -178,12 +179,16 @@ def coarse_logits(distinct: float, dtype: str, half: bool, spiking: str) -> Chec
 
 
 def training_mode(outputs: float, gradients: float, samples: int) -> Check:
-    """Images with other logits, or another gradient, if all but dropout and normalisation is in train mode."""
+    """Images with other logits, or another gradient, if all but dropout and normalisation is in train mode.
+
+    NaN: the model gives no logits in train mode.
+    """
     worst = max(outputs, gradients)
+    figure = f"{percent(outputs)} of {samples} images have other logits, {percent(gradients)} another gradient"
     return Check(
         "train and eval mode",
-        graded(worst, FEW),
-        f"{percent(outputs)} of {samples} images have other logits, {percent(gradients)} another gradient",
+        "warn" if math.isnan(worst) else graded(worst, FEW),
+        "could not be measured: no logits in train mode" if math.isnan(worst) else figure,
         worst,
         "Apart from dropout and normalisation a network should compute the same in both modes; if thresholds adapt or "
         "surrogates exist in one mode only, training met another model, or attacks meet another gradient.",

@@ -21,6 +21,11 @@ from hosnn.spiking.gradient import bptt
 
 FORMAT = "hosnn-controls-1"
 TRAINED = "as trained"
+WITHOUT = "k = 0"
+STEPWISE = "thresholds frozen at their mean over images"
+STATIC = "thresholds frozen at their mean over images and time"
+PLAIN = "LIF"
+MATCHED = "LIF at the same firing rates"
 IMAGES = 1000
 """Training images for mean thresholds and firing rates."""
 
@@ -81,28 +86,36 @@ def twins(
     lif      a LIF network trained the same way, tested as it is and with the firing rates of `model`
     others   further networks, e.g. LIF with learned static thresholds
     batches  clean training images for mean thresholds and firing rates
+    Raises ConfigError if one of `others` is called as one of the twins is.
     """
+    taken = {TRAINED, WITHOUT, STEPWISE, STATIC, *((PLAIN, MATCHED) if lif is not None else ())}.intersection(others)
+    if taken:
+        raise ConfigError(
+            f"controls got further networks called {', '.join(sorted(taken))}, as twins are; save them "
+            "under names of their own"
+        )
     found = {
         TRAINED: model,
-        "k = 0": without_adaptation(model),
-        "thresholds frozen at their mean over images": frozen_at_mean_threshold(model, batches),
-        "thresholds frozen at their mean over images and time": frozen_at_mean_threshold(model, batches, False),
+        WITHOUT: without_adaptation(model),
+        STEPWISE: frozen_at_mean_threshold(model, batches),
+        STATIC: frozen_at_mean_threshold(model, batches, False),
     }
     if lif is None:
         return found | dict(others), ()
-    found["LIF"] = lif
+    found[PLAIN] = lif
     try:
-        found["LIF at the same firing rates"] = rate_matched(lif, model, batches).model
+        found[MATCHED] = rate_matched(lif, model, batches).model
     except ConfigError as error:  # a silent layer, say: the other twins still tell something
-        return found | dict(others), (f"LIF at the same firing rates: {error}",)
+        return found | dict(others), (f"{MATCHED}: {error}",)
     return found | dict(others), ()
 
 
 def markdown_controls(found: Controls) -> str:
     """Tables and tests as Markdown."""
-    layers = list(next(iter(found.rates.values())))
+    layers = list(dict.fromkeys(layer for rates in found.rates.values() for layer in rates))
     rates = [
-        f"| {model} | {' | '.join(f'{rates[layer]:.3f}' for layer in layers)} |" for model, rates in found.rates.items()
+        f"| {model} | {' | '.join(f'{rates[layer]:.3f}' if layer in rates else '–' for layer in layers)} |"
+        for model, rates in found.rates.items()
     ]
     parts = [
         markdown_side_by_side(found.compared),

@@ -56,6 +56,11 @@ class Ledger:
             kept.append(line)
         return kept
 
+    @property
+    def kept(self) -> bool:
+        """Whether finished blocks outlive the process."""
+        return self._path is not None
+
     def get(self, attack: str, block: int) -> dict[str, Any] | None:
         """What was recorded for a block, None if it is still to do."""
         return self._done.get((attack, block))

@@ -73,9 +73,18 @@ def compare(first: Evaluation, second: Evaluation, attack: str | None = None) ->
     """Two evaluations, paired by sample.
 
     attack  the name of a row; None: the worst case over all rows; "clean": accuracy without attack
-    Raises ConfigError if they saw other samples or labels, or were attacked otherwise: under another threat or, for
-    the worst case, by another protocol.  (Within one protocol attacks fit themselves to the model: other surrogates
-    found, other twins to transfer from.)
+    Raises ConfigError if `refuse_unpaired` does.
+    """
+    refuse_unpaired(first, second, attack)
+    return Paired.of(_right(first, attack), _right(second, attack))
+
+
+def refuse_unpaired(first: Evaluation, second: Evaluation, attack: str | None = None) -> None:
+    """Raises ConfigError if two evaluations cannot be paired.
+
+    That is: if they saw other samples or labels, or were attacked otherwise: a row under another threat or eps, the
+    worst case by another protocol or threat.  (Within one protocol attacks fit themselves to the model: other
+    surrogates found, other twins to transfer from.)
     """
     for what, one, other in (
         ("data sets", first.dataset_sha256, second.dataset_sha256),
@@ -89,7 +98,6 @@ def compare(first: Evaluation, second: Evaluation, attack: str | None = None) ->
             )
     if attack != CLEAN:
         _refuse_other_attacks(first, second, attack)
-    return Paired.of(_right(first, attack), _right(second, attack))
 
 
 def sentence(paired: Paired, first: str, second: str, p_value: float | None = None) -> str:
@@ -123,10 +131,10 @@ def _right(evaluation: Evaluation, attack: str | None) -> list[bool]:
 
 def _refuse_other_attacks(first: Evaluation, second: Evaluation, attack: str | None) -> None:
     if attack is None:
-        settings = [(found.threat, found.protocol) for found in (first, second)]
+        settings = [(found.protocol, found.threat) for found in (first, second)]
     else:
         rows = [found.row(attack) for found in (first, second)]
-        settings = [(row.threat, row.attack) for row in rows]
+        settings = [(row.threat, f"at eps {row.eps:.6g}") for row in rows]
     if settings[0] != settings[1]:
         raise ConfigError(
             f"evaluations of {first.model} and {second.model} were attacked differently ({' '.join(settings[0])} and "

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.estimators import with_rule
+from hosnn.estimators.defence import ADAPTS
 from hosnn.evaluation.asking import (
     BLOCK,
     difference,
@@ -58,7 +59,7 @@ class Diagnosis:
     batch_logits, batch_predictions  change with batch size and order   share of images
     ties        two highest logits equal                                share of images
     dtype, half, distinct  of the logits: type, all fit into 16 bits, different values over images
-    training, training_gradient  another result in train mode           share of images
+    training, training_gradient  another result in train mode           share of images; NaN if it gives none there
     fidelity    a gradient step beats a random one, at eps `fidelity_eps`  share of trials
     replaced    the same through full BPTT; only for hosnn layers whose own gradient is of little use
     dead        pixels without gradient that matter                     share of pixels
@@ -100,7 +101,7 @@ def look_at(model: Model, x: Tensor) -> Network:
         return Network(
             spiking="hosnn" if own else "foreign" if fires(model, x) else "none",
             layers=len(own),
-            adaptive=sum(isinstance(layer, TALIF) for layer in own),
+            adaptive=sum(isinstance(layer, TALIF) and bool((layer.adaptation > ADAPTS).any()) for layer in own),
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             gradient=gradient,
             random=random,
@@ -171,10 +172,13 @@ def _training_mode(
         return {}
     for module in twin.modules():
         module.training = not _differs_by_right(module)
-    found, other = (seeded_scores(twin, x, at) for at in (seed, seed + 1))
-    if difference(found, other) > SAME:  # dropout by a function: random in train mode, as it should be
-        return {}
-    trained = gradient_of(twin, x, y, margin)
+    try:
+        found, other = (seeded_scores(twin, x, at) for at in (seed, seed + 1))
+        if difference(found, other) > SAME:  # dropout by a function: random in train mode, as it should be
+            return {}
+        trained = gradient_of(twin, x, y, margin)
+    except Exception:  # a foreign model may well return its loss, or ask for labels, where it is to be trained
+        return {"training": math.nan, "training_gradient": math.nan}
     turned = 0.0
     if trained is None or slope is None:
         turned = float((trained is None) != (slope is None))

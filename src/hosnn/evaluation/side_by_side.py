@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
-from hosnn.errors import ConfigError
+from hosnn.errors import ConfigError, nearest
 from hosnn.evaluation.matrix import matrix
-from hosnn.evaluation.paired import Paired, compare, sentence
+from hosnn.evaluation.paired import Paired, compare, refuse_unpaired, sentence
 from hosnn.evaluation.result import Evaluation, Row
 from hosnn.evaluation.statistics import holm, wilson
 from hosnn.evaluation.tables import NOT_RUN, percent
@@ -32,16 +32,21 @@ class Measure:
 
 @dataclass(frozen=True)
 class Test:
-    """Two models compared sample by sample; p_value is corrected for all tests of the table (Holm)."""
+    """Two models compared sample by sample; p_value is corrected for all tests of the table (Holm).
+
+    doubts  why not to believe the numbers compared
+    """
 
     measure: str
     first: str
     second: str
     paired: Paired
     p_value: float
+    doubts: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.measure}: {sentence(self.paired, self.first, self.second, self.p_value)}"
+        found = sentence(self.paired, self.first, self.second, self.p_value).removesuffix(".")
+        return f"{self.measure}: {'; but '.join((found, *self.doubts))}."
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,12 @@ class SideBySide:
     models: tuple[str, ...]
     measures: tuple[Measure, ...]
     tests: tuple[Test, ...]
-    checks: dict[str, dict[str, str]]  # by model, then by protocol: the verdict
+    checks: dict[str, dict[str, str]]  # by model, then by protocol: the verdict; "none" without checks
+
+    def verdicts(self) -> dict[str, list[str]]:
+        """A line of the table for each protocol: what the checks of each model's evaluation came to."""
+        protocols = dict.fromkeys(name for verdicts in self.checks.values() for name in verdicts)
+        return {f"checks ({at})": [self.checks[model].get(at, NOT_RUN) for model in self.models] for at in protocols}
 
     def to_json(self) -> dict[str, Any]:
         tests = [asdict(test) | {"paired": test.paired.to_json(), "sentence": str(test)} for test in self.tests]
@@ -65,7 +75,9 @@ def side_by_side(
 
     tested   names of attacks to compare pairwise, besides each protocol's worst case
     against  test every model against this one only; None: every pair
-    Raises ConfigError for fewer than two models, a model evaluated twice under one protocol, or no model `against`.
+    Raises ConfigError for fewer than two models, a model evaluated twice under one protocol, one name for two models,
+    evaluations of one protocol under different threats or on different images, and for a model `against` or an attack
+    `tested` that is in no evaluation.
     """
     models = tuple(dict.fromkeys(each.model for each in evaluations))
     if len(models) < 2:
@@ -79,6 +91,12 @@ def side_by_side(
         if each.model in by.setdefault(each.protocol, {}):
             raise ConfigError(f"{each.model} comes twice under protocol {each.protocol}; give each evaluation once")
         by[each.protocol][each.model] = each
+    _refuse_two_of_a_name(evaluations)
+    for found in by.values():
+        first, *others = found.values()
+        for other in others:
+            refuse_unpaired(first, other)
+    _refuse_unknown(tested, evaluations)
     measures = tuple(measure for found in by.values() for measure in _measures(found))
     return SideBySide(models, measures, tuple(_tests(by, tested, against)), _verdicts(by))
 
@@ -91,6 +109,8 @@ def markdown_side_by_side(found: SideBySide) -> str:
         cells = [_cell(measure, model) for model in found.models]
         lines.append(f"| {measure.name} | {measure.samples:,} | {' | '.join(cells)} |")
     tests = "\n".join(f"- {test}" for test in found.tests)
+    for name, verdicts in found.verdicts().items():
+        lines.append(f"| {name} |  | {' | '.join(verdicts)} |")
     table = "\n".join(lines)
     return (
         f"Accuracy in percent [Wilson 95 % interval].\n\n{table}\n\nPaired by image, McNemar's exact test, p-values "
@@ -151,20 +171,60 @@ def _tests(by: dict[str, dict[str, Evaluation]], tested: Sequence[str], against:
             name for name in tested if all(any(row.attack == name for row in each.rows) for each in found.values())
         ]
         # A worst case over several threats is no threat's worst case, so nothing is tested on it.
-        if len({row.threat for each in found.values() for row in each.rows}) == 1:
+        if all(len({row.threat for row in each.rows}) == 1 for each in found.values()):
             attacks.insert(0, None)
         for attack in attacks:
             name = f"{attack or 'worst case'} ({protocol})"
             pairs += [
-                (name, one, other, compare(found[one], found[other], attack))
+                (name, one, other, compare(found[one], found[other], attack), _doubts(found[one], found[other], attack))
                 for one, other in combinations(found, 2)
                 if against in (None, one, other)
             ]
-    corrected = holm([paired.p_value for *_, paired in pairs])
-    for (name, one, other, paired), p_value in zip(pairs, corrected, strict=True):
-        yield Test(name, one, other, paired, p_value)
+    corrected = holm([paired.p_value for *_, paired, _ in pairs])
+    for (name, one, other, paired, doubts), p_value in zip(pairs, corrected, strict=True):
+        yield Test(name, one, other, paired, p_value, doubts)
+
+
+def _doubts(first: Evaluation, second: Evaluation, attack: str | None) -> tuple[str, ...]:
+    """Why the numbers of two evaluations are not what they seem."""
+    found = []
+    blind = [each.model for each in (first, second) if any("no gradient" in reason for reason in each.skipped)]
+    if blind and attack is None:
+        found.append(f"{' and '.join(blind)} gave no gradient and met fewer attacks")
+    failed = [each.model for each in (first, second) if each.verdict == "fail"]
+    if failed:
+        many = "s" if len(failed) > 1 else ""
+        found.append(f"the evaluation{many} of {' and '.join(failed)} failed {'their' if many else 'its'} checks")
+    return tuple(found)
+
+
+def _refuse_two_of_a_name(evaluations: Sequence[Evaluation]) -> None:
+    known: dict[str, str] = {}
+    for each in evaluations:
+        if known.setdefault(each.model, each.model_sha256) != each.model_sha256:
+            raise ConfigError(
+                f"two different models are called {each.model} (SHA-256 {known[each.model][:8] or 'unknown'} and "
+                f"{each.model_sha256[:8] or 'unknown'}); give them names of their own and evaluate again"
+            )
+
+
+def _refuse_unknown(tested: Sequence[str], evaluations: Sequence[Evaluation]) -> None:
+    known = dict.fromkeys(row.attack for each in evaluations for row in each.rows)
+    for name in tested:
+        if name not in known:
+            raise ConfigError(
+                f"no evaluation has an attack {name!r} to test; did you mean {nearest(name, known)!r}? There are "
+                f"{', '.join(known) or 'none'}"
+            )
 
 
 def _verdicts(by: dict[str, dict[str, Evaluation]]) -> dict[str, dict[str, str]]:
     models = dict.fromkeys(model for found in by.values() for model in found)
-    return {model: {name: found[model].verdict for name, found in by.items() if model in found} for model in models}
+    return {
+        model: {
+            name: found[model].verdict if found[model].checks else "none"
+            for name, found in by.items()
+            if model in found
+        }
+        for model in models
+    }

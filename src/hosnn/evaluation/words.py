@@ -32,7 +32,8 @@ EXPLANATIONS = {
     "and through the whole surrogate ensemble and every other gradient estimator; AutoAttack's four attacks at their "
     "published settings; and, on 200 images beside them, HopSkipJump, which sees only the predicted class. Each attack "
     "sees only the images that those before it left standing; an image counts as kept only if it withstands all of "
-    "them.",
+    "them. The active test then hides adversarial points of its own making around 50 images, and counts how many the "
+    "attacks find.",
 }
 
 GLOSSARY = (

@@ -1,13 +1,16 @@
 """Running attacks on fixed blocks of images, on one thread or several, with finished blocks kept."""
 
 import copy
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pickle import PicklingError
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
 
@@ -23,15 +26,21 @@ from hosnn.training.progress import Bar
 LOOKS = 10
 """At a model that draws random numbers, for each gradient: one look alone would follow the noise."""
 
+COPYING = (TypeError, RuntimeError, ValueError, AttributeError, copy.Error, PicklingError)
+"""What copying a module ends in that holds open files, locks, generators or tensors with a graph."""
+
 
 class Interrupted(HosnnError):
-    """Work stopped before its end; the same call goes on where it stopped.
+    """Work stopped before its end; the same call goes on at `place`, where it stopped.
 
+    kept    False: nothing was written down, so the same call begins again
     status  exit status of a command: 1 if the time was up, 128 + number if a signal asked to stop
     """
 
-    def __init__(self, message: str, deadline: Deadline) -> None:
-        super().__init__(f"{message}; the same command goes on from there")
+    def __init__(self, place: str, deadline: Deadline, kept: bool = True) -> None:
+        then = "the same command goes on from there" if kept else "nothing could be kept, the same command begins again"
+        super().__init__(f"{place}; {then}")
+        self.place = place
         self.status = 128 + deadline.signalled if deadline.signalled else 1
 
 
@@ -69,7 +78,8 @@ class Worker:
     """Attacks blocks of images and keeps what it found in the ledger.
 
     threads  how many blocks are worked on at a time, each with one thread of torch and a copy of the model of its own,
-             so that the number changes no bit of the result; 0: one at a time, with torch's own threads
+             so that the number changes no bit of the result; 0: one at a time, with torch's own threads, which is also
+             what a model that cannot be copied gets
     random   the model draws random numbers: they are seeded per block, which needs threads = 0
     """
 
@@ -82,6 +92,13 @@ class Worker:
     shard: Shard = field(default_factory=Shard)
     threads: int = 0
     random: bool = False
+
+    def __post_init__(self) -> None:
+        if self.threads:
+            try:
+                self._own_model()
+            except COPYING:
+                object.__setattr__(self, "threads", 0)
 
     def run(
         self, entry: Entry, blocks: Sequence[slice], standing: Tensor, bar: Bar, panel: str = ""
@@ -110,7 +127,7 @@ class Worker:
                 found[number] = self.ledger.put(name, number, done)
                 bar.advance()
         if stopped is not None:
-            raise Interrupted(f"in {name}, block {stopped + 1} of {len(blocks)}", self.deadline)
+            raise Interrupted(f"in {name}, block {stopped + 1} of {len(blocks)}", self.deadline, self.ledger.kept)
         return self._row(entry, blocks, found)
 
     def _row(self, entry: Entry, blocks: Sequence[slice], found: dict[int, dict[str, Any]]) -> tuple[Row, Tensor]:
@@ -179,7 +196,7 @@ class Worker:
                 raise ConfigError(
                     f"attack {entry.name!r} left its threat {entry.threat}, so its result would mean nothing"
                 )
-            guesses[rows] = logits_of(model, x_adv).argmax(1).cpu()
+            guesses[rows] = _logits(model, x_adv).argmax(1).cpu()
         return guesses.tolist()
 
     def predict(self, blocks: Sequence[slice]) -> Tensor:
@@ -187,18 +204,39 @@ class Worker:
         found = []
         for block in blocks:
             with _seeded(self.seed + block.start if self.random else None):
-                found.append(logits_of(self.model, self.images.x[block].to(self.device)).argmax(1).cpu())
+                found.append(_logits(self.model, self.images.x[block].to(self.device)).argmax(1).cpu())
         return torch.cat(found)
 
 
 def logits_of(model: Model, x: Tensor) -> Tensor:
-    """The model's logits for x [B, ...].  Raises ShapeError unless they are finite and [B, K]."""
+    """A first look: the model's logits for x [B, ...], the same each time and without a trace in random numbers.
+
+    Raises ShapeError unless they are floating point, finite and [B, K], and if the model does not take x at all.
+    """
+    try:
+        with _seeded(0):
+            return _logits(model, x)
+    except HosnnError:
+        raise
+    except Exception as error:  # whatever a foreign model may raise
+        raise ShapeError(
+            f"the model does not take images {tuple(x.shape)} {x.dtype} on {x.device}: {type(error).__name__}: "
+            f"{error}; expected a model from such images in [0, 1] to logits"
+        ) from error
+
+
+def _logits(model: Model, x: Tensor) -> Tensor:
     with torch.no_grad():
         logits = model(x)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x) or logits.shape[1] < 2:
         came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ShapeError(
             f"the model returned {came} for {len(x)} images; expected logits [{len(x)}, classes], at least 2 classes"
+        )
+    if not logits.is_floating_point():
+        raise ShapeError(
+            f"the model returned logits {logits.dtype}; expected real numbers, of which losses have gradients: return "
+            "logits.float() of values from before any rounding or comparison"
         )
     if not bool(logits.isfinite().all()):
         raise ShapeError("the model returned logits with NaN or infinity for valid images; mend the model first")
@@ -216,10 +254,17 @@ def _allowed(entry: Entry, x_adv: Tensor, x: Tensor) -> bool:
 
 @contextmanager
 def _seeded(seed: int | None) -> Iterator[None]:
-    """Torch's own random numbers from `seed` for a while; None leaves them alone."""
+    """The random numbers of torch, numpy and Python from `seed` for a while; None leaves them alone."""
     if seed is None:
         yield
         return
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
+    state, own = numpy.random.get_state(), random.getstate()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            numpy.random.seed(seed % 2**32)  # noqa: NPY002  (what a foreign model draws from)
+            random.seed(seed)
+            yield
+    finally:
+        numpy.random.set_state(state)  # noqa: NPY002
+        random.setstate(own)

@@ -14,7 +14,7 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 from hosnn.robustness.gradient import Start, misclassified, on_sphere
 from hosnn.robustness.losses import Aimed, Loss, TargetedLoss, cross_entropy, targeted_dlr
-from hosnn.robustness.model import Ascent, Model, input_gradient, rows, scores
+from hosnn.robustness.model import Ascent, Model, fresh, input_gradient, rows, scores
 from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import L2, Linf, Threat, per_sample
 
@@ -49,8 +49,7 @@ class Walk:
 
 def _finite(seen: Ascent) -> tuple[Tensor, Tensor]:
     """A gradient that is not a number counts as none, such a loss as no improvement."""
-    infinity = float("inf")
-    return seen.gradient.nan_to_num(), seen.loss.nan_to_num(nan=-infinity, posinf=infinity, neginf=-infinity)
+    return seen.gradient.nan_to_num(), seen.loss.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
 
 
 def _begin(x: Tensor, y: Tensor, x_adv: Tensor, seen: Ascent, size: float) -> Walk:
@@ -185,10 +184,11 @@ def in_turn(runs: Sequence[Run], model: Model, x: Tensor, y: Tensor, rng: Sample
     returns  per sample an adversarial point, else that of largest loss  [B, ...]
     """
     x_adv, loss = x.clone(), None
-    for run in runs:
+    for number, run in enumerate(runs):
         if len(standing) == 0:
             break
-        found = run(rows(model, standing), x[standing], y[standing], rng.rows(standing), standing)
+        begun = rows(fresh(model) if number else model, standing)
+        found = run(begun, x[standing], y[standing], rng.rows(standing), standing)
         if loss is None:
             loss = found.loss.new_full(y.shape, -float("inf"))
         better = found.fooled | (found.loss > loss[standing])
@@ -206,8 +206,8 @@ def restarted(climb: Climb, restarts: int, loss: Loss, model: Model, x: Tensor, 
 
         return run
 
-    everyone = torch.arange(len(y), device=y.device)
-    return in_turn([once(number) for number in range(restarts)], model, x, y, rng, everyone)
+    runs, everyone = [once(number) for number in range(restarts)], torch.arange(len(y), device=y.device)
+    return in_turn(runs, model, x, y, rng, everyone)
 
 
 def heavy_ball(threat: Threat, walk: Walk) -> tuple[Tensor, tuple[Tensor, ...]]:

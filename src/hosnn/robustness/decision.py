@@ -24,10 +24,12 @@ class HopSkipJump:
     nearby, step along it, search back to the boundary on the way to x.
 
     threat   Linf or L2: the norm in which the walk comes closer
-    queries  images shown to the model per sample, at most; a sample within the ball is shown no more
+    queries  images shown to the model per sample, at most; a sample within the ball is shown one more
     probes   random points of the first estimate; the estimate of iteration t takes probes · sqrt(t)
     starts   random images, fine and coarse, of which the first adversarial one begins the walk
-    Returns the closest adversarial point if the threat allows it, else its projection; x if no start was adversarial.
+    Returns an adversarial point of the ball's surface where the closest one lies inside and the model errs on it
+    stretched to the surface too (there it does not hug the boundary), the closest one where it does not; where that
+    lies outside, its projection; x if no start was adversarial.
     Raises ConfigError for other balls.
     """
 
@@ -46,14 +48,20 @@ class HopSkipJump:
             )
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
-        return self.threat.project(self._walk(model, x, y, rng, enough=self.threat.ball.eps), x)
+        oracle, ball = _Oracle(model, y, self.queries), self.threat.ball
+        closest = self._walk(oracle, x, rng, enough=ball.eps)
+        point, distance = self.threat.project(closest, x), ball.size(closest - x)
+        inside = (distance > 0) & (distance < ball.eps)
+        stretch = torch.where(inside, ball.eps / distance.clamp(min=torch.finfo(x.dtype).tiny), 1)
+        stretched = self.threat.project(x + per_sample(stretch, x) * (point - x), x)
+        return torch.where(per_sample(oracle.fooled(stretched, inside), x), stretched, point)
 
     def closest(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
         """The nearest adversarial point found, inside the ball or not; x itself where none was found.  [B, ...]"""
-        return self._walk(model, x, y, rng, enough=0.0)
+        return self._walk(_Oracle(model, y, self.queries), x, rng, enough=0.0)
 
-    def _walk(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom, enough: float) -> Tensor:
-        oracle, ball = _Oracle(model, y, self.queries), self.threat.ball
+    def _walk(self, oracle: "_Oracle", x: Tensor, rng: SampleRandom, enough: float) -> Tensor:
+        ball = self.threat.ball
         point, going = self._start(oracle, x, rng)
         point = self._approach(oracle, x, point, going)
         best = point
@@ -66,7 +74,7 @@ class HopSkipJump:
             if not going.any():
                 break
             # The size of the probes: a tenth of the pixel range at first, then what the search's precision asks for.
-            reach = torch.full_like(distance, 0.1) if iteration == 1 else distance / math.prod(x.shape[1:])
+            reach = torch.full_like(distance, 0.1) if iteration == 1 else self._reach(distance, x)
             normal = self._normal(oracle, x, point, reach, probes, going, rng.fold("probes", iteration))
             stride, trying, ahead = distance / math.sqrt(iteration), going, point
             for _ in range(HALVINGS):
@@ -117,6 +125,11 @@ class HopSkipJump:
         """Halvings until an interval is as short as the boundary's curvature asks: d^-3/2 in l2, d^-2 in linf."""
         power = 2.0 if isinstance(self.threat.ball, Linf) else 1.5
         return min(math.ceil(power * math.log2(max(math.prod(x.shape[1:]), 2))), HALVINGS)
+
+    def _reach(self, distance: Tensor, x: Tensor) -> Tensor:
+        """The length of a probe, distance / d, but so long that its pixels, 1 / sqrt(d) of it, survive rounding."""
+        size = math.prod(x.shape[1:])
+        return (distance / size).clamp(min=16 * torch.finfo(x.dtype).eps * math.sqrt(size))
 
     def _approach(self, oracle: "_Oracle", x: Tensor, point: Tensor, going: Tensor) -> Tensor:
         """The adversarial point next to the boundary between `point`, which is adversarial, and x."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hosnn.errors import ConfigError
 from hosnn.robustness.losses import Aimed
-from hosnn.robustness.model import Model, input_gradient, rows, scores
+from hosnn.robustness.model import Model, fresh, input_gradient, rows, scores
 from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import L1, L2, Linf, Threat, per_sample
 
@@ -82,6 +82,7 @@ class FAB:
                 if not len(standing):
                     break
                 start = x[standing]
+                model = fresh(model) if rank or restart else model
                 if restart:
                     half, draw = self.threat.scaled(0.5), rng.rows(standing).fold("fab", rank, restart)
                     start = half.project(start + half.ball.sample(start, draw), start)

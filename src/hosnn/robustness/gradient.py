@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hosnn.errors import ConfigError
 from hosnn.robustness.losses import Loss, cross_entropy
-from hosnn.robustness.model import Attack, Model, input_gradient, rows, scores
+from hosnn.robustness.model import Attack, Model, fresh, input_gradient, rows, scores
 from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import Ball, Threat, per_sample
 
@@ -141,20 +141,25 @@ def misclassified(scores: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Again:
-    """`attack` once more, on random numbers of its own; number 0 is the attack itself."""
+    """`attack` as one of several runs, on random numbers of its own; number 0 is the attack itself."""
 
     attack: Attack
     number: int
+    purpose: str = "restart"
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
-        return self.attack(model, x, y, rng.fold("restart", self.number) if self.number else rng)
+        return self.attack(model, x, y, rng.fold(self.purpose, self.number) if self.number else rng)
 
 
 def first_success(attacks: Sequence[Attack], model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
-    """Run attacks in turn on the samples still standing; per sample the first adversarial point, else the last one."""
+    """Run attacks in turn on the samples still standing; per sample the first adversarial point, else the last one.
+
+    What the model remembers of samples during an attack is no other attack's: each begins anew.
+    """
     x_adv = x.clone()
     standing = torch.arange(len(y), device=y.device)
-    for attack in attacks:
+    for number, attack in enumerate(attacks):
+        model = fresh(model) if number else model
         candidate = attack(rows(model, standing), x[standing], y[standing], rng.rows(standing))
         if len(standing) == len(y):
             x_adv = candidate.clone()  # may have another shape than x: frames, one per time step

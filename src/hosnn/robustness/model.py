@@ -37,6 +37,19 @@ class Remembering(Protocol):
         """For a while, remember nothing new."""
 
 
+@runtime_checkable
+class Forgetting(Protocol):
+    """A model that can begin anew: what it remembers belongs to one run of an attack."""
+
+    def fresh(self) -> Model:
+        """The same model for the same samples, with nothing remembered of them; this one keeps what it knows."""
+
+
+def fresh(model: Model) -> Model:
+    """`model` for another run on the same samples: a restart, another target, the next of several attacks."""
+    return model.fresh() if isinstance(model, Forgetting) else model
+
+
 def rows(model: Model, chosen: Tensor) -> Model:
     """`model` for some of the samples of the batch; an attack that goes on with a part of its batch must say so."""
     return model.rows(chosen) if isinstance(model, Remembering) else model
@@ -54,6 +67,9 @@ class Repeated:
 
     def rows(self, chosen: Tensor, /) -> "Repeated":
         return Repeated(rows(self.model, chosen), self.times)
+
+    def fresh(self) -> "Repeated":
+        return Repeated(fresh(self.model), self.times)
 
     def frozen(self) -> AbstractContextManager[None]:
         return self.model.frozen() if isinstance(self.model, Remembering) else nullcontext()

@@ -46,9 +46,15 @@ class SampleRandom:
         return numbers.view(like.shape)
 
     def normal(self, like: Tensor) -> Tensor:
-        """Standard normal by the inverse distribution function, in the shape, dtype and device of `like`."""
-        uniform = self.uniform(like).double() + 2.0**-25
-        return (torch.erfinv(2 * uniform - 1) * math.sqrt(2)).to(like.dtype)
+        """Standard normal by the inverse distribution function, in the shape, dtype and device of `like`.
+
+        From 24 bits and in float64 whatever the dtype, then rounded: half precision would never reach the tails.
+        """
+        numbers = self.uniform(torch.empty(like.shape, dtype=torch.float32, device=like.device))
+        if like.device.type == "mps":  # it has no float64
+            numbers = numbers.cpu()
+        uniform = numbers.double() + 2.0**-25
+        return (torch.erfinv(2 * uniform - 1) * math.sqrt(2)).to(like.dtype).to(like.device)
 
     def sign(self, like: Tensor) -> Tensor:
         """-1 or 1 with equal chance, in the shape, dtype and device of `like`."""

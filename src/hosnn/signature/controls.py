@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.errors import ConfigError, SignatureError
-from hosnn.nn.modes import evaluating
+from hosnn.nn.modes import device_of, evaluating
 from hosnn.nn.neurons import TALIF, ThresholdLIF, hidden_neurons
 from hosnn.signature.calibration import trajectories
 from hosnn.signature.homeostasis import Share, replace_layer
@@ -77,7 +77,7 @@ def static_thresholds(model: M, images: Tensor, share: Share = Share.NEURON, rul
             "or use frozen_at_mean_threshold to keep what adaptation made of the thresholds"
         )
     with evaluating(model), torch.no_grad():
-        runs = trajectories(model, images)
+        runs = trajectories(model, images.to(device_of(model, images)))
     twin = copy.deepcopy(model)
     for name, layer in hidden_neurons(twin).items():
         layer.rule = rule or layer.rule
@@ -185,7 +185,7 @@ def _currents(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     handles = [layer.register_forward_pre_hook(watch(name)) for name, layer in hidden_neurons(model).items()]
     try:
         with evaluating(model), torch.no_grad():
-            model(images)
+            model(images.to(device_of(model, images)))
     finally:
         for handle in handles:
             handle.remove()
@@ -200,7 +200,7 @@ def _mean(model: nn.Module, batches: Batches, measure: Callable[[Step], Tensor])
         for images in map(_images, batches):
             if len(images) == 0:
                 continue
-            for name, step in trajectories(model, images).items():
+            for name, step in trajectories(model, images.to(device_of(model, images))).items():
                 found = measure(step)
                 totals[name] = totals[name] + found if name in totals else found
             count += len(images)

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 
 from hosnn.errors import CheckpointError, HosnnError
 from hosnn.nn.layers import SpikingNetwork
-from hosnn.nn.neurons import TALIF, Beyond, ThresholdLIF, hidden_neurons, neurons
+from hosnn.nn.neurons import TALIF, neurons
 from hosnn.runtime import versions
-from hosnn.signature.homeostasis import replace_layer
 from hosnn.training.configuration import network_from
+from hosnn.training.spiking_layers import restore
 
 FORMAT = "hosnn-checkpoint-1"
 
@@ -136,22 +136,11 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: Path) -> None:
-    """Fill a freshly built network, its layers made homeostatic or static where the checkpoint says how."""
-    try:
-        homeostasis = config.get("homeostasis") or {}
-        beyond, learn = Beyond(homeostasis.get("beyond", Beyond.ERROR.value)), bool(homeostasis.get("learn", False))
-    except (AttributeError, ValueError) as error:
-        raise CheckpointError(f"{source / 'config.json'} describes no homeostasis known here: {error}") from error
-    for name, layer in hidden_neurons(network).items():
-        own = {part: tensors.get(f"{name}.{part}") for part in ("signature", "adaptation", "threshold")}
-        signature, adaptation, threshold = own.values()
-        try:
-            if signature is not None and adaptation is not None:
-                replace_layer(network, name, TALIF.from_lif(layer, signature, adaptation, beyond))
-            elif threshold is not None:
-                replace_layer(network, name, ThresholdLIF.from_lif(layer, threshold, learn, beyond))
-        except HosnnError as error:
-            raise CheckpointError(f"{source} holds a damaged layer {name}: {error}") from error
+    """Fill a freshly built network, its layers made homeostatic or static where the checkpoint says how.
+
+    Raises CheckpointError for what is damaged or does not fit.
+    """
+    restore(network, tensors, config, source)
     broken = sorted(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all()))
     if broken:
         raise CheckpointError(f"{source} holds NaN or infinite numbers in {broken}; train it again")
@@ -191,12 +180,18 @@ def resolve(path: Path, generation: str = "best") -> Path:
     )
 
 
-def config_of(network_description: Any, homeostasis: Any, provenance: Mapping[str, Any]) -> dict[str, Any]:
+def config_of(
+    network_description: Any,
+    homeostasis: Any,
+    provenance: Mapping[str, Any],
+    rules: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """The content of config.json."""
     return {
         "format": FORMAT,
         "network": network_description,
         "homeostasis": homeostasis,
+        **({"rules": dict(rules)} if rules else {}),
         "provenance": dict(provenance),
         "versions": versions(),
     }

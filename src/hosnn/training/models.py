@@ -10,9 +10,9 @@ from torch import nn
 
 from hosnn.errors import CheckpointError
 from hosnn.nn.layers import SpikingNetwork
-from hosnn.nn.neurons import TALIF, ThresholdLIF, neurons
 from hosnn.training import checkpoint
 from hosnn.training.configuration import describe
+from hosnn.training.spiking_layers import describe_homeostasis, describe_rules
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -22,16 +22,14 @@ def save(model: nn.Module, path: Path | str, provenance: Mapping[str, Any] | Non
 
     provenance  what is worth knowing of its past, JSON-ready; `name` heads the card
     A network of your own is written too; load it `into` a freshly built one.
-    Raises CheckpointError if the folder exists or cannot be written.
+    Raises CheckpointError if the folder exists or cannot be written, or a layer has a rule that it cannot hold.
     """
     folder = Path(path)
     if folder.exists():
         raise CheckpointError(f"{folder} exists already; choose another folder, so that nothing is overwritten")
     blueprint = getattr(model, "blueprint", None)
-    own = [layer for layer in neurons(model).values() if isinstance(layer, (TALIF, ThresholdLIF))]
-    learn = any(isinstance(layer, ThresholdLIF) and layer.learns for layer in own)
-    homeostasis = {"beyond": own[0].beyond.value, "learn": learn} if own else None
-    config = checkpoint.config_of(None if blueprint is None else describe(blueprint), homeostasis, provenance or {})
+    network = None if blueprint is None else describe(blueprint)
+    config = checkpoint.config_of(network, describe_homeostasis(model), provenance or {}, describe_rules(model))
     checkpoint.save(model, folder, config)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
@@ -50,10 +51,10 @@ class TerminalProgress(Progress):
 class _TerminalBar(Bar):
     def __init__(self, bars: Bars, console: Console, title: str, total: int, done: int) -> None:
         self._bars, self._console, self._title = bars, console, title
-        self._task = bars.add_task(title, total=total, completed=done, note="")
+        self._task = bars.add_task(escape(title), total=total, completed=done, note="")
 
     def advance(self, loss: float | None = None) -> None:
         self._bars.update(self._task, advance=1, note="" if loss is None else f"loss {loss:.4f}")
 
     def report(self, text: str) -> None:
-        self._console.print(f"{self._title}: {text}")
+        self._console.print(f"{self._title}: {text}", markup=False)
