@@ -1,6 +1,7 @@
 """What README and docs claim is true: examples run, tables come from their JSON, and so does every percentage."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +10,7 @@ import pytest
 
 import hosnn
 from hosnn.evaluation.comparison import Comparison
+from hosnn.evaluation.result import Evaluation
 from hosnn.signature import fingerprint
 
 ROOT = Path(__file__).parents[1]
@@ -57,10 +59,35 @@ def test_every_percentage_in_the_results_page_is_in_its_json():
             shares += [evaluation.accuracy(row.attack) for row in evaluation.rows]
             shares += [accuracy for _, accuracy, _ in evaluation.curve_points()]
             known |= {f"{100 * share:.2f}" for share in shares}
+    for evaluation in update_module().evaluations(ROOT / "docs" / "results" / "fashion-mnist" / "standard"):
+        shares = [evaluation.clean_accuracy, evaluation.worst_case]
+        shares += [evaluation.accuracy(row.attack) for row in evaluation.rows]
+        known |= {f"{100 * share:.2f}" for share in shares}
     prose = re.sub(r"<!-- docs/results.*?<!-- end -->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     claimed = re.findall(r"(\d+\.\d+) %", prose)
     assert claimed
     assert set(claimed) <= known
+
+
+def test_no_peer_attacks_better_than_ours_by_more_than_was_promised():
+    found = json.loads((ROOT / "docs" / "results" / "attacks" / "peers.json").read_text(encoding="utf-8"))
+    assert found["samples"] == 1000 and {pair["peer"] for pair in found["pairs"]} >= {"torchattacks", "pyautoattack"}
+    for pair in found["pairs"]:
+        assert 100 * (pair["ours"]["robust_accuracy"] - pair["theirs"]["robust_accuracy"]) <= 0.3 + 1e-9, pair["attack"]
+
+
+STANDARD = sorted((ROOT / "docs" / "results" / "fashion-mnist" / "standard").glob("*/standard.json"))
+
+
+@pytest.mark.parametrize("path", STANDARD, ids=lambda path: path.parent.name)
+def test_the_white_box_side_of_standard_is_strong_enough(path: Path):
+    evaluation = Evaluation.load(path)
+    network = hosnn.load(ROOT / "models" / "fashion-mnist" / path.parent.name)
+    assert fingerprint(network) == evaluation.model_sha256
+    checks = {check.name: check for check in evaluation.checks}
+    assert checks["queries and transfer"].value <= 0.005
+    assert evaluation.verdict != "fail" and evaluation.samples == 1000
+    assert {row.kind for row in evaluation.rows} == {"white-box", "queries", "transfer"}
 
 
 def test_the_networks_behind_the_table_are_here():

@@ -381,3 +381,10 @@ def test_an_error_of_ours_is_not_wrapped_and_later_ones_are_not_taken_for_wrong_
 def test_logits_that_are_no_real_numbers_are_refused(dtype: torch.dtype) -> None:
     with pytest.raises(ShapeError, match=rf"{dtype}.*\.float\(\)"):
         evaluate(lambda x: (x.flatten(1)[:, :10] * 9).to(dtype), fashion_mnist_sample(), PLAN)
+
+
+def test_time_spent_before_an_interruption_is_counted(network: nn.Module, tmp_path: Path) -> None:
+    path = ledger_path(tmp_path, "test", (0, 1))
+    evaluate_shard(network, fashion_mnist_sample(), PLAN, Shard(), path, threads=1)
+    result = evaluate(network, fashion_mnist_sample(), PLAN, partial=ledger_path(tmp_path, "test"), threads=1)
+    assert result.seconds > sum(row.seconds for row in (*result.rows, *result.panels[0].rows, *result.panels[1].rows))

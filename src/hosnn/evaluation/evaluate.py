@@ -59,6 +59,7 @@ class _Session:
     skipped: tuple[str, ...]
     fingerprint: str
     settings: str
+    before: float  # seconds that blocks found done had taken, over the threads of now
 
 
 def evaluate(
@@ -112,7 +113,7 @@ def evaluate(
         tuple(clean.tolist()),
         rows,
         panels,
-        time.monotonic() - started,
+        time.monotonic() - started + session.before,
         versions(),
         machine(),
         network=session.network,
@@ -178,10 +179,11 @@ def _session(
     if network.random or not isinstance(model, nn.Module):
         threads = 0
     worker = Worker(model, images, device, seed, ledger, deadline or Deadline(), shard, threads, network.random)
+    before = ledger.seconds / max(1, threads)
     fitting, skipped = applicable(protocol, network, logits.shape[1])
     for entry in fitting.entries:
         _check_twin(entry, look, logits.shape[1])
-    return _Session(worker, fitting, subject, network, skipped, fingerprint_, protocol.settings)
+    return _Session(worker, fitting, subject, network, skipped, fingerprint_, protocol.settings, before)
 
 
 def _check_twin(entry: Entry, look: Tensor, classes: int) -> None:

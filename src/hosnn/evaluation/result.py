@@ -80,7 +80,7 @@ class Evaluation:
     index    position of each sample in the original test split; labels and clean predictions in the same order
     settings `Protocol.settings`, a hash of every attack's parameters
     rows     the protocol's attacks; a sample counts as robust only if every row left it correct
-    seconds  wall time of the call that finished it
+    seconds  wall time; what earlier calls or shards did is counted as if this one had done it
     panels   further attacks on the first images: "search", "eps", "steps", "matrix", "controls"
     checks   whether the numbers can be believed
     skipped  attacks of the protocol that could not apply, each with the reason
