@@ -62,9 +62,10 @@ def test_attacks_named_are_tested_where_all_models_have_them() -> None:
         side_by_side(THREE, tested=("fist",))
 
 
-def test_a_worst_case_over_several_threats_is_not_tested() -> None:
+def test_a_worst_case_over_several_threats_is_neither_shown_nor_tested() -> None:
     mixed = [replace(each, rows=(each.rows[0], replace(each.rows[1], threat="linf:8/255/step"))) for each in THREE]
     assert side_by_side(mixed).tests == ()
+    assert not any(measure.name.startswith("worst case") for measure in side_by_side(mixed).measures)
     assert side_by_side([THREE[0], mixed[1]]).tests == ()
 
 

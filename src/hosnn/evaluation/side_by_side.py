@@ -140,7 +140,8 @@ def _measures(found: dict[str, Evaluation]) -> Iterator[Measure]:
             model: sum(each.robust(row)) for model, each in found.items() for row in each.rows if _place(row) == name
         }
         yield measure(f"after {name}" if first.cascade else name, first.samples, kept)
-    yield measure("worst case", first.samples, {model: sum(each.standing) for model, each in found.items()})
+    if len({row.threat for row in first.rows}) == 1:  # over several threats it is no threat's worst case
+        yield measure("worst case", first.samples, {model: sum(each.standing) for model, each in found.items()})
     tables = {model: table for model, each in found.items() if (table := matrix(each))}
     for estimator in dict.fromkeys(name for table in tables.values() for name in table.estimators):
         kept = {
