@@ -7,11 +7,12 @@ of attacks starts from the same test images, those that the network gets right; 
 weak if ours leaves more than `MARGIN` points more accuracy than the peer's.  Exit status: 1 if a pair is weak, else 0.
 """
 
+import json
 import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ from torch.nn import functional
 
 from hosnn.data import Dataset, load_dataset
 from hosnn.errors import DataError
+from hosnn.evaluation.evaluate import evaluate
+from hosnn.evaluation.protocol import Protocol
+from hosnn.evaluation.protocols import full
 from hosnn.evaluation.result import write_json, write_text
 from hosnn.evaluation.statistics import wilson
 from hosnn.robustness.apgd import APGD, APGDTargeted
@@ -46,6 +50,10 @@ SETTINGS = (("clean", False, "linf:8/255"), ("adversarial", True, "linf:1/10"))
 """Network, whether it is trained adversarially, threat."""
 
 BATCH = 250
+PUBLISHED = 5000
+"""Queries of Square in AutoAttack's standard suite."""
+
+SUITE = ("apgd-ce", "apgd-t", "fab-t", "square")
 PEERS = ("torchattacks", "foolbox", "pyautoattack")
 
 Craft = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -63,16 +71,16 @@ class Options:
     epochs: int = 6
     seed: int = 0
     networks: Path | None = None  # keep the trained networks in this folder, and take them from there
-    only: tuple[str, ...] = ()  # attacks to compare, by name; all if empty
+    only: tuple[str, ...] = ()  # attacks to compare, by name (others keep what `out` says of them); all if empty
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One of our attacks and one of a peer's, meant to be the same."""
+    """One of our attacks, or all of a protocol, and one of a peer's, meant to be the same."""
 
     attack: str
     peer: str
-    ours: Craft
+    ours: Craft | Protocol
     theirs: Craft
 
 
@@ -133,7 +141,7 @@ def pairs(model: nn.Module, threat: Threat, options: Options) -> list[Pair]:
     import pyautoattack
     import torchattacks
 
-    eps, queries, seed = threat.ball.eps, 5000 if options.full else 1000, options.seed
+    eps, queries, seed = threat.ball.eps, PUBLISHED if options.full else 1000, options.seed
     logging.getLogger("auto-attack").setLevel(logging.ERROR)
 
     def ours(attack: Attack) -> Craft:
@@ -148,7 +156,7 @@ def pairs(model: nn.Module, threat: Threat, options: Options) -> list[Pair]:
         found: Tensor = attack(wrapped, x, foolbox.criteria.Misclassification(y), epsilons=eps)[1]
         return found
 
-    def autoattack(*names: str) -> Craft:
+    def autoattack(*names: str, queries: int = queries) -> Craft:
         def craft(x: Tensor, y: Tensor, _: Tensor) -> Tensor:
             suite = pyautoattack.AutoAttack(model, norm="Linf", eps=eps, seed=seed, version="standard")
             suite.square.n_queries = queries
@@ -173,9 +181,15 @@ def pairs(model: nn.Module, threat: Threat, options: Options) -> list[Pair]:
         Pair("FAB-T 9x100", "pyautoattack", ours(fab), autoattack("fab-t")),
         Pair(f"Square {queries}", "torchattacks", ours(square), torchattack("Square", n_queries=queries, seed=seed)),
         Pair(f"Square {queries}", "pyautoattack", ours(square), autoattack("square")),
-        Pair("standard suite", "pyautoattack", ours(suite), autoattack("apgd-ce", "apgd-t", "fab-t", "square")),
+        Pair("standard suite", "pyautoattack", ours(suite), autoattack(*SUITE)),
+        Pair("protocol full", "pyautoattack", attacks_of(full(threat)), autoattack(*SUITE, queries=PUBLISHED)),
     ]
     return [pair for pair in found if not options.only or pair.attack in options.only]
+
+
+def attacks_of(protocol: Protocol) -> Protocol:
+    """The protocol's worst case alone: curves, matrix and checks do not take part in it."""
+    return replace(protocol.resized(panel_samples=0), probes=0, active=0)
 
 
 @dataclass(frozen=True)
@@ -207,6 +221,15 @@ def measure(craft: Craft, model: Counting, threat: Threat, x: Tensor, y: Tensor,
     return Measured(right, outside, forward, backward, seconds)
 
 
+def evaluated(protocol: Protocol, model: Counting, x: Tensor, y: Tensor, seed: int) -> Measured:
+    """What `hosnn evaluate` finds; it refuses points outside the threat by itself, and stops if it meets one."""
+    model.forward_passes = model.backward_passes = 0
+    start = time.perf_counter()
+    found = evaluate(model, (x, y), protocol, seed=seed, threads=0)
+    seconds = time.perf_counter() - start
+    return Measured(torch.tensor(found.standing), 0, model.forward_passes, model.backward_passes, seconds)
+
+
 @torch.no_grad()
 def predict(model: nn.Module, x: Tensor) -> Tensor:
     return torch.cat([model(part).argmax(1) for part in x.split(BATCH)])
@@ -230,7 +253,11 @@ def compare(model: Counting, name: str, threat: Threat, data: Dataset, options: 
     known: dict[str, Measured] = {}
     for pair in pairs(model, threat, options):
         if pair.attack not in known:
-            known[pair.attack] = measure(pair.ours, model, threat, x, y, chosen.index, options.seed)
+            known[pair.attack] = (
+                evaluated(pair.ours, model, x, y, options.seed)
+                if isinstance(pair.ours, Protocol)
+                else measure(pair.ours, model, threat, x, y, chosen.index, options.seed)
+            )
         ours = known[pair.attack]
         theirs = measure(pair.theirs, model, threat, x, y, chosen.index, options.seed)
         difference = 100 * float(ours.right.double().mean() - theirs.right.double().mean())
@@ -267,6 +294,18 @@ def markdown(content: dict[str, Any]) -> str:
     )
 
 
+def kept(content: dict[str, Any], options: Options) -> list[dict[str, Any]]:
+    """What an earlier run of the same setting measured of attacks that are not asked for now."""
+    if not options.only or not options.out.exists():
+        return []
+    before = json.loads(options.out.read_text(encoding="utf-8"))
+    same = {key: value for key, value in content.items() if key not in ("networks", "pairs")}
+    other = [key for key, value in same.items() if before.get(key) != value]
+    if other:
+        raise SystemExit(f"{options.out} differs in {', '.join(other)}; run all pairs again, or choose another --out")
+    return [entry for entry in before["pairs"] if entry["attack"] not in options.only]
+
+
 def main(options: Options) -> int:
     try:
         data = load_dataset(options.data)
@@ -287,7 +326,9 @@ def main(options: Options) -> int:
         "versions": versions() | {name: version(name) for name in PEERS},
         "machine": machine(),
     }
+    before = kept(content, options)
     for name, adversarial, threat in SETTINGS:
+        entries += [entry for entry in before if entry["network"] == name]
         start = time.perf_counter()
         model = Counting(train(data, options, adversarial)).eval()
         print(f"{name}: trained in {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)

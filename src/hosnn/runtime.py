@@ -2,6 +2,7 @@
 
 import os
 import platform
+import random
 import signal
 import threading
 import time
@@ -12,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import Literal
 
+import numpy
 import torch
 from lightning_fabric import Fabric
 
@@ -121,3 +123,24 @@ def full_precision() -> Iterator[None]:
     enabled = torch.backends.cudnn.enabled
     with torch.backends.cudnn.flags(enabled=enabled, benchmark=False, deterministic=True, allow_tf32=False):
         yield
+
+
+def seed_everything(seed: int) -> None:
+    """The random numbers of torch, numpy and Python, whichever of them a foreign model draws from."""
+    torch.manual_seed(seed)
+    numpy.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)
+
+
+@contextmanager
+def own_randomness(seed: int | None = None) -> Iterator[None]:
+    """Random numbers as they were afterwards; inside, drawn from `seed` if one is given."""
+    state, own = numpy.random.get_state(), random.getstate()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(list(range(torch.cuda.device_count()))):
+            if seed is not None:
+                seed_everything(seed)
+            yield
+    finally:
+        numpy.random.set_state(state)  # noqa: NPY002
+        random.setstate(own)

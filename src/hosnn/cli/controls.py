@@ -16,9 +16,10 @@ from hosnn.cli.subject import twins as models_named
 from hosnn.data import Dataset
 from hosnn.errors import ConfigError
 from hosnn.evaluation.controls import TRAINED, Controls, markdown_controls, protocol, training_batches, twins
-from hosnn.evaluation.evaluate import Subject, evaluate
+from hosnn.evaluation.evaluate import evaluate
 from hosnn.evaluation.ledger import ledger_path
 from hosnn.evaluation.result import Evaluation, write_json, write_text
+from hosnn.evaluation.session import Subject
 from hosnn.evaluation.side_by_side import side_by_side
 from hosnn.evaluation.side_checks import corruption_accuracy, steps_at_test_time
 from hosnn.nn.layers import SpikingNetwork

@@ -27,14 +27,15 @@ from hosnn.cli.subject import twins as models_named
 from hosnn.errors import ConfigError
 from hosnn.estimators import Through
 from hosnn.evaluation.close_up import Example, examples
-from hosnn.evaluation.evaluate import Subject, evaluate_shard
 from hosnn.evaluation.evaluate import evaluate as run_protocol
+from hosnn.evaluation.evaluate import evaluate_shard
 from hosnn.evaluation.evaluation_report import render_evaluation
 from hosnn.evaluation.ledger import ledger_path, ledgers
 from hosnn.evaluation.markdown import markdown_evaluation
 from hosnn.evaluation.protocol import Protocol
 from hosnn.evaluation.protocols import protocol as protocol_named
 from hosnn.evaluation.result import Evaluation, write_text
+from hosnn.evaluation.session import Subject
 from hosnn.evaluation.worker import Interrupted, Shard
 from hosnn.robustness.gradient import PGD
 from hosnn.robustness.threats import Threat
@@ -68,8 +69,8 @@ def evaluate(
     a network, or a function without arguments that returns one (or any function), from images in [0, 1] to logits.
 
     Protocols: smoke (a first look, a minute), standard (for a number to publish, about a quarter of an hour), full
-    (everything, hours), paper (the HoSNN authors' attacks, for comparison with published numbers only), sweep (PGD-40
-    through five surrogate widths).
+    (everything, hours), paper (the HoSNN authors' attacks, for comparison with published numbers only), choices (their
+    PGD-7 with each of their choices switched off), sweep (PGD-40 through five surrogate widths).
 
     Exit status: 0 all checks passed, 3 a check warns, 4 a check failed and the number must not be believed; 1 the time
     was up, 2 something to mend.  An interrupted evaluation goes on when the same command is given again.
@@ -86,7 +87,7 @@ def evaluate(
 
     Args:
         model: a run folder, a checkpoint folder, a Hub id, file.py:function or module:function.
-        protocol: smoke, standard, full, paper or sweep.
+        protocol: smoke, standard, full, paper, choices or sweep.
         threat: norm:eps with norm linf, l2 or l1, e.g. linf:8/255; /step after it perturbs every time step.
         samples: number of test images, a fixed class-balanced choice; the protocol's own number if not given.
         seed: seed of random starts.

@@ -15,12 +15,13 @@ from hosnn.errors import ConfigError, nearest
 from hosnn.estimators import Through
 from hosnn.evaluation.close_up import examples, neuron_stories
 from hosnn.evaluation.comparison import Cell, Comparison
-from hosnn.evaluation.evaluate import Subject, evaluate
+from hosnn.evaluation.evaluate import evaluate
 from hosnn.evaluation.figures import bars, svg
 from hosnn.evaluation.protocol import Protocol
 from hosnn.evaluation.protocols import protocol
 from hosnn.evaluation.report import render
 from hosnn.evaluation.result import Evaluation, write_text
+from hosnn.evaluation.session import Subject
 from hosnn.evaluation.tables import markdown, rich_table
 from hosnn.evaluation.worker import Interrupted
 from hosnn.nn.layers import SpikingNetwork

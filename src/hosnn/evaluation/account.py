@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hosnn.evaluation.check import SEVERITIES, Check
 from hosnn.evaluation.result import Evaluation, Row
-from hosnn.evaluation.statistics import Interval, wilson
+from hosnn.evaluation.statistics import Interval, proportion, wilson
 from hosnn.evaluation.tables import describe_machine, survivors
 
 DRAWN = ("search", "eps", "steps", "matrix")
@@ -123,7 +123,7 @@ def panel_lines(evaluation: Evaluation, name: str) -> list[PanelLine]:
     lines = []
     for row in evaluation.panel(name):
         right = evaluation.robust(row)
-        share, span = _share(right), wilson(sum(right), len(right))
+        share, span = proportion(right), wilson(sum(right), len(right))
         named = row.attack if name != "search" else row.estimator or row.attack
         lines.append(PanelLine(named, row.eps, row.steps, share, span, len(right), row.estimator in used))
     return lines
@@ -222,7 +222,3 @@ def duration(seconds: float) -> str:
 def _curve_name(row: Row, several: bool) -> str:
     method = row.method or row.attack.rpartition("-")[0] or row.attack
     return f"{method}, {row.estimator}" if several and row.estimator else method
-
-
-def _share(right: Sequence[bool]) -> float:
-    return sum(right) / len(right) if right else float("nan")

@@ -3,17 +3,16 @@
 Shapes: x [n, ...], logits [n, K].
 """
 
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import numpy
 import torch
 from torch import Tensor, nn
 
 from hosnn.nn.modes import evaluating
 from hosnn.robustness.losses import Loss
 from hosnn.robustness.model import Model, NoGradient, counted, input_gradient, scores
+from hosnn.runtime import own_randomness, seed_everything
 
 BLOCK = 50
 LARGE = 1e-2
@@ -23,14 +22,8 @@ LARGE = 1e-2
 @contextmanager
 def unnoticed(model: Callable[..., object]) -> Iterator[None]:
     """The model in eval mode; modes, random numbers and counts of passes as they were afterwards."""
-    state, own = numpy.random.get_state(), random.getstate()  # noqa: NPY002
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    try:
-        with evaluating(model), torch.random.fork_rng(devices), counted():
-            yield
-    finally:
-        numpy.random.set_state(state)  # noqa: NPY002
-        random.setstate(own)
+    with evaluating(model), own_randomness(), counted():
+        yield
 
 
 def scores_of(model: Model, x: Tensor, block: int = BLOCK) -> Tensor:
@@ -38,9 +31,7 @@ def scores_of(model: Model, x: Tensor, block: int = BLOCK) -> Tensor:
 
 
 def seeded_scores(model: Model, x: Tensor, seed: int, block: int = BLOCK) -> Tensor:
-    torch.manual_seed(seed)
-    numpy.random.seed(seed % 2**32)  # noqa: NPY002  (what a foreign model draws from)
-    random.seed(seed)
+    seed_everything(seed)
     return scores_of(model, x, block)
 
 

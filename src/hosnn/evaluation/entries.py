@@ -30,6 +30,9 @@ from hosnn.spiking.gradient import bptt, tssl_bp
 SUBSET = 200
 """Images of the panels: every attack of the matrix and of the checks runs in full on the same ones."""
 
+PATIENT = 400
+"""Steps of SA-PGD: through adaptive sharpness a spiking network goes on losing images for hundreds of steps."""
+
 COLUMNS: tuple[tuple[str, Estimator | Found], ...] = (
     ("full BPTT", bptt()),
     ("TSSL-BP", tssl_bp()),
@@ -101,7 +104,8 @@ def targeted(threat: Threat, name: str, estimator: Estimator | Found) -> Sequenc
 def stable(threat: Threat, restarts: int = 1) -> Sequence[Entry]:
     if not isinstance(threat.ball, Linf):
         return ()
-    return (entry("SA-PGD", SAPGD(threat, 100, restarts=restarts), threat, AdaptiveSharpness(), steps=100),)
+    attack = SAPGD(threat, PATIENT, restarts, margin)
+    return (entry("SA-PGD", attack, threat, AdaptiveSharpness(), steps=PATIENT),)
 
 
 def against_homeostasis(threat: Threat) -> Sequence[Entry]:
@@ -147,10 +151,16 @@ def panels(threat: Threat, twins: Mapping[str, nn.Module]) -> tuple[PanelPlan, .
         for column, rule in COLUMNS
         for name, attack in methods.items()
     )
-    steps = tuple(
-        entry(f"APGD, {count} steps", ascent(threat, count, margin), threat, best, steps=count)
-        for count in (5, 10, 25, 50, 100)
-    )
+    counts = [PATIENT // 2**halvings for halvings in (4, 3, 2, 1, 0)]
+    if isinstance(threat.ball, Linf):
+        steps = tuple(
+            entry(f"SA-PGD, {count} steps", SAPGD(threat, count, loss=margin), threat, AdaptiveSharpness(), steps=count)
+            for count in counts
+        )
+    else:
+        steps = tuple(
+            entry(f"APGD, {count} steps", ascent(threat, count, margin), threat, best, steps=count) for count in counts
+        )
     controls = (
         entry("noise", Noise(threat), threat, kind=Kind.CONTROL),
         entry("PGD-20", PGD(threat), threat, best, steps=20),

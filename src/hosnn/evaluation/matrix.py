@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hosnn.evaluation.result import Evaluation
+from hosnn.evaluation.statistics import proportion
 
 OWN = "its own or none"
 """Heading for attacks that bring their own gradient estimator or use no gradient."""
@@ -57,19 +58,15 @@ def matrix(evaluation: Evaluation) -> Matrix | None:
     estimators = tuple(dict.fromkeys(estimator for estimator, _ in right))
     methods = tuple(dict.fromkeys(method for _, method in right))
     cells = tuple(
-        tuple(_share(right[each, method]) if (each, method) in right else None for method in methods)
+        tuple(proportion(right[each, method]) if (each, method) in right else None for method in methods)
         for each in estimators
     )
-    by_estimator = tuple(_share(_both(c for (e, _), c in right.items() if e == each)) for each in estimators)
-    by_method = tuple(_share(_both(c for (_, m), c in right.items() if m == each)) for each in methods)
+    by_estimator = tuple(proportion(_both(c for (e, _), c in right.items() if e == each)) for each in estimators)
+    by_method = tuple(proportion(_both(c for (_, m), c in right.items() if m == each)) for each in methods)
     samples = min(len(row.predictions) for row in rows)
-    return Matrix(methods, estimators, cells, by_estimator, by_method, _share(_both(right.values())), samples)
+    return Matrix(methods, estimators, cells, by_estimator, by_method, proportion(_both(right.values())), samples)
 
 
 def _both(every: Iterable[Sequence[bool]]) -> list[bool]:
     """Which images all of them leave right."""
     return [all(image) for image in zip(*every, strict=False)]
-
-
-def _share(right: Sequence[bool]) -> float:
-    return sum(right) / len(right)

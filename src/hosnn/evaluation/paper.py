@@ -7,7 +7,7 @@ from typing import Any
 
 from hosnn.errors import ConfigError
 from hosnn.estimators import InNormalisedUnits, OnFrames, OnTraces, Through, TraceCrossEntropy
-from hosnn.evaluation.protocol import Entry, PanelPlan, Protocol
+from hosnn.evaluation.protocol import LOOKED_AT, Entry, PanelPlan, Protocol
 from hosnn.robustness.gradient import PGD, at_clean, bim, fgsm, r_fgsm
 from hosnn.robustness.losses import Loss, cross_entropy
 from hosnn.robustness.model import Attack
@@ -139,5 +139,5 @@ def choices(threat: Threat = Threat(Linf(8 / 255))) -> Protocol:  # noqa: B008
         PaperChoices().threat(threat),
         tuple(entries),
         samples=1000,
-        probes=64,
+        probes=LOOKED_AT,
     )

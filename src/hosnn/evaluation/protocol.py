@@ -21,6 +21,15 @@ class Kind(Enum):
     CONTROL = "control"
 
 
+LOOKED_AT = 64
+"""Images on which the smaller protocols look at the model itself."""
+
+
+def digest(value: object) -> str:
+    """SHA-256 of what a value prints as, without the addresses of functions and objects."""
+    return hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(value)).encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Found:
     """The gradient estimator that the protocol's search finds best for a model (rank 0), second best (1), ..."""
@@ -128,7 +137,7 @@ class Protocol:
         chosen: tuple[object, ...] = (self.entries, self.cascade, self.search, self.panels, self.probes)
         if self.active:  # without it the same settings keep the hash they had before there was one
             chosen = (*chosen, self.active)
-        return hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(chosen)).encode()).hexdigest()
+        return digest(chosen)
 
     def resized(self, samples: int | None = None, panel_samples: int | None = None) -> "Protocol":
         """The same attacks on other numbers of images; None keeps the own ones, 0 panel samples drop all panels."""

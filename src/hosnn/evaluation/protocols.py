@@ -31,7 +31,7 @@ from hosnn.evaluation.entries import (
     undefined,
 )
 from hosnn.evaluation.paper import choices, paper
-from hosnn.evaluation.protocol import Found, Kind, Protocol, Search
+from hosnn.evaluation.protocol import LOOKED_AT, Found, Kind, Protocol, Search
 from hosnn.robustness.ensembles import Noise
 from hosnn.robustness.fab import FAB
 from hosnn.robustness.gradient import PGD, fgsm
@@ -47,9 +47,6 @@ CANDIDATES = ENSEMBLE + SIGMOIDS + CUTS + ALTERNATIVES + SHARPNESSES
 
 ACTIVE = 50
 """Images of the active test: one image more or less is two points, and each costs 200 looks before any attack."""
-
-LOOKED_AT = 64
-"""Images on which the smaller protocols look at the model itself."""
 
 DEFAULT = Threat(Linf(8 / 255))
 
@@ -88,19 +85,20 @@ def sweep(threat: Threat = DEFAULT) -> Protocol:
 def standard(threat: Threat = DEFAULT, twins: Mapping[str, nn.Module] | None = None) -> Protocol:
     """The protocol of a number that can be published, on 1,000 images.
 
-    Each attack sees what those before it left standing: APGD-CE and APGD-DLR, 100 steps, through full BPTT; SA-PGD,
-    100 steps, with the adaptive surrogate; APGD through the three surrogates that a search on 100 images finds; losses
-    aimed at adapting thresholds; transfer from `twins` by name; Square, 1,000 queries.  Panels on 200 images: accuracy
-    against eps and against steps, the matrix of attacks and estimators, controls for the checks.
+    Each attack sees what those before it left standing, so the one that takes most comes first: SA-PGD, 400 steps, with
+    the adaptive surrogate; APGD-CE and APGD-DLR, 100 steps, through full BPTT; APGD through the three surrogates that a
+    search on 100 images finds; losses aimed at adapting thresholds; transfer from `twins` by name; Square, 1,000
+    queries.  Panels on 200 images: accuracy against eps and against steps, the matrix of attacks and estimators,
+    controls for the checks.
     """
     return Protocol(
         "standard",
-        "APGD-CE and APGD-DLR 100, SA-PGD 100 with adaptive surrogate, the three best surrogates, transfer, Square "
+        "SA-PGD 400 with adaptive surrogate, APGD-CE and APGD-DLR 100, the three best surrogates, transfer, Square "
         f"1,000; worst case per sample{undefined(threat)}",
         threat,
         (
-            *apgd(threat),
             *stable(threat),
+            *apgd(threat),
             *(
                 entry(f"APGD, surrogate {rank + 1}", ascent(threat, 50, margin), threat, Found(rank), True, steps=50)
                 for rank in range(3)
@@ -133,9 +131,9 @@ def full(threat: Threat = DEFAULT, twins: Mapping[str, nn.Module] | None = None)
         f"{undefined(threat)}",
         threat,
         (
+            *stable(threat, restarts=5),
             *apgd(threat, restarts=5),
             *targeted(threat, "APGD-T", bptt()),
-            *stable(threat, restarts=5),
             *(each for rank in range(3) for each in targeted(threat, f"APGD-T, surrogate {rank + 1}", Found(rank))),
             *ensemble,
             *against_homeostasis(threat),

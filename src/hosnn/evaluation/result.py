@@ -13,7 +13,7 @@ from typing import Any
 
 from hosnn.errors import ConfigError
 from hosnn.evaluation.check import Check, Severity, worst
-from hosnn.evaluation.statistics import Interval, wilson
+from hosnn.evaluation.statistics import Interval, proportion, wilson
 
 FORMAT = "hosnn-evaluation-2"
 FORMER = "hosnn-evaluation-1"
@@ -116,7 +116,7 @@ class Evaluation:
 
     @property
     def clean_accuracy(self) -> float:
-        return _share(self._clean_correct())
+        return proportion(self._clean_correct())
 
     def robust(self, row: Row) -> list[bool]:
         """Which samples are correct after this attack.  In a cascade a sample already lost stays lost."""
@@ -124,7 +124,7 @@ class Evaluation:
 
     def accuracy(self, attack: str) -> float:
         """Accuracy after one attack (in a cascade: after it and all before it).  Raises ConfigError for no such row."""
-        return _share(self.robust(self.row(attack)))
+        return proportion(self.robust(self.row(attack)))
 
     def interval(self, attack: str | None = None) -> Interval:
         """Wilson's 95 % interval of `accuracy(attack)`, or of the clean accuracy."""
@@ -150,7 +150,7 @@ class Evaluation:
     @property
     def worst_case(self) -> float:
         """Robust accuracy: the share of samples that survive everything."""
-        return _share(self.standing)
+        return proportion(self.standing)
 
     @property
     def worst_interval(self) -> Interval:
@@ -182,10 +182,10 @@ class Evaluation:
             return []
         count = len(self.curve[0].predictions)
         clean = self._clean_correct()[:count]
-        points = [(0.0, _share(clean), wilson(sum(clean), count))]
+        points = [(0.0, proportion(clean), wilson(sum(clean), count))]
         for row in self.curve:
             correct = self.robust(row)
-            points.append((row.eps, _share(correct), wilson(sum(correct), count)))
+            points.append((row.eps, proportion(correct), wilson(sum(correct), count)))
         return points
 
     def to_json(self) -> dict[str, Any]:
@@ -259,7 +259,3 @@ def write_text(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):  # the first error says what is wrong
             temporary.unlink(missing_ok=True)
         raise ConfigError(f"cannot write {path}: {error}; choose another place or free some space") from error
-
-
-def _share(correct: list[bool]) -> float:
-    return sum(correct) / len(correct) if correct else float("nan")

@@ -16,6 +16,11 @@ class Interval(NamedTuple):
     high: float
 
 
+def proportion(which: Sequence[bool]) -> float:
+    """Part of them that is true; NaN of none."""
+    return sum(which) / len(which) if which else math.nan
+
+
 def wilson(successes: int, total: int, z: float = 1.959963984540054) -> Interval:
     """Wilson's score interval for a proportion; z = 1.96 gives 95 % (Wilson 1927).
 

@@ -1,16 +1,14 @@
 """Running attacks on fixed blocks of images, on one thread or several, with finished blocks kept."""
 
 import copy
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pickle import PicklingError
 from typing import Any
 
-import numpy
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +18,7 @@ from hosnn.evaluation.protocol import Entry
 from hosnn.evaluation.result import Row
 from hosnn.robustness.model import Model, counted
 from hosnn.robustness.random import SampleRandom
-from hosnn.runtime import Deadline
+from hosnn.runtime import Deadline, own_randomness
 from hosnn.training.progress import Bar
 
 LOOKS = 10
@@ -173,10 +171,13 @@ class Worker:
         if self.deadline.reached:
             return None
         started = time.perf_counter()
-        with counted() as passes, _seeded(self.seed + block.start if self.random else None):
+        with counted() as passes, self._randomness(block):
             predictions = self._attack(self._own_model(), entry, block, standing, stream)
         seconds = time.perf_counter() - started
         return {"predictions": predictions, "seconds": seconds, "forward": passes.forward, "backward": passes.backward}
+
+    def _randomness(self, block: slice) -> AbstractContextManager[None]:
+        return own_randomness(self.seed + block.start) if self.random else nullcontext()
 
     def _own_model(self) -> Model:
         """The model; with several threads a copy that shares its parameters, lest they meet in what it stores."""
@@ -203,7 +204,7 @@ class Worker:
         """Predictions on the clean images."""
         found = []
         for block in blocks:
-            with _seeded(self.seed + block.start if self.random else None):
+            with self._randomness(block):
                 found.append(_logits(self.model, self.images.x[block].to(self.device)).argmax(1).cpu())
         return torch.cat(found)
 
@@ -214,7 +215,7 @@ def logits_of(model: Model, x: Tensor) -> Tensor:
     Raises ShapeError unless they are floating point, finite and [B, K], and if the model does not take x at all.
     """
     try:
-        with _seeded(0):
+        with own_randomness(0):
             return _logits(model, x)
     except HosnnError:
         raise
@@ -250,21 +251,3 @@ def _allowed(entry: Entry, x_adv: Tensor, x: Tensor) -> bool:
     if not entry.threat.per_step or x_adv.dim() <= x.dim() or x_adv[:, 0].shape != x.shape:
         return False
     return bool(entry.threat.allows(x_adv, x[:, None].expand_as(x_adv)).all())
-
-
-@contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
-    """The random numbers of torch, numpy and Python from `seed` for a while; None leaves them alone."""
-    if seed is None:
-        yield
-        return
-    state, own = numpy.random.get_state(), random.getstate()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            numpy.random.seed(seed % 2**32)  # noqa: NPY002  (what a foreign model draws from)
-            random.seed(seed)
-            yield
-    finally:
-        numpy.random.set_state(state)  # noqa: NPY002
-        random.setstate(own)
