@@ -35,3 +35,7 @@ class CheckpointError(HosnnError):
 
 class TrainingError(HosnnError):
     """Training that cannot go on, e.g. because the loss is not finite."""
+
+
+class BackendError(HosnnError):
+    """A backend that is asked for and not there, or asked for what it does not do."""

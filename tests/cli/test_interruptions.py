@@ -81,7 +81,7 @@ def test_ctrl_c_ends_every_verb_with_130_and_whole_files(command: tuple[str, ...
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    time.sleep(0.3 if command[0] == "calibrate" else 3.0)  # calibrating takes a second
+    time.sleep(0.1 if command[0] == "calibrate" else 3.0)  # calibrating takes half a second
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     complete_only(tmp_path)

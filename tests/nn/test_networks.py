@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.nn.layers import ConstantCoding, HasOutputs, Normalise, OverTime, SpikingNetwork, SumPool, TimeDropout
 from hosnn.nn.lenet import LeNet, lenet_15c5_40c5_300, lenet_32c5_64c5_1024
-from hosnn.nn.neurons import TALIF, hidden_neurons, neurons
+from hosnn.nn.neurons import LIF, TALIF, hidden_neurons, neurons
 from hosnn.signature import calibrate, homeostatic
 from hosnn.spiking.dynamics import Dynamics, Reset
 from hosnn.spiking.gradient import GradientRule, bptt, tssl_bp
+from hosnn.spiking.kernels import backend, cpu
 from hosnn.spiking.surrogate import Arctan
 
 TINY = LeNet(channels=(2, 3), hidden=8)
@@ -188,3 +189,48 @@ def test_dropout_holds_one_mask_over_time_and_is_the_identity_in_eval() -> None:
 def test_coding_needs_a_time_step() -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         ConstantCoding(0)
+
+
+@pytest.mark.skipif(cpu.library() is None, reason="the native kernel was not built")
+@pytest.mark.parametrize("padding", [0, 1])
+def test_a_fused_network_gives_what_its_layers_give_one_after_the_other(padding: int) -> None:
+    torch.manual_seed(0)
+    network = LeNet(channels=(6, 7), hidden=20, padding=padding).build().eval()
+    x = torch.rand(5, 1, 28, 28)
+    found = []
+    for how in ("eager", "cpu"):
+        with backend.choose(how):
+            images = x.clone().requires_grad_()
+            outputs = network.outputs(images)
+            found.append(
+                (outputs.detach(), *torch.autograd.grad(outputs.square().sum(), [images, *network.parameters()]))
+            )
+    assert torch.equal(found[0][0], found[1][0])
+    for got, expected in zip(found[1][1:], found[0][1:], strict=True):
+        assert (got - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", ["neurons1", "pool1", "conv1"])
+def test_a_hook_sees_a_module_that_would_be_fused(name: str) -> None:
+    network = LeNet(channels=(2, 3), hidden=8).build().eval()
+    seen: list[tuple[int, ...]] = []
+    module = network.body.get_submodule(name)
+    x = torch.rand(2, 1, 28, 28)
+    before = network(x)
+    handle = module.register_forward_hook(lambda module, inputs, output: seen.append(tuple(output.shape)))
+    after = network(x)
+    handle.remove()
+    assert seen == [{"neurons1": (5, 2, 2, 24, 24), "pool1": (5, 2, 2, 12, 12), "conv1": (5, 2, 2, 24, 24)}[name]]
+    assert torch.allclose(before, after, atol=1e-5)
+
+
+def test_a_layer_that_overrides_forward_is_not_fused() -> None:
+    network = LeNet(channels=(2, 3), hidden=8).build().eval()
+    x = torch.rand(2, 1, 28, 28)
+
+    class Silent(LIF):
+        def forward(self, currents: Tensor) -> Tensor:
+            return torch.zeros_like(super().forward(currents))
+
+    network.body.neurons1 = Silent(Dynamics())
+    assert not network(x).any()

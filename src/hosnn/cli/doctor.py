@@ -12,6 +12,13 @@ from rich.table import Table
 from hosnn.cli.options import console
 from hosnn.data import SourceStatus, describe_sources
 from hosnn.runtime import machine, versions
+from hosnn.spiking.kernels import cpu
+from hosnn.spiking.kernels.backend import active
+
+BACKENDS = {
+    "cpu": "cpu (fused kernel in native code)",
+    "eager": "eager (one torch operation after the other)",
+}
 
 
 def doctor(*, json_output: Annotated[bool, tyro.conf.arg(name="json")] = False) -> int:
@@ -29,7 +36,7 @@ def doctor(*, json_output: Annotated[bool, tyro.conf.arg(name="json")] = False) 
     findings = {
         "versions": versions(),
         "machine": machine(),
-        "backend": "eager (the specification; faster backends come later)",
+        "backend": BACKENDS[active(torch.device("cuda" if torch.cuda.is_available() else "cpu"))],
         "accelerator": "cuda" if torch.cuda.is_available() else "cpu",
         "free_disk_gb": round(shutil.disk_usage(Path.cwd()).free / 1e9, 1),
         "data": [vars(source) for source in sources],
@@ -59,6 +66,11 @@ def _advice(sources: list[SourceStatus]) -> list[str]:
         mine = [source for source in sources if source.dataset == name]
         if not any(source.found for source in mine):
             advice.append(f"{name} is not on this machine; it is downloaded on first use, or give --data-folder")
+    if cpu.library() is None:
+        advice.append(
+            "the native kernel was not built, so networks on the CPU run slower than they could: install GCC or "
+            "Clang, then reinstall hosnn with pip install --force-reinstall --no-deps and the place it came from"
+        )
     if not torch.cuda.is_available():
         advice.append("no CUDA device: networks run on the CPU")
     if shutil.disk_usage(Path.cwd()).free < 1e9:

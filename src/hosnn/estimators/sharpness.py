@@ -170,10 +170,8 @@ class _AtStep(Surrogate):
     step: int
     call: int
 
-    def spike(self, distance: Tensor, backward_distance: Tensor | None = None) -> Tensor:
-        if not torch.is_grad_enabled():
-            return (distance > 0).to(distance.dtype)
-        return _Arc(self.memory.sharpness(self.layer, self.step, distance.detach(), self.call)).spike(distance)
+    def prepared(self, x: Tensor) -> Surrogate:
+        return _Arc(self.memory.sharpness(self.layer, self.step, x, self.call))
 
 
 @dataclass(frozen=True, eq=False)

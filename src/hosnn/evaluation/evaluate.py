@@ -26,6 +26,7 @@ from hosnn.nn.modes import evaluating
 from hosnn.robustness.model import Model
 from hosnn.robustness.random import SampleRandom
 from hosnn.runtime import Deadline, full_precision, machine, versions
+from hosnn.spiking.kernels import backend
 from hosnn.training.progress import Bar, Progress
 
 
@@ -82,7 +83,7 @@ def evaluate(
         panels,
         time.monotonic() - started + session.before,
         versions(),
-        machine(),
+        machine() | {"backend": backend.active(session.worker.device)},
         network=session.network,
         skipped=session.skipped,
         clamped=all(entry.threat.domain is not None for entry in session.protocol.entries),

@@ -23,6 +23,7 @@ from hosnn.robustness.ensembles import Transfer
 from hosnn.robustness.model import Model
 from hosnn.runtime import Deadline, versions
 from hosnn.signature import fingerprint
+from hosnn.spiking.kernels import backend
 
 LOOK = 16
 """Images on which is found out what kind of model it is."""
@@ -78,6 +79,7 @@ def session_of(
         "answers": logits.argmax(1).tolist(),
         "structure": digest(model),
         "device": device.type,
+        "backend": backend.active(device),
     }
     ledger = Ledger(partial, identity)
     if threads is None:

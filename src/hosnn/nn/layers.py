@@ -1,5 +1,6 @@
 """What stands between spiking layers: normalisation, coding, layers folded over time, pooling, dropout, readouts."""
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hosnn.errors import ConfigError, ShapeError
+from hosnn.nn.neurons import LIF
 from hosnn.spiking.coding import encode_constant, filter_synaptic
 from hosnn.spiking.decoding import mean_over_time
 
@@ -91,6 +93,60 @@ class TimeDropout(nn.Module):
         return x * functional.dropout(torch.ones_like(x[0]), self.probability)
 
 
+class Body(nn.Sequential):
+    """Spiking layers one after the other: [T, B, ...] -> [T, B, ...], the same as `nn.Sequential` with less work.
+
+    A pooling of 2 x 2 that follows neurons is done by their kernel, where there is one that can, so that traces before
+    pooling are never written down.  Modules that are hooked run by themselves, so that hooks see what they expect.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _through(list(self), x)
+
+    def coded(self, coding: ConstantCoding, images: Tensor) -> Tensor:
+        """`self(coding(images))`; images [B, C, H, W] or frames [B, T, C, H, W].
+
+        A convolution without bias comes before the synaptic filter, with which it commutes up to rounding: an image
+        that stays is convolved once, not at every step.
+        """
+        first, *others = list(self)
+        if images.dim() < 4 or not _is_convolution(first) or _hooked(coding, first, *first.children()):
+            return _through([first, *others], coding(images))
+        seen = next(first.children())(images.flatten(0, -4)).contiguous(memory_format=torch.channels_last)
+        return _through(others, coding(seen.view(*images.shape[:-3], *seen.shape[1:])))
+
+
+def _through(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+    waiting = list(layers)
+    while waiting:
+        layer = waiting.pop(0)
+        pool = _pool(waiting[0]) if waiting else None
+        if pool and isinstance(layer, LIF) and not _hooked(layer, waiting[0], pool) and layer.can_pool(x):
+            x = layer.pooled(x, pool.gain * pool.size**2)
+            x = OverTime(*list(waiting.pop(0).children())[1:])(x)
+        else:
+            x = layer(x)
+    return x
+
+
+def _pool(layer: nn.Module) -> SumPool | None:
+    """The pooling of 2 x 2 that a layer begins with."""
+    first = next(layer.children(), None) if isinstance(layer, OverTime) else None
+    return first if isinstance(first, SumPool) and first.size == 2 else None
+
+
+def _is_convolution(layer: nn.Module) -> bool:
+    inside = list(layer.children()) if isinstance(layer, OverTime) else []
+    return len(inside) == 1 and isinstance(inside[0], nn.Conv2d) and inside[0].bias is None
+
+
+def _hooked(*modules: nn.Module) -> bool:
+    return any(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        for module in modules
+    )
+
+
 class MeanReadout(nn.Module):
     """Logits = mean over time of the last layer's traces or currents (`mean_over_time`): [T, B, K] -> [B, K]."""
 
@@ -131,7 +187,10 @@ class SpikingNetwork(nn.Module):
         return self.coding.steps
 
     def outputs(self, x: Tensor) -> Tensor:
-        return self.body(self.coding(self.normalise(x)))  # type: ignore[no-any-return]
+        images = self.normalise(x)
+        if isinstance(self.body, Body):
+            return self.body.coded(self.coding, images)
+        return self.body(self.coding(images))  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.readout(self.outputs(x))  # type: ignore[no-any-return]

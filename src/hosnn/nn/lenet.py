@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from hosnn.errors import ConfigError
-from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, OverTime, SpikingNetwork, SumPool, TimeDropout
+from hosnn.nn.layers import Body, ConstantCoding, MeanReadout, Normalise, OverTime, SpikingNetwork, SumPool, TimeDropout
 from hosnn.nn.neurons import LIF
 from hosnn.spiking.dynamics import Dynamics
 from hosnn.spiking.gradient import GradientRule, tssl_bp
@@ -75,7 +75,7 @@ class LeNet:
         def convolution(inputs: int, outputs: int) -> OverTime:
             return OverTime(nn.Conv2d(inputs, outputs, 5, padding=self.padding, bias=False))
 
-        body = nn.Sequential(
+        body = Body(
             OrderedDict(
                 conv1=convolution(self.image[0], first),
                 neurons1=neurons(),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.spiking.dynamics import Dynamics, Step
 from hosnn.spiking.gradient import GradientRule, Rule, bptt
-from hosnn.spiking.kernels import eager
+from hosnn.spiking.kernels import backend, eager
 
 
 class Emit(Enum):
@@ -53,11 +53,25 @@ class LIF(nn.Module):
         self.fixed_threshold = fixed_threshold
 
     def forward(self, currents: Tensor) -> Tensor:
+        return self._run(currents)
+
+    def pooled(self, currents: Tensor, gain: float) -> Tensor:
+        """gain times the mean of the output over windows of 2 x 2: [T, B, C, H, W] -> [T, B, C, H // 2, W // 2].
+
+        Raises BackendError unless `can_pool`.
+        """
+        return self._run(currents, gain)
+
+    def can_pool(self, currents: Tensor) -> bool:
+        """Whether the kernel that would run these currents pools on the way, and a subclass changes nothing of it."""
+        own = "forward" in vars(self) or type(self).forward is not LIF.forward
+        return not own and currents.dim() == 5 and backend.pools(currents, self.rule)
+
+    def _run(self, currents: Tensor, gain: float | None = None) -> Tensor:
         self._check(currents)
         signature, adaptation = self._homeostasis(len(currents))
-        if self.emit is Emit.SPIKES:
-            return eager.spikes(currents, self.dynamics, self.rule, signature, adaptation)
-        return eager.traces(currents, self.dynamics, self.rule, signature, adaptation)
+        fired = self.emit is Emit.SPIKES
+        return backend.layer(currents, self.dynamics, self.rule, signature, adaptation, fired, gain)
 
     def trajectory(self, currents: Tensor) -> Step:
         """Membrane before reset, threshold, spikes and trace over time, each [T, B, *N]."""
@@ -206,8 +220,8 @@ class ThresholdLIF(LIF):
     def learns(self) -> bool:
         return isinstance(self.threshold, nn.Parameter)
 
-    def forward(self, currents: Tensor) -> Tensor:
-        return super().forward(self._taught(currents))
+    def _run(self, currents: Tensor, gain: float | None = None) -> Tensor:
+        return super()._run(self._taught(currents), gain)
 
     def constrain_(self) -> None:
         """Project learned thresholds back to positive ones, in place."""

@@ -37,6 +37,10 @@ class Surrogate:
         """h(x), elementwise, in the shape and dtype of x."""
         raise TypeError(f"{type(self).__name__} does not define derivative(x)")
 
+    def prepared(self, x: Tensor) -> "Surrogate":
+        """What differentiates a forward with the distances x: itself, unless it is one that learns from them."""
+        return self
+
     def spike(self, distance: Tensor, backward_distance: Tensor | None = None) -> Tensor:
         """1 where distance > 0, else 0; the gradient is h(backward_distance), by default h(distance).
 
@@ -45,7 +49,7 @@ class Surrogate:
         returns            spikes in {0, 1}, the dtype of `distance`   [...]
         """
         at = distance if backward_distance is None else backward_distance
-        return _Spike.apply(distance, at.detach(), self)  # type: ignore[no-any-return, no-untyped-call]
+        return _Spike.apply(distance, at.detach(), self.prepared(at.detach()) if torch.is_grad_enabled() else self)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Spike(torch.autograd.Function):

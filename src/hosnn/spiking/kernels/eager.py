@@ -43,6 +43,11 @@ def watched() -> Iterator[list[Seen]]:
         _watcher.reset(token)
 
 
+def being_watched() -> bool:
+    """Whether this thread is inside `watched`."""
+    return _watcher.get() is not None
+
+
 def trajectory(
     currents: Tensor,
     dynamics: Dynamics,

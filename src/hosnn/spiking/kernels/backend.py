@@ -1,0 +1,107 @@
+"""Which backend runs a layer: a fused kernel where one is there and does what is asked, else the eager step.
+
+All give the same spikes; `choose` and the environment variable HOSNN_BACKEND override the choice.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from hosnn.errors import BackendError
+from hosnn.spiking.dynamics import Dynamics
+from hosnn.spiking.gradient import GradientRule, Rule, WholeLayer
+from hosnn.spiking.kernels import cpu, eager, fused
+from hosnn.spiking.kernels.task import Emitted
+
+BACKENDS = ("auto", "eager", "cpu")
+
+_chosen = os.environ.get("HOSNN_BACKEND", "auto")
+
+
+@contextmanager
+def choose(backend: str) -> Iterator[None]:
+    """Use one backend in every thread for a while: auto, eager, or cpu, which then refuses what it cannot do.
+
+    Raises BackendError for a name that is none.
+    """
+    global _chosen
+    before, _chosen = _chosen, _known(backend)
+    try:
+        yield
+    finally:
+        _chosen = before
+
+
+def _known(backend: str) -> str:
+    if backend not in BACKENDS:
+        raise BackendError(f"backend got {backend!r}; expected one of {', '.join(BACKENDS)}")
+    return backend
+
+
+def active(device: torch.device) -> str:
+    """The backend that runs float32 layers on a device."""
+    chosen = _known(_chosen)
+    if chosen != "auto":
+        return chosen
+    return "cpu" if device.type == "cpu" and _built() else "eager"
+
+
+def refusal(currents: Tensor, rule: Rule) -> str:
+    """Why no fused kernel runs this layer; empty if one does."""
+    if currents.device.type != "cpu":
+        return f"there is no fused kernel for {currents.device.type}"
+    if not _built():
+        return "the native kernel was not built"
+    if currents.dtype not in cpu.DTYPES:
+        return f"it computes in float32 or bfloat16, not {currents.dtype}"
+    if isinstance(rule, WholeLayer) and torch.is_grad_enabled():
+        return f"{type(rule).__name__} looks at a whole layer"
+    if _watched():
+        return "its membranes are being watched"
+    return ""
+
+
+def layer(
+    currents: Tensor,
+    dynamics: Dynamics,
+    rule: Rule,
+    signature: Tensor | None = None,
+    adaptation: Tensor | None = None,
+    spikes: bool = False,
+    gain: float | None = None,
+) -> Tensor:
+    """A layer over T steps from rest, its traces or `spikes`; arguments as in `eager.traces`.
+
+    gain  also pool, as `fused.run` does; only where `pools` says so
+    Raises BackendError if the backend asked for by name cannot do it.
+    """
+    chosen = _known(_chosen)
+    reason = "eager was asked for" if chosen == "eager" else refusal(currents, rule)
+    if not reason:
+        emit = Emitted.SPIKES if spikes else Emitted.TRACES
+        each = rule if isinstance(rule, GradientRule) else GradientRule()
+        return fused.run(currents, dynamics, each, signature, adaptation, emit, gain)
+    if gain is not None:
+        raise BackendError(f"no kernel pools this layer on the way: {reason}; pool its output")
+    if chosen not in ("auto", "eager") and not _watched():
+        raise BackendError(f"backend {chosen!r} cannot run this layer: {reason}; use 'auto' or 'eager'")
+    return (eager.spikes if spikes else eager.traces)(currents, dynamics, rule, signature, adaptation)
+
+
+# torch.compile cannot look into either; neither changes while a network runs.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _built() -> bool:
+    return cpu.library() is not None
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _watched() -> bool:
+    return eager.being_watched()
+
+
+def pools(currents: Tensor, rule: Rule) -> bool:
+    """Whether `layer` can pool these currents [T, B, C, H, W] on the way."""
+    return _known(_chosen) != "eager" and not refusal(currents, rule)

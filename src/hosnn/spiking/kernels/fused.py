@@ -1,0 +1,215 @@
+"""Layers by fused kernels: the operators `hosnn::neuron` and `hosnn::neuron_gradient`, and their place in autograd.
+
+Registered with torch, so that torch.compile sees through a network; called directly where nothing is compiled.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hosnn.errors import BackendError
+from hosnn.spiking.dynamics import Dynamics
+from hosnn.spiking.gradient import GradientRule
+from hosnn.spiking.kernels import cpu
+from hosnn.spiking.kernels.task import GIVEN, Emitted, Task, task
+
+
+def run(
+    currents: Tensor,
+    dynamics: Dynamics,
+    rule: GradientRule,
+    signature: Tensor | None,
+    adaptation: Tensor | None,
+    emit: Emitted,
+    gain: float | None = None,
+) -> Tensor:
+    """A layer over T steps from rest, [T, B, *N] -> [T, B, *N]; arguments as in `eager.traces`.
+
+    gain  pool [T, B, C, H, W] to gain times the mean of windows of 2 x 2, [T, B, C, H // 2, W // 2]; None: do not
+    """
+    if gain is not None:
+        currents = cpu.laid_out(currents, channels_last=True)
+    told = task(dynamics, rule, emit, gain)
+    derivative = None
+    if told.surrogate == GIVEN and torch.is_grad_enabled():
+        derivative = _derivative(currents.detach(), dynamics, rule, signature, adaptation)
+    arguments = (currents, signature, adaptation, derivative, told.numbers, told.switches, rule.local_adaptation)
+    if torch.compiler.is_compiling():
+        return neuron(*arguments)  # type: ignore[no-any-return]
+    return _Fused.apply(*arguments)  # type: ignore[no-any-return, no-untyped-call]
+
+
+@torch.no_grad()
+def _derivative(
+    currents: Tensor, dynamics: Dynamics, rule: GradientRule, signature: Tensor | None, adaptation: Tensor | None
+) -> Tensor:
+    """h(x) [T, B, *N] of a surrogate that no kernel knows."""
+    looking = task(dynamics, rule, Emitted.DISTANCE)
+    distance = _forward(currents, signature, adaptation, looking.numbers, looking.switches)
+    steps = []
+    for t in range(len(distance)):
+        each = rule.at(t)
+        if _paths(each) != _paths(rule):
+            raise BackendError(f"{rule} cuts other paths at step {t} than it says; use the eager backend")
+        steps.append(each.surrogate.prepared(distance[t]).derivative(distance[t]))
+    return torch.stack(steps)
+
+
+def _paths(rule: GradientRule) -> tuple[bool, ...]:
+    return rule.leak, rule.reset, rule.threshold, rule.at_resting_threshold
+
+
+def _forward(
+    currents: Tensor,
+    signature: Tensor | None,
+    adaptation: Tensor | None,
+    numbers: Sequence[float],
+    switches: Sequence[int],
+) -> Tensor:
+    return cpu.forward(Task.unpacked(numbers, switches), currents, signature, adaptation)
+
+
+def _backward(
+    gradient: Tensor,
+    currents: Tensor,
+    signature: Tensor | None,
+    adaptation: Tensor | None,
+    derivative: Tensor | None,
+    numbers: Sequence[float],
+    switches: Sequence[int],
+    wanted: Sequence[str],
+) -> list[Tensor]:
+    told = Task.unpacked(numbers, switches)
+    found = cpu.backward(told, gradient, currents, signature, adaptation, derivative, wanted)
+    return [value for value in found if value is not None]
+
+
+def _wanted(signature: bool, adaptation: bool, local: bool, threshold: bool) -> list[str]:
+    """Names of the gradients asked for, in the order of `cpu.Gradients`."""
+    names = ["adaptation"] if adaptation and threshold else []
+    names += ["signature"] if signature and threshold else []
+    return names + (["membrane_sum", "current_sum"] if adaptation and local else [])
+
+
+def _spread(
+    names: Sequence[str], values: Sequence[Tensor], signature: Tensor | None, adaptation: Tensor | None, steps: int
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """dL/dI, dL/du*, dL/dk from what the kernel summed."""
+    found = dict(zip(names, values[1:], strict=True))
+    to_signature, to_adaptation = found.get("signature"), found.get("adaptation")
+    if "membrane_sum" in found and signature is not None:
+        batch = values[0].shape[1]
+        error = found["membrane_sum"] / (steps * batch) - signature.mean(0)
+        to_adaptation = -0.1 * (found["current_sum"] / steps) * error
+    if to_adaptation is not None and adaptation is not None:
+        to_adaptation = to_adaptation.sum_to_size(adaptation.shape).to(adaptation.dtype)
+    if to_signature is not None and signature is not None:
+        ones = [1] * (to_signature.dim() - signature.dim())
+        aligned = (len(signature), *ones, *signature.shape[1:])
+        to_signature = to_signature.sum_to_size(aligned).view(signature.shape).to(signature.dtype)
+    return values[0], to_signature, to_adaptation
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        currents: Tensor,
+        signature: Tensor | None,
+        adaptation: Tensor | None,
+        derivative: Tensor | None,
+        numbers: Sequence[float],
+        switches: Sequence[int],
+        local: bool,
+    ) -> Tensor:
+        _remember(ctx, (currents, signature, adaptation, derivative, numbers, switches, local), None)
+        return _forward(currents, signature, adaptation, numbers, switches)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return _differentiate(ctx, grads[0], _backward)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, numbers, switches, local = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.numbers, ctx.switches, ctx.local = numbers, switches, local
+
+
+def _differentiate(ctx: Any, gradient: Tensor, kernel: Any) -> tuple[Tensor | None, ...]:
+    currents, signature, adaptation, derivative = ctx.saved_tensors
+    told = Task.unpacked(ctx.numbers, ctx.switches)
+    names = _wanted(ctx.needs_input_grad[1], ctx.needs_input_grad[2], ctx.local, bool(told.threshold))
+    values = kernel(gradient, currents, signature, adaptation, derivative, ctx.numbers, ctx.switches, names)
+    return *_spread(names, values, signature, adaptation, len(currents)), None, None, None, None
+
+
+@torch.library.custom_op("hosnn::neuron", mutates_args=())
+def neuron(
+    currents: Tensor,
+    signature: Tensor | None,
+    adaptation: Tensor | None,
+    derivative: Tensor | None,
+    numbers: Sequence[float],
+    switches: Sequence[int],
+    local: bool,
+) -> Tensor:
+    return _forward(currents, signature, adaptation, numbers, switches)
+
+
+@torch.library.custom_op("hosnn::neuron_gradient", mutates_args=())
+def neuron_gradient(
+    gradient: Tensor,
+    currents: Tensor,
+    signature: Tensor | None,
+    adaptation: Tensor | None,
+    derivative: Tensor | None,
+    numbers: Sequence[float],
+    switches: Sequence[int],
+    wanted: Sequence[int],
+) -> list[Tensor]:
+    names = [cpu.Gradients._fields[at] for at in wanted]
+    return _backward(gradient, currents, signature, adaptation, derivative, numbers, switches, names)
+
+
+@neuron.register_fake
+def _(
+    currents: Tensor,
+    signature: Tensor | None,
+    adaptation: Tensor | None,
+    derivative: Tensor | None,
+    numbers: Sequence[float],
+    switches: Sequence[int],
+    local: bool,
+) -> Tensor:
+    return cpu.shaped(Task.unpacked(numbers, switches), currents)
+
+
+@neuron_gradient.register_fake
+def _(
+    gradient: Tensor,
+    currents: Tensor,
+    signature: Tensor | None,
+    adaptation: Tensor | None,
+    derivative: Tensor | None,
+    numbers: Sequence[float],
+    switches: Sequence[int],
+    wanted: Sequence[int],
+) -> list[Tensor]:
+    sums = [currents[:, 0] if cpu.Gradients._fields[at] == "signature" else currents[0, 0] for at in wanted]
+    return [torch.empty_like(currents), *(torch.empty_like(each, dtype=torch.float32) for each in sums)]
+
+
+def _compiled_kernel(*arguments: Any) -> list[Tensor]:
+    *inputs, names = arguments
+    return neuron_gradient(*inputs, [cpu.Gradients._fields.index(name) for name in names])  # type: ignore[no-any-return]
+
+
+def _compiled_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    return _differentiate(ctx, gradient, _compiled_kernel)
+
+
+neuron.register_autograd(_compiled_backward, setup_context=_remember)

@@ -1,0 +1,408 @@
+/* A layer of spiking neurons over all time steps, forward and backward: the equations of dynamics.py, the gradients of
+   gradient.py.  No state outlives a call, nothing is written but the arrays that are handed in.
+
+   Memory: currents and everything of their shape lie as [T][B][N]; signature [T][N]; adaptation [N].  With pooling, N
+   is [rows][columns][channels] and the output [T][B][rows/2][columns/2][channels].
+   Work is cut into units (tiles of neurons, or pooled rows).  A unit sees the whole batch, so sums over the batch have
+   one order whatever the number of threads.
+
+   The forward equals the eager specification bit for bit: build with -ffp-contract=off, or a multiply and an add become
+   one rounding. */
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LANES 64
+#define TILE 1024
+#define DEEPEST 87.0f /* exp(-87) is the last power of e before float32 runs out of normal numbers */
+
+/* One build for every x86-64: the loader picks the widest registers there are. */
+#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && !defined(HOSNN_ONE_TARGET)
+#if defined(__clang__)
+#define WIDE __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define WIDE __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#endif
+#else
+#define WIDE
+#endif
+
+#if defined(__GNUC__)
+#define INLINE static inline __attribute__((always_inline))
+#else
+#define INLINE static inline
+#endif
+
+/* Time steps lie far apart in memory, more streams than a processor foresees by itself. */
+#if defined(__GNUC__)
+#define PREFETCH(address, written) __builtin_prefetch(address, written, 3)
+#else
+#define PREFETCH(address, written)
+#endif
+
+#if defined(_WIN32)
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+
+enum { TRACES, SPIKES, DISTANCE };
+enum { SIGMOID, FAST_SIGMOID, ARCTAN, PIECEWISE_LINEAR, RECTANGLE, EXPONENTIAL, STRAIGHT_THROUGH, GIVEN };
+
+typedef struct {
+    int64_t steps, batch, neurons;                              /* T, B, N */
+    int64_t rows, columns, channels;                            /* of the neurons; channels = 0: no pooling */
+    float membrane_decay, synaptic_decay, trace_of_spike, rest; /* 1 - 1/tau_m, 1 - 1/tau_s, 1/tau_s, threshold[0] */
+    float gain;                                                 /* of the pooled mean */
+    float width, extra;                                         /* of the surrogate; its clamp or its peak */
+    int32_t soft, emit, bfloat16, surrogate;
+    int32_t leak, reset, threshold, at_rest; /* paths of the gradient that are open; where the surrogate looks */
+} Neuron;
+
+typedef struct {
+    const void *currents;      /* [T][B][N] */
+    const float *signature;    /* [T][N], NULL: plain LIF */
+    const float *adaptation;   /* [N], NULL: plain LIF */
+    const void *derivative;    /* h [T][B][N], for the surrogate GIVEN */
+    const void *gradient;      /* dL/d output */
+    void *output;              /* forward: as `emit` says; backward: dL/d currents [T][B][N] */
+    float *adaptation_gradient;/* [N], sum over T and B; NULL if not asked for */
+    float *signature_gradient; /* [T][N]; NULL if not asked for */
+    float *membrane_sum;       /* [N], sum over T and B; NULL if not asked for */
+    float *current_sum;        /* [N], of dL/d currents over T and B; NULL if not asked for */
+} Arrays;
+
+/* What a unit works in, each [T][LANES]. */
+typedef struct {
+    float *membrane, *threshold, *emitted;
+} Scratch;
+
+INLINE float widened(uint16_t half) {
+    uint32_t bits = (uint32_t)half << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+INLINE uint16_t narrowed(float value) { /* round to nearest, ties to even; NaN stays NaN */
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? (bits >> 16) | 0x40u : rounded);
+}
+
+/* The lanes that come next in memory, while these are worked on. */
+INLINE void expect(const void *array, int64_t at, int64_t n, int bfloat16, int written) {
+    const int64_t size = bfloat16 ? 2 : 4;
+    const char *next = (const char *)array + (at + n) * size;
+    for (int64_t line = 0; line < LANES * size; line += 64) PREFETCH(next + line, written);
+}
+
+INLINE void load(float *to, const void *from, int64_t at, int64_t n, int bfloat16) {
+    if (bfloat16) {
+        const uint16_t *half = (const uint16_t *)from + at;
+        for (int64_t i = 0; i < n; i++) to[i] = widened(half[i]);
+    } else {
+        const float *full = (const float *)from + at;
+        for (int64_t i = 0; i < n; i++) to[i] = full[i];
+    }
+}
+
+INLINE void store(void *to, int64_t at, const float *from, int64_t n, int bfloat16) {
+    if (bfloat16) {
+        uint16_t *half = (uint16_t *)to + at;
+        for (int64_t i = 0; i < n; i++) half[i] = narrowed(from[i]);
+    } else {
+        float *full = (float *)to + at;
+        for (int64_t i = 0; i < n; i++) full[i] = from[i];
+    }
+}
+
+/* exp(x) for -87 <= x <= 0, within 2 units in the last place. */
+INLINE float exponential(float x) {
+    const int32_t power = (int32_t)(x * 1.44269504f - 0.5f); /* towards zero, of a negative number: nearest */
+    const float large = (float)power;
+    const float rest = x - large * 0.693359375f + large * 2.12194440e-4f;
+    float series = 1.9875691500e-4f;
+    series = series * rest + 1.3981999507e-3f;
+    series = series * rest + 8.3334519073e-3f;
+    series = series * rest + 4.1665795894e-2f;
+    series = series * rest + 1.6666665459e-1f;
+    series = series * rest + 5.0000001201e-1f;
+    series = series * rest * rest + rest + 1.0f;
+    union {
+        int32_t bits;
+        float value;
+    } scale = {.bits = (power + 127) << 23};
+    return series * scale.value;
+}
+
+/* exp(-|x|/w) with |x|/w at most `most`.  Two loops: a bound known inside would make the compiler branch on it. */
+INLINE void decayed(const float *x, float *e, float inverse, float most, int64_t n) {
+    const float bound = most < DEEPEST ? most : DEEPEST;
+    for (int64_t i = 0; i < n; i++) {
+        float z = fabsf(x[i]) * inverse;
+        e[i] = z < bound ? -z : -bound;
+    }
+    for (int64_t i = 0; i < n; i++) e[i] = exponential(e[i]);
+}
+
+/* h(x) of the surrogate, over n lanes; `x` and `h` may be the same. */
+INLINE void derivative(const Neuron *of, const float *x, float *h, int64_t n) {
+    const float w = of->width, inverse = 1.0f / w, extra = of->extra;
+    switch (of->surrogate) {
+    case SIGMOID:
+        decayed(x, h, inverse, extra, n);
+        for (int64_t i = 0; i < n; i++) {
+            float one = 1.0f + h[i];
+            h[i] = h[i] / (w * one * one);
+        }
+        break;
+    case FAST_SIGMOID:
+        for (int64_t i = 0; i < n; i++) {
+            float one = 1.0f + fabsf(x[i]) * inverse;
+            h[i] = 0.5f / (w * one * one);
+        }
+        break;
+    case ARCTAN:
+        for (int64_t i = 0; i < n; i++) {
+            float z = 3.14159265f * inverse * x[i];
+            h[i] = 1.0f / (w * (1.0f + z * z));
+        }
+        break;
+    case PIECEWISE_LINEAR:
+        for (int64_t i = 0; i < n; i++) {
+            float left = 1.0f - fabsf(x[i]) * inverse;
+            h[i] = (left > 0.0f ? left : 0.0f) * inverse;
+        }
+        break;
+    case RECTANGLE:
+        for (int64_t i = 0; i < n; i++) h[i] = fabsf(x[i]) < 0.5f * w ? inverse : 0.0f;
+        break;
+    case EXPONENTIAL:
+        decayed(x, h, inverse, DEEPEST, n);
+        for (int64_t i = 0; i < n; i++) h[i] = extra * h[i];
+        break;
+    default:
+        for (int64_t i = 0; i < n; i++) h[i] = 1.0f;
+    }
+}
+
+/* LANES neurons of one sample over time: membranes, thresholds and what they emit into the scratch.
+   `n` lanes are real, the others idle on zeros. */
+INLINE void run(const Neuron *of, const Arrays *in, Scratch to, int64_t sample, int64_t first, int64_t n, int adaptive,
+                int soft, int emit, int keep) {
+    float v[LANES], theta[LANES], trace[LANES], current[LANES] = {0}, target[LANES] = {0}, rate[LANES] = {0};
+    const float decay = of->membrane_decay, fade = of->synaptic_decay, jump = of->trace_of_spike, rest = of->rest;
+    const int64_t step = of->batch * of->neurons, at = sample * of->neurons + first;
+    const int at_rest = of->at_rest;
+    for (int i = 0; i < LANES; i++) {
+        v[i] = 0.0f;
+        theta[i] = rest;
+        trace[i] = 0.0f;
+    }
+    if (adaptive) load(rate, in->adaptation, first, n, 0);
+    for (int64_t t = 0; t < of->steps; t++) {
+        float *emitted = to.emitted + t * LANES, *membrane = to.membrane + t * LANES;
+        float *threshold = to.threshold + t * LANES;
+        load(current, in->currents, t * step + at, n, of->bfloat16);
+        expect(in->currents, t * step + at, n, of->bfloat16, 0);
+        if (adaptive) load(target, in->signature, t * of->neurons + first, n, 0);
+        for (int i = 0; i < LANES; i++) {
+            float u = decay * v[i] + current[i];
+            if (adaptive) theta[i] = theta[i] + rate[i] * (u - target[i]);
+            float distance = u - theta[i];
+            float spike = distance > 0.0f ? 1.0f : 0.0f;
+            v[i] = soft ? u - theta[i] * spike : u * (1.0f - spike);
+            trace[i] = fade * trace[i] + (distance > 0.0f ? jump : 0.0f);
+            if (keep) {
+                membrane[i] = u;
+                threshold[i] = theta[i];
+            } else {
+                emitted[i] = emit == TRACES ? trace[i] : emit == SPIKES ? spike : u - (at_rest ? rest : theta[i]);
+            }
+        }
+    }
+}
+
+/* Calls with constants, so that each case is loops of their own without a branch inside. */
+#define CASE(A, S, E, FULL, DO) \
+    if (adaptive == A && of->soft == S && (E) && (n == LANES) == FULL) DO;
+
+INLINE void forward_run(const Neuron *of, const Arrays *in, Scratch to, int64_t sample, int64_t first, int64_t n) {
+    const int adaptive = in->signature != NULL;
+#define EACH(A, S, E) \
+    CASE(A, S, of->emit == E, 1, run(of, in, to, sample, first, LANES, A, S, E, 0)) \
+    CASE(A, S, of->emit == E, 0, run(of, in, to, sample, first, n, A, S, E, 0))
+    EACH(0, 0, TRACES) EACH(0, 0, SPIKES) EACH(0, 0, DISTANCE) EACH(0, 1, TRACES) EACH(0, 1, SPIKES) EACH(0, 1, DISTANCE)
+    EACH(1, 0, TRACES) EACH(1, 0, SPIKES) EACH(1, 0, DISTANCE) EACH(1, 1, TRACES) EACH(1, 1, SPIKES) EACH(1, 1, DISTANCE)
+#undef EACH
+}
+
+/* The way back: dL/d currents of LANES neurons of one sample, from dL/d emitted in the scratch. */
+INLINE void back(const Neuron *of, const Arrays *in, Scratch to, int64_t sample, int64_t first, int64_t n, int adaptive,
+                 int soft) {
+    float along_trace[LANES] = {0}, to_current[LANES] = {0}, to_theta[LANES] = {0}, rate[LANES] = {0};
+    float target[LANES] = {0}, to_rate[LANES] = {0}, membranes[LANES] = {0}, currents[LANES] = {0};
+    float h[LANES] = {0}, at_threshold[LANES];
+    const float decay = of->membrane_decay, fade = of->synaptic_decay, jump = of->trace_of_spike, rest = of->rest;
+    const int64_t step = of->batch * of->neurons, at = sample * of->neurons + first;
+    const float least = 1.17549435e-38f;
+    const float leak = of->leak ? 1.0f : 0.0f, reset = of->reset ? 1.0f : 0.0f;
+    const int open = adaptive && of->threshold, at_rest = of->at_rest;
+    if (adaptive) load(rate, in->adaptation, first, n, 0);
+    for (int64_t t = of->steps - 1; t >= 0; t--) {
+        const float *u = to.membrane + t * LANES, *theta = to.threshold + t * LANES, *given = to.emitted + t * LANES;
+        if (of->surrogate == GIVEN) {
+            load(h, in->derivative, t * step + at, n, of->bfloat16);
+        } else {
+            for (int i = 0; i < LANES; i++) at_threshold[i] = u[i] - (at_rest ? rest : theta[i]);
+            derivative(of, at_threshold, h, LANES);
+        }
+        if (open) load(target, in->signature, t * of->neurons + first, n, 0);
+        for (int i = 0; i < LANES; i++) {
+            float spike = u[i] - theta[i] > 0.0f ? 1.0f : 0.0f;
+            along_trace[i] = given[i] + fade * along_trace[i];
+            float to_spike = of->emit == TRACES ? along_trace[i] * jump : given[i];
+            float to_v = decay * to_current[i];
+            to_spike -= reset * to_v * (soft ? theta[i] : u[i]);
+            float to_distance = to_spike * h[i];
+            to_distance = fabsf(to_distance) <= least ? 0.0f : to_distance;
+            float to_u = to_distance + leak * to_v * (soft ? 1.0f : 1.0f - spike);
+            if (open) {
+                to_theta[i] -= to_distance + (soft ? reset * to_v * spike : 0.0f);
+                to_u += rate[i] * to_theta[i];
+                to_rate[i] += to_theta[i] * (u[i] - target[i]);
+            }
+            to_current[i] = to_u;
+            membranes[i] += u[i];
+            currents[i] += to_u;
+        }
+        store(in->output, t * step + at, to_current, n, of->bfloat16);
+        expect(in->output, t * step + at, n, of->bfloat16, 1);
+        if (open && in->signature_gradient) {
+            float *sum = in->signature_gradient + t * of->neurons + first;
+            for (int64_t i = 0; i < n; i++) sum[i] -= rate[i] * to_theta[i];
+        }
+    }
+    if (in->adaptation_gradient)
+        for (int64_t i = 0; i < n; i++) in->adaptation_gradient[first + i] += to_rate[i];
+    if (in->membrane_sum)
+        for (int64_t i = 0; i < n; i++) in->membrane_sum[first + i] += membranes[i];
+    if (in->current_sum)
+        for (int64_t i = 0; i < n; i++) in->current_sum[first + i] += currents[i];
+}
+
+INLINE void backward_run(const Neuron *of, const Arrays *in, Scratch to, int64_t sample, int64_t first, int64_t n) {
+    const int adaptive = in->signature != NULL;
+#define BOTH(N, A, S) (run(of, in, to, sample, first, N, A, S, TRACES, 1), back(of, in, to, sample, first, N, A, S))
+#define EACH(A, S) CASE(A, S, 1, 1, BOTH(LANES, A, S)) CASE(A, S, 1, 0, BOTH(n, A, S))
+    EACH(0, 0) EACH(0, 1) EACH(1, 0) EACH(1, 1)
+#undef EACH
+#undef BOTH
+}
+
+static int allocate(const Neuron *of, Scratch *scratch, float **memory) {
+    size_t size = (size_t)of->steps * LANES;
+    *memory = calloc(4 * size, sizeof(float));
+    if (!*memory) return 0;
+    scratch->membrane = *memory;
+    scratch->threshold = *memory + size;
+    scratch->emitted = *memory + 2 * size;
+    return 1;
+}
+
+/* Where the neurons of a pooled row's window lie: row 2y or 2y+1, column 2x or 2x+1. */
+INLINE int64_t neuron_at(const Neuron *of, int64_t y, int64_t x, int64_t channel, int window) {
+    return ((2 * y + window / 2) * of->columns + 2 * x + window % 2) * of->channels + channel;
+}
+
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* How many units of work there are. */
+EXPORT int64_t hosnn_units(const Neuron *of) {
+    return of->channels ? of->rows / 2 : (of->neurons + TILE - 1) / TILE;
+}
+
+/* Units begin .. end of the forward.  Returns 0, or 1 if there is no memory. */
+EXPORT WIDE int hosnn_forward(const Neuron *of, const Arrays *in, int64_t begin, int64_t end) {
+    Scratch scratch;
+    float *memory;
+    if (!allocate(of, &scratch, &memory)) return 1;
+    for (int64_t unit = begin; unit < end; unit++)
+        for (int64_t sample = 0; sample < of->batch; sample++) {
+            if (!of->channels) {
+                int64_t last = smaller((unit + 1) * TILE, of->neurons);
+                for (int64_t first = unit * TILE; first < last; first += LANES) {
+                    int64_t n = smaller(LANES, last - first);
+                    forward_run(of, in, scratch, sample, first, n);
+                    for (int64_t t = 0; t < of->steps; t++)
+                        store(in->output, (t * of->batch + sample) * of->neurons + first, scratch.emitted + t * LANES,
+                              n, of->bfloat16);
+                }
+                continue;
+            }
+            float *sum = memory + 3 * of->steps * LANES;
+            const int64_t across = of->columns / 2, pooled = of->rows / 2 * across * of->channels;
+            for (int64_t x = 0; x < across; x++)
+                for (int64_t channel = 0; channel < of->channels; channel += LANES) {
+                    int64_t n = smaller(LANES, of->channels - channel);
+                    for (int window = 0; window < 4; window++) {
+                        forward_run(of, in, scratch, sample, neuron_at(of, unit, x, channel, window), n);
+                        for (int64_t i = 0; i < of->steps * LANES; i++)
+                            sum[i] = window ? sum[i] + scratch.emitted[i] : scratch.emitted[i];
+                    }
+                    for (int64_t i = 0; i < of->steps * LANES; i++) sum[i] = sum[i] / 4.0f * of->gain;
+                    for (int64_t t = 0; t < of->steps; t++)
+                        store(in->output,
+                              (t * of->batch + sample) * pooled + (unit * across + x) * of->channels + channel,
+                              sum + t * LANES, n, of->bfloat16);
+                }
+        }
+    free(memory);
+    return 0;
+}
+
+/* Units begin .. end of the backward; `output` and the sums of its neurons are written to.  Returns as the forward. */
+EXPORT WIDE int hosnn_backward(const Neuron *of, const Arrays *in, int64_t begin, int64_t end) {
+    Scratch scratch;
+    float *memory;
+    if (!allocate(of, &scratch, &memory)) return 1;
+    for (int64_t unit = begin; unit < end; unit++)
+        for (int64_t sample = 0; sample < of->batch; sample++) {
+            if (!of->channels) {
+                int64_t last = smaller((unit + 1) * TILE, of->neurons);
+                for (int64_t first = unit * TILE; first < last; first += LANES) {
+                    int64_t n = smaller(LANES, last - first);
+                    for (int64_t t = 0; t < of->steps; t++) {
+                        int64_t at = (t * of->batch + sample) * of->neurons + first;
+                        load(scratch.emitted + t * LANES, in->gradient, at, n, of->bfloat16);
+                        expect(in->gradient, at, n, of->bfloat16, 0);
+                    }
+                    backward_run(of, in, scratch, sample, first, n);
+                }
+                continue;
+            }
+            const int64_t across = of->columns / 2, pooled = of->rows / 2 * across * of->channels;
+            for (int64_t x = 0; x < across; x++)
+                for (int64_t channel = 0; channel < of->channels; channel += LANES) {
+                    int64_t n = smaller(LANES, of->channels - channel);
+                    for (int64_t t = 0; t < of->steps; t++) {
+                        float *g = scratch.emitted + t * LANES;
+                        load(g, in->gradient,
+                             (t * of->batch + sample) * pooled + (unit * across + x) * of->channels + channel, n,
+                             of->bfloat16);
+                        for (int i = 0; i < LANES; i++) g[i] = g[i] * of->gain / 4.0f;
+                    }
+                    for (int window = 0; window < 4; window++)
+                        backward_run(of, in, scratch, sample, neuron_at(of, unit, x, channel, window), n);
+                }
+        }
+    free(memory);
+    return 0;
+}
+
+/* Python loads this file by its name, not as a module; a linker that exports modules only finds this one. */
+EXPORT void *PyInit__neuron(void) { return NULL; }

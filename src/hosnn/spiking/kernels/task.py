@@ -1,0 +1,111 @@
+"""What a fused kernel is told: a layer's constants and its gradient rule as plain numbers.
+
+The numbers of the enumerations are those of `neuron.c`.
+"""
+
+import math
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+from hosnn.spiking.dynamics import Dynamics, Reset
+from hosnn.spiking.gradient import GradientRule
+from hosnn.spiking.surrogate import (
+    Arctan,
+    Exponential,
+    FastSigmoid,
+    PiecewiseLinear,
+    Rectangle,
+    Sigmoid,
+    StraightThrough,
+    Surrogate,
+)
+
+
+class Emitted(IntEnum):
+    """What comes out: the trace a, the spikes s, or the distance to the threshold, at rest if the rule looks there."""
+
+    TRACES = 0
+    SPIKES = 1
+    DISTANCE = 2
+
+
+SHAPES: tuple[type[Surrogate], ...] = (
+    *(Sigmoid, FastSigmoid, Arctan, PiecewiseLinear, Rectangle, Exponential, StraightThrough),
+)
+"""Surrogates the kernels compute themselves, in the order of their numbers."""
+
+GIVEN = len(SHAPES)
+"""Any other surrogate: its derivative is computed outside and handed in as a tensor."""
+
+
+class Task(NamedTuple):
+    """Everything a kernel is told besides arrays.
+
+    extra   the Sigmoid's clamp or the Exponential's peak
+    pooled  the output is gain times the mean over windows of 2 x 2
+    """
+
+    membrane_decay: float
+    synaptic_decay: float
+    trace_of_spike: float
+    rest: float
+    gain: float
+    width: float
+    extra: float
+    soft: bool
+    emit: int
+    surrogate: int
+    leak: bool
+    reset: bool
+    threshold: bool
+    at_rest: bool
+    pooled: bool
+
+    @property
+    def numbers(self) -> list[float]:
+        return [float(value) for value in self[:7]]
+
+    @property
+    def switches(self) -> list[int]:
+        return [int(value) for value in self[7:]]
+
+    @classmethod
+    def unpacked(cls, numbers: Sequence[float], switches: Sequence[int]) -> "Task":
+        return cls(*numbers, *switches)  # type: ignore[arg-type]
+
+
+def task(dynamics: Dynamics, rule: GradientRule, emit: Emitted, gain: float | None = None) -> Task:
+    """gain  of the mean over windows of 2 x 2; None: no pooling"""
+    shape, width, extra = _surrogate(rule)
+    return Task(
+        dynamics.membrane_decay,
+        dynamics.synaptic_decay,
+        1 / dynamics.tau_synapse,
+        dynamics.threshold,
+        1.0 if gain is None else gain,
+        width,
+        extra,
+        dynamics.reset is Reset.SOFT,
+        emit,
+        shape,
+        rule.leak,
+        rule.reset,
+        rule.threshold,
+        rule.at_resting_threshold,
+        gain is not None,
+    )
+
+
+def _surrogate(rule: GradientRule) -> tuple[int, float, float]:
+    """Number, width and extra; GIVEN for a shape of its own, and for a rule that is another at every step."""
+    surrogate = rule.surrogate
+    if type(rule) is not GradientRule or type(surrogate) not in SHAPES:
+        return GIVEN, 1.0, 1.0
+    width = float(getattr(surrogate, "width", 1.0))
+    extra = math.inf
+    if isinstance(surrogate, Sigmoid):
+        extra = surrogate.clamp
+    elif isinstance(surrogate, Exponential):
+        extra = 1 / (2 * width) if surrogate.peak is None else surrogate.peak
+    return SHAPES.index(type(surrogate)), width, extra

@@ -1,0 +1,320 @@
+"""The fused kernels against the eager step: the same bits forward, float64's gradients backward."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from hosnn.errors import BackendError
+from hosnn.nn.layers import SumPool
+from hosnn.spiking.dynamics import Dynamics, Reset
+from hosnn.spiking.gradient import GradientRule, WholeLayer, bptt, tssl_bp
+from hosnn.spiking.kernels import backend, cpu, eager, fused
+from hosnn.spiking.kernels.task import Emitted, task
+from hosnn.spiking.surrogate import SURROGATES, Exponential, PotentialDependent, Sigmoid, Surrogate
+
+pytestmark = pytest.mark.skipif(cpu.library() is None, reason="the native kernel was not built")
+
+SHAPES = ((1,), (3,), (64,), (65,), (1030,), (3, 5, 7), (64, 2, 2), (20, 9, 8), (15, 6, 5))
+"""Less than a register, whole blocks, more than a tile, odd tails, images."""
+
+RULES: tuple[GradientRule, ...] = (
+    *(bptt(surrogate()) for surrogate in SURROGATES),
+    bptt(Sigmoid(0.3, clamp=1.0)),
+    bptt(Exponential(0.4, peak=0.3)),
+    bptt(PotentialDependent()),
+    replace(bptt(), leak=False),
+    replace(bptt(), reset=False),
+    replace(bptt(), threshold=False),
+    replace(bptt(), leak=False, reset=False),
+    replace(bptt(), at_resting_threshold=True),
+    tssl_bp(),
+)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Inputs of a layer; `signature` and `adaptation` None for plain LIF."""
+
+    currents: Tensor
+    signature: Tensor | None
+    adaptation: Tensor | None
+    dynamics: Dynamics
+
+    def to(self, dtype: torch.dtype) -> "Layer":
+        signature, adaptation = (None if part is None else part.to(dtype) for part in (self.signature, self.adaptation))
+        return Layer(self.currents.to(dtype), signature, adaptation, self.dynamics)
+
+    @property
+    def arguments(self) -> tuple[Tensor, Dynamics]:
+        return self.currents, self.dynamics
+
+
+def layer(
+    seed: int = 0,
+    steps: int = 4,
+    batch: int = 3,
+    shape: tuple[int, ...] = (65,),
+    adaptive: bool = True,
+    reset: Reset = Reset.HARD,
+    per: str = "neuron",
+) -> Layer:
+    generator = torch.Generator().manual_seed(seed)
+    currents = torch.randn(steps, batch, *shape, generator=generator) * 0.8 + 0.4
+    signature = torch.rand(steps, *shape, generator=generator)
+    sizes = {"neuron": shape, "channel": (shape[0], *[1] * (len(shape) - 1)), "layer": ()}
+    adaptation = torch.rand(sizes[per], generator=generator) * 0.4
+    dynamics = Dynamics(4.0, 2.5, 0.9, reset)
+    return Layer(currents, signature if adaptive else None, adaptation if adaptive else None, dynamics)
+
+
+def run(given: Layer, rule: GradientRule, how: str, spikes: bool = False) -> Tensor:
+    with backend.choose(how):
+        return backend.layer(*given.arguments, rule, given.signature, given.adaptation, spikes=spikes)
+
+
+def gradients(given: Layer, rule: GradientRule, how: str, spikes: bool = False) -> list[Tensor | None]:
+    """dL/dI, dL/dk and dL/du* of a fixed random sum of the outputs."""
+    parts = [
+        part.clone().requires_grad_()
+        for part in (given.currents, given.adaptation, given.signature)
+        if part is not None
+    ]
+    leaves: dict[str, Any] = dict(zip(("currents", "adaptation", "signature"), parts, strict=False))
+    output = run(replace(given, **leaves), rule, how, spikes)
+    generator = torch.Generator().manual_seed(1)
+    weights = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output.dtype)
+    return list(torch.autograd.grad((output * weights).sum(), parts, allow_unused=True))
+
+
+def far_from_threshold(given: Layer) -> bool:
+    """Where float32 and float64 cannot differ in a spike."""
+    wide = given.to(torch.float64)
+    step = eager.trajectory(*wide.arguments, bptt(), wide.signature, wide.adaptation)
+    return bool(((step.membrane - step.threshold).abs() >= 1e-4).all())
+
+
+layers = st.builds(
+    layer,
+    seed=st.integers(0, 10**6),
+    steps=st.integers(1, 9),
+    batch=st.integers(1, 4),
+    shape=st.sampled_from(SHAPES),
+    adaptive=st.booleans(),
+    reset=st.sampled_from(list(Reset)),
+    per=st.sampled_from(["neuron", "channel", "layer"]),
+)
+rules = st.sampled_from(RULES)
+quick = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
+
+
+@quick
+@given(given=layers, spikes=st.booleans())
+def test_forward_has_the_bits_of_the_specification(given: Layer, spikes: bool) -> None:
+    assert torch.equal(run(given, bptt(), "cpu", spikes), run(given, bptt(), "eager", spikes))
+
+
+@quick
+@given(given=layers, rule=rules, spikes=st.booleans())
+def test_gradients_are_those_of_the_specification_in_float64(given: Layer, rule: GradientRule, spikes: bool) -> None:
+    assume(far_from_threshold(given))
+    assume(not (spikes and rule.local_adaptation))
+    wide = gradients(given.to(torch.float64), rule, "eager", spikes)
+    for got, expected in zip(gradients(given, rule, "cpu", spikes), wide, strict=True):
+        assert (got is None) == (expected is None)
+        if got is not None and expected is not None:
+            assert got.shape == expected.shape
+            assert (got - expected).abs().max() <= 1e-5 * max(float(expected.abs().max()), 1e-30)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("reset", list(Reset))
+def test_every_rule_and_reset_reaches_currents_k_and_signature(rule: GradientRule, reset: Reset) -> None:
+    given = next(found for seed in range(50) if far_from_threshold(found := layer(seed, 5, 2, (7, 3, 3), reset=reset)))
+    wide = gradients(given.to(torch.float64), rule, "eager")
+    for got, expected in zip(gradients(given, rule, "cpu"), wide, strict=True):
+        assert (got is None) == (expected is None)
+        if got is not None and expected is not None:
+            assert bool((got != 0).any()) == bool((expected != 0).any())
+            assert (got - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    "laid",
+    [
+        lambda x: x.contiguous(memory_format=torch.contiguous_format),
+        lambda x: x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3),
+        lambda x: x.permute(4, 0, 2, 1, 3).contiguous().permute(1, 3, 2, 4, 0),
+        lambda x: torch.stack([x, x], -1)[..., 0],
+        lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
+        lambda x: torch.cat([x, x], 3)[:, :, :, : x.shape[3]],
+    ],
+    ids=["contiguous", "channels last", "shuffled", "every other", "batch first", "part of a row"],
+)
+@pytest.mark.parametrize("homeostasis", ["as given", "channels last"])
+def test_any_layout_in_memory_gives_the_same(laid: Any, homeostasis: str) -> None:
+    given = layer(shape=(5, 4, 6))
+    moved = replace(given, currents=laid(given.currents))
+    assert torch.equal(moved.currents, given.currents)
+    if homeostasis != "as given" and given.signature is not None and given.adaptation is not None:
+        signature = given.signature.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+        adaptation = given.adaptation.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+        moved = replace(moved, signature=signature, adaptation=adaptation)
+    assert torch.equal(run(moved, bptt(), "cpu"), run(given, bptt(), "eager"))
+    for got, expected in zip(gradients(moved, bptt(), "cpu"), gradients(given, bptt(), "eager"), strict=True):
+        assert got is not None and expected is not None
+        assert (got - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("repeated", [1, 2])
+def test_an_expanded_batch_and_an_expanded_gradient_are_read_right(repeated: int) -> None:
+    given = layer(batch=1)
+    currents = given.currents.expand(-1, repeated, -1).requires_grad_()
+    output = run(replace(given, currents=currents), bptt(), "cpu")
+    assert torch.equal(output, run(given, bptt(), "eager").expand(-1, repeated, -1))
+    (first,) = torch.autograd.grad(output.sum(), currents)
+    assert torch.equal(first[:, :1].expand_as(first), first) and bool(first.any())
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 4), (64, 2, 6), (65, 4, 2), (15, 8, 8), (3, 5, 4), (3, 4, 7), (130, 3, 3)])
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_pooling_on_the_way_is_pooling_afterwards(shape: tuple[int, int, int], adaptive: bool) -> None:
+    given = layer(shape=shape, adaptive=adaptive)
+    assert given.signature is None or given.adaptation is not None
+    found = []
+    for inside in (True, False):
+        parts = [
+            part.clone().requires_grad_()
+            for part in (given.currents, given.adaptation, given.signature)
+            if part is not None
+        ]
+        signature, adaptation = parts[:0:-1] or (None, None)
+        gain = 1.1 * 4 if inside else None
+        traces = fused.run(parts[0], given.dynamics, bptt(), signature, adaptation, Emitted.TRACES, gain)
+        pooled = traces if inside else SumPool(2, 1.1)(traces.flatten(0, 1)).unflatten(0, traces.shape[:2])
+        weights = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(2))
+        found.append((pooled.detach(), torch.autograd.grad((pooled * weights).sum(), parts)))
+    assert torch.equal(found[0][0], found[1][0])
+    for got, expected in zip(found[0][1], found[1][1], strict=True):
+        assert (got - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_bfloat16_rounds_what_float32_computes() -> None:
+    given = layer(shape=(130,))
+    half = replace(given, currents=given.currents.bfloat16())
+    rounded = replace(given, currents=half.currents.float())
+    assert torch.equal(run(half, bptt(), "cpu"), run(rounded, bptt(), "eager").bfloat16())
+    for got, expected in zip(gradients(half, bptt(), "cpu"), gradients(rounded, bptt(), "eager"), strict=True):
+        assert got is not None and expected is not None
+        assert (got.float() - expected).abs().max() <= 0.02 * expected.abs().max()
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    given = layer(steps=8, batch=8, shape=(4200,))
+    assert given.currents.numel() >= cpu.ENOUGH
+    found = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        try:
+            found.append([run(given, bptt(), "cpu"), *gradients(given, bptt(), "cpu")])
+        finally:
+            torch.set_num_threads(1)
+    for first, second in zip(*found, strict=True):
+        assert first is not None and second is not None and torch.equal(first, second)
+
+
+@pytest.mark.parametrize("shape", [(2, 0, 3), (2, 3, 0)])
+def test_nothing_comes_of_nothing(shape: tuple[int, ...]) -> None:
+    currents = torch.zeros(shape, requires_grad=True)
+    output = backend.layer(currents, Dynamics(), bptt())
+    assert output.shape == shape
+    output.sum().backward()  # type: ignore[no-untyped-call]
+    assert currents.grad is not None and currents.grad.shape == shape
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_other_precisions_run_eagerly_and_are_refused_by_name(dtype: torch.dtype) -> None:
+    given = layer().to(dtype)
+    assert run(given, bptt(), "auto").dtype == dtype
+    with pytest.raises(BackendError, match=rf"'cpu' cannot run.*{dtype}.*'auto' or 'eager'"):
+        run(given, bptt(), "cpu")
+
+
+def test_a_rule_for_whole_layers_is_refused_by_name_and_runs_eagerly() -> None:
+    class Zero(WholeLayer):
+        def backward(self, gradient: Tensor, *_: Any) -> Tensor:
+            return torch.zeros_like(gradient)
+
+    given = layer()
+    with pytest.raises(BackendError, match="Zero looks at a whole layer"), backend.choose("cpu"):
+        backend.layer(*given.arguments, Zero(), given.signature, given.adaptation)
+    currents = given.currents.requires_grad_()
+    backend.layer(currents, given.dynamics, Zero(), given.signature, given.adaptation).sum().backward()  # type: ignore[no-untyped-call]
+    assert currents.grad is not None and not currents.grad.any()
+    with torch.no_grad(), backend.choose("cpu"):
+        assert torch.equal(
+            backend.layer(*given.arguments, Zero(), given.signature, given.adaptation), run(given, bptt(), "eager")
+        )
+
+
+def test_an_unknown_backend_names_the_known() -> None:
+    with pytest.raises(BackendError, match="got 'gpu'; expected one of auto, eager, cpu"), backend.choose("gpu"):
+        pass
+
+
+def test_without_native_code_layers_run_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = layer()
+    expected = run(given, bptt(), "cpu")
+    monkeypatch.setattr(cpu, "library", lambda: None)
+    assert backend.active(torch.device("cpu")) == "eager"
+    assert torch.equal(run(given, bptt(), "auto"), expected)
+    with pytest.raises(BackendError, match="was not built"):
+        run(given, bptt(), "cpu")
+
+
+def test_a_surrogate_with_another_path_at_a_step_is_refused() -> None:
+    @dataclass(frozen=True)
+    class Changing(GradientRule):
+        def at(self, step: int) -> GradientRule:
+            return GradientRule(self.surrogate, leak=step > 0)
+
+    with pytest.raises(BackendError, match="cuts other paths at step 0"):
+        gradients(layer(), Changing(), "cpu")
+
+
+@pytest.mark.parametrize("surrogate", [Sigmoid(), PotentialDependent()], ids=str)
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_the_operators_are_registered_rightly(surrogate: Surrogate, adaptive: bool) -> None:
+    given = layer(shape=(6,), adaptive=adaptive)
+    told = task(given.dynamics, bptt(surrogate), Emitted.TRACES)
+    given_derivative = None if isinstance(surrogate, Sigmoid) else torch.rand_like(given.currents)
+    leaves = [
+        None if part is None else part.requires_grad_() for part in (given.currents, given.signature, given.adaptation)
+    ]
+    torch.library.opcheck(fused.neuron, (*leaves, given_derivative, told.numbers, told.switches, False))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
+@pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_a_compiled_layer_is_the_layer(compiler: str) -> None:
+    given = layer(shape=(6, 4, 4))
+
+    def whole(currents: Tensor) -> Tensor:
+        return backend.layer(currents * 1.0, given.dynamics, bptt(), given.signature, given.adaptation) * 2
+
+    compiled = torch.compile(whole, fullgraph=True, backend=compiler)
+    found = []
+    for function in (whole, compiled):
+        currents = given.currents.clone().requires_grad_()
+        output = function(currents)
+        output.square().sum().backward()  # type: ignore[no-untyped-call]
+        assert currents.grad is not None
+        found.append((output.detach(), currents.grad))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.allclose(found[0][1], found[1][1], atol=1e-6)
