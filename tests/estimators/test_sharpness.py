@@ -1,6 +1,7 @@
 """ASSG: what it remembers, of whom and for how long; and the search of its one number."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from hosnn.errors import ConfigError
 from hosnn.estimators import AdaptiveSharpness, SearchedSharpness, Through, with_rule
 from hosnn.estimators.rules import differentiated
-from hosnn.estimators.sharpness import Memory
+from hosnn.estimators.sharpness import Memory, Sharpened
 from hosnn.estimators.wrapping import Wrapped, inside
 from hosnn.nn.layers import ConstantCoding
 from hosnn.nn.neurons import LIF, neurons
@@ -20,9 +21,9 @@ from hosnn.robustness.losses import cross_entropy
 from hosnn.robustness.model import Attack, Model, Repeated, fresh, input_gradient, rows, scores
 from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import Linf, Threat
-from hosnn.spiking.dynamics import Dynamics
+from hosnn.spiking.dynamics import Dynamics, Reset
 from hosnn.spiking.gradient import GradientRule, bptt
-from hosnn.spiking.kernels import eager
+from hosnn.spiking.kernels import backend, cpu, eager
 from hosnn.spiking.surrogate import Arctan
 from tests.estimators.networks import Scores, adaptive, images, labels, plain
 
@@ -342,3 +343,25 @@ def test_a_wrapped_model_begins_anew_too() -> None:
     expected = gradient(differentiated(network, AdaptiveSharpness(), 6), x, y)
     assert torch.equal(gradient(fresh(used), x, y), expected)
     assert not torch.equal(gradient(used, x, y), expected)
+
+
+@pytest.mark.skipif(cpu.library() is None, reason="the native kernel was not built")
+@pytest.mark.parametrize("reset", list(Reset))
+def test_the_fused_kernel_remembers_and_differentiates_as_the_eager_step(reset: Reset) -> None:
+    """Several passes on changing points and changing parts of the batch, some of them without learning."""
+    torch.manual_seed(0)
+    layer = LIF(Dynamics(reset=reset))
+    points = [torch.rand(5, 4, 3, 6, 6) for _ in range(5)]
+    parts = [torch.arange(4), torch.tensor([3, 0]), torch.tensor([0, 2]), torch.tensor([1]), torch.arange(4)]
+    found: dict[str, list[Tensor]] = {}
+    for how in ("eager", "cpu"):
+        memory = Memory(AdaptiveSharpness(), 4)
+        layer.rule = Sharpened(layer="only", memory=memory)
+        found[how] = []
+        for number, (point, part) in enumerate(zip(points, parts, strict=True)):
+            currents = point[:, part].requires_grad_()
+            frozen = memory.frozen() if number == 3 else nullcontext()
+            with backend.choose(how), memory.of(part, len(part)), frozen:
+                found[how].append(torch.autograd.grad(layer(currents).square().sum(), currents)[0])
+    for got, expected in zip(found["cpu"], found["eager"], strict=True):
+        assert expected.any() and (got - expected).abs().max() <= 1e-5 * expected.abs().max()

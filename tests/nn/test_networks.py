@@ -15,6 +15,7 @@ from hosnn.signature import calibrate, homeostatic
 from hosnn.spiking.dynamics import Dynamics, Reset
 from hosnn.spiking.gradient import GradientRule, bptt, tssl_bp
 from hosnn.spiking.kernels import backend, cpu
+from hosnn.spiking.kernels.task import Held
 from hosnn.spiking.surrogate import Arctan
 
 TINY = LeNet(channels=(2, 3), hidden=8)
@@ -234,3 +235,23 @@ def test_a_layer_that_overrides_forward_is_not_fused() -> None:
 
     network.body.neurons1 = Silent(Dynamics())
     assert not network(x).any()
+
+
+@pytest.mark.skipif(cpu.library() is None, reason="the native kernel was not built")
+@pytest.mark.parametrize("after", ["pool", "nothing"])
+def test_an_input_held_inside_the_kernel_is_the_filtered_input(after: str) -> None:
+    torch.manual_seed(0)
+    layer = LIF(Dynamics(4.0, 2.5), bptt())
+    seen = torch.rand(3, 5, 6, 8).contiguous(memory_format=torch.channels_last)
+    found = []
+    for inside in (True, False):
+        x = seen.clone().requires_grad_()
+        gain = 4.4 if after == "pool" else None
+        if inside:
+            output = layer.fused(x[None], gain, Held(6, 2.0))
+        else:
+            output = layer.fused(ConstantCoding(6, 2.0)(x), gain)
+        weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
+        found.append((output.detach(), *torch.autograd.grad((output * weights).sum(), x)))
+    assert torch.equal(found[0][0], found[1][0])
+    assert (found[0][1] - found[1][1]).abs().max() <= 1e-5 * found[1][1].abs().max()

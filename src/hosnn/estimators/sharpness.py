@@ -4,7 +4,7 @@ Shapes: B batch, N neuron dimensions.  What is remembered belongs to one call of
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hosnn.errors import ConfigError
 from hosnn.estimators.wrapping import Wrapped
-from hosnn.spiking.gradient import GradientRule
+from hosnn.spiking.gradient import GradientRule, Sharpness
 from hosnn.spiking.surrogate import Surrogate
 
 
@@ -50,6 +50,10 @@ class AdaptiveSharpness:
 
 Moments = dict[tuple[str, int, int], tuple[Tensor, Tensor, Tensor]]
 """What one run of an attack remembers, by layer, call and time step: M and D [B, *N], and passes seen [B]."""
+
+
+WHOLE = -1
+"""In place of a time step: M and D of all of them."""
 
 
 class Memory:
@@ -118,6 +122,20 @@ class Memory:
                 part[slice(None) if self._chosen is None else self._chosen] = value
         return self._scale(size) / (mean + self.settings.relax * deviation + 1e-4)
 
+    def whole(self, layer: str, room: Callable[[int], tuple[Tensor, Tensor]]) -> Sharpness:
+        """The same for a layer's run as a whole, to be computed where the distances are."""
+        key = (layer, self.call(layer, 0), WHOLE)
+        if key not in self._moments:
+            mean, deviation = room(self.samples)
+            self._moments[key] = (mean, deviation, mean.new_zeros(self.samples))
+        mean, deviation, passes = self._moments[key]
+        rows = torch.arange(self.samples, device=mean.device) if self._chosen is None else self._chosen
+        keep = (self.settings.momentum if self._learning else 1.0) * (passes[rows] > 0).to(mean.dtype)
+        if self._learning:
+            passes[rows] += 1
+        scale = self._scale(mean[0, :1].flatten(1)).flatten()
+        return Sharpness(mean, deviation, rows, keep, scale, self.settings.relax, self._learning)
+
     def _scale(self, like: Tensor) -> Tensor:
         """a, [B, 1, ..] or [1, 1, ..]."""
         vanishing = self.vanishing.to(like)
@@ -157,6 +175,10 @@ class Sharpened(GradientRule):
 
     layer: str = ""
     memory: Memory | None = None
+
+    def sharpness(self, room: Callable[[int], tuple[Tensor, Tensor]]) -> Sharpness | None:
+        assert self.memory is not None
+        return self.memory.whole(self.layer, room)
 
     def at(self, step: int) -> GradientRule:
         assert self.memory is not None

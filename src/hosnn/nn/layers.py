@@ -11,6 +11,7 @@ from hosnn.errors import ConfigError, ShapeError
 from hosnn.nn.neurons import LIF
 from hosnn.spiking.coding import encode_constant, filter_synaptic
 from hosnn.spiking.decoding import mean_over_time
+from hosnn.spiking.kernels.task import Held
 
 
 class Normalise(nn.Module):
@@ -113,19 +114,26 @@ class Body(nn.Sequential):
         if images.dim() < 4 or not _is_convolution(first) or _hooked(coding, first, *first.children()):
             return _through([first, *others], coding(images))
         seen = next(first.children())(images.flatten(0, -4)).contiguous(memory_format=torch.channels_last)
-        return _through(others, coding(seen.view(*images.shape[:-3], *seen.shape[1:])))
+        seen = seen.view(*images.shape[:-3], *seen.shape[1:])
+        if seen.dim() == 4 and isinstance(others[0], LIF) and not _hooked(others[0]) and others[0].can_fuse(seen[None]):
+            return _through(others, seen[None], Held(coding.steps, coding.tau_synapse))
+        return _through(others, coding(seen))
 
 
-def _through(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+def _through(layers: Sequence[nn.Module], x: Tensor, held: Held | None = None) -> Tensor:
+    """held  the input is held for the first layer, which can be fused."""
     waiting = list(layers)
     while waiting:
         layer = waiting.pop(0)
         pool = _pool(waiting[0]) if waiting else None
-        if pool and isinstance(layer, LIF) and not _hooked(layer, waiting[0], pool) and layer.can_pool(x):
-            x = layer.pooled(x, pool.gain * pool.size**2)
+        if pool and isinstance(layer, LIF) and not _hooked(layer, waiting[0], pool) and layer.can_fuse(x):
+            x = layer.fused(x, pool.gain * pool.size**2, held)
             x = OverTime(*list(waiting.pop(0).children())[1:])(x)
+        elif held and isinstance(layer, LIF):
+            x = layer.fused(x, held=held)
         else:
             x = layer(x)
+        held = None
     return x
 
 

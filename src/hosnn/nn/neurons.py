@@ -14,6 +14,7 @@ from hosnn.errors import ConfigError, ShapeError
 from hosnn.spiking.dynamics import Dynamics, Step
 from hosnn.spiking.gradient import GradientRule, Rule, bptt
 from hosnn.spiking.kernels import backend, eager
+from hosnn.spiking.kernels.task import Held
 
 
 class Emit(Enum):
@@ -55,23 +56,26 @@ class LIF(nn.Module):
     def forward(self, currents: Tensor) -> Tensor:
         return self._run(currents)
 
-    def pooled(self, currents: Tensor, gain: float) -> Tensor:
-        """gain times the mean of the output over windows of 2 x 2: [T, B, C, H, W] -> [T, B, C, H // 2, W // 2].
+    def fused(self, currents: Tensor, gain: float | None = None, held: Held | None = None) -> Tensor:
+        """The layer together with what stands around it, in one pass over memory.
 
-        Raises BackendError unless `can_pool`.
+        gain     pool afterwards: gain times the mean over windows of 2 x 2, [.., C, H, W] -> [.., C, H // 2, W // 2]
+        held     the currents are one input [1, B, *N], held for `held.steps` behind a synaptic filter
+        returns  [T, B, ...]
+        Raises BackendError unless `can_fuse`.
         """
-        return self._run(currents, gain)
+        return self._run(currents, gain, held)
 
-    def can_pool(self, currents: Tensor) -> bool:
-        """Whether the kernel that would run these currents pools on the way, and a subclass changes nothing of it."""
+    def can_fuse(self, currents: Tensor) -> bool:
+        """Whether the kernel that would run these currents can, and a subclass changes nothing of the forward."""
         own = "forward" in vars(self) or type(self).forward is not LIF.forward
-        return not own and currents.dim() == 5 and backend.pools(currents, self.rule)
+        return not own and currents.dim() == 5 and backend.fuses(currents, self.rule)
 
-    def _run(self, currents: Tensor, gain: float | None = None) -> Tensor:
+    def _run(self, currents: Tensor, gain: float | None = None, held: Held | None = None) -> Tensor:
         self._check(currents)
-        signature, adaptation = self._homeostasis(len(currents))
+        signature, adaptation = self._homeostasis(held.steps if held else len(currents))
         fired = self.emit is Emit.SPIKES
-        return backend.layer(currents, self.dynamics, self.rule, signature, adaptation, fired, gain)
+        return backend.layer(currents, self.dynamics, self.rule, signature, adaptation, fired, gain, held)
 
     def trajectory(self, currents: Tensor) -> Step:
         """Membrane before reset, threshold, spikes and trace over time, each [T, B, *N]."""
@@ -220,8 +224,11 @@ class ThresholdLIF(LIF):
     def learns(self) -> bool:
         return isinstance(self.threshold, nn.Parameter)
 
-    def _run(self, currents: Tensor, gain: float | None = None) -> Tensor:
-        return super()._run(self._taught(currents), gain)
+    def can_fuse(self, currents: Tensor) -> bool:
+        return super().can_fuse(currents) and not self._teaches_through_currents
+
+    def _run(self, currents: Tensor, gain: float | None = None, held: Held | None = None) -> Tensor:
+        return super()._run(self._taught(currents), gain, held)
 
     def constrain_(self) -> None:
         """Project learned thresholds back to positive ones, in place."""
@@ -241,10 +248,14 @@ class ThresholdLIF(LIF):
         still = torch.zeros_like(whole[:1]).expand(steps - len(whole), *whole.shape[1:])
         return torch.cat([rise, still]) / -self.VANISHING, whole.new_tensor(self.VANISHING)
 
+    @property
+    def _teaches_through_currents(self) -> bool:
+        local = isinstance(self.rule, GradientRule) and self.rule.is_local_in_time
+        return local and self.learns and torch.is_grad_enabled()
+
     def _taught(self, currents: Tensor) -> Tensor:
         """Zero taken from the currents, the way a local rule reaches the thresholds: u - θ falls as θ rises."""
-        local = isinstance(self.rule, GradientRule) and self.rule.is_local_in_time
-        if not (local and self.learns and torch.is_grad_enabled()):
+        if not self._teaches_through_currents:
             return currents
         self._check(currents)
         whole = prolonged(self.threshold, len(currents), self.beyond) if len(self.threshold) > 1 else self.threshold

@@ -1,7 +1,8 @@
 """How a spiking neuron is differentiated.  A rule changes only the backward pass; the forward stays bit-identical."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
@@ -10,6 +11,24 @@ from hosnn.spiking.surrogate import Sigmoid, Surrogate
 
 if TYPE_CHECKING:
     from hosnn.spiking.dynamics import Dynamics, Step
+
+
+class Sharpness(NamedTuple):
+    """What a surrogate is told that is as sharp as each neuron's distances so far (ASSG, `estimators/sharpness.py`).
+
+    mean, deviation  M and D of every sample it remembers, brought up to date in place   [T, samples, *N]
+    rows             which of the samples these are                                      [B]
+    keep, scale      β, or 0 at first sight; a                                           [B] each
+    learning         whether to remember
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    rows: Tensor
+    keep: Tensor
+    scale: Tensor
+    relax: float
+    learning: bool
 
 
 @dataclass(frozen=True)
@@ -53,6 +72,13 @@ class GradientRule:
     def at(self, step: int) -> "GradientRule":
         """The rule of time step 0, 1, ..; the same at every step unless a subclass says otherwise."""
         return self
+
+    def sharpness(self, room: Callable[[int], tuple[Tensor, Tensor]]) -> Sharpness | None:
+        """Of a layer's next run as a whole, for backends that know ASSG; None: the rule is what `at` says.
+
+        room  number of samples -> two arrays of zeros to remember them in
+        """
+        return None
 
 
 @dataclass(frozen=True)

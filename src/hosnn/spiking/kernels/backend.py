@@ -14,7 +14,7 @@ from hosnn.errors import BackendError
 from hosnn.spiking.dynamics import Dynamics
 from hosnn.spiking.gradient import GradientRule, Rule, WholeLayer
 from hosnn.spiking.kernels import cpu, eager, fused
-from hosnn.spiking.kernels.task import Emitted
+from hosnn.spiking.kernels.task import Emitted, Held
 
 BACKENDS = ("auto", "eager", "cpu")
 
@@ -72,10 +72,11 @@ def layer(
     adaptation: Tensor | None = None,
     spikes: bool = False,
     gain: float | None = None,
+    held: Held | None = None,
 ) -> Tensor:
     """A layer over T steps from rest, its traces or `spikes`; arguments as in `eager.traces`.
 
-    gain  also pool, as `fused.run` does; only where `pools` says so
+    gain, held  also pool, or hold the input, as `fused.run` does; only where `fuses` says so
     Raises BackendError if the backend asked for by name cannot do it.
     """
     chosen = _known(_chosen)
@@ -83,9 +84,9 @@ def layer(
     if not reason:
         emit = Emitted.SPIKES if spikes else Emitted.TRACES
         each = rule if isinstance(rule, GradientRule) else GradientRule()
-        return fused.run(currents, dynamics, each, signature, adaptation, emit, gain)
-    if gain is not None:
-        raise BackendError(f"no kernel pools this layer on the way: {reason}; pool its output")
+        return fused.run(currents, dynamics, each, signature, adaptation, emit, gain, held)
+    if gain is not None or held is not None:
+        raise BackendError(f"no kernel does this layer together with its neighbours: {reason}; run them one by one")
     if chosen not in ("auto", "eager") and not _watched():
         raise BackendError(f"backend {chosen!r} cannot run this layer: {reason}; use 'auto' or 'eager'")
     return (eager.spikes if spikes else eager.traces)(currents, dynamics, rule, signature, adaptation)
@@ -102,6 +103,6 @@ def _watched() -> bool:
     return eager.being_watched()
 
 
-def pools(currents: Tensor, rule: Rule) -> bool:
-    """Whether `layer` can pool these currents [T, B, C, H, W] on the way."""
+def fuses(currents: Tensor, rule: Rule) -> bool:
+    """Whether `layer` can pool on the way, and hold its input."""
     return _known(_chosen) != "eager" and not refusal(currents, rule)

@@ -5,6 +5,7 @@ Shapes: T time, B batch, N neuron dimensions.
 """
 
 import ctypes
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import BackendError
+from hosnn.spiking.gradient import Sharpness
 from hosnn.spiking.kernels.task import Task
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -27,15 +29,16 @@ ENOUGH = 1 << 17
 """Element-steps below which a second thread costs more than it saves."""
 
 FIELDS: tuple[tuple[str, Any], ...] = (
-    *((name, ctypes.c_int64) for name in ("steps", "batch", "neurons", "rows", "columns", "channels")),
+    *((name, ctypes.c_int64) for name in ("steps", "batch", "neurons", "rows", "columns", "channels", "samples")),
     *((name, ctypes.c_float) for name in ("membrane_decay", "synaptic_decay", "trace_of_spike", "rest", "gain")),
-    *((name, ctypes.c_float) for name in ("width", "extra")),
+    *((name, ctypes.c_float) for name in ("input_decay", "input_tau", "relax", "width", "extra")),
     *((name, ctypes.c_int32) for name in ("soft", "emit", "bfloat16", "surrogate")),
-    *((name, ctypes.c_int32) for name in ("leak", "reset", "threshold", "at_rest")),
+    *((name, ctypes.c_int32) for name in ("leak", "reset", "threshold", "at_rest", "held", "learning")),
 )
 ARRAYS = (
     *("currents", "signature", "adaptation", "derivative", "gradient", "output"),
     *("adaptation_gradient", "signature_gradient", "membrane_sum", "current_sum"),
+    *("mean", "deviation", "rows", "keep", "scale"),
 )
 
 
@@ -63,7 +66,7 @@ def library() -> ctypes.CDLL | None:
 def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     pointers: list[Any] = [ctypes.POINTER(_Neuron), ctypes.POINTER(_Arrays)]
     found.hosnn_units.argtypes, found.hosnn_units.restype = pointers[:1], ctypes.c_int64
-    for name in ("hosnn_forward", "hosnn_backward"):
+    for name in ("hosnn_forward", "hosnn_backward", "hosnn_sharpness"):
         function = getattr(found, name)
         function.argtypes, function.restype = [*pointers, ctypes.c_int64, ctypes.c_int64], ctypes.c_int
     return found
@@ -72,14 +75,14 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
 def forward(task: Task, currents: Tensor, signature: Tensor | None, adaptation: Tensor | None) -> Tensor:
     """What the layer emits: [T, B, *N], or [T, B, C, H/2, W/2] if pooled.
 
-    currents    [T, B, *N], float32 or bfloat16; if pooled [T, B, C, H, W], channels last in memory
+    currents    [T, B, *N], float32 or bfloat16, [1, B, *N] if held; if pooled [T, B, C, H, W], channels last in memory
     signature   [T, *N], or what broadcasts to [*N] at each step; None for plain LIF
     adaptation  broadcastable to [*N]
     Arrays of another layout in memory are copied into that of the currents.
     """
     currents = laid_out(currents, task.pooled)
     output = shaped(task, currents)
-    arrays = _inputs(currents, signature, adaptation) | {"output": output}
+    arrays = _inputs(task, currents, signature, adaptation) | {"output": output}
     _call("hosnn_forward", task, currents, arrays)
     return output
 
@@ -110,24 +113,51 @@ def backward(
     wanted      further fields of `Gradients` than currents
     """
     currents = laid_out(currents, task.pooled)
+    steps, batch = _lengths(task, currents)
     odd = task.pooled and (currents.shape[-1] % 2 or currents.shape[-2] % 2)
     output = torch.zeros_like(currents) if odd else torch.empty_like(currents)
-    arrays = _inputs(currents, signature, adaptation) | {
+    gradient = gradient.to(currents.dtype)
+    arrays = _inputs(task, currents, signature, adaptation) | {
         "output": output,
-        "gradient": (
-            laid_out(gradient.to(currents.dtype), channels_last=True)
-            if task.pooled
-            else _ordered(gradient.to(currents.dtype), currents)
-        ),
-        "derivative": None if derivative is None else _ordered(derivative.to(currents.dtype), currents),
+        "gradient": laid_out(gradient, True) if task.pooled else _placed(gradient, currents, steps, batch),
+        "derivative": None if derivative is None else _placed(derivative.to(currents.dtype), currents, steps, batch),
     }
-    sums: dict[str, Tensor] = {}
-    for name in wanted:
-        like = currents[:, 0] if name == "signature" else currents[0, 0]
-        sums[name] = torch.zeros_like(like, dtype=torch.float32)
+    sums = {name: summed(task, currents, name).zero_() for name in wanted}
     arrays |= {name if name.endswith("_sum") else f"{name}_gradient": value for name, value in sums.items()}
     _call("hosnn_backward", task, currents, arrays)
     return Gradients(output, *map(sums.get, Gradients._fields[1:]))
+
+
+def sharpness(
+    task: Task, currents: Tensor, signature: Tensor | None, adaptation: Tensor | None, told: Sharpness
+) -> Tensor:
+    """ASSG's surrogate derivative h [T, B, *N] at these currents; what is remembered is brought up to date.
+
+    task  emits distances, not pooled
+    """
+    order = (*currents.stride()[:2], *told.mean.stride()[2:])
+    if currents.stride() != order or not _dense(currents):
+        currents = _room(told.mean, *currents.shape[:2], dtype=currents.dtype).copy_(currents)
+    steps, batch = _lengths(task, currents)
+    output = _room(currents, steps, batch, dtype=currents.dtype)
+    arrays = _inputs(task, currents, signature, adaptation) | {
+        "output": output,
+        "mean": told.mean,
+        "deviation": told.deviation,
+        "rows": told.rows.to(torch.int64).contiguous(),
+        "keep": told.keep.to(torch.float32).contiguous(),
+        "scale": told.scale.to(torch.float32).expand(batch).contiguous(),
+    }
+    remembered = {"samples": told.mean.shape[1], "relax": told.relax, "learning": told.learning}
+    _call("hosnn_sharpness", task, currents, arrays, **remembered)
+    return output
+
+
+def room_to_remember(task: Task, currents: Tensor, samples: int) -> tuple[Tensor, Tensor]:
+    """M and D of `sharpness` before anything was seen, in the memory order of these currents."""
+    shape = (_lengths(task, currents)[0], samples)
+    currents = laid_out(currents)
+    return _room(currents, *shape).zero_(), _room(currents, *shape).zero_()
 
 
 def laid_out(currents: Tensor, channels_last: bool = False) -> Tensor:
@@ -152,41 +182,71 @@ def _dense(currents: Tensor) -> bool:
     return (batch == 1 or currents.stride(1) == size) and (steps == 1 or currents.stride(0) == size * batch)
 
 
-def _ordered(value: Tensor, like: Tensor) -> Tensor:
-    """`value` in the memory order of `like`, of the same shape, without gaps; itself if it is so already."""
-    if value.stride() == like.stride():
+def _lengths(task: Task, currents: Tensor) -> tuple[int, int]:
+    """T and B."""
+    return task.held or len(currents), currents.shape[1]
+
+
+def _strides(currents: Tensor, lead: tuple[int, ...]) -> tuple[int, ...]:
+    """Of an array [*lead, *N] without gaps, its neurons in the memory order of the currents'."""
+    outer, size = [], math.prod(currents.shape[2:])
+    for length in reversed(lead):
+        outer.append(size)
+        size *= length
+    return (*reversed(outer), *currents.stride()[2:])
+
+
+def _room(currents: Tensor, *lead: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """An array [*lead, *N] with such strides, not filled."""
+    shape = (*lead, *currents.shape[2:])
+    return torch.empty_strided(shape, _strides(currents, lead), dtype=dtype, device=currents.device)
+
+
+def _placed(value: Tensor, currents: Tensor, *lead: int) -> Tensor:
+    """`value` [*lead, *N] with such strides; itself if it has them."""
+    if value.stride() == _strides(currents, lead):
         return value
-    return torch.empty_like(like, dtype=value.dtype).copy_(value)
+    return _room(currents, *lead, dtype=value.dtype).copy_(value)
 
 
-def _inputs(currents: Tensor, signature: Tensor | None, adaptation: Tensor | None) -> dict[str, Tensor | None]:
+def _inputs(
+    task: Task, currents: Tensor, signature: Tensor | None, adaptation: Tensor | None
+) -> dict[str, Tensor | None]:
     if signature is None or adaptation is None:
         return {"currents": currents, "signature": None, "adaptation": None}
-    whole = torch.empty_like(currents[:, 0], dtype=torch.float32)  # gives the strides without the batch's gaps
-    ones = [1] * (whole.dim() - signature.dim())  # u*[t] broadcasts to the neurons from the right, time stays first
+    steps, neurons = _lengths(task, currents)[0], currents.shape[2:]
+    ones = [1] * (
+        1 + len(neurons) - signature.dim()
+    )  # u*[t] broadcasts to the neurons from the right, time stays first
     aligned = signature.to(torch.float32).view(len(signature), *ones, *signature.shape[1:])
     return {
         "currents": currents,
-        "signature": _ordered(aligned.expand(whole.shape), whole),
-        "adaptation": _ordered(adaptation.to(torch.float32).expand(whole.shape[1:]), whole[0]),
+        "signature": _placed(aligned.expand(steps, *neurons), currents, steps),
+        "adaptation": _placed(adaptation.to(torch.float32).expand(neurons), currents),
     }
 
 
 def shaped(task: Task, currents: Tensor) -> Tensor:
     """Room for what `forward` emits."""
+    steps, batch = _lengths(task, currents)
     if not task.pooled:
-        return torch.empty_like(currents)
-    steps, batch, channels, rows, columns = currents.shape
+        return _room(currents, steps, batch, dtype=currents.dtype)
+    channels, rows, columns = currents.shape[2:]
     return currents.new_empty(steps, batch, rows // 2, columns // 2, channels).permute(0, 1, 4, 2, 3)
 
 
-def _call(name: str, task: Task, currents: Tensor, arrays: dict[str, Tensor | None]) -> None:
+def summed(task: Task, currents: Tensor, name: str) -> Tensor:
+    """Room for a sum over the batch that `backward` was asked for."""
+    return _room(currents, *([_lengths(task, currents)[0]] if name == "signature" else []))
+
+
+def _call(name: str, task: Task, currents: Tensor, arrays: dict[str, Tensor | None], **more: float) -> None:
     native = library()
     if native is None:
         raise BackendError("the native kernel is not there; `hosnn doctor` says why and what to do")
     if not currents.numel():
         return
-    steps, batch = currents.shape[:2]
+    steps, batch = _lengths(task, currents)
     channels, rows, columns = currents.shape[2:] if task.pooled else (0, 0, 0)
     values = {key: value for key, value in task._asdict().items() if key != "pooled"}
     neuron = _Neuron(
@@ -198,6 +258,7 @@ def _call(name: str, task: Task, currents: Tensor, arrays: dict[str, Tensor | No
         channels=channels,
         bfloat16=currents.dtype == torch.bfloat16,
         **values,
+        **more,
     )
     given = _Arrays(**{key: None if value is None else value.data_ptr() for key, value in arrays.items()})
     _in_parallel(getattr(native, name), neuron, given, native.hosnn_units(neuron), currents.numel())

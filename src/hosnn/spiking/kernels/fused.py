@@ -4,6 +4,7 @@ Registered with torch, so that torch.compile sees through a network; called dire
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from hosnn.errors import BackendError
 from hosnn.spiking.dynamics import Dynamics
 from hosnn.spiking.gradient import GradientRule
 from hosnn.spiking.kernels import cpu
-from hosnn.spiking.kernels.task import GIVEN, Emitted, Task, task
+from hosnn.spiking.kernels.task import GIVEN, Emitted, Held, Task, task
 
 
 def run(
@@ -24,17 +25,19 @@ def run(
     adaptation: Tensor | None,
     emit: Emitted,
     gain: float | None = None,
+    held: Held | None = None,
 ) -> Tensor:
     """A layer over T steps from rest, [T, B, *N] -> [T, B, *N]; arguments as in `eager.traces`.
 
+    held  the currents are one input [1, B, *N], held for some time steps behind a synaptic filter
     gain  pool [T, B, C, H, W] to gain times the mean of windows of 2 x 2, [T, B, C, H // 2, W // 2]; None: do not
     """
     if gain is not None:
         currents = cpu.laid_out(currents, channels_last=True)
-    told = task(dynamics, rule, emit, gain)
+    told = task(dynamics, rule, emit, gain, held)
     derivative = None
     if told.surrogate == GIVEN and torch.is_grad_enabled():
-        derivative = _derivative(currents.detach(), dynamics, rule, signature, adaptation)
+        derivative = _derivative(currents.detach(), dynamics, rule, signature, adaptation, held)
     arguments = (currents, signature, adaptation, derivative, told.numbers, told.switches, rule.local_adaptation)
     if torch.compiler.is_compiling():
         return neuron(*arguments)  # type: ignore[no-any-return]
@@ -43,10 +46,18 @@ def run(
 
 @torch.no_grad()
 def _derivative(
-    currents: Tensor, dynamics: Dynamics, rule: GradientRule, signature: Tensor | None, adaptation: Tensor | None
+    currents: Tensor,
+    dynamics: Dynamics,
+    rule: GradientRule,
+    signature: Tensor | None,
+    adaptation: Tensor | None,
+    held: Held | None,
 ) -> Tensor:
-    """h(x) [T, B, *N] of a surrogate that no kernel knows."""
-    looking = task(dynamics, rule, Emitted.DISTANCE)
+    """h(x) [T, B, *N] of a surrogate that the layer's kernel does not know by itself."""
+    looking = task(dynamics, rule, Emitted.DISTANCE, held=held)
+    sharpness = rule.sharpness(partial(cpu.room_to_remember, looking, currents))
+    if sharpness is not None:
+        return cpu.sharpness(looking, currents, signature, adaptation, sharpness)
     distance = _forward(currents, signature, adaptation, looking.numbers, looking.switches)
     steps = []
     for t in range(len(distance)):
@@ -144,7 +155,7 @@ def _differentiate(ctx: Any, gradient: Tensor, kernel: Any) -> tuple[Tensor | No
     told = Task.unpacked(ctx.numbers, ctx.switches)
     names = _wanted(ctx.needs_input_grad[1], ctx.needs_input_grad[2], ctx.local, bool(told.threshold))
     values = kernel(gradient, currents, signature, adaptation, derivative, ctx.numbers, ctx.switches, names)
-    return *_spread(names, values, signature, adaptation, len(currents)), None, None, None, None
+    return *_spread(names, values, signature, adaptation, told.held or len(currents)), None, None, None, None
 
 
 @torch.library.custom_op("hosnn::neuron", mutates_args=())
@@ -199,8 +210,8 @@ def _(
     switches: Sequence[int],
     wanted: Sequence[int],
 ) -> list[Tensor]:
-    sums = [currents[:, 0] if cpu.Gradients._fields[at] == "signature" else currents[0, 0] for at in wanted]
-    return [torch.empty_like(currents), *(torch.empty_like(each, dtype=torch.float32) for each in sums)]
+    told = Task.unpacked(numbers, switches)
+    return [torch.empty_like(currents), *(cpu.summed(told, currents, cpu.Gradients._fields[at]) for at in wanted)]
 
 
 def _compiled_kernel(*arguments: Any) -> list[Tensor]:

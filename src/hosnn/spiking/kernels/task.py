@@ -39,11 +39,16 @@ GIVEN = len(SHAPES)
 """Any other surrogate: its derivative is computed outside and handed in as a tensor."""
 
 
+NUMBERS = 9
+"""Fields of `Task` that are real numbers; they come first."""
+
+
 class Task(NamedTuple):
     """Everything a kernel is told besides arrays.
 
     extra   the Sigmoid's clamp or the Exponential's peak
     pooled  the output is gain times the mean over windows of 2 x 2
+    held    0, or the number of time steps that one input [1, B, *N] is held behind a synaptic filter
     """
 
     membrane_decay: float
@@ -53,6 +58,8 @@ class Task(NamedTuple):
     gain: float
     width: float
     extra: float
+    input_decay: float
+    input_tau: float
     soft: bool
     emit: int
     surrogate: int
@@ -61,21 +68,31 @@ class Task(NamedTuple):
     threshold: bool
     at_rest: bool
     pooled: bool
+    held: int
 
     @property
     def numbers(self) -> list[float]:
-        return [float(value) for value in self[:7]]
+        return [float(value) for value in self[:NUMBERS]]
 
     @property
     def switches(self) -> list[int]:
-        return [int(value) for value in self[7:]]
+        return [int(value) for value in self[NUMBERS:]]
 
     @classmethod
     def unpacked(cls, numbers: Sequence[float], switches: Sequence[int]) -> "Task":
         return cls(*numbers, *switches)  # type: ignore[arg-type]
 
 
-def task(dynamics: Dynamics, rule: GradientRule, emit: Emitted, gain: float | None = None) -> Task:
+class Held(NamedTuple):
+    """An input that stays for some time steps, behind a synaptic filter (`hosnn.spiking.coding.encode_constant`)."""
+
+    steps: int
+    tau_synapse: float
+
+
+def task(
+    dynamics: Dynamics, rule: GradientRule, emit: Emitted, gain: float | None = None, held: Held | None = None
+) -> Task:
     """gain  of the mean over windows of 2 x 2; None: no pooling"""
     shape, width, extra = _surrogate(rule)
     return Task(
@@ -86,6 +103,8 @@ def task(dynamics: Dynamics, rule: GradientRule, emit: Emitted, gain: float | No
         1.0 if gain is None else gain,
         width,
         extra,
+        1 - 1 / held.tau_synapse if held else 0.0,
+        held.tau_synapse if held else 1.0,
         dynamics.reset is Reset.SOFT,
         emit,
         shape,
@@ -94,6 +113,7 @@ def task(dynamics: Dynamics, rule: GradientRule, emit: Emitted, gain: float | No
         rule.threshold,
         rule.at_resting_threshold,
         gain is not None,
+        held.steps if held else 0,
     )
 
 
