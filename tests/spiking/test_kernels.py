@@ -62,13 +62,14 @@ def layer(
     adaptive: bool = True,
     reset: Reset = Reset.HARD,
     per: str = "neuron",
+    tau_synapse: float = 2.5,
 ) -> Layer:
     generator = torch.Generator().manual_seed(seed)
     currents = torch.randn(steps, batch, *shape, generator=generator) * 0.8 + 0.4
     signature = torch.rand(steps, *shape, generator=generator)
     sizes = {"neuron": shape, "channel": (shape[0], *[1] * (len(shape) - 1)), "layer": ()}
     adaptation = torch.rand(sizes[per], generator=generator) * 0.4
-    dynamics = Dynamics(4.0, 2.5, 0.9, reset)
+    dynamics = Dynamics(4.0, tau_synapse, 0.9, reset)
     return Layer(currents, signature if adaptive else None, adaptation if adaptive else None, dynamics)
 
 
@@ -107,6 +108,7 @@ layers = st.builds(
     adaptive=st.booleans(),
     reset=st.sampled_from(list(Reset)),
     per=st.sampled_from(["neuron", "channel", "layer"]),
+    tau_synapse=st.sampled_from([1.0, 1.07, 1.49, 2.12, 2.61, 3.0, 3.1]),  # some whose reciprocal rounds twice
 )
 rules = st.sampled_from(RULES)
 quick = settings(
@@ -264,7 +266,10 @@ def test_a_rule_for_whole_layers_is_refused_by_name_and_runs_eagerly() -> None:
 
 
 def test_an_unknown_backend_names_the_known() -> None:
-    with pytest.raises(BackendError, match="got 'gpu'; expected one of auto, eager, cpu"), backend.choose("gpu"):
+    with (
+        pytest.raises(BackendError, match="got 'gpu'; expected one of auto, eager, cpu, tri"),
+        backend.choose("gpu"),
+    ):
         pass
 
 

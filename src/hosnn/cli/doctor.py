@@ -17,6 +17,7 @@ from hosnn.spiking.kernels.backend import active
 
 BACKENDS = {
     "cpu": "cpu (fused kernel in native code)",
+    "triton": "triton (fused kernel for GPUs)",
     "eager": "eager (one torch operation after the other)",
 }
 

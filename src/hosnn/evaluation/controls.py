@@ -8,16 +8,13 @@ from torch import Tensor, nn
 
 from hosnn.data import Split
 from hosnn.errors import ConfigError
-from hosnn.estimators import AdaptiveSharpness
-from hosnn.evaluation.entries import ascent, entry
+from hosnn.evaluation.entries import apgd, stable, undefined
 from hosnn.evaluation.protocol import Protocol
 from hosnn.evaluation.side_by_side import SideBySide, markdown_side_by_side
 from hosnn.evaluation.side_checks import CorruptionAccuracies, StepAccuracies
 from hosnn.evaluation.tables import percent
-from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.signature.controls import frozen_at_mean_threshold, rate_matched, without_adaptation
-from hosnn.spiking.gradient import bptt
 
 FORMAT = "hosnn-controls-1"
 TRAINED = "as trained"
@@ -64,14 +61,14 @@ class Controls:
 
 
 def protocol(threat: Threat = Threat(Linf(8 / 255))) -> Protocol:  # noqa: B008
-    """The two attacks of `standard` that differ most: APGD through full BPTT, SA-PGD through an adaptive surrogate."""
+    """The attacks of `standard` that take most: SA-PGD through an adaptive surrogate, APGD through full BPTT."""
     return Protocol(
         "controls",
-        "APGD-CE 50 through full BPTT, SA-PGD 50 with adaptive surrogate; worst case per sample",
+        f"SA-PGD 400 with adaptive surrogate, APGD-CE 100 through full BPTT; worst case per sample{undefined(threat)}",
         threat,
         (
-            entry("APGD-CE", ascent(threat, 50), threat, bptt(), steps=50),
-            entry("SA-PGD", SAPGD(threat, 50), threat, AdaptiveSharpness(), steps=50),
+            *stable(threat),
+            apgd(threat)[0],
         ),
         samples=1000,
         cascade=True,

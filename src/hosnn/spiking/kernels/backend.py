@@ -13,17 +13,22 @@ from torch import Tensor
 from hosnn.errors import BackendError
 from hosnn.spiking.dynamics import Dynamics
 from hosnn.spiking.gradient import GradientRule, Rule, WholeLayer
-from hosnn.spiking.kernels import cpu, eager, fused
+from hosnn.spiking.kernels import cpu, cuda, eager, fused, memory
 from hosnn.spiking.kernels.task import Emitted, Held
 
-BACKENDS = ("auto", "eager", "cpu")
+BACKENDS = ("auto", "eager", "cpu", "triton")
+
+KERNELS = {"cpu": "cpu", "cuda": "triton"}
+"""The fused kernel of each type of device."""
+
+ABSENT = {"cpu": "the native kernel was not built", "triton": "Triton is not installed"}
 
 _chosen = os.environ.get("HOSNN_BACKEND", "auto")
 
 
 @contextmanager
 def choose(backend: str) -> Iterator[None]:
-    """Use one backend in every thread for a while: auto, eager, or cpu, which then refuses what it cannot do.
+    """Use one backend in every thread for a while: auto, eager, or cpu or triton, which refuse what they cannot do.
 
     Raises BackendError for a name that is none.
     """
@@ -46,16 +51,19 @@ def active(device: torch.device) -> str:
     chosen = _known(_chosen)
     if chosen != "auto":
         return chosen
-    return "cpu" if device.type == "cpu" and _built() else "eager"
+    fused_one = KERNELS.get(device.type)
+    return fused_one if fused_one and _there(fused_one) else "eager"
 
 
 def refusal(currents: Tensor, rule: Rule) -> str:
     """Why no fused kernel runs this layer; empty if one does."""
-    if currents.device.type != "cpu":
-        return f"there is no fused kernel for {currents.device.type}"
-    if not _built():
-        return "the native kernel was not built"
-    if currents.dtype not in cpu.DTYPES:
+    kernel = KERNELS.get(currents.device.type)
+    if kernel is None or _chosen not in ("auto", kernel):
+        asked = f"{_chosen} " if _chosen in KERNELS.values() else ""
+        return f"there is no fused {asked}kernel for {currents.device.type}"
+    if not _there(kernel):
+        return ABSENT[kernel]
+    if currents.dtype not in memory.DTYPES:
         return f"it computes in float32 or bfloat16, not {currents.dtype}"
     if isinstance(rule, WholeLayer) and torch.is_grad_enabled():
         return f"{type(rule).__name__} looks at a whole layer"
@@ -92,10 +100,10 @@ def layer(
     return (eager.spikes if spikes else eager.traces)(currents, dynamics, rule, signature, adaptation)
 
 
-# torch.compile cannot look into either; neither changes while a network runs.
+# torch.compile cannot look into these; neither changes while a network runs.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _built() -> bool:
-    return cpu.library() is not None
+def _there(kernel: str) -> bool:
+    return cuda.available() if kernel == "triton" else cpu.library() is not None
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

@@ -5,7 +5,6 @@ Shapes: T time, B batch, N neuron dimensions.
 """
 
 import ctypes
-import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,17 +12,16 @@ from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hosnn.errors import BackendError
 from hosnn.spiking.gradient import Sharpness
+from hosnn.spiking.kernels import memory
+from hosnn.spiking.kernels.memory import Gradients
 from hosnn.spiking.kernels.task import Task
-
-DTYPES = (torch.float32, torch.bfloat16)
-"""Of currents and outputs.  The state between time steps is float32 in either."""
 
 ENOUGH = 1 << 17
 """Element-steps below which a second thread costs more than it saves."""
@@ -80,22 +78,11 @@ def forward(task: Task, currents: Tensor, signature: Tensor | None, adaptation: 
     adaptation  broadcastable to [*N]
     Arrays of another layout in memory are copied into that of the currents.
     """
-    currents = laid_out(currents, task.pooled)
-    output = shaped(task, currents)
-    arrays = _inputs(task, currents, signature, adaptation) | {"output": output}
+    currents = memory.laid_out(currents, task.pooled)
+    output = memory.shaped(task, currents)
+    arrays = memory.inputs(task, currents, signature, adaptation) | {"output": output}
     _call("hosnn_forward", task, currents, arrays)
     return output
-
-
-class Gradients(NamedTuple):
-    """currents [T, B, *N]; adaptation [*N], summed over time and batch; signature [T, *N]; the sums of membrane and of
-    the currents' gradient over time and batch [*N] that the local rule for k needs.  None where not asked for."""
-
-    currents: Tensor
-    adaptation: Tensor | None
-    signature: Tensor | None
-    membrane_sum: Tensor | None
-    current_sum: Tensor | None
 
 
 def backward(
@@ -112,17 +99,14 @@ def backward(
     derivative  the surrogate's h [T, B, *N] for Task.surrogate = GIVEN
     wanted      further fields of `Gradients` than currents
     """
-    currents = laid_out(currents, task.pooled)
-    steps, batch = _lengths(task, currents)
+    currents = memory.laid_out(currents, task.pooled)
     odd = task.pooled and (currents.shape[-1] % 2 or currents.shape[-2] % 2)
     output = torch.zeros_like(currents) if odd else torch.empty_like(currents)
-    gradient = gradient.to(currents.dtype)
-    arrays = _inputs(task, currents, signature, adaptation) | {
+    arrays = memory.inputs(task, currents, signature, adaptation) | {
         "output": output,
-        "gradient": laid_out(gradient, True) if task.pooled else _placed(gradient, currents, steps, batch),
-        "derivative": None if derivative is None else _placed(derivative.to(currents.dtype), currents, steps, batch),
+        **memory.upstream(task, currents, gradient, derivative),
     }
-    sums = {name: summed(task, currents, name).zero_() for name in wanted}
+    sums = {name: memory.summed(task, currents, name).zero_() for name in wanted}
     arrays |= {name if name.endswith("_sum") else f"{name}_gradient": value for name, value in sums.items()}
     _call("hosnn_backward", task, currents, arrays)
     return Gradients(output, *map(sums.get, Gradients._fields[1:]))
@@ -136,11 +120,11 @@ def sharpness(
     task  emits distances, not pooled
     """
     order = (*currents.stride()[:2], *told.mean.stride()[2:])
-    if currents.stride() != order or not _dense(currents):
-        currents = _room(told.mean, *currents.shape[:2], dtype=currents.dtype).copy_(currents)
-    steps, batch = _lengths(task, currents)
-    output = _room(currents, steps, batch, dtype=currents.dtype)
-    arrays = _inputs(task, currents, signature, adaptation) | {
+    if currents.stride() != order or not memory.dense(currents):
+        currents = memory.room(told.mean, *currents.shape[:2], dtype=currents.dtype).copy_(currents)
+    steps, batch = memory.lengths(task, currents)
+    output = memory.room(currents, steps, batch, dtype=currents.dtype)
+    arrays = memory.inputs(task, currents, signature, adaptation) | {
         "output": output,
         "mean": told.mean,
         "deviation": told.deviation,
@@ -155,89 +139,9 @@ def sharpness(
 
 def room_to_remember(task: Task, currents: Tensor, samples: int) -> tuple[Tensor, Tensor]:
     """M and D of `sharpness` before anything was seen, in the memory order of these currents."""
-    shape = (_lengths(task, currents)[0], samples)
-    currents = laid_out(currents)
-    return _room(currents, *shape).zero_(), _room(currents, *shape).zero_()
-
-
-def laid_out(currents: Tensor, channels_last: bool = False) -> Tensor:
-    """The currents without gaps in memory, time and batch outermost, neurons in any order; themselves if they are.
-
-    channels_last  [T, B, C, H, W] with the channels innermost
-    """
-    if channels_last:
-        return currents.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
-    return currents if _dense(currents) else currents.contiguous()
-
-
-def _dense(currents: Tensor) -> bool:
-    """Whether [T, B, *N] has no gaps and T and B vary slowest."""
-    size = 1
-    for stride, length in sorted((s, n) for s, n in zip(currents.stride()[2:], currents.shape[2:], strict=True)):
-        if length != 1:
-            if stride != size:
-                return False
-            size *= length
-    steps, batch = currents.shape[:2]
-    return (batch == 1 or currents.stride(1) == size) and (steps == 1 or currents.stride(0) == size * batch)
-
-
-def _lengths(task: Task, currents: Tensor) -> tuple[int, int]:
-    """T and B."""
-    return task.held or len(currents), currents.shape[1]
-
-
-def _strides(currents: Tensor, lead: tuple[int, ...]) -> tuple[int, ...]:
-    """Of an array [*lead, *N] without gaps, its neurons in the memory order of the currents'."""
-    outer, size = [], math.prod(currents.shape[2:])
-    for length in reversed(lead):
-        outer.append(size)
-        size *= length
-    return (*reversed(outer), *currents.stride()[2:])
-
-
-def _room(currents: Tensor, *lead: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """An array [*lead, *N] with such strides, not filled."""
-    shape = (*lead, *currents.shape[2:])
-    return torch.empty_strided(shape, _strides(currents, lead), dtype=dtype, device=currents.device)
-
-
-def _placed(value: Tensor, currents: Tensor, *lead: int) -> Tensor:
-    """`value` [*lead, *N] with such strides; itself if it has them."""
-    if value.stride() == _strides(currents, lead):
-        return value
-    return _room(currents, *lead, dtype=value.dtype).copy_(value)
-
-
-def _inputs(
-    task: Task, currents: Tensor, signature: Tensor | None, adaptation: Tensor | None
-) -> dict[str, Tensor | None]:
-    if signature is None or adaptation is None:
-        return {"currents": currents, "signature": None, "adaptation": None}
-    steps, neurons = _lengths(task, currents)[0], currents.shape[2:]
-    ones = [1] * (
-        1 + len(neurons) - signature.dim()
-    )  # u*[t] broadcasts to the neurons from the right, time stays first
-    aligned = signature.to(torch.float32).view(len(signature), *ones, *signature.shape[1:])
-    return {
-        "currents": currents,
-        "signature": _placed(aligned.expand(steps, *neurons), currents, steps),
-        "adaptation": _placed(adaptation.to(torch.float32).expand(neurons), currents),
-    }
-
-
-def shaped(task: Task, currents: Tensor) -> Tensor:
-    """Room for what `forward` emits."""
-    steps, batch = _lengths(task, currents)
-    if not task.pooled:
-        return _room(currents, steps, batch, dtype=currents.dtype)
-    channels, rows, columns = currents.shape[2:]
-    return currents.new_empty(steps, batch, rows // 2, columns // 2, channels).permute(0, 1, 4, 2, 3)
-
-
-def summed(task: Task, currents: Tensor, name: str) -> Tensor:
-    """Room for a sum over the batch that `backward` was asked for."""
-    return _room(currents, *([_lengths(task, currents)[0]] if name == "signature" else []))
+    shape = (memory.lengths(task, currents)[0], samples)
+    currents = memory.laid_out(currents)
+    return memory.room(currents, *shape).zero_(), memory.room(currents, *shape).zero_()
 
 
 def _call(name: str, task: Task, currents: Tensor, arrays: dict[str, Tensor | None], **more: float) -> None:
@@ -246,7 +150,7 @@ def _call(name: str, task: Task, currents: Tensor, arrays: dict[str, Tensor | No
         raise BackendError("the native kernel is not there; `hosnn doctor` says why and what to do")
     if not currents.numel():
         return
-    steps, batch = _lengths(task, currents)
+    steps, batch = memory.lengths(task, currents)
     channels, rows, columns = currents.shape[2:] if task.pooled else (0, 0, 0)
     values = {key: value for key, value in task._asdict().items() if key != "pooled"}
     neuron = _Neuron(

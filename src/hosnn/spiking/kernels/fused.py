@@ -13,7 +13,7 @@ from torch import Tensor
 from hosnn.errors import BackendError
 from hosnn.spiking.dynamics import Dynamics
 from hosnn.spiking.gradient import GradientRule
-from hosnn.spiking.kernels import cpu
+from hosnn.spiking.kernels import cpu, cuda, memory
 from hosnn.spiking.kernels.task import GIVEN, Emitted, Held, Task, task
 
 
@@ -33,7 +33,7 @@ def run(
     gain  pool [T, B, C, H, W] to gain times the mean of windows of 2 x 2, [T, B, C, H // 2, W // 2]; None: do not
     """
     if gain is not None:
-        currents = cpu.laid_out(currents, channels_last=True)
+        currents = memory.laid_out(currents, channels_last=True)
     told = task(dynamics, rule, emit, gain, held)
     derivative = None
     if told.surrogate == GIVEN and torch.is_grad_enabled():
@@ -55,7 +55,9 @@ def _derivative(
 ) -> Tensor:
     """h(x) [T, B, *N] of a surrogate that the layer's kernel does not know by itself."""
     looking = task(dynamics, rule, Emitted.DISTANCE, held=held)
-    sharpness = rule.sharpness(partial(cpu.room_to_remember, looking, currents))
+    sharpness = None
+    if not currents.is_cuda:
+        sharpness = rule.sharpness(partial(cpu.room_to_remember, looking, currents))
     if sharpness is not None:
         return cpu.sharpness(looking, currents, signature, adaptation, sharpness)
     distance = _forward(currents, signature, adaptation, looking.numbers, looking.switches)
@@ -79,7 +81,8 @@ def _forward(
     numbers: Sequence[float],
     switches: Sequence[int],
 ) -> Tensor:
-    return cpu.forward(Task.unpacked(numbers, switches), currents, signature, adaptation)
+    forward = cuda.forward if currents.is_cuda else cpu.forward
+    return forward(Task.unpacked(numbers, switches), currents, signature, adaptation)
 
 
 def _backward(
@@ -93,12 +96,13 @@ def _backward(
     wanted: Sequence[str],
 ) -> list[Tensor]:
     told = Task.unpacked(numbers, switches)
-    found = cpu.backward(told, gradient, currents, signature, adaptation, derivative, wanted)
+    backward = cuda.backward if currents.is_cuda else cpu.backward
+    found = backward(told, gradient, currents, signature, adaptation, derivative, wanted)
     return [value for value in found if value is not None]
 
 
 def _wanted(signature: bool, adaptation: bool, local: bool, threshold: bool) -> list[str]:
-    """Names of the gradients asked for, in the order of `cpu.Gradients`."""
+    """Names of the gradients asked for, in the order of `memory.Gradients`."""
     names = ["adaptation"] if adaptation and threshold else []
     names += ["signature"] if signature and threshold else []
     return names + (["membrane_sum", "current_sum"] if adaptation and local else [])
@@ -182,7 +186,7 @@ def neuron_gradient(
     switches: Sequence[int],
     wanted: Sequence[int],
 ) -> list[Tensor]:
-    names = [cpu.Gradients._fields[at] for at in wanted]
+    names = [memory.Gradients._fields[at] for at in wanted]
     return _backward(gradient, currents, signature, adaptation, derivative, numbers, switches, names)
 
 
@@ -196,7 +200,7 @@ def _(
     switches: Sequence[int],
     local: bool,
 ) -> Tensor:
-    return cpu.shaped(Task.unpacked(numbers, switches), currents)
+    return memory.shaped(Task.unpacked(numbers, switches), currents)
 
 
 @neuron_gradient.register_fake
@@ -211,12 +215,12 @@ def _(
     wanted: Sequence[int],
 ) -> list[Tensor]:
     told = Task.unpacked(numbers, switches)
-    return [torch.empty_like(currents), *(cpu.summed(told, currents, cpu.Gradients._fields[at]) for at in wanted)]
+    return [torch.empty_like(currents), *(memory.summed(told, currents, memory.Gradients._fields[at]) for at in wanted)]
 
 
 def _compiled_kernel(*arguments: Any) -> list[Tensor]:
     *inputs, names = arguments
-    return neuron_gradient(*inputs, [cpu.Gradients._fields.index(name) for name in names])  # type: ignore[no-any-return]
+    return neuron_gradient(*inputs, [memory.Gradients._fields.index(name) for name in names])  # type: ignore[no-any-return]
 
 
 def _compiled_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
+import numpy
+
 from hosnn.spiking.dynamics import Dynamics, Reset
 from hosnn.spiking.gradient import GradientRule
 from hosnn.spiking.surrogate import (
@@ -98,7 +100,7 @@ def task(
     return Task(
         dynamics.membrane_decay,
         dynamics.synaptic_decay,
-        1 / dynamics.tau_synapse,
+        float(numpy.float32(1) / numpy.float32(dynamics.tau_synapse)),  # as torch divides a spike
         dynamics.threshold,
         1.0 if gain is None else gain,
         width,

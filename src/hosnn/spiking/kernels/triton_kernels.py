@@ -1,0 +1,297 @@
+"""A layer of spiking neurons over all time steps on a GPU: the equations of dynamics.py, the gradients of gradient.py.
+
+The same as `neuron.c`, lane by lane.  A program takes BLOCK neurons of one sample after another; state stays in
+registers, in float32.  Arrays lie as there: T time, B batch, N neurons, M what comes out at each step (N, or N pooled).
+
+Time goes in chunks of CHUNK steps, unrolled.  All that a chunk reads is asked for before its first result is written:
+a store might alias a later load, which would then have to wait.  Steps past the last read zeros and write nothing.
+
+The forward equals the eager specification bit for bit where the launch forbids fused multiply-adds.
+"""
+
+import triton
+import triton.language as tl
+
+# The numbers of task.py.
+TRACES, SPIKES, DISTANCE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+SIGMOID, FAST_SIGMOID, ARCTAN = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+PIECEWISE_LINEAR, RECTANGLE, EXPONENTIAL = tl.constexpr(3), tl.constexpr(4), tl.constexpr(5)
+GIVEN = tl.constexpr(7)
+
+DEEPEST = tl.constexpr(87.0)  # exp(-87) is the last power of e before float32 runs out of normal numbers
+LEAST = tl.constexpr(1.17549435e-38)
+PI = tl.constexpr(3.14159265)
+
+
+@triton.jit
+def forward(
+    currents,  # [T, B, N]
+    signature,  # [T, N], None: plain LIF
+    adaptation,  # [N], None: plain LIF
+    output,  # [T, B, M], as EMIT says
+    batch,
+    neurons,
+    outputs,
+    columns,
+    channels,
+    decay,
+    fade,
+    jump,
+    rest,
+    gain,
+    STEPS: tl.constexpr,
+    CHUNK: tl.constexpr,
+    ADAPTIVE: tl.constexpr,
+    SOFT: tl.constexpr,
+    EMIT: tl.constexpr,
+    AT_REST: tl.constexpr,
+    POOLED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    WINDOW: tl.constexpr = 4 if POOLED else 1
+    lanes = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = lanes < outputs
+    stride = tl.cast(neurons, tl.int64)
+    for sample in range(tl.program_id(1), batch, tl.num_programs(1)):
+        start = tl.cast(sample, tl.int64)
+        membranes, thresholds, traces = (), (), ()
+        for _ in tl.static_range(WINDOW):
+            membranes += (tl.full([BLOCK], 0.0, tl.float32),)
+            thresholds += (tl.full([BLOCK], 0.0, tl.float32) + rest,)
+            traces += (tl.full([BLOCK], 0.0, tl.float32),)
+        for chunk in range((STEPS + CHUNK - 1) // CHUNK):
+            first = chunk * CHUNK
+            left = tl.full([BLOCK], STEPS - first, tl.int32)
+            emitted = ()
+            next_membranes, next_thresholds, next_traces = (), (), ()
+            for w in tl.static_range(WINDOW):
+                n = _in_window(lanes, w, columns, channels) if POOLED else lanes
+                rate, targets = None, ()
+                if ADAPTIVE:
+                    rate = tl.load(adaptation + n, mask=inside, other=0.0)
+                    targets = _read(signature + n + first * stride, stride, left, inside, CHUNK)
+                given = _read(currents + (first * batch + start) * stride + n, batch * stride, left, inside, CHUNK)
+                v, theta, trace = membranes[w], thresholds[w], traces[w]
+                window = emitted
+                emitted = ()
+                for t in tl.static_range(CHUNK):
+                    u, theta, spike, v = _step(given[t], targets, t, rate, v, theta, decay, ADAPTIVE, SOFT)
+                    trace = fade * trace + spike * jump
+                    if EMIT == TRACES:
+                        shown = trace
+                    elif EMIT == SPIKES:
+                        shown = spike
+                    elif AT_REST:
+                        shown = u - rest
+                    else:
+                        shown = u - theta
+                    emitted += (shown if w == 0 else window[t] + shown,)
+                next_membranes += (v,)
+                next_thresholds += (theta,)
+                next_traces += (trace,)
+            membranes, thresholds, traces = next_membranes, next_thresholds, next_traces
+            for t in tl.static_range(CHUNK):
+                shown = emitted[t] * 0.25 * gain if POOLED else emitted[t]
+                to = output + ((first + t) * batch + start) * outputs + lanes
+                tl.store(to, shown, mask=inside & (left > t))
+
+
+@triton.jit
+def backward(
+    currents,  # [T, B, N]
+    signature,  # [T, N], None: plain LIF
+    adaptation,  # [N], None: plain LIF
+    derivative,  # h [T, B, N], for the surrogate GIVEN
+    gradient,  # dL/d output [T, B, M]
+    output,  # dL/d currents [T, B, N]
+    adaptation_sum,  # [splits, N], dL/dk over T and the split's samples; None if not asked for, as the next three
+    signature_sum,  # [splits, T, N], dL/du*, zeros at first
+    membrane_sum,  # [splits, N]
+    current_sum,  # [splits, N], of dL/d currents
+    states,  # [chunks, 2, splits, blocks, BLOCK], v and θ before each chunk; None if there is one chunk only
+    batch,
+    neurons,
+    outputs,
+    rows,
+    columns,
+    channels,
+    decay,
+    fade,
+    jump,
+    rest,
+    gain,
+    width,
+    extra,
+    STEPS: tl.constexpr,
+    CHUNK: tl.constexpr,
+    ADAPTIVE: tl.constexpr,
+    SOFT: tl.constexpr,
+    EMIT: tl.constexpr,
+    SURROGATE: tl.constexpr,
+    LEAK: tl.constexpr,
+    RESET: tl.constexpr,
+    THRESHOLD: tl.constexpr,
+    AT_REST: tl.constexpr,
+    POOLED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    CHUNKS: tl.constexpr = (STEPS + CHUNK - 1) // CHUNK
+    OPEN: tl.constexpr = ADAPTIVE and THRESHOLD
+    lanes = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = lanes < neurons
+    stride = tl.cast(neurons, tl.int64)
+    wide_outputs = tl.cast(outputs, tl.int64)
+    split = tl.cast(tl.program_id(1), tl.int64)
+    zeros = tl.full([BLOCK], 0.0, tl.float32)
+    emitter, emits = lanes, inside
+    if POOLED:
+        emitter, emits = _pooled(lanes, inside, rows, columns, channels)
+    rate = None
+    if ADAPTIVE:
+        rate = tl.load(adaptation + lanes, mask=inside, other=0.0)
+    to_rate, membranes_sum, currents_sum = zeros, zeros, zeros
+    programs = tl.num_programs(0) * tl.cast(tl.num_programs(1), tl.int64)
+    place = (split * tl.num_programs(0) + tl.program_id(0)) * BLOCK + tl.arange(0, BLOCK)
+
+    for sample in range(tl.program_id(1), batch, tl.num_programs(1)):
+        start = tl.cast(sample, tl.int64)
+        v, theta = zeros, zeros + rest
+        if CHUNKS > 1:
+            tl.store(states + place, v)
+            tl.store(states + programs * BLOCK + place, theta)
+            for chunk in range(1, CHUNKS):
+                first = (chunk - 1) * CHUNK
+                left = tl.full([BLOCK], STEPS - first, tl.int32)
+                targets = ()
+                if ADAPTIVE:
+                    targets = _read(signature + first * stride + lanes, stride, left, inside, CHUNK)
+                given = _read(currents + (first * batch + start) * stride + lanes, batch * stride, left, inside, CHUNK)
+                for t in tl.static_range(CHUNK):
+                    _, theta, _, v = _step(given[t], targets, t, rate, v, theta, decay, ADAPTIVE, SOFT)
+                tl.store(states + 2 * chunk * programs * BLOCK + place, v)
+                tl.store(states + (2 * chunk + 1) * programs * BLOCK + place, theta)
+            tl.debug_barrier()  # what one thread wrote another may read
+
+        along_trace, to_current, to_theta = zeros, zeros, zeros
+        for chunk_from_end in range(CHUNKS):
+            chunk = CHUNKS - 1 - chunk_from_end
+            first = chunk * CHUNK
+            left = tl.full([BLOCK], STEPS - first, tl.int32)
+            now = first * batch + start
+            v, theta = zeros, zeros + rest
+            if CHUNKS > 1:
+                v = tl.load(states + 2 * chunk * programs * BLOCK + place)
+                theta = tl.load(states + (2 * chunk + 1) * programs * BLOCK + place)
+            targets = ()
+            if ADAPTIVE:
+                targets = _read(signature + first * stride + lanes, stride, left, inside, CHUNK)
+            given = _read(currents + now * stride + lanes, batch * stride, left, inside, CHUNK)
+            from_above = _read(gradient + now * outputs + emitter, batch * wide_outputs, left, emits, CHUNK)
+            slopes = ()
+            if SURROGATE == GIVEN:
+                slopes = _read(derivative + now * stride + lanes, batch * stride, left, inside, CHUNK)
+            membranes, thresholds = (), ()
+            for t in tl.static_range(CHUNK):
+                u, theta, _, v = _step(given[t], targets, t, rate, v, theta, decay, ADAPTIVE, SOFT)
+                membranes += (u,)
+                thresholds += (theta,)
+
+            for t in tl.static_range(CHUNK - 1, -1, -1):
+                u, theta = membranes[t], thresholds[t]
+                real = inside & (left > t)
+                above = from_above[t] * gain * 0.25 if POOLED else from_above[t]
+                if SURROGATE == GIVEN:
+                    h = slopes[t]
+                else:
+                    h = _derivative(u - rest if AT_REST else u - theta, width, extra, SURROGATE)
+                spike = tl.where(u - theta > 0, 1.0, 0.0)
+                along_trace = above + fade * along_trace
+                to_spike = along_trace * jump if EMIT == TRACES else above
+                to_v = decay * to_current
+                if RESET:
+                    to_spike -= to_v * (theta if SOFT else u)
+                to_distance = to_spike * h
+                to_distance = tl.where(tl.abs(to_distance) <= LEAST, 0.0, to_distance)
+                to_current = to_distance
+                if LEAK:
+                    to_current += to_v if SOFT else to_v * (1 - spike)
+                if OPEN:
+                    to_theta -= to_distance
+                    if SOFT and RESET:
+                        to_theta -= to_v * spike
+                    to_current += rate * to_theta
+                    to_rate += to_theta * (u - targets[t])
+                    if signature_sum is not None:
+                        at = signature_sum + (split * STEPS + first + t) * stride + lanes
+                        tl.store(at, tl.load(at, mask=real, other=0.0) - rate * to_theta, mask=real)
+                membranes_sum += tl.where(emits & (left > t), u, 0.0)
+                currents_sum += to_current
+                tl.store(output + (now + t * batch) * stride + lanes, to_current, mask=real)
+        if CHUNKS > 1 or signature_sum is not None:
+            tl.debug_barrier()
+
+    if adaptation_sum is not None:
+        tl.store(adaptation_sum + split * stride + lanes, to_rate, mask=inside)
+    if membrane_sum is not None:
+        tl.store(membrane_sum + split * stride + lanes, membranes_sum, mask=inside)
+    if current_sum is not None:
+        tl.store(current_sum + split * stride + lanes, currents_sum, mask=inside)
+
+
+@triton.jit
+def _step(current, targets, t: tl.constexpr, rate, v, theta, decay, ADAPTIVE: tl.constexpr, SOFT: tl.constexpr):
+    """u, θ, s and the next v."""
+    u = decay * v + current
+    if ADAPTIVE:
+        theta = theta + rate * (u - targets[t])
+    spike = tl.where(u - theta > 0, 1.0, 0.0)
+    v = u - theta * spike if SOFT else u * (1 - spike)
+    return u, theta, spike, v
+
+
+@triton.jit
+def _read(start, stride, left, mask, CHUNK: tl.constexpr):
+    """CHUNK steps in float32, zeros after those that are left."""
+    steps = ()
+    for t in tl.static_range(CHUNK):
+        step = tl.load(start + t * stride, mask=mask & (left > t), other=0.0)
+        steps += (step.to(tl.float32),)
+    return steps
+
+
+@triton.jit
+def _in_window(lanes, w: tl.constexpr, columns, channels):
+    """Where the neurons lie that are pooled together: row 2y or 2y+1, column 2x or 2x+1."""
+    channel, place = lanes % channels, lanes // channels
+    x, y = place % (columns // 2), place // (columns // 2)
+    return ((2 * y + w // 2) * columns + 2 * x + w % 2) * channels + channel
+
+
+@triton.jit
+def _pooled(lanes, inside, rows, columns, channels):
+    """Into what neurons are pooled, and which are: an odd last row or column is not."""
+    channel, place = lanes % channels, lanes // channels
+    x, y = (place % columns) // 2, (place // columns) // 2
+    return (y * (columns // 2) + x) * channels + channel, inside & (x < columns // 2) & (y < rows // 2)
+
+
+@triton.jit
+def _derivative(x, width, extra, SURROGATE: tl.constexpr):
+    """h(x) of the surrogate."""
+    z = tl.abs(x) / width
+    if SURROGATE == SIGMOID:
+        e = tl.exp(-tl.minimum(tl.minimum(z, extra), DEEPEST))
+        h = e / (width * (1 + e) * (1 + e))
+    elif SURROGATE == FAST_SIGMOID:
+        h = 0.5 / (width * (1 + z) * (1 + z))
+    elif SURROGATE == ARCTAN:
+        h = 1 / (width * (1 + PI * z * (PI * z)))
+    elif SURROGATE == PIECEWISE_LINEAR:
+        h = tl.maximum(1 - z, 0.0) / width
+    elif SURROGATE == RECTANGLE:
+        h = tl.where(tl.abs(x) < width * 0.5, 1 / width, 0.0)
+    elif SURROGATE == EXPONENTIAL:
+        h = extra * tl.exp(-tl.minimum(z, DEEPEST))
+    else:
+        h = tl.full(x.shape, 1.0, tl.float32)
+    return h
