@@ -10,6 +10,7 @@ from collections.abc import Callable
 import tyro
 from rich.console import Console
 
+from hosnn.cli.bench import bench
 from hosnn.cli.calibrate import calibrate
 from hosnn.cli.compare import compare
 from hosnn.cli.controls import controls
@@ -27,6 +28,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "evaluate": evaluate,
     "compare": compare,
     "controls": controls,
+    "bench": bench,
     "doctor": doctor,
 }
 

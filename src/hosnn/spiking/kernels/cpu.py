@@ -50,9 +50,12 @@ class _Arrays(ctypes.Structure):
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The native code, None where it was not built or does not load."""
-    for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"_neuron{suffix}")
+    """The native code, None where it was not built or does not load.
+
+    The environment variable HOSNN_NATIVE names another build of it, one with sanitizers, say.
+    """
+    beside = [Path(__file__).with_name(f"_neuron{suffix}") for suffix in EXTENSION_SUFFIXES]
+    for path in [Path(os.environ["HOSNN_NATIVE"])] if "HOSNN_NATIVE" in os.environ else beside:
         if path.exists():
             try:
                 return _declared(ctypes.CDLL(str(path)))

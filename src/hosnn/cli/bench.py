@@ -1,0 +1,118 @@
+"""`hosnn bench`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from hosnn.cli.options import Folder, console_for, writable_folder
+from hosnn.errors import ConfigError
+from hosnn.evaluation.figures import svg
+from hosnn.evaluation.layer_speed import SHAPES, LayerCase
+from hosnn.evaluation.network_speed import EvaluationCase, NetworkCase, Precision, Task
+from hosnn.evaluation.peer_neurons import peer_versions
+from hosnn.evaluation.result import write_json, write_text
+from hosnn.evaluation.speed import Case, Row, measure
+from hosnn.evaluation.speed_report import HEADINGS, Bench, cells, markdown_bench, picture
+from hosnn.nn.lenet import lenet_15c5_40c5_300, lenet_32c5_64c5_1024
+from hosnn.runtime import machine, versions
+
+Work = Literal["layer", "training", "attack", "inference", "evaluation"]
+
+EVALUATION_ROUNDS = 3
+"""An evaluation is long, and what disturbs it for a moment counts little."""
+
+
+def bench(
+    *,
+    only: Annotated[tuple[Work, ...], tyro.conf.arg(metavar="WORK")] = (),
+    quick: bool = False,
+    rounds: int = 15,
+    accelerator: Literal["cpu", "cuda"] = "cpu",
+    out: Folder = None,
+    json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> int:
+    """How fast is it?  Layers, training, attacks, evaluations beside eager PyTorch, torch.compile, peers and the limit.
+
+    Contestants take turns in one run, on one thread each unless their name says otherwise; times are ratios to ours,
+    medians over rounds (on a GPU milliseconds too).  The limit of a layer is a copy of the bytes it must move, that of
+    a network its convolutions and matrix products alone.  SpikingJelly, snnTorch, Norse and sinabs take part if they
+    are installed (bench/requirements-speed.txt).  Leave the machine alone meanwhile.
+
+    For example:
+
+    hosnn bench --quick
+
+    hosnn bench --only layer inference --out runs/bench
+
+    Args:
+        only: kinds of work to measure: layer, training, attack, inference, evaluation; all if not given.
+        quick: about a minute: a small layer and a small network, 3 rounds, nothing compiled, no peak memory.
+        rounds: turns of each contestant; evaluations take 3 at most.
+        accelerator: cpu or cuda.
+        out: folder for bench.json, bench.md and bench.svg; nothing is written if not given.
+        json_output: print the result as JSON and nothing else.
+    """
+    if rounds < 1:
+        raise ConfigError(f"rounds got {rounds}; expected at least 1")
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("accelerator got 'cuda' but there is no CUDA device here; `hosnn doctor` lists what is")
+    folder = None if out is None else writable_folder(out)
+    work = cases(only, quick, accelerator)
+    return run(work, min(rounds, 3) if quick else rounds, not quick, folder, json_output)
+
+
+def cases(only: Sequence[Work], quick: bool, device: str) -> list[Case]:
+    """The work asked for.  Raises ConfigError if there is none."""
+    blueprint, batch = (lenet_15c5_40c5_300(), 16) if quick else (lenet_32c5_64c5_1024(), 64)
+    precisions: tuple[Precision, ...] = ("float32",) if quick else ("float32", "bfloat16")
+
+    def network(task: Task, precision: Precision = "float32") -> NetworkCase:
+        return NetworkCase(task, batch, precision, device, not quick, blueprint)
+
+    found: dict[Work, list[Case]] = {
+        "layer": [LayerCase(shape, device, not quick) for shape in (SHAPES[:1] if quick else SHAPES)],
+        "training": [network("FGSM training step", precision) for precision in precisions],
+        "attack": [network("PGD-10")],
+        "inference": [network("inference")],
+        "evaluation": [] if quick else [EvaluationCase(device=device)],
+    }
+    chosen = [case for name, some in found.items() if not only or name in only for case in some]
+    if not chosen:
+        raise ConfigError("--quick measures no evaluation, which takes longer than a minute; leave out --quick")
+    return chosen
+
+
+def run(work: Sequence[Case], rounds: int, memory: bool, folder: Path | None, json_output: bool) -> int:
+    """Measure, and hand out after every piece of work what there is so far."""
+    console = console_for(json_output)
+    rows: list[Row] = []
+    for case in work:
+        few = min(rounds, EVALUATION_ROUNDS) if isinstance(case, EvaluationCase) else rounds
+        with console.status(case.title):
+            rows += measure(case, few, memory)
+        found = Bench(tuple(rows), rounds, versions(), peer_versions(), machine())
+        _show(console, [row for row in rows if row.case == case.title])
+        if folder is not None:
+            write_json(folder / "bench.json", found.to_json())
+            write_text(folder / "bench.md", markdown_bench(found))
+            write_text(folder / "bench.svg", svg(picture(found)).decode())
+    if json_output:
+        print(json.dumps(found.to_json()))
+    elif folder is not None:
+        console.print(f"written to {folder / 'bench.json'}, .md and .svg", markup=False)
+    return 0
+
+
+def _show(console: Console, rows: Sequence[Row]) -> None:
+    table = Table(title=rows[0].case)
+    for place, heading in enumerate(HEADINGS[1:]):
+        table.add_column(heading, justify="right" if place else "left")
+    for row in rows:
+        table.add_row(*cells(row)[1:])
+    console.print(table)

@@ -1,0 +1,121 @@
+"""One layer of neurons, forward and backward: our kernel beside the eager loop, the compiler, peers and a copy.
+
+Shapes: T time, B batch, N neuron dimensions.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from hosnn.evaluation.peer_neurons import PEERS, peer_layer
+from hosnn.evaluation.speed import Entry, Run
+from hosnn.nn.neurons import LIF, TALIF, Emit
+from hosnn.spiking.dynamics import Dynamics
+from hosnn.spiking.gradient import bptt
+from hosnn.spiking.kernels import backend, eager
+
+BYTES = 20
+"""Moved per element-step in float32 at least: read currents twice, read a gradient, write output and gradient."""
+
+OURS, OUR_LIF = "hosnn TA-LIF", "hosnn LIF"
+TWO_THREADS = "hosnn TA-LIF, 2 threads"
+EAGER = "eager TA-LIF"
+LIMIT = f"copy of {BYTES} bytes per element-step"
+
+SHAPES = (
+    (5, 64, 1024),
+    (5, 64, 32, 14, 14),
+    (5, 16, 128, 32, 32),
+    (32, 64, 32, 14, 14),
+)
+"""T, B, *N of the layers that are measured."""
+
+
+@dataclass(frozen=True)
+class LayerCase:
+    """Forward and backward of one layer in float32: output from currents, dL/dI (and dL/dk) from dL/doutput.
+
+    TA-LIF hands on traces and learns one k per neuron; LIF, ours and the peers', hands on spikes.
+    """
+
+    shape: tuple[int, ...]
+    device: str = "cpu"
+    compiled: bool = True
+
+    @property
+    def title(self) -> str:
+        steps, *others = self.shape
+        return f"layer {'x'.join(map(str, others))}, T={steps}"
+
+    @property
+    def reference(self) -> str:
+        return OURS
+
+    def entries(self) -> dict[str, Entry]:
+        found = {
+            OURS: Entry(lambda: self._ours("auto")),
+            EAGER: Entry(lambda: self._ours("eager"), like=OURS),
+            "torch.compile of eager TA-LIF": Entry(self._compiled, like=OURS),
+            OUR_LIF: Entry(lambda: self._run(LIF(rule=bptt(), emit=Emit.SPIKES))),
+            **{name: Entry(partial(self._peer, name), like=OUR_LIF) for name in PEERS},
+            LIMIT: Entry(self._copy, memory=False),
+        }
+        if not self.compiled:
+            found = {name: entry for name, entry in found.items() if "compile" not in name}
+        if self.device == "cpu" and (os.cpu_count() or 1) > 1:
+            found[TWO_THREADS] = Entry(lambda: self._ours("auto"), threads=2, memory=False)
+        return found
+
+    def _currents(self) -> Tensor:
+        """Normal numbers at which roughly every fifth neuron fires."""
+        generator = torch.Generator().manual_seed(0)
+        return (torch.randn(self.shape, generator=generator) * 0.8 + 0.2).to(self.device).requires_grad_()
+
+    def _talif(self) -> TALIF:
+        generator = torch.Generator().manual_seed(1)
+        steps, _, *neurons = self.shape
+        signature = 0.3 + 0.1 * torch.randn(steps, *neurons, generator=generator)
+        return TALIF(signature, torch.full(tuple(neurons), 0.2), rule=bptt()).to(self.device)
+
+    def _ours(self, chosen: str) -> Run:
+        layer = self._talif()
+        run = self._run(layer, layer.adaptation)
+
+        def chosen_run() -> Tensor:
+            with backend.choose(chosen):
+                return run()
+
+        return chosen_run
+
+    def _peer(self, name: str) -> Run:
+        return self._run(peer_layer(name))
+
+    def _compiled(self) -> Run:
+        layer, dynamics, rule = self._talif(), Dynamics(), bptt()
+
+        def loop(currents: Tensor, signature: Tensor, adaptation: Tensor) -> Tensor:
+            return eager.traces(currents, dynamics, rule, signature, adaptation)
+
+        compiled = torch.compile(loop, dynamic=False)
+        return self._run(lambda currents: compiled(currents, layer.signature, layer.adaptation), layer.adaptation)
+
+    def _run(self, layer: Callable[[Tensor], Tensor], *parameters: Tensor) -> Run:
+        currents = self._currents()
+        gradient = torch.randn(self.shape, generator=torch.Generator().manual_seed(2)).to(self.device)
+
+        def run() -> Tensor:
+            output = layer(currents)
+            torch.autograd.grad(output, (currents, *parameters), gradient)
+            return output.detach()
+
+        return run
+
+    def _copy(self) -> Run:
+        """What the bytes take at the speed of a copy, which reads one half of them and writes the other."""
+        source = torch.randn(BYTES * self._currents().numel() // 8, device=self.device)
+        target = torch.empty_like(source)
+        return lambda: target.copy_(source)

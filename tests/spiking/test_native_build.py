@@ -1,0 +1,88 @@
+"""The native kernel as a piece of C: clean under sanitizers, without warnings, and not needed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hosnn.spiking.kernels import cpu
+
+ROOT = Path(__file__).parents[2]
+SOURCE = Path(cpu.__file__).with_name("neuron.c")
+COMPILER = shutil.which("gcc")
+FLAGS = ("-O1", "-g", "-shared", "-fPIC", "-ffp-contract=off", "-DHOSNN_ONE_TARGET", "-Wall", "-Wextra", "-Werror")
+
+
+def found_by_compiler(name: str) -> str:
+    """Path of a library of the compiler; empty if it has none."""
+    if COMPILER is None:
+        return ""
+    path = subprocess.run([COMPILER, f"-print-file-name={name}"], capture_output=True, text=True, check=True)
+    return path.stdout.strip() if Path(path.stdout.strip()).is_absolute() else ""
+
+
+def run_kernel_tests(library: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    chosen = "not compiled and not registered"  # torch's own compiler is not what is tested here
+    tests = [
+        str(ROOT / "tests" / "spiking" / "test_kernels.py"),
+        "-q",
+        "-x",
+        "-k",
+        chosen,
+        "-p",
+        "no:cacheprovider",
+        "-s",
+    ]
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *tests],
+        cwd=ROOT,
+        env={**os.environ, "HOSNN_NATIVE": str(library), "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@pytest.mark.skipif(not found_by_compiler("libasan.so"), reason="no GCC with its address sanitizer")
+def test_the_kernels_tests_pass_under_address_and_undefined_behaviour_sanitizers(tmp_path: Path) -> None:
+    library = tmp_path / "sanitized.so"
+    sanitizers = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+    subprocess.run([str(COMPILER), *FLAGS, *sanitizers, str(SOURCE), "-o", str(library), "-lm"], check=True)
+    preload = f"{found_by_compiler('libasan.so')}:{found_by_compiler('libstdc++.so.6')}"
+    found = run_kernel_tests(library, LD_PRELOAD=preload, ASAN_OPTIONS="detect_leaks=0")
+    assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-3000:]
+    assert " passed" in found.stdout and "skipped" not in found.stdout.splitlines()[-1]
+
+
+@pytest.mark.skipif(not found_by_compiler("libasan.so"), reason="no GCC with its address sanitizer")
+def test_the_sanitizer_sees_a_write_beyond_an_array(tmp_path: Path) -> None:
+    """The test above can fail."""
+    broken, library = tmp_path / "broken.c", tmp_path / "broken.so"
+    source = SOURCE.read_text(encoding="utf-8")
+    assert "full[i] = from[i];" in source
+    broken.write_text(source.replace("full[i] = from[i];", "full[i + (i == 0 ? 4096 : 0)] = from[i];"))
+    flags = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+    subprocess.run([str(COMPILER), *FLAGS, *flags, str(broken), "-o", str(library), "-lm"], check=True)
+    preload = f"{found_by_compiler('libasan.so')}:{found_by_compiler('libstdc++.so.6')}"
+    found = run_kernel_tests(library, LD_PRELOAD=preload, ASAN_OPTIONS="detect_leaks=0")
+    assert found.returncode != 0 and "AddressSanitizer" in found.stdout + found.stderr
+
+
+def test_a_library_that_is_none_leaves_layers_to_eager(tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing.so"
+    nothing.write_bytes(b"no library")
+    script = (
+        "import torch; from hosnn.spiking.kernels import backend; "
+        "from hosnn.nn.neurons import LIF; print(backend.active(torch.device('cpu'))); LIF()(torch.ones(3, 2, 4))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "HOSNN_NATIVE": str(nothing)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert found.returncode == 0 and found.stdout == "eager\n", found.stderr
