@@ -16,6 +16,9 @@ COMPILER = shutil.which("gcc")
 FLAGS = ("-O1", "-g", "-shared", "-fPIC", "-ffp-contract=off", "-DHOSNN_ONE_TARGET", "-Wall", "-Wextra", "-Werror")
 
 
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no GCC")
+
+
 def found_by_compiler(name: str) -> str:
     """Path of a library of the compiler; empty if it has none."""
     if COMPILER is None:
@@ -71,9 +74,14 @@ def test_the_sanitizer_sees_a_write_beyond_an_array(tmp_path: Path) -> None:
     assert found.returncode != 0 and "AddressSanitizer" in found.stdout + found.stderr
 
 
-def test_a_library_that_is_none_leaves_layers_to_eager(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["no library", pytest.param("another", marks=needs_compiler)])
+def test_a_library_that_is_not_ours_leaves_layers_to_eager(kind: str, tmp_path: Path) -> None:
     nothing = tmp_path / "nothing.so"
     nothing.write_bytes(b"no library")
+    if kind == "another":
+        other = tmp_path / "other.c"
+        other.write_text(SOURCE.read_text(encoding="utf-8").replace("1000 * sizeof(Neuron)", "999 * sizeof(Neuron)"))
+        subprocess.run([str(COMPILER), *FLAGS, str(other), "-o", str(nothing), "-lm"], check=True)
     script = (
         "import torch; from hosnn.spiking.kernels import backend; "
         "from hosnn.nn.neurons import LIF; print(backend.active(torch.device('cpu'))); LIF()(torch.ones(3, 2, 4))"

@@ -65,6 +65,10 @@ def library() -> ctypes.CDLL | None:
 
 
 def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
+    """The library with its types.  Raises AttributeError for one that was built from other source."""
+    found.hosnn_structures.restype = ctypes.c_int64
+    if found.hosnn_structures() != 1000 * ctypes.sizeof(_Neuron) + ctypes.sizeof(_Arrays):
+        raise AttributeError("built from other source")
     pointers: list[Any] = [ctypes.POINTER(_Neuron), ctypes.POINTER(_Arrays)]
     found.hosnn_units.argtypes, found.hosnn_units.restype = pointers[:1], ctypes.c_int64
     for name in ("hosnn_forward", "hosnn_backward", "hosnn_sharpness"):
