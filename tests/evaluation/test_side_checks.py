@@ -9,8 +9,10 @@ from torch import Tensor
 from hosnn.data.corruptions import Corruption, corrupt
 from hosnn.data.dataset import Split
 from hosnn.errors import ConfigError
+from hosnn.evaluation.controls import protocol
 from hosnn.evaluation.side_checks import corruption_accuracy, steps_at_test_time
 from hosnn.nn.neurons import Beyond, hidden_neurons
+from hosnn.robustness.threats import Threat
 from hosnn.signature import fingerprint
 from hosnn.signature.controls import frozen_at_mean_threshold
 from tests.nn.test_networks import images, lif_network, talif_network
@@ -107,3 +109,8 @@ def test_what_makes_no_sense_is_refused() -> None:
         corruption_accuracy(network, data, corruptions=())
     with pytest.raises(ConfigError, match="there are jpeg"):
         corruption_accuracy(network, data, corruptions=(Corruption.JPEG,), severities=(1,)).of("fog")
+
+
+@pytest.mark.parametrize(("threat", "attacks"), [("linf:8/255", 2), ("l2:1/2", 1), ("l1:3", 1)])
+def test_controls_attack_under_every_threat(threat: str, attacks: int) -> None:
+    assert len(protocol(Threat.parse(threat)).entries) == attacks

@@ -68,7 +68,7 @@ def evaluate(
     MODEL is a run folder, a checkpoint folder, a Hub id, or a model of your own: file.py:function or module:function,
     a network, or a function without arguments that returns one (or any function), from images in [0, 1] to logits.
 
-    Protocols: smoke (a first look, a minute), standard (for a number to publish, about a quarter of an hour), full
+    Protocols: smoke (a first look, a minute), standard (for a number to publish, minutes to half an hour), full
     (everything, hours), paper (the HoSNN authors' attacks, for comparison with published numbers only), choices (their
     PGD-7 with each of their choices switched off), sweep (PGD-40 through five surrogate widths).
 
