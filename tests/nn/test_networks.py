@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.errors import ConfigError, ShapeError
-from hosnn.nn.layers import ConstantCoding, HasOutputs, Normalise, OverTime, SpikingNetwork, SumPool, TimeDropout
+from hosnn.nn.layers import Body, ConstantCoding, HasOutputs, Normalise, OverTime, SpikingNetwork, SumPool, TimeDropout
 from hosnn.nn.lenet import LeNet, lenet_15c5_40c5_300, lenet_32c5_64c5_1024
 from hosnn.nn.neurons import LIF, TALIF, hidden_neurons, neurons
 from hosnn.signature import calibrate, homeostatic
@@ -255,3 +255,78 @@ def test_an_input_held_inside_the_kernel_is_the_filtered_input(after: str) -> No
         found.append((output.detach(), *torch.autograd.grad((output * weights).sum(), x)))
     assert torch.equal(found[0][0], found[1][0])
     assert (found[0][1] - found[1][1]).abs().max() <= 1e-5 * found[1][1].abs().max()
+
+
+class Doubled(OverTime):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 2
+
+
+class Loudest(SumPool):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.max_pool2d(x, 2)
+
+
+class Squared(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).square()
+
+
+class Late(ConstantCoding):
+    def forward(self, x: Tensor) -> Tensor:
+        coded = super().forward(x)
+        return torch.cat([torch.zeros_like(coded[:1]), coded[:-1]]).square()
+
+
+def around(pool: nn.Module, convolution: nn.Module) -> list[nn.Module]:
+    return [convolution, LIF(Dynamics()), pool, LIF(Dynamics())]
+
+
+def changed(pool: SumPool, **settings: object) -> SumPool:
+    for name, value in settings.items():
+        setattr(pool, name, value)
+    return pool
+
+
+POOL, CONV = SumPool(2), nn.Conv2d(1, 1, 3, padding=1, bias=False)
+
+
+@pytest.mark.parametrize(
+    ("layers", "coding"),
+    [
+        (around(OverTime(SumPool(2)), OverTime(nn.Conv2d(1, 4, 3, bias=False))), ConstantCoding()),
+        (around(OverTime(POOL, POOL), OverTime(CONV, CONV)), ConstantCoding()),
+        (around(Doubled(SumPool(2)), Doubled(nn.Conv2d(1, 4, 3, bias=False))), ConstantCoding()),
+        (around(OverTime(Loudest(2)), OverTime(Squared(1, 4, 3, bias=False))), ConstantCoding()),
+        (around(OverTime(changed(SumPool(2), stride=1)), OverTime(nn.Conv2d(1, 4, 3))), ConstantCoding()),
+        (around(OverTime(changed(SumPool(2), ceil_mode=True)), OverTime(nn.Conv2d(1, 4, 4, bias=False))), Late()),
+        ([OverTime(nn.Conv2d(1, 4, 3, bias=False))], ConstantCoding()),
+        ([], ConstantCoding()),
+    ],
+)
+def test_a_body_is_its_layers_one_after_the_other_whatever_they_are(
+    layers: list[nn.Module], coding: ConstantCoding
+) -> None:
+    torch.manual_seed(0)
+    x = torch.rand(3, 1, 13, 13) * 4
+    body = Body(*layers)
+    for given in (x, x[:, None].expand(-1, coding.steps, -1, -1, -1)):
+        expected = coding(given)
+        for layer in layers:
+            expected = layer(expected)
+        assert torch.allclose(body.coded(coding, given), expected, atol=1e-4)
+        assert torch.allclose(body(coding(given)), expected, atol=1e-4)
+
+
+def test_a_hook_on_all_modules_or_on_the_body_sees_every_layer() -> None:
+    network = LeNet(channels=(2, 3), hidden=8).build().eval()
+    seen: list[str] = []
+    with torch.nn.modules.module.register_module_forward_hook(
+        lambda module, inputs, output: seen.append(type(module).__name__)
+    ):
+        network(torch.rand(2, 1, 28, 28))
+    assert {"ConstantCoding", "LIF", "SumPool", "Body"} <= set(seen)
+    seen.clear()
+    with network.body.register_forward_hook(lambda module, inputs, output: seen.append("body")):
+        network(torch.rand(2, 1, 28, 28))
+    assert seen == ["body"]

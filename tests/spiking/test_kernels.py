@@ -1,5 +1,6 @@
 """The fused kernels against the eager step: the same bits forward, float64's gradients backward."""
 
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,8 +9,10 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from hosnn.errors import BackendError
+from hosnn.errors import BackendError, ShapeError
 from hosnn.nn.layers import SumPool
 from hosnn.spiking.dynamics import Dynamics, Reset
 from hosnn.spiking.gradient import GradientRule, WholeLayer, bptt, tssl_bp
@@ -323,3 +326,97 @@ def test_a_compiled_layer_is_the_layer(compiler: str) -> None:
         found.append((output.detach(), currents.grad))
     assert torch.equal(found[0][0], found[1][0])
     assert torch.allclose(found[0][1], found[1][1], atol=1e-6)
+
+
+def test_a_second_derivative_is_refused_not_dropped() -> None:
+    currents = layer(shape=(6,)).currents.requires_grad_()
+    output = backend.layer(currents * 2, Dynamics(), bptt())
+    with pytest.raises(BackendError, match="no second derivative"):
+        torch.autograd.grad(output.sum(), currents, create_graph=True)
+
+
+def test_tensors_without_memory_go_through_the_operator() -> None:
+    with FakeTensorMode():
+        assert backend.layer(torch.randn(5, 2, 3), Dynamics(), bptt()).shape == (5, 2, 3)
+    with torch.no_grad():
+        traced = make_fx(lambda x: backend.layer(x, Dynamics(), bptt()))(torch.zeros(5, 2, 3))
+    large = torch.full((5, 2, 3), 5.0)
+    assert torch.equal(traced(large), backend.layer(large, Dynamics(), bptt()))
+
+
+def test_k_or_a_signature_of_higher_precision_runs_eagerly() -> None:
+    given = layer(shape=(6,))
+    assert given.signature is not None and given.adaptation is not None
+    wide = replace(given, signature=given.signature.double(), adaptation=given.adaptation.double())
+    assert torch.equal(run(wide, bptt(), "auto"), run(wide, bptt(), "eager"))
+    with pytest.raises(BackendError, match=r"signature or k in torch\.float64"):
+        run(wide, bptt(), "cpu")
+
+
+def test_the_local_rule_teaches_k_on_traces_only() -> None:
+    given = layer(shape=(6,))
+    for how in ("cpu", "eager"):
+        assert gradients(given, tssl_bp(), how, spikes=True)[1] is None
+
+
+@pytest.mark.parametrize("rule", [tssl_bp(), bptt()], ids=["local", "bptt"])
+def test_infinite_currents_leave_gradients_as_the_specification_has_them(rule: GradientRule) -> None:
+    currents = torch.tensor([[[float("inf"), -float("inf"), 0.5]]])
+    given = Layer(currents, None, None, Dynamics())
+    (got,), (expected,) = gradients(given, rule, "cpu"), gradients(given, rule, "eager")
+    assert got is not None and expected is not None
+    assert torch.allclose(got, expected, equal_nan=True)
+
+
+def test_a_signature_longer_than_the_run_is_cut_and_a_shorter_one_refused() -> None:
+    given = layer(steps=6, shape=(6,))
+    assert given.signature is not None
+    short = replace(given, currents=given.currents[:4])
+    for got, expected in zip(gradients(short, bptt(), "cpu"), gradients(short, bptt(), "eager"), strict=True):
+        assert got is not None and expected is not None and torch.allclose(got, expected, atol=1e-6)
+    with pytest.raises(ShapeError, match="6 time steps and a signature of 1"):
+        run(replace(given, signature=given.signature[:1]), bptt(), "cpu")
+
+
+def test_arrays_smaller_than_the_kernel_is_told_are_refused() -> None:
+    given = layer(shape=(6,))
+    told = task(given.dynamics, bptt(), Emitted.TRACES)
+    with pytest.raises(ShapeError, match="got gradient"):
+        cpu.backward(told._replace(held=3), given.currents, given.currents[:1], None, None)
+
+
+def test_choices_end_in_any_order() -> None:
+    first, second = backend.choose("eager"), backend.choose("cpu")
+    before = backend.active(torch.device("cpu"))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert backend.active(torch.device("cpu")) == "cpu"
+    second.__exit__(None, None, None)
+    assert backend.active(torch.device("cpu")) == before
+
+
+@pytest.mark.parametrize("value", ["", "cuda"])
+def test_the_environment_chooses_or_is_named_in_the_error(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOSNN_BACKEND", value)
+    if not value:
+        assert backend.active(torch.device("cpu")) == "cpu"
+        return
+    with pytest.raises(BackendError, match="HOSNN_BACKEND got 'cuda'"):
+        backend.active(torch.device("cpu"))
+
+
+def test_an_interruption_waits_for_threads_that_still_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[int] = []
+
+    def function(_: Any, __: Any, begin: int, ___: int) -> int:
+        if begin == 0:
+            raise KeyboardInterrupt
+        time.sleep(0.2)
+        done.append(begin)
+        return 0
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    with pytest.raises(KeyboardInterrupt):
+        cpu._in_parallel(function, cpu._Neuron(), cpu._Arrays(), 2, cpu.ENOUGH)
+    assert done == [1]

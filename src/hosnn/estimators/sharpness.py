@@ -48,12 +48,10 @@ class AdaptiveSharpness:
             )
 
 
-Moments = dict[tuple[str, int, int], tuple[Tensor, Tensor, Tensor]]
-"""What one run of an attack remembers, by layer, call and time step: M and D [B, *N], and passes seen [B]."""
+Moments = dict[tuple[str, int, int | tuple[int, ...]], tuple[Tensor, Tensor, Tensor]]
+"""What one run of an attack remembers, by layer, call and time step: M and D [B, *N], and passes seen [B].
 
-
-WHOLE = -1
-"""In place of a time step: M and D of all of them."""
+Of a run as a whole by its shape (T, *N) in place of the step: M and D [T, B, *N]."""
 
 
 class Memory:
@@ -122,18 +120,26 @@ class Memory:
                 part[slice(None) if self._chosen is None else self._chosen] = value
         return self._scale(size) / (mean + self.settings.relax * deviation + 1e-4)
 
-    def whole(self, layer: str, room: Callable[[int], tuple[Tensor, Tensor]]) -> Sharpness:
-        """The same for a layer's run as a whole, to be computed where the distances are."""
-        key = (layer, self.call(layer, 0), WHOLE)
+    def whole(self, layer: str, shape: tuple[int, ...], room: Callable[[int], tuple[Tensor, Tensor]]) -> Sharpness:
+        """The same for a layer's run as a whole, of shape (T, *N), to be computed where the distances are.
+
+        Raises ConfigError if a sample is shown twice in one batch.
+        """
+        key = (layer, self.call(layer, 0), shape)
         if key not in self._moments:
             mean, deviation = room(self.samples)
             self._moments[key] = (mean, deviation, mean.new_zeros(self.samples))
         mean, deviation, passes = self._moments[key]
-        rows = torch.arange(self.samples, device=mean.device) if self._chosen is None else self._chosen
+        rows = torch.arange(self.samples, device=mean.device)
+        rows = rows if self._chosen is None else rows[self._chosen]
+        if len(set(rows.tolist())) < len(rows):
+            raise ConfigError(
+                "ASSG was shown one sample several times in a batch, whose memories would mix; show it once"
+            )
         keep = (self.settings.momentum if self._learning else 1.0) * (passes[rows] > 0).to(mean.dtype)
         if self._learning:
             passes[rows] += 1
-        scale = self._scale(mean[0, :1].flatten(1)).flatten()
+        scale = self._scale(mean.new_zeros(1)).flatten()
         return Sharpness(mean, deviation, rows, keep, scale, self.settings.relax, self._learning)
 
     def _scale(self, like: Tensor) -> Tensor:
@@ -176,9 +182,9 @@ class Sharpened(GradientRule):
     layer: str = ""
     memory: Memory | None = None
 
-    def sharpness(self, room: Callable[[int], tuple[Tensor, Tensor]]) -> Sharpness | None:
+    def sharpness(self, shape: tuple[int, ...], room: Callable[[int], tuple[Tensor, Tensor]]) -> Sharpness | None:
         assert self.memory is not None
-        return self.memory.whole(self.layer, room)
+        return self.memory.whole(self.layer, shape, room)
 
     def at(self, step: int) -> GradientRule:
         assert self.memory is not None

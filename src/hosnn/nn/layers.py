@@ -110,12 +110,16 @@ class Body(nn.Sequential):
         A convolution without bias comes before the synaptic filter, with which it commutes up to rounding: an image
         that stays is convolved once, not at every step.
         """
-        first, *others = list(self)
-        if images.dim() < 4 or not _is_convolution(first) or _hooked(coding, first, *first.children()):
-            return _through([first, *others], coding(images))
-        seen = next(first.children())(images.flatten(0, -4)).contiguous(memory_format=torch.channels_last)
+        layers = list(self)
+        convolution = _convolution(layers[0]) if layers else None
+        fits = images.dim() == 4 or (images.dim() == 5 and images.shape[1] == coding.steps)  # else coding refuses them
+        if convolution is None or not fits or not _untouched(ConstantCoding, coding) or _hooked(self):
+            return self(coding(images))  # type: ignore[no-any-return]
+        others = layers[1:]
+        seen = convolution(images.flatten(0, -4)).contiguous(memory_format=torch.channels_last)
         seen = seen.view(*images.shape[:-3], *seen.shape[1:])
-        if seen.dim() == 4 and isinstance(others[0], LIF) and not _hooked(others[0]) and others[0].can_fuse(seen[None]):
+        after = others[0] if others else None
+        if seen.dim() == 4 and isinstance(after, LIF) and not _hooked(after) and after.can_fuse(seen[None]):
             return _through(others, seen[None], Held(coding.steps, coding.tau_synapse))
         return _through(others, coding(seen))
 
@@ -126,9 +130,9 @@ def _through(layers: Sequence[nn.Module], x: Tensor, held: Held | None = None) -
     while waiting:
         layer = waiting.pop(0)
         pool = _pool(waiting[0]) if waiting else None
-        if pool and isinstance(layer, LIF) and not _hooked(layer, waiting[0], pool) and layer.can_fuse(x):
+        if pool and isinstance(layer, LIF) and not _hooked(layer, waiting[0]) and layer.can_fuse(x):
             x = layer.fused(x, pool.gain * pool.size**2, held)
-            x = OverTime(*list(waiting.pop(0).children())[1:])(x)
+            x = OverTime(*list(waiting.pop(0))[1:])(x)  # type: ignore[call-overload]
         elif held and isinstance(layer, LIF):
             x = layer.fused(x, held=held)
         else:
@@ -139,17 +143,28 @@ def _through(layers: Sequence[nn.Module], x: Tensor, held: Held | None = None) -
 
 def _pool(layer: nn.Module) -> SumPool | None:
     """The pooling of 2 x 2 that a layer begins with."""
-    first = next(layer.children(), None) if isinstance(layer, OverTime) else None
-    return first if isinstance(first, SumPool) and first.size == 2 else None
+    first = next(iter(layer), None) if isinstance(layer, OverTime) and _untouched(OverTime, layer) else None
+    if not isinstance(first, SumPool) or not _untouched(SumPool, first) or _hooked(first):
+        return None
+    settings = (first.size, first.kernel_size, first.stride, first.padding, first.ceil_mode, first.divisor_override)
+    return first if settings == (2, 2, 2, 0, False, None) else None
 
 
-def _is_convolution(layer: nn.Module) -> bool:
-    inside = list(layer.children()) if isinstance(layer, OverTime) else []
-    return len(inside) == 1 and isinstance(inside[0], nn.Conv2d) and inside[0].bias is None
+def _convolution(layer: nn.Module) -> nn.Conv2d | None:
+    """The convolution without bias that a layer consists of."""
+    inside = list(layer) if isinstance(layer, OverTime) and _untouched(OverTime, layer) else []
+    if len(inside) != 1 or not isinstance(inside[0], nn.Conv2d):
+        return None
+    return inside[0] if _untouched(nn.Conv2d, inside[0]) and inside[0].bias is None else None
+
+
+def _untouched(kind: type[nn.Module], module: nn.Module) -> bool:
+    """Whether a module is of this very kind, its forward its own, and nothing looks on."""
+    return type(module) is kind and "forward" not in vars(module) and not _hooked(module)
 
 
 def _hooked(*modules: nn.Module) -> bool:
-    return any(
+    return torch.nn.modules.module._has_any_global_hook() or any(  # type: ignore[no-untyped-call]
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
         for module in modules
     )

@@ -69,7 +69,9 @@ class LIF(nn.Module):
     def can_fuse(self, currents: Tensor) -> bool:
         """Whether the kernel that would run these currents can, and a subclass changes nothing of the forward."""
         own = "forward" in vars(self) or type(self).forward is not LIF.forward
-        return not own and currents.dim() == 5 and backend.fuses(currents, self.rule)
+        whole = currents.dim() == 5 and currents.numel() > 0 and min(currents.shape[-2:]) >= 2
+        homeostasis = getattr(self, "signature", None), getattr(self, "adaptation", None)
+        return not own and whole and backend.fuses(currents, self.rule, *homeostasis)
 
     def _run(self, currents: Tensor, gain: float | None = None, held: Held | None = None) -> Tensor:
         self._check(currents)

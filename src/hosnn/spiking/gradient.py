@@ -73,10 +73,11 @@ class GradientRule:
         """The rule of time step 0, 1, ..; the same at every step unless a subclass says otherwise."""
         return self
 
-    def sharpness(self, room: Callable[[int], tuple[Tensor, Tensor]]) -> Sharpness | None:
+    def sharpness(self, shape: tuple[int, ...], room: Callable[[int], tuple[Tensor, Tensor]]) -> Sharpness | None:
         """Of a layer's next run as a whole, for backends that know ASSG; None: the rule is what `at` says.
 
-        room  number of samples -> two arrays of zeros to remember them in
+        shape  of the run, (T, *N)
+        room   number of samples -> two arrays of zeros to remember them in
         """
         return None
 

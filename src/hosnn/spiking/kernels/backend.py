@@ -23,7 +23,8 @@ KERNELS = {"cpu": "cpu", "cuda": "triton"}
 
 ABSENT = {"cpu": "the native kernel was not built", "triton": "Triton is not installed"}
 
-_chosen = os.environ.get("HOSNN_BACKEND", "auto")
+_choices: list[list[str]] = []
+"""Of `choose`, the latest last; each its own object, so that threads may leave in any order."""
 
 
 @contextmanager
@@ -32,39 +33,48 @@ def choose(backend: str) -> Iterator[None]:
 
     Raises BackendError for a name that is none.
     """
-    global _chosen
-    before, _chosen = _chosen, _known(backend)
+    choice = [_known(backend, "backend")]
+    _choices.append(choice)
     try:
         yield
     finally:
-        _chosen = before
+        _choices[:] = [other for other in _choices if other is not choice]
 
 
-def _known(backend: str) -> str:
+def _chosen() -> str:
+    if _choices:
+        return _choices[-1][0]
+    return _known(os.environ.get("HOSNN_BACKEND") or "auto", "the environment variable HOSNN_BACKEND")
+
+
+def _known(backend: str, where: str) -> str:
     if backend not in BACKENDS:
-        raise BackendError(f"backend got {backend!r}; expected one of {', '.join(BACKENDS)}")
+        raise BackendError(f"{where} got {backend!r}; expected one of {', '.join(BACKENDS)}")
     return backend
 
 
 def active(device: torch.device) -> str:
     """The backend that runs float32 layers on a device."""
-    chosen = _known(_chosen)
+    chosen = _chosen()
     if chosen != "auto":
         return chosen
     fused_one = KERNELS.get(device.type)
     return fused_one if fused_one and _there(fused_one) else "eager"
 
 
-def refusal(currents: Tensor, rule: Rule) -> str:
+def refusal(currents: Tensor, rule: Rule, *homeostasis: Tensor | None) -> str:
     """Why no fused kernel runs this layer; empty if one does."""
     kernel = KERNELS.get(currents.device.type)
-    if kernel is None or _chosen not in ("auto", kernel):
-        asked = f"{_chosen} " if _chosen in KERNELS.values() else ""
+    if kernel is None or _chosen() not in ("auto", kernel):
+        asked = f"{_chosen()} " if _chosen() in KERNELS.values() else ""
         return f"there is no fused {asked}kernel for {currents.device.type}"
     if not _there(kernel):
         return ABSENT[kernel]
     if currents.dtype not in memory.DTYPES:
         return f"it computes in float32 or bfloat16, not {currents.dtype}"
+    for part in homeostasis:
+        if part is not None and part.dtype not in (torch.float32, currents.dtype):
+            return f"it computes in float32, not with a signature or k in {part.dtype}"
     if isinstance(rule, WholeLayer) and torch.is_grad_enabled():
         return f"{type(rule).__name__} looks at a whole layer"
     if _watched():
@@ -87,8 +97,8 @@ def layer(
     gain, held  also pool, or hold the input, as `fused.run` does; only where `fuses` says so
     Raises BackendError if the backend asked for by name cannot do it.
     """
-    chosen = _known(_chosen)
-    reason = "eager was asked for" if chosen == "eager" else refusal(currents, rule)
+    chosen = _chosen()
+    reason = "eager was asked for" if chosen == "eager" else refusal(currents, rule, signature, adaptation)
     if not reason:
         emit = Emitted.SPIKES if spikes else Emitted.TRACES
         each = rule if isinstance(rule, GradientRule) else GradientRule()
@@ -100,7 +110,7 @@ def layer(
     return (eager.spikes if spikes else eager.traces)(currents, dynamics, rule, signature, adaptation)
 
 
-# torch.compile cannot look into these; neither changes while a network runs.
+# torch.compile cannot look into these: what it compiles keeps what was true then.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _there(kernel: str) -> bool:
     return cuda.available() if kernel == "triton" else cpu.library() is not None
@@ -111,6 +121,6 @@ def _watched() -> bool:
     return eager.being_watched()
 
 
-def fuses(currents: Tensor, rule: Rule) -> bool:
+def fuses(currents: Tensor, rule: Rule, *homeostasis: Tensor | None) -> bool:
     """Whether `layer` can pool on the way, and hold its input."""
-    return _known(_chosen) != "eager" and not refusal(currents, rule)
+    return _chosen() != "eager" and not refusal(currents, rule, *homeostasis)

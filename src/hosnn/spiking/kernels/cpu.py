@@ -7,7 +7,7 @@ Shapes: T time, B batch, N neuron dimensions.
 import ctypes
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from itertools import pairwise
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hosnn.errors import BackendError
+from hosnn.errors import BackendError, ShapeError
 from hosnn.spiking.gradient import Sharpness
 from hosnn.spiking.kernels import memory
 from hosnn.spiking.kernels.memory import Gradients
@@ -54,8 +54,13 @@ def library() -> ctypes.CDLL | None:
 
     The environment variable HOSNN_NATIVE names another build of it, one with sanitizers, say.
     """
+    named = os.environ.get("HOSNN_NATIVE")
+    if named and not Path(named).exists():
+        raise BackendError(
+            f"HOSNN_NATIVE names {named}, which is not there; unset it to use the kernel built with hosnn"
+        )
     beside = [Path(__file__).with_name(f"_neuron{suffix}") for suffix in EXTENSION_SUFFIXES]
-    for path in [Path(os.environ["HOSNN_NATIVE"])] if "HOSNN_NATIVE" in os.environ else beside:
+    for path in [Path(named)] if named else beside:
         if path.exists():
             try:
                 return _declared(ctypes.CDLL(str(path)))
@@ -171,8 +176,31 @@ def _call(name: str, task: Task, currents: Tensor, arrays: dict[str, Tensor | No
         **values,
         **more,
     )
+    _check_sizes(neuron, arrays)
     given = _Arrays(**{key: None if value is None else value.data_ptr() for key, value in arrays.items()})
     _in_parallel(getattr(native, name), neuron, given, native.hosnn_units(neuron), currents.numel())
+
+
+def _check_sizes(neuron: _Neuron, arrays: dict[str, Tensor | None]) -> None:
+    """Native code believes what it is told: no array may be smaller than that."""
+    all_steps = neuron.steps * neuron.batch * neuron.neurons
+    currents = neuron.batch * neuron.neurons if neuron.held else all_steps
+    pooled = neuron.steps * neuron.batch * (neuron.rows // 2) * (neuron.columns // 2) * neuron.channels
+    remembered = neuron.steps * neuron.samples * neuron.neurons
+    backward = "gradient" in arrays
+    sizes = {
+        "currents": currents,
+        "output": currents if backward else pooled if neuron.channels else all_steps,
+        "gradient": pooled if neuron.channels else all_steps,
+        "derivative": all_steps,
+        **dict.fromkeys(("signature", "signature_gradient"), neuron.steps * neuron.neurons),
+        **dict.fromkeys(("adaptation", "adaptation_gradient", "membrane_sum", "current_sum"), neuron.neurons),
+        **dict.fromkeys(("mean", "deviation"), remembered),
+        **dict.fromkeys(("rows", "keep", "scale"), neuron.batch),
+    }
+    for name, value in arrays.items():
+        if value is not None and value.numel() != sizes[name]:
+            raise ShapeError(f"the native kernel got {name} {tuple(value.shape)}; expected {sizes[name]} numbers")
 
 
 def _in_parallel(function: Callable[..., int], neuron: _Neuron, arrays: _Arrays, units: int, size: int) -> None:
@@ -181,10 +209,11 @@ def _in_parallel(function: Callable[..., int], neuron: _Neuron, arrays: _Arrays,
     cuts = [units * part // threads for part in range(threads + 1)]
     shares = [(neuron, arrays, begin, end) for begin, end in pairwise(cuts)]
     others = [_pool().submit(function, *share) for share in shares[1:]]
-    failed = function(*shares[0])
-    for other in others:
-        failed |= other.result()
-    if failed:
+    try:
+        failed = function(*shares[0])
+    finally:
+        wait(others)  # interrupted or not: they write into arrays that must not be given back before
+    if failed or any(other.result() for other in others):
         raise MemoryError(f"no memory for {neuron.steps} time steps of {units} units")
 
 

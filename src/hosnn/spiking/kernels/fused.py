@@ -32,16 +32,24 @@ def run(
     held  the currents are one input [1, B, *N], held for some time steps behind a synaptic filter
     gain  pool [T, B, C, H, W] to gain times the mean of windows of 2 x 2, [T, B, C, H // 2, W // 2]; None: do not
     """
-    if gain is not None:
-        currents = memory.laid_out(currents, channels_last=True)
+    currents = memory.laid_out(currents, channels_last=gain is not None)
     told = task(dynamics, rule, emit, gain, held)
     derivative = None
     if told.surrogate == GIVEN and torch.is_grad_enabled():
         derivative = _derivative(currents.detach(), dynamics, rule, signature, adaptation, held)
-    arguments = (currents, signature, adaptation, derivative, told.numbers, told.switches, rule.local_adaptation)
-    if torch.compiler.is_compiling():
+    local = rule.local_adaptation and emit is Emitted.TRACES  # the rule is defined on traces
+    arguments = (currents, signature, adaptation, derivative, told.numbers, told.switches, local)
+    if torch.compiler.is_compiling() or _traced(currents, signature, adaptation):
         return neuron(*arguments)  # type: ignore[no-any-return]
     return _Fused.apply(*arguments)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _traced(*tensors: Tensor | None) -> bool:
+    """Whether something looks on that does not see native code: another type of tensor, a mode, a transformation."""
+    plain = (Tensor, torch.nn.Parameter)
+    return bool(torch._C._len_torch_dispatch_stack()) or any(
+        tensor is not None and type(tensor) not in plain for tensor in tensors
+    )
 
 
 @torch.no_grad()
@@ -57,7 +65,10 @@ def _derivative(
     looking = task(dynamics, rule, Emitted.DISTANCE, held=held)
     sharpness = None
     if not currents.is_cuda:
-        sharpness = rule.sharpness(partial(cpu.room_to_remember, looking, currents))
+        sharpness = rule.sharpness(
+            (held.steps if held else len(currents), *currents.shape[2:]),
+            partial(cpu.room_to_remember, looking, currents),
+        )
     if sharpness is not None:
         return cpu.sharpness(looking, currents, signature, adaptation, sharpness)
     distance = _forward(currents, signature, adaptation, looking.numbers, looking.switches)
@@ -122,8 +133,10 @@ def _spread(
         to_adaptation = to_adaptation.sum_to_size(adaptation.shape).to(adaptation.dtype)
     if to_signature is not None and signature is not None:
         ones = [1] * (to_signature.dim() - signature.dim())
-        aligned = (len(signature), *ones, *signature.shape[1:])
-        to_signature = to_signature.sum_to_size(aligned).view(signature.shape).to(signature.dtype)
+        aligned = (len(to_signature), *ones, *signature.shape[1:])
+        reached = to_signature.sum_to_size(aligned).reshape(len(to_signature), *signature.shape[1:])
+        to_signature = torch.zeros_like(signature)  # beyond T nothing was used
+        to_signature[: len(reached)] = reached
     return values[0], to_signature, to_adaptation
 
 
@@ -143,8 +156,9 @@ class _Fused(torch.autograd.Function):
         return _forward(currents, signature, adaptation, numbers, switches)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise BackendError("a fused layer has no second derivative (create_graph=True); use the eager backend")
         return _differentiate(ctx, grads[0], _backward)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hosnn.errors import ShapeError
 from hosnn.spiking.kernels.task import Task
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -85,7 +86,11 @@ def inputs(
     ones = [1] * (
         1 + len(neurons) - signature.dim()
     )  # u*[t] broadcasts to the neurons from the right, time stays first
-    aligned = signature.to(torch.float32).view(len(signature), *ones, *signature.shape[1:])
+    if len(signature) < steps:
+        raise ShapeError(
+            f"a layer got {steps} time steps and a signature of {len(signature)}; calibrate at {steps} steps"
+        )
+    aligned = signature[:steps].to(torch.float32).reshape(steps, *ones, *signature.shape[1:])
     return {
         "currents": currents,
         "signature": placed(aligned.expand(steps, *neurons), currents, steps),

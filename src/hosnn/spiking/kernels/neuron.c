@@ -319,7 +319,6 @@ INLINE void back(const Neuron *of, const Arrays *in, Scratch to, int64_t sample,
     const float input_decay = of->input_decay, input_tau = of->input_tau;
     const int64_t step = of->batch * of->neurons, first = sample * of->neurons;
     const float least = 1.17549435e-38f;
-    const float leak = of->leak ? 1.0f : 0.0f, reset = of->reset ? 1.0f : 0.0f;
     const int open = adaptive && of->threshold, at_rest = of->at_rest;
     if (adaptive) gather(rate, in->adaptation, 0, of->neurons, lanes, 0);
     for (int64_t t = of->steps - 1; t >= 0; t--) {
@@ -330,18 +329,20 @@ INLINE void back(const Neuron *of, const Arrays *in, Scratch to, int64_t sample,
             for (int i = 0; i < LANES; i++) at_threshold[i] = u[i] - (at_rest ? rest : theta[i]);
             derivative(of, at_threshold, h, LANES);
         }
+        /* Selected, not multiplied by 0 or 1: a membrane may be infinite.  After the last step nothing follows. */
+        const int leak = of->leak && t + 1 < of->steps, reset = of->reset && t + 1 < of->steps;
         if (open) gather(target, in->signature, t * of->neurons, of->steps * of->neurons, lanes, 0);
         for (int i = 0; i < LANES; i++) {
             float spike = u[i] - theta[i] > 0.0f ? 1.0f : 0.0f;
             along_trace[i] = given[i] + fade * along_trace[i];
             float to_spike = of->emit == TRACES ? along_trace[i] * jump : given[i];
             float to_v = decay * to_current[i];
-            to_spike -= reset * to_v * (soft ? theta[i] : u[i]);
+            to_spike -= reset ? to_v * (soft ? theta[i] : u[i]) : 0.0f;
             float to_distance = to_spike * h[i];
             to_distance = fabsf(to_distance) <= least ? 0.0f : to_distance;
-            float to_u = to_distance + leak * to_v * (soft ? 1.0f : 1.0f - spike);
+            float to_u = to_distance + (leak ? to_v * (soft ? 1.0f : 1.0f - spike) : 0.0f);
             if (open) {
-                to_theta[i] -= to_distance + (soft ? reset * to_v * spike : 0.0f);
+                to_theta[i] -= to_distance + (soft && reset ? to_v * spike : 0.0f);
                 to_u += rate[i] * to_theta[i];
                 to_rate[i] += to_theta[i] * (u[i] - target[i]);
             }
