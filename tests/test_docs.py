@@ -75,6 +75,7 @@ def test_every_percentage_in_the_results_page_is_in_its_json():
 def test_no_peer_attacks_better_than_ours_by_more_than_was_promised():
     found = json.loads((ROOT / "docs" / "results" / "attacks" / "peers.json").read_text(encoding="utf-8"))
     assert found["samples"] == 1000 and {pair["peer"] for pair in found["pairs"]} >= {"torchattacks", "pyautoattack"}
+    assert [pair["network"] for pair in found["pairs"] if pair["attack"] == "protocol full"] == ["clean", "adversarial"]
     for pair in found["pairs"]:
         assert 100 * (pair["ours"]["robust_accuracy"] - pair["theirs"]["robust_accuracy"]) <= 0.3 + 1e-9, pair["attack"]
 
