@@ -116,7 +116,7 @@ class Body(nn.Sequential):
         if convolution is None or not fits or not _untouched(ConstantCoding, coding) or _hooked(self):
             return self(coding(images))  # type: ignore[no-any-return]
         others = layers[1:]
-        seen = convolution(images.flatten(0, -4)).contiguous(memory_format=torch.channels_last)
+        seen = convolution(images.flatten(0, -4))
         seen = seen.view(*images.shape[:-3], *seen.shape[1:])
         after = others[0] if others else None
         if seen.dim() == 4 and isinstance(after, LIF) and not _hooked(after) and after.can_fuse(seen[None]):
