@@ -200,7 +200,7 @@ class AdaptingInEval(TALIF):
 class SurrogateInTraining(LIF):
     """Without a gradient in eval mode, as in libraries that leave out the surrogate there."""
 
-    def forward(self, currents: Tensor) -> Tensor:
+    def forward(self, currents: Tensor) -> Tensor:  # type: ignore[override]
         traces = super().forward(currents)
         return traces if self.training else traces.detach() + 0 * currents
 

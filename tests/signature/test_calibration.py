@@ -53,7 +53,7 @@ def recorded_membranes(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
             found[name] = layer.trajectory(currents).membrane
             return type(layer).forward(layer, currents)
 
-        layer.forward = forward  # type: ignore[method-assign]
+        layer.forward = forward  # type: ignore[assignment]
     with torch.no_grad():
         twin(x)
     return found

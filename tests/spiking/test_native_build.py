@@ -27,6 +27,9 @@ def found_by_compiler(name: str) -> str:
     return path.stdout.strip() if Path(path.stdout.strip()).is_absolute() else ""
 
 
+needs_sanitizer = pytest.mark.skipif(not found_by_compiler("libasan.so"), reason="no GCC with its address sanitizer")
+
+
 def run_kernel_tests(library: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     chosen = "not compiled and not registered"  # torch's own compiler is not what is tested here
     tests = [
@@ -49,28 +52,30 @@ def run_kernel_tests(library: Path, **environment: str) -> subprocess.CompletedP
     )
 
 
-@pytest.mark.skipif(not found_by_compiler("libasan.so"), reason="no GCC with its address sanitizer")
-def test_the_kernels_tests_pass_under_address_and_undefined_behaviour_sanitizers(tmp_path: Path) -> None:
-    library = tmp_path / "sanitized.so"
+def run_sanitized(source: Path) -> subprocess.CompletedProcess[str]:
+    """The kernel's tests with a build of `source` under the address and undefined behaviour sanitizers."""
+    library = source.with_suffix(".so")
     sanitizers = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
-    subprocess.run([str(COMPILER), *FLAGS, *sanitizers, str(SOURCE), "-o", str(library), "-lm"], check=True)
+    subprocess.run([str(COMPILER), *FLAGS, *sanitizers, str(source), "-o", str(library), "-lm"], check=True)
     preload = f"{found_by_compiler('libasan.so')}:{found_by_compiler('libstdc++.so.6')}"
-    found = run_kernel_tests(library, LD_PRELOAD=preload, ASAN_OPTIONS="detect_leaks=0")
+    return run_kernel_tests(library, LD_PRELOAD=preload, ASAN_OPTIONS="detect_leaks=0")
+
+
+@needs_sanitizer
+def test_the_kernels_tests_pass_under_address_and_undefined_behaviour_sanitizers(tmp_path: Path) -> None:
+    found = run_sanitized(Path(shutil.copy(SOURCE, tmp_path)))
     assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-3000:]
     assert " passed" in found.stdout and "skipped" not in found.stdout.splitlines()[-1]
 
 
-@pytest.mark.skipif(not found_by_compiler("libasan.so"), reason="no GCC with its address sanitizer")
+@needs_sanitizer
 def test_the_sanitizer_sees_a_write_beyond_an_array(tmp_path: Path) -> None:
     """The test above can fail."""
-    broken, library = tmp_path / "broken.c", tmp_path / "broken.so"
+    broken = tmp_path / "broken.c"
     source = SOURCE.read_text(encoding="utf-8")
     assert "full[i] = from[i];" in source
     broken.write_text(source.replace("full[i] = from[i];", "full[i + (i == 0 ? 4096 : 0)] = from[i];"))
-    flags = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
-    subprocess.run([str(COMPILER), *FLAGS, *flags, str(broken), "-o", str(library), "-lm"], check=True)
-    preload = f"{found_by_compiler('libasan.so')}:{found_by_compiler('libstdc++.so.6')}"
-    found = run_kernel_tests(library, LD_PRELOAD=preload, ASAN_OPTIONS="detect_leaks=0")
+    found = run_sanitized(broken)
     assert found.returncode != 0 and "AddressSanitizer" in found.stdout + found.stderr
 
 

@@ -131,10 +131,10 @@ def _through(layers: Sequence[nn.Module], x: Tensor, held: Held | None = None) -
         layer = waiting.pop(0)
         pool = _pool(waiting[0]) if waiting else None
         if pool and isinstance(layer, LIF) and not _hooked(layer, waiting[0]) and layer.can_fuse(x):
-            x = layer.fused(x, pool.gain * pool.size**2, held)
+            x = layer(x, pool.gain * pool.size**2, held)
             x = OverTime(*list(waiting.pop(0))[1:])(x)  # type: ignore[call-overload]
         elif held and isinstance(layer, LIF):
-            x = layer.fused(x, held=held)
+            x = layer(x, held=held)
         else:
             x = layer(x)
         held = None
@@ -164,7 +164,8 @@ def _untouched(kind: type[nn.Module], module: nn.Module) -> bool:
 
 
 def _hooked(*modules: nn.Module) -> bool:
-    return torch.nn.modules.module._has_any_global_hook() or any(  # type: ignore[no-untyped-call]
+    # Hooks on all modules are left out: another thread may have set them, and what runs here must not depend on that.
+    return any(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
         for module in modules
     )

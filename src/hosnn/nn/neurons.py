@@ -53,16 +53,11 @@ class LIF(nn.Module):
         self.emit = emit
         self.fixed_threshold = fixed_threshold
 
-    def forward(self, currents: Tensor) -> Tensor:
-        return self._run(currents)
+    def forward(self, currents: Tensor, gain: float | None = None, held: Held | None = None) -> Tensor:
+        """The layer, where `can_fuse` together with what stands around it, in one pass over memory.
 
-    def fused(self, currents: Tensor, gain: float | None = None, held: Held | None = None) -> Tensor:
-        """The layer together with what stands around it, in one pass over memory.
-
-        gain     pool afterwards: gain times the mean over windows of 2 x 2, [.., C, H, W] -> [.., C, H // 2, W // 2]
-        held     the currents are one input [1, B, *N], held for `held.steps` behind a synaptic filter
-        returns  [T, B, ...]
-        Raises BackendError unless `can_fuse`.
+        gain  pool afterwards: gain times the mean over windows of 2 x 2, [.., C, H, W] -> [.., C, H // 2, W // 2]
+        held  the currents are one input [1, B, *N], held for `held.steps` behind a synaptic filter
         """
         return self._run(currents, gain, held)
 

@@ -142,17 +142,9 @@ def _spread(
 
 class _Fused(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        currents: Tensor,
-        signature: Tensor | None,
-        adaptation: Tensor | None,
-        derivative: Tensor | None,
-        numbers: Sequence[float],
-        switches: Sequence[int],
-        local: bool,
-    ) -> Tensor:
-        _remember(ctx, (currents, signature, adaptation, derivative, numbers, switches, local), None)
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        _remember(ctx, inputs, None)
+        currents, signature, adaptation, _, numbers, switches, _ = inputs
         return _forward(currents, signature, adaptation, numbers, switches)
 
     @staticmethod
@@ -205,29 +197,14 @@ def neuron_gradient(
 
 
 @neuron.register_fake
-def _(
-    currents: Tensor,
-    signature: Tensor | None,
-    adaptation: Tensor | None,
-    derivative: Tensor | None,
-    numbers: Sequence[float],
-    switches: Sequence[int],
-    local: bool,
-) -> Tensor:
+def _(currents: Tensor, *others: Any) -> Tensor:
+    *_, numbers, switches, _local = others
     return memory.shaped(Task.unpacked(numbers, switches), currents)
 
 
 @neuron_gradient.register_fake
-def _(
-    gradient: Tensor,
-    currents: Tensor,
-    signature: Tensor | None,
-    adaptation: Tensor | None,
-    derivative: Tensor | None,
-    numbers: Sequence[float],
-    switches: Sequence[int],
-    wanted: Sequence[int],
-) -> list[Tensor]:
+def _(gradient: Tensor, currents: Tensor, *others: Any) -> list[Tensor]:
+    *_, numbers, switches, wanted = others
     told = Task.unpacked(numbers, switches)
     return [torch.empty_like(currents), *(memory.summed(told, currents, memory.Gradients._fields[at]) for at in wanted)]
 
