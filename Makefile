@@ -19,7 +19,7 @@ lint: .venv/.installed-dev
 clean:
 	rm -rf .venv runs/demo
 
-.venv/.installed: pyproject.toml constraints.txt src/hosnn/spiking/kernels/neuron.c
+.venv/.installed: pyproject.toml constraints.txt $(wildcard src/hosnn/spiking/kernels/*.[ch])
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hosnn needs Python >= 3.11; set PYTHON=...")'
 	$(PYTHON) -m venv .venv
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .

@@ -13,7 +13,7 @@ from hosnn.spiking.kernels import cpu
 ROOT = Path(__file__).parents[2]
 SOURCE = Path(cpu.__file__).with_name("neuron.c")
 COMPILER = shutil.which("gcc")
-FLAGS = ("-O1", "-g", "-shared", "-fPIC", "-ffp-contract=off", "-DHOSNN_ONE_TARGET", "-Wall", "-Wextra", "-Werror")
+FLAGS = ("-O1", "-g", "-shared", "-fPIC", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror")
 
 
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no GCC")
@@ -52,18 +52,28 @@ def run_kernel_tests(library: Path, **environment: str) -> subprocess.CompletedP
     )
 
 
+def copied(folder: Path) -> Path:
+    """The kernel's source in another folder."""
+    shutil.copy(SOURCE.with_name("lanes.h"), folder)
+    return Path(shutil.copy(SOURCE, folder))
+
+
+def build(source: Path, library: Path, *flags: str) -> None:
+    subprocess.run([str(COMPILER), *FLAGS, *flags, str(source), "-o", str(library), "-lm"], check=True)
+
+
 def run_sanitized(source: Path) -> subprocess.CompletedProcess[str]:
     """The kernel's tests with a build of `source` under the address and undefined behaviour sanitizers."""
     library = source.with_suffix(".so")
     sanitizers = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
-    subprocess.run([str(COMPILER), *FLAGS, *sanitizers, str(source), "-o", str(library), "-lm"], check=True)
+    build(source, library, *sanitizers)
     preload = f"{found_by_compiler('libasan.so')}:{found_by_compiler('libstdc++.so.6')}"
     return run_kernel_tests(library, LD_PRELOAD=preload, ASAN_OPTIONS="detect_leaks=0")
 
 
 @needs_sanitizer
 def test_the_kernels_tests_pass_under_address_and_undefined_behaviour_sanitizers(tmp_path: Path) -> None:
-    found = run_sanitized(Path(shutil.copy(SOURCE, tmp_path)))
+    found = run_sanitized(copied(tmp_path))
     assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-3000:]
     assert " passed" in found.stdout and "skipped" not in found.stdout.splitlines()[-1]
 
@@ -71,11 +81,12 @@ def test_the_kernels_tests_pass_under_address_and_undefined_behaviour_sanitizers
 @needs_sanitizer
 def test_the_sanitizer_sees_a_write_beyond_an_array(tmp_path: Path) -> None:
     """The test above can fail."""
-    broken = tmp_path / "broken.c"
-    source = SOURCE.read_text(encoding="utf-8")
-    assert "full[i] = from[i];" in source
-    broken.write_text(source.replace("full[i] = from[i];", "full[i + (i == 0 ? 4096 : 0)] = from[i];"))
-    found = run_sanitized(broken)
+    source = copied(tmp_path)
+    lanes = source.with_name("lanes.h")
+    right = lanes.read_text(encoding="utf-8")
+    assert "full[i] = from[i];" in right
+    lanes.write_text(right.replace("full[i] = from[i];", "full[i + (i == 0 ? 4096 : 0)] = from[i];"))
+    found = run_sanitized(source)
     assert found.returncode != 0 and "AddressSanitizer" in found.stdout + found.stderr
 
 
@@ -84,9 +95,9 @@ def test_a_library_that_is_not_ours_leaves_layers_to_eager(kind: str, tmp_path: 
     nothing = tmp_path / "nothing.so"
     nothing.write_bytes(b"no library")
     if kind == "another":
-        other = tmp_path / "other.c"
+        other = copied(tmp_path)
         other.write_text(SOURCE.read_text(encoding="utf-8").replace("1000 * sizeof(Neuron)", "999 * sizeof(Neuron)"))
-        subprocess.run([str(COMPILER), *FLAGS, str(other), "-o", str(nothing), "-lm"], check=True)
+        build(other, nothing)
     script = (
         "import torch; from hosnn.spiking.kernels import backend; "
         "from hosnn.nn.neurons import LIF; print(backend.active(torch.device('cpu'))); LIF()(torch.ones(3, 2, 4))"
@@ -99,3 +110,41 @@ def test_a_library_that_is_not_ours_leaves_layers_to_eager(kind: str, tmp_path: 
         timeout=120,
     )
     assert found.returncode == 0 and found.stdout == "eager\n", found.stderr
+
+
+WIDTHS = """
+import hashlib, torch
+from hosnn.nn.neurons import TALIF
+from hosnn.spiking.kernels import backend
+torch.manual_seed(0)
+digest = hashlib.sha256()
+for shape in ((5, 3, 40, 6, 6), (4, 2, 77), (3, 2, 64, 4, 4)):
+    currents = torch.randn(shape).requires_grad_()
+    layer = TALIF(torch.rand(shape[0], *shape[2:]), torch.rand(shape[2:]))
+    with backend.choose("cpu"):
+        for gain in (None, 1.1) if len(shape) == 5 else (None,):
+            traces = layer(currents, gain)
+            found = torch.autograd.grad(traces.square().sum(), (currents, layer.adaptation))
+            spikes = traces.detach()
+            digest.update(spikes.contiguous().numpy().tobytes())
+            print(*(float(gradient.double().abs().sum()) for gradient in found))
+print(digest.hexdigest())
+"""
+
+
+@needs_compiler
+def test_registers_of_every_width_give_the_same_traces(tmp_path: Path) -> None:
+    found = []
+    for width in (16, 32, 64):
+        library = tmp_path / f"widest{width}.so"
+        build(copied(tmp_path), library, "-O3", f"-DHOSNN_WIDEST={width}")
+        environment = {**os.environ, "HOSNN_NATIVE": str(library), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", WIDTHS], env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        *sums, digest = done.stdout.splitlines()
+        found.append((digest, [float(number) for line in sums for number in line.split()]))
+    for digest, gradients in found[1:]:
+        assert digest == found[0][0]
+        assert gradients == pytest.approx(found[0][1], rel=1e-5)

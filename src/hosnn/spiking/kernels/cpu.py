@@ -8,7 +8,7 @@ import ctypes
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cache
+from functools import cache, lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from itertools import pairwise
 from pathlib import Path
@@ -162,23 +162,19 @@ def _call(name: str, task: Task, currents: Tensor, arrays: dict[str, Tensor | No
         raise BackendError("the native kernel is not there; `hosnn doctor` says why and what to do")
     if not currents.numel():
         return
-    steps, batch = memory.lengths(task, currents)
-    channels, rows, columns = currents.shape[2:] if task.pooled else (0, 0, 0)
-    values = {key: value for key, value in task._asdict().items() if key != "pooled"}
-    neuron = _Neuron(
-        steps=steps,
-        batch=batch,
-        neurons=currents[0, 0].numel(),
-        rows=rows,
-        columns=columns,
-        channels=channels,
-        bfloat16=currents.dtype == torch.bfloat16,
-        **values,
-        **more,
-    )
+    lengths = memory.lengths(task, currents)
+    neuron = _neuron(task, *lengths, currents.shape[2:], currents.dtype == torch.bfloat16, **more)
     _check_sizes(neuron, arrays)
     given = _Arrays(**{key: None if value is None else value.data_ptr() for key, value in arrays.items()})
     _in_parallel(getattr(native, name), neuron, given, native.hosnn_units(neuron), currents.numel())
+
+
+@lru_cache
+def _neuron(task: Task, steps: int, batch: int, shape: torch.Size, bfloat16: bool, **more: float) -> _Neuron:
+    channels, rows, columns = shape if task.pooled else (0, 0, 0)
+    values = {key: value for key, value in task._asdict().items() if key != "pooled"}
+    size = {"neurons": shape.numel(), "rows": rows, "columns": columns, "channels": channels}
+    return _Neuron(steps=steps, batch=batch, bfloat16=bfloat16, **size, **values, **more)
 
 
 def _check_sizes(neuron: _Neuron, arrays: dict[str, Tensor | None]) -> None:
@@ -206,6 +202,10 @@ def _check_sizes(neuron: _Neuron, arrays: dict[str, Tensor | None]) -> None:
 def _in_parallel(function: Callable[..., int], neuron: _Neuron, arrays: _Arrays, units: int, size: int) -> None:
     """Units of work on as many threads as torch would use; each neuron's sums stay on one thread, in one order."""
     threads = min(torch.get_num_threads(), units) if size >= ENOUGH else 1
+    if threads == 1:
+        if function(neuron, arrays, 0, units):
+            raise _no_memory(neuron, units)
+        return
     cuts = [units * part // threads for part in range(threads + 1)]
     shares = [(neuron, arrays, begin, end) for begin, end in pairwise(cuts)]
     others = [_pool().submit(function, *share) for share in shares[1:]]
@@ -214,7 +214,11 @@ def _in_parallel(function: Callable[..., int], neuron: _Neuron, arrays: _Arrays,
     finally:
         wait(others)  # interrupted or not: they write into arrays that must not be given back before
     if failed or any(other.result() for other in others):
-        raise MemoryError(f"no memory for {neuron.steps} time steps of {units} units")
+        raise _no_memory(neuron, units)
+
+
+def _no_memory(neuron: _Neuron, units: int) -> MemoryError:
+    return MemoryError(f"no memory for {neuron.steps} time steps of {units} units")
 
 
 @cache

@@ -38,10 +38,10 @@ def run(
     if told.surrogate == GIVEN and torch.is_grad_enabled():
         derivative = _derivative(currents.detach(), dynamics, rule, signature, adaptation, held)
     local = rule.local_adaptation and emit is Emitted.TRACES  # the rule is defined on traces
-    arguments = (currents, signature, adaptation, derivative, told.numbers, told.switches, local)
+    tensors = (currents, signature, adaptation, derivative)
     if torch.compiler.is_compiling() or _traced(currents, signature, adaptation):
-        return neuron(*arguments)  # type: ignore[no-any-return]
-    return _Fused.apply(*arguments)  # type: ignore[no-any-return, no-untyped-call]
+        return neuron(*tensors, told.numbers, told.switches, local)  # type: ignore[no-any-return]
+    return _Fused.apply(*tensors, told, local)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _traced(*tensors: Tensor | None) -> bool:
@@ -71,7 +71,7 @@ def _derivative(
         )
     if sharpness is not None:
         return cpu.sharpness(looking, currents, signature, adaptation, sharpness)
-    distance = _forward(currents, signature, adaptation, looking.numbers, looking.switches)
+    distance = _forward(looking, currents, signature, adaptation)
     steps = []
     for t in range(len(distance)):
         each = rule.at(t)
@@ -85,28 +85,20 @@ def _paths(rule: GradientRule) -> tuple[bool, ...]:
     return rule.leak, rule.reset, rule.threshold, rule.at_resting_threshold
 
 
-def _forward(
-    currents: Tensor,
-    signature: Tensor | None,
-    adaptation: Tensor | None,
-    numbers: Sequence[float],
-    switches: Sequence[int],
-) -> Tensor:
+def _forward(told: Task, currents: Tensor, signature: Tensor | None, adaptation: Tensor | None) -> Tensor:
     forward = cuda.forward if currents.is_cuda else cpu.forward
-    return forward(Task.unpacked(numbers, switches), currents, signature, adaptation)
+    return forward(told, currents, signature, adaptation)
 
 
 def _backward(
+    told: Task,
     gradient: Tensor,
     currents: Tensor,
     signature: Tensor | None,
     adaptation: Tensor | None,
     derivative: Tensor | None,
-    numbers: Sequence[float],
-    switches: Sequence[int],
     wanted: Sequence[str],
 ) -> list[Tensor]:
-    told = Task.unpacked(numbers, switches)
     backward = cuda.backward if currents.is_cuda else cpu.backward
     found = backward(told, gradient, currents, signature, adaptation, derivative, wanted)
     return [value for value in found if value is not None]
@@ -143,29 +135,28 @@ def _spread(
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        _remember(ctx, inputs, None)
-        currents, signature, adaptation, _, numbers, switches, _ = inputs
-        return _forward(currents, signature, adaptation, numbers, switches)
+        currents, signature, adaptation, derivative, ctx.told, ctx.local = inputs
+        ctx.save_for_backward(currents, signature, adaptation, derivative)
+        return _forward(ctx.told, currents, signature, adaptation)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise BackendError("a fused layer has no second derivative (create_graph=True); use the eager backend")
-        return _differentiate(ctx, grads[0], _backward)
+        return *_differentiate(ctx, grads[0], _backward), None, None, None
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     *tensors, numbers, switches, local = inputs
     ctx.save_for_backward(*tensors)
-    ctx.numbers, ctx.switches, ctx.local = numbers, switches, local
+    ctx.told, ctx.local = Task.unpacked(numbers, switches), local
 
 
 def _differentiate(ctx: Any, gradient: Tensor, kernel: Any) -> tuple[Tensor | None, ...]:
     currents, signature, adaptation, derivative = ctx.saved_tensors
-    told = Task.unpacked(ctx.numbers, ctx.switches)
-    names = _wanted(ctx.needs_input_grad[1], ctx.needs_input_grad[2], ctx.local, bool(told.threshold))
-    values = kernel(gradient, currents, signature, adaptation, derivative, ctx.numbers, ctx.switches, names)
-    return *_spread(names, values, signature, adaptation, told.held or len(currents)), None, None, None, None
+    names = _wanted(ctx.needs_input_grad[1], ctx.needs_input_grad[2], ctx.local, bool(ctx.told.threshold))
+    values = kernel(ctx.told, gradient, currents, signature, adaptation, derivative, names)
+    return _spread(names, values, signature, adaptation, ctx.told.held or len(currents))
 
 
 @torch.library.custom_op("hosnn::neuron", mutates_args=())
@@ -178,7 +169,7 @@ def neuron(
     switches: Sequence[int],
     local: bool,
 ) -> Tensor:
-    return _forward(currents, signature, adaptation, numbers, switches)
+    return _forward(Task.unpacked(numbers, switches), currents, signature, adaptation)
 
 
 @torch.library.custom_op("hosnn::neuron_gradient", mutates_args=())
@@ -193,7 +184,8 @@ def neuron_gradient(
     wanted: Sequence[int],
 ) -> list[Tensor]:
     names = [memory.Gradients._fields[at] for at in wanted]
-    return _backward(gradient, currents, signature, adaptation, derivative, numbers, switches, names)
+    told = Task.unpacked(numbers, switches)
+    return _backward(told, gradient, currents, signature, adaptation, derivative, names)
 
 
 @neuron.register_fake
@@ -209,13 +201,14 @@ def _(gradient: Tensor, currents: Tensor, *others: Any) -> list[Tensor]:
     return [torch.empty_like(currents), *(memory.summed(told, currents, memory.Gradients._fields[at]) for at in wanted)]
 
 
-def _compiled_kernel(*arguments: Any) -> list[Tensor]:
-    *inputs, names = arguments
-    return neuron_gradient(*inputs, [memory.Gradients._fields.index(name) for name in names])  # type: ignore[no-any-return]
+def _compiled_kernel(told: Task, *arguments: Any) -> list[Tensor]:
+    *tensors, names = arguments
+    wanted = [memory.Gradients._fields.index(name) for name in names]
+    return neuron_gradient(*tensors, told.numbers, told.switches, wanted)  # type: ignore[no-any-return]
 
 
 def _compiled_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    return _differentiate(ctx, gradient, _compiled_kernel)
+    return *_differentiate(ctx, gradient, _compiled_kernel), None, None, None, None
 
 
 neuron.register_autograd(_compiled_backward, setup_context=_remember)

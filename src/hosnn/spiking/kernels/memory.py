@@ -40,6 +40,8 @@ def laid_out(currents: Tensor, channels_last: bool = False) -> Tensor:
 
 def dense(currents: Tensor) -> bool:
     """Whether [T, B, *N] has no gaps and T and B vary slowest."""
+    if currents.is_contiguous():
+        return True
     size = 1
     for stride, length in sorted((s, n) for s, n in zip(currents.stride()[2:], currents.shape[2:], strict=True)):
         if length != 1:
@@ -83,6 +85,8 @@ def inputs(
     if signature is None or adaptation is None:
         return {"currents": currents, "signature": None, "adaptation": None}
     steps, neurons = lengths(task, currents)[0], currents.shape[2:]
+    if _fits(signature, currents, steps) and _fits(adaptation, currents):
+        return {"currents": currents, "signature": signature, "adaptation": adaptation}
     ones = [1] * (
         1 + len(neurons) - signature.dim()
     )  # u*[t] broadcasts to the neurons from the right, time stays first
@@ -96,6 +100,12 @@ def inputs(
         "signature": placed(aligned.expand(steps, *neurons), currents, steps),
         "adaptation": placed(adaptation.to(torch.float32).expand(neurons), currents),
     }
+
+
+def _fits(value: Tensor, currents: Tensor, *lead: int) -> bool:
+    """Whether a kernel can read this as [*lead, *N] float32 as it is."""
+    shape = (*lead, *currents.shape[2:])
+    return value.dtype == torch.float32 and value.shape == shape and value.stride() == strides(currents, lead)
 
 
 def shaped(task: Task, currents: Tensor) -> Tensor:

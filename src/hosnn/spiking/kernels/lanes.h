@@ -1,0 +1,490 @@
+/* The work of neuron.c with registers of VECTOR bytes; included once for each set of instructions. */
+
+#define W (VECTOR / 4)
+#ifndef GROUP
+#define GROUP 4
+#endif
+
+typedef float NAME(Reals) __attribute__((vector_size(VECTOR)));
+typedef int32_t NAME(Bits) __attribute__((vector_size(VECTOR)));
+#define V NAME(Reals)
+#define M NAME(Bits)
+
+INLINE V NAME(get)(const float *from) {
+    V value;
+    memcpy(&value, from, sizeof value);
+    return value;
+}
+
+INLINE void NAME(put)(float *to, V value) { memcpy(to, &value, sizeof value); }
+
+INLINE V NAME(every)(float x) {
+    V value;
+    for (int i = 0; i < W; i++) value[i] = x;
+    return value;
+}
+
+INLINE V NAME(only)(M mask, V value) { return (V)((M)value & mask); }
+
+INLINE V NAME(where)(M mask, V yes, V no) { return (V)(((M)yes & mask) | ((M)no & ~mask)); }
+
+INLINE V NAME(size)(V x) { return (V)((M)x & 0x7fffffff); }
+
+static void NAME(load)(float *to, const void *from, int64_t at, int64_t n, int bfloat16) {
+    if (bfloat16) {
+        const uint16_t *half = (const uint16_t *)from + at;
+        for (int64_t i = 0; i < n; i++) to[i] = widened(half[i]);
+    } else {
+        const float *full = (const float *)from + at;
+        for (int64_t i = 0; i < n; i++) to[i] = full[i];
+    }
+}
+
+static void NAME(store)(void *to, int64_t at, const float *from, int64_t n, int bfloat16) {
+    if (bfloat16) {
+        uint16_t *half = (uint16_t *)to + at;
+        for (int64_t i = 0; i < n; i++) half[i] = narrowed(from[i]);
+    } else {
+        float *full = (float *)to + at;
+        for (int64_t i = 0; i < n; i++) full[i] = from[i];
+    }
+}
+
+/* Lanes of an array that ends at `end`, up to a whole register.  Short pieces are copied by whole registers where there
+   is room, each over the tail of the one before. */
+static void NAME(gather)(float *to, const void *array, int64_t from, int64_t end, Lanes lanes, int bfloat16) {
+    const int64_t piece = smaller(lanes.piece, lanes.n), whole = (piece + W - 1) / W * W;
+    for (int64_t done = 0, at = from + lanes.at; done < lanes.n; done += piece, at += lanes.stride)
+        NAME(load)(to + done, array, at, at + whole <= end ? whole : piece, bfloat16);
+    for (int64_t i = lanes.n; i % W; i++) to[i] = 0.0f;
+}
+
+static void NAME(scatter)(void *array, int64_t to, const float *from, Lanes lanes, int bfloat16) {
+    const int64_t piece = smaller(lanes.piece, lanes.n);
+    for (int64_t done = 0, at = to + lanes.at; done < lanes.n; done += piece, at += lanes.stride)
+        NAME(store)(array, at, from + done, piece, bfloat16);
+}
+
+static void NAME(accumulate)(float *array, int64_t to, const float *from, Lanes lanes) {
+    const int64_t piece = smaller(lanes.piece, lanes.n);
+    for (int64_t done = 0, at = to + lanes.at; done < lanes.n; done += piece, at += lanes.stride)
+        for (int64_t i = 0; i < piece; i++) array[at + i] += from[done + i];
+}
+
+/* exp(x) for -87 <= x <= 0, within 2 units in the last place. */
+INLINE V NAME(exponential)(V x) {
+    const M power = __builtin_convertvector(x * 1.44269504f - 0.5f, M); /* towards zero, of a negative number: nearest */
+    const V large = __builtin_convertvector(power, V);
+    const V rest = x - large * 0.693359375f + large * 2.12194440e-4f;
+    V series = rest * 1.9875691500e-4f + 1.3981999507e-3f;
+    series = series * rest + 8.3334519073e-3f;
+    series = series * rest + 4.1665795894e-2f;
+    series = series * rest + 1.6666665459e-1f;
+    series = series * rest + 5.0000001201e-1f;
+    series = series * rest * rest + rest + 1.0f;
+    return series * (V)((power + 127) << 23);
+}
+
+/* exp(-|x|/w) with |x|/w at most `bound`. */
+INLINE V NAME(decayed)(V x, float inverse, float bound) {
+    const V z = NAME(size)(x) * inverse, most = NAME(every)(bound);
+    return NAME(exponential)(-NAME(where)(z < most, z, most));
+}
+
+/* h(x) of the surrogate in place of n numbers x, a multiple of W. */
+FUSED static void NAME(derivative)(const Neuron *of, float *h, int64_t n) {
+    const float w = of->width, inverse = 1.0f / w, extra = of->extra;
+    const float bound = of->surrogate == SIGMOID && extra < DEEPEST ? extra : DEEPEST;
+    const V zero = {0}, ones = NAME(every)(1.0f);
+    switch (of->surrogate) {
+    case SIGMOID:
+        for (int64_t i = 0; i < n; i += W) {
+            const V e = NAME(decayed)(NAME(get)(h + i), inverse, bound), one = e + 1.0f;
+            NAME(put)(h + i, e / (one * one * w));
+        }
+        break;
+    case FAST_SIGMOID:
+        for (int64_t i = 0; i < n; i += W) {
+            const V one = NAME(size)(NAME(get)(h + i)) * inverse + 1.0f;
+            NAME(put)(h + i, 0.5f / (one * one * w));
+        }
+        break;
+    case ARCTAN:
+        for (int64_t i = 0; i < n; i += W) {
+            const V z = NAME(get)(h + i) * (3.14159265f * inverse);
+            NAME(put)(h + i, 1.0f / ((z * z + 1.0f) * w));
+        }
+        break;
+    case PIECEWISE_LINEAR:
+        for (int64_t i = 0; i < n; i += W) {
+            const V left = 1.0f - NAME(size)(NAME(get)(h + i)) * inverse;
+            NAME(put)(h + i, NAME(only)(left > zero, left) * inverse);
+        }
+        break;
+    case RECTANGLE:
+        for (int64_t i = 0; i < n; i += W)
+            NAME(put)(h + i, NAME(only)(NAME(size)(NAME(get)(h + i)) < ones * (0.5f * w), ones * inverse));
+        break;
+    case EXPONENTIAL:
+        for (int64_t i = 0; i < n; i += W) NAME(put)(h + i, NAME(decayed)(NAME(get)(h + i), inverse, bound) * extra);
+        break;
+    default:
+        for (int64_t i = 0; i < n; i += W) NAME(put)(h + i, ones);
+    }
+}
+
+/* GROUP registers of lanes of one sample over time, from register r on: what they emit, or membranes, thresholds and
+   where the surrogate looks.  Each step waits for the one before; several registers fill the time. */
+INLINE void NAME(over_time)(const Neuron *of, const Block *b, int r, int group, int adaptive, int soft, int emit) {
+    const float decay = of->membrane_decay, fade = of->synaptic_decay;
+    const V zero = {0}, ones = NAME(every)(1.0f), jump = NAME(every)(of->trace_of_spike), rest = NAME(every)(of->rest);
+    const int at_rest = of->at_rest;
+    const float *current = b->currents, *target = b->target;
+    const int32_t *place = b->place + r;
+    const int64_t emitted_step = emit == KEPT ? b->width : b->emitted_step;
+    float *membrane = b->membrane + r * W, *threshold = b->threshold + r * W, *emitted = b->emitted + r * W;
+    V v[GROUP], theta[GROUP], trace[GROUP], rate[GROUP];
+    for (int g = 0; g < group; g++) {
+        v[g] = trace[g] = zero;
+        theta[g] = rest;
+        rate[g] = adaptive ? NAME(get)(b->rate + place[g]) : zero;
+    }
+    for (int64_t t = 0; t < b->steps; t++) {
+        for (int g = 0; g < group; g++) {
+            PREFETCH(current + place[g] + b->ahead, 0);
+            const V u = v[g] * decay + NAME(get)(current + place[g]);
+            if (adaptive) theta[g] = theta[g] + rate[g] * (u - NAME(get)(target + place[g]));
+            const V distance = u - theta[g];
+            const M fired = distance > zero;
+            if (soft)
+                v[g] = NAME(where)(fired, u - theta[g], u - theta[g] * zero);
+            else
+                v[g] = NAME(where)(fired, u * zero, u);
+            if (emit == KEPT) {
+                NAME(put)(membrane + g * W, u);
+                NAME(put)(threshold + g * W, theta[g]);
+                NAME(put)(emitted + g * W, at_rest ? u - rest : distance);
+            } else if (emit == TRACES) {
+                trace[g] = trace[g] * fade + NAME(only)(fired, jump);
+                NAME(put)(emitted + g * W, trace[g]);
+            } else {
+                NAME(put)(emitted + g * W, emit == SPIKES ? NAME(only)(fired, ones) : at_rest ? u - rest : distance);
+            }
+        }
+        current += b->currents_step;
+        if (adaptive) target += b->target_step;
+        membrane += b->width;
+        threshold += b->width;
+        emitted += emitted_step;
+    }
+}
+
+/* Calls with constants, so that each case is a loop of its own without a branch inside. */
+static void NAME(run)(const Neuron *of, const Block *b, int emit) {
+    const int adaptive = b->target != NULL;
+    int r = 0;
+#define CASE(A, S, E)                                                                              \
+    if (adaptive == A && !of->soft == !S && emit == E) {                                           \
+        for (; r + GROUP <= b->registers; r += GROUP) NAME(over_time)(of, b, r, GROUP, A, S, E);  \
+        for (; r < b->registers; r++) NAME(over_time)(of, b, r, 1, A, S, E);                       \
+    }
+#define EACH(A, S) CASE(A, S, TRACES) CASE(A, S, SPIKES) CASE(A, S, DISTANCE) CASE(A, S, KEPT)
+    EACH(0, 0) EACH(0, 1) EACH(1, 0) EACH(1, 1)
+#undef EACH
+#undef CASE
+}
+
+/* The way back: dL/d currents of the lanes of one sample.  `open`: there are thresholds with a gradient. */
+INLINE void NAME(back_over_time)(const Neuron *of, const Block *b, int r, int group, int open, int soft, int sums) {
+    const int traces = of->emit == TRACES;
+    const float decay = of->membrane_decay, fade = traces ? of->synaptic_decay : 0.0f;
+    const float jump = traces ? of->trace_of_spike : 1.0f;
+    const V zero = {0}, least = NAME(every)(1.17549435e-38f);
+    const M none = {0}, leaks = none - !!of->leak, resets = none - !!of->reset;
+    const int32_t *place = b->place + r;
+    const int64_t last = b->steps - 1;
+    const float *u_at = b->membrane + last * b->width + r * W, *theta_at = b->threshold + last * b->width + r * W;
+    const float *gradient = b->gradient + last * b->gradient_step + r * W, *slope = b->slope + last * b->width + r * W;
+    const float *target = open ? b->target + last * b->target_step : NULL;
+    float *output = b->output + last * b->output_step;
+    V rate[GROUP], along[GROUP], to_current[GROUP], to_theta[GROUP], to_rate[GROUP], membranes[GROUP], to_currents[GROUP];
+    for (int g = 0; g < group; g++) {
+        rate[g] = open ? NAME(get)(b->rate + place[g]) : zero;
+        along[g] = to_current[g] = to_theta[g] = to_rate[g] = membranes[g] = to_currents[g] = zero;
+    }
+    M leak = none, reset = none; /* after the last step nothing follows */
+    for (int64_t t = last; t >= 0; t--) {
+        for (int g = 0; g < group; g++) {
+            PREFETCH(gradient + g * W + b->ahead, 0);
+            PREFETCH(output + place[g] + b->ahead, 1);
+            const V u = NAME(get)(u_at + g * W), theta = NAME(get)(theta_at + g * W);
+            const M fired = u - theta > zero;
+            along[g] = NAME(get)(gradient + g * W) + along[g] * fade;
+            const V to_v = to_current[g] * decay;
+            /* Selected, not multiplied by 0 or 1: a membrane may be infinite. */
+            const V to_spike = along[g] * jump - NAME(only)(reset, to_v * (soft ? theta : u));
+            V to_distance = to_spike * NAME(get)(slope + g * W);
+            to_distance = NAME(only)(NAME(size)(to_distance) > least, to_distance);
+            V to_u = to_distance + NAME(only)(soft ? leak : leak & ~fired, to_v);
+            if (open) {
+                to_theta[g] = to_theta[g] - (soft ? to_distance + NAME(only)(reset & fired, to_v) : to_distance);
+                to_u = to_u + rate[g] * to_theta[g];
+                to_rate[g] = to_rate[g] + to_theta[g] * (u - NAME(get)(target + place[g]));
+            }
+            to_current[g] = to_u;
+            NAME(put)(output + place[g], to_u);
+            if (sums) {
+                membranes[g] = membranes[g] + u;
+                to_currents[g] = to_currents[g] + to_u;
+                NAME(put)(b->to_signature + t * b->width + (r + g) * W, -rate[g] * to_theta[g]);
+            }
+        }
+        leak = leaks;
+        reset = resets;
+        if (open) target -= b->target_step;
+        u_at -= b->width;
+        theta_at -= b->width;
+        gradient -= b->gradient_step;
+        slope -= b->width;
+        output -= b->output_step;
+    }
+    for (int g = 0; g < group; g++) {
+        NAME(put)(b->to_rate + (r + g) * W, to_rate[g]);
+        if (sums) {
+            NAME(put)(b->membranes + (r + g) * W, membranes[g]);
+            NAME(put)(b->to_currents + (r + g) * W, to_currents[g]);
+        }
+    }
+}
+
+FUSED static void NAME(back)(const Neuron *of, const Block *b, int sums) {
+    const int open = b->target && of->threshold;
+    int r = 0;
+#define CASE(O, S, X)                                                                                    \
+    if (open == O && !of->soft == !S && sums == X) {                                                     \
+        for (; r + GROUP <= b->registers; r += GROUP) NAME(back_over_time)(of, b, r, GROUP, O, S, X);   \
+        for (; r < b->registers; r++) NAME(back_over_time)(of, b, r, 1, O, S, X);                        \
+    }
+    CASE(0, 0, 0) CASE(0, 1, 0) CASE(1, 0, 0) CASE(1, 1, 0) CASE(0, 0, 1) CASE(0, 1, 1) CASE(1, 0, 1) CASE(1, 1, 1)
+#undef CASE
+}
+
+/* The currents, thresholds' targets and rates of these lanes of one sample. */
+static Block NAME(block)(const Neuron *of, const Arrays *in, const Scratch *scratch, Lanes lanes, int64_t sample) {
+    const int64_t step = of->batch * of->neurons, first = sample * of->neurons, piece = smaller(lanes.piece, lanes.n);
+    Block b = {.steps = of->steps, .width = (lanes.n + W - 1) / W * W};
+    b.registers = (int32_t)(b.width / W);
+    b.direct = !of->bfloat16 && !of->held && lanes.n % W == 0 && piece % W == 0;
+    b.ahead = piece < lanes.n ? lanes.n / piece * lanes.stride : lanes.n;
+    for (int32_t r = 0; r < b.registers; r++) b.place[r] = r * W;
+    if (b.direct && piece < lanes.n) /* in pieces */
+        for (int32_t r = 0; r < b.registers; r++) b.place[r] = (int32_t)(r * W / piece * lanes.stride + r * W % piece);
+    b.currents = (const float *)in->currents + first + lanes.at;
+    b.currents_step = step;
+    b.target = in->signature ? in->signature + lanes.at : NULL;
+    b.target_step = of->neurons;
+    b.rate = in->adaptation ? in->adaptation + lanes.at : NULL;
+    b.membrane = scratch->membrane;
+    b.threshold = scratch->threshold;
+    if (b.direct) return b;
+    b.currents = scratch->currents;
+    b.currents_step = b.width;
+    if (of->held) {
+        float *input = scratch->rows + ROOM;
+        NAME(gather)(input, in->currents, first, step, lanes, of->bfloat16);
+        for (int64_t i = 0; i < b.width; i++) input[i] = input[i] / of->input_tau;
+        for (int64_t t = 0; t < of->steps; t++) {
+            float *current = scratch->currents + t * b.width;
+            for (int64_t i = 0; i < b.width; i++)
+                current[i] = of->input_decay * (t ? current[i - b.width] : 0.0f) + input[i];
+        }
+    } else {
+        for (int64_t t = 0; t < of->steps; t++)
+            NAME(gather)(scratch->currents + t * b.width, in->currents, t * step + first, of->steps * step, lanes,
+                         of->bfloat16);
+    }
+    if (in->signature) {
+        for (int64_t t = 0; t < of->steps; t++)
+            NAME(gather)(scratch->target + t * b.width, in->signature, t * of->neurons, of->steps * of->neurons, lanes, 0);
+        NAME(gather)(scratch->rows, in->adaptation, 0, of->neurons, lanes, 0);
+        b.target = scratch->target;
+        b.target_step = b.width;
+        b.rate = scratch->rows;
+    }
+    return b;
+}
+
+static int NAME(forward)(const Neuron *of, const Arrays *in, int64_t begin, int64_t end) {
+    Scratch scratch;
+    if (!allocate(of, &scratch)) return 1;
+    const int64_t across = of->columns / 2, pooled = of->rows / 2 * across * of->channels;
+    for (int64_t unit = begin; unit < end; unit++)
+        for (int64_t sample = 0; sample < of->batch; sample++) {
+            if (!of->channels) {
+                const int64_t first = sample * of->neurons;
+                for (int64_t offset = 0; offset < TILE && unit * TILE + offset < of->neurons; offset += LANES) {
+                    const Lanes lanes = tiled(of, unit, offset);
+                    Block b = NAME(block)(of, in, &scratch, lanes, sample);
+                    b.emitted = b.direct ? (float *)in->output + first + lanes.at : scratch.emitted;
+                    b.emitted_step = b.direct ? of->batch * of->neurons : b.width;
+                    NAME(run)(of, &b, of->emit);
+                    if (b.direct) continue;
+                    for (int64_t t = 0; t < of->steps; t++)
+                        NAME(store)(in->output, t * of->batch * of->neurons + first + lanes.at,
+                                    scratch.emitted + t * b.width, lanes.n, of->bfloat16);
+                }
+                continue;
+            }
+            for (int64_t x = 0; x < across; x += abreast(of))
+                for (int64_t channel = 0; channel < of->channels; channel += LANES) {
+                    const int64_t n = windowed(of, unit, x, channel, 0).n, width = (n + W - 1) / W * W;
+                    for (int place = 0; place < 4; place++) {
+                        Block b = NAME(block)(of, in, &scratch, windowed(of, unit, x, channel, place), sample);
+                        b.emitted = place ? scratch.emitted : scratch.sum;
+                        b.emitted_step = width;
+                        NAME(run)(of, &b, of->emit);
+                        for (int64_t i = 0; place && i < of->steps * width; i++) scratch.sum[i] += scratch.emitted[i];
+                    }
+                    for (int64_t i = 0; i < of->steps * width; i++) scratch.sum[i] = scratch.sum[i] / 4.0f * of->gain;
+                    for (int64_t t = 0; t < of->steps; t++)
+                        NAME(store)(in->output,
+                                    (t * of->batch + sample) * pooled + (unit * across + x) * of->channels + channel,
+                                    scratch.sum + t * width, n, of->bfloat16);
+                }
+        }
+    free(scratch.memory);
+    return 0;
+}
+
+/* Back through the lanes of one sample; the gradient of what they emit is in the block, or in the scratch memory. */
+static void NAME(backward_lanes)(const Neuron *of, const Arrays *in, const Scratch *scratch, Lanes lanes, int64_t sample,
+                                 const float *gradient, int64_t gradient_step) {
+    const int64_t step = of->batch * of->neurons, first = sample * of->neurons;
+    const int sums = in->signature_gradient || in->membrane_sum || in->current_sum;
+    Block b = NAME(block)(of, in, scratch, lanes, sample);
+    b.gradient = gradient;
+    b.gradient_step = gradient_step;
+    b.emitted = scratch->slope;
+    NAME(run)(of, &b, KEPT);
+    b.slope = scratch->slope;
+    if (of->surrogate != GIVEN) {
+        NAME(derivative)(of, scratch->slope, of->steps * b.width);
+    } else {
+        for (int64_t t = 0; t < of->steps; t++)
+            NAME(gather)(scratch->slope + t * b.width, in->derivative, t * step + first, of->steps * step, lanes,
+                         of->bfloat16);
+    }
+    b.output = b.direct ? (float *)in->output + first + lanes.at : scratch->output;
+    b.output_step = b.direct ? step : b.width;
+    b.to_rate = scratch->rows + 2 * ROOM;
+    b.membranes = scratch->rows + 3 * ROOM;
+    b.to_currents = scratch->rows + 4 * ROOM;
+    b.to_signature = scratch->currents; /* read no more */
+    NAME(back)(of, &b, sums);
+    if (of->held) {
+        float *along = scratch->rows + 5 * ROOM, *to_input = scratch->rows + 6 * ROOM;
+        for (int64_t i = 0; i < b.width; i++) along[i] = to_input[i] = 0.0f;
+        for (int64_t t = of->steps - 1; t >= 0; t--)
+            for (int64_t i = 0; i < b.width; i++) {
+                along[i] = scratch->output[t * b.width + i] + of->input_decay * along[i];
+                to_input[i] += along[i];
+            }
+        for (int64_t i = 0; i < b.width; i++) to_input[i] = to_input[i] / of->input_tau;
+        NAME(scatter)(in->output, first, to_input, lanes, of->bfloat16);
+    } else if (!b.direct) {
+        for (int64_t t = 0; t < of->steps; t++)
+            NAME(scatter)(in->output, t * step + first, scratch->output + t * b.width, lanes, of->bfloat16);
+    }
+    if (in->adaptation_gradient) NAME(accumulate)(in->adaptation_gradient, 0, b.to_rate, lanes);
+    if (in->membrane_sum) NAME(accumulate)(in->membrane_sum, 0, b.membranes, lanes);
+    if (in->current_sum) NAME(accumulate)(in->current_sum, 0, b.to_currents, lanes);
+    for (int64_t t = 0; in->signature_gradient && t < of->steps; t++)
+        NAME(accumulate)(in->signature_gradient, t * of->neurons, b.to_signature + t * b.width, lanes);
+}
+
+static int NAME(backward)(const Neuron *of, const Arrays *in, int64_t begin, int64_t end) {
+    Scratch scratch;
+    if (!allocate(of, &scratch)) return 1;
+    const int64_t across = of->columns / 2, pooled = of->rows / 2 * across * of->channels;
+    const int64_t step = of->batch * of->neurons;
+    for (int64_t unit = begin; unit < end; unit++)
+        for (int64_t sample = 0; sample < of->batch; sample++) {
+            if (!of->channels) {
+                for (int64_t offset = 0; offset < TILE && unit * TILE + offset < of->neurons; offset += LANES) {
+                    const Lanes lanes = tiled(of, unit, offset);
+                    const int64_t at = sample * of->neurons + lanes.at, width = (lanes.n + W - 1) / W * W;
+                    if (!of->bfloat16 && lanes.n % W == 0) {
+                        NAME(backward_lanes)(of, in, &scratch, lanes, sample, (const float *)in->gradient + at, step);
+                        continue;
+                    }
+                    for (int64_t t = 0; t < of->steps; t++)
+                        NAME(load)(scratch.emitted + t * width, in->gradient, t * step + at, lanes.n, of->bfloat16);
+                    NAME(backward_lanes)(of, in, &scratch, lanes, sample, scratch.emitted, width);
+                }
+                continue;
+            }
+            for (int64_t x = 0; x < across; x += abreast(of))
+                for (int64_t channel = 0; channel < of->channels; channel += LANES) {
+                    const int64_t n = windowed(of, unit, x, channel, 0).n, width = (n + W - 1) / W * W;
+                    for (int64_t t = 0; t < of->steps; t++) {
+                        float *g = scratch.emitted + t * width;
+                        NAME(load)(g, in->gradient,
+                                   (t * of->batch + sample) * pooled + (unit * across + x) * of->channels + channel, n,
+                                   of->bfloat16);
+                        for (int64_t i = 0; i < width; i++) g[i] = g[i] * of->gain / 4.0f;
+                    }
+                    for (int place = 0; place < 4; place++)
+                        NAME(backward_lanes)(of, in, &scratch, windowed(of, unit, x, channel, place), sample,
+                                             scratch.emitted, width);
+                }
+        }
+    free(scratch.memory);
+    return 0;
+}
+
+/* The surrogate of ASSG (estimators/sharpness.py): h from distances x, after they are remembered. */
+static void NAME(sharpen)(const Neuron *of, const Arrays *in, const Scratch *scratch, const float *x, int64_t width,
+                          int64_t sample, Lanes lanes) {
+    float *mean = scratch->rows, *deviation = scratch->rows + ROOM, *h = scratch->rows + 2 * ROOM;
+    const float keep = in->keep[sample], scale = in->scale[sample], relax = of->relax;
+    const int64_t step = of->samples * of->neurons, remembered = in->rows[sample] * of->neurons;
+    for (int64_t t = 0; t < of->steps; t++, x += width) {
+        NAME(gather)(mean, in->mean, t * step + remembered, of->steps * step, lanes, 0);
+        NAME(gather)(deviation, in->deviation, t * step + remembered, of->steps * step, lanes, 0);
+        for (int64_t i = 0; i < width; i += W) {
+            const V at = NAME(get)(x + i), size = NAME(size)(at);
+            const V m = size + (NAME(get)(mean + i) - size) * keep, off = NAME(size)(size - m);
+            const V d = off + (NAME(get)(deviation + i) - off) * keep;
+            const V alpha = scale / (m + d * relax + 1e-4f), z = alpha * 1.57079633f * at;
+            NAME(put)(mean + i, m);
+            NAME(put)(deviation + i, d);
+            NAME(put)(h + i, alpha * 0.5f / (z * z + 1.0f));
+        }
+        if (of->learning) {
+            NAME(scatter)(in->mean, t * step + remembered, mean, lanes, 0);
+            NAME(scatter)(in->deviation, t * step + remembered, deviation, lanes, 0);
+        }
+        NAME(scatter)(in->output, (t * of->batch + sample) * of->neurons, h, lanes, of->bfloat16);
+    }
+}
+
+static int NAME(sharpness)(const Neuron *of, const Arrays *in, int64_t begin, int64_t end) {
+    Scratch scratch;
+    if (!allocate(of, &scratch)) return 1;
+    for (int64_t unit = begin; unit < end; unit++)
+        for (int64_t sample = 0; sample < of->batch; sample++)
+            for (int64_t offset = 0; offset < TILE && unit * TILE + offset < of->neurons; offset += LANES) {
+                const Lanes lanes = tiled(of, unit, offset);
+                Block b = NAME(block)(of, in, &scratch, lanes, sample);
+                b.emitted = scratch.emitted;
+                b.emitted_step = b.width;
+                NAME(run)(of, &b, of->emit);
+                NAME(sharpen)(of, in, &scratch, scratch.emitted, b.width, sample, lanes);
+            }
+    free(scratch.memory);
+    return 0;
+}
+
+#undef V
+#undef M
+#undef W
