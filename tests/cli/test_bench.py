@@ -14,7 +14,7 @@ from torch import Tensor
 from hosnn.cli.bench import bench, cases, run
 from hosnn.errors import ConfigError
 from hosnn.evaluation.layer_speed import LIMIT, OUR_LIF, OURS, LayerCase
-from hosnn.evaluation.network_speed import PER_STEP, EvaluationCase, NetworkCase, stepwise
+from hosnn.evaluation.network_speed import PER_STEP, PER_STEP_FLOAT32, EvaluationCase, NetworkCase, stepwise
 from hosnn.evaluation.peer_neurons import PEERS, peer_versions
 from hosnn.evaluation.speed import Case, Entry, Run, agreement, measure, peak_memory, quartiles, race, rotated
 from hosnn.evaluation.speed_report import Bench, markdown_bench
@@ -148,12 +148,26 @@ def test_the_contestants_of_a_network_run(task, precision):
 
 def test_what_is_measured_can_be_chosen():
     assert [type(case) for case in cases(["evaluation"], False, "cpu")] == [EvaluationCase]
-    assert len(cases([], False, "cpu")) == 9
-    assert len({case.title for case in cases([], False, "cpu")}) == 9
+    assert len(cases([], False, "cpu")) == 10
+    assert len({case.title for case in cases([], False, "cpu")}) == 10
     with pytest.raises(ConfigError, match="leave out --quick"):
         cases(["evaluation"], True, "cpu")
     with pytest.raises(ConfigError, match="rounds got 0"):
         bench(rounds=0)
+    with pytest.raises(ConfigError, match="contestants got 'nobody'; expected parts of: hosnn TA-LIF; "):
+        bench(only=("layer",), contestants=("nobody",))
+
+
+def test_contestants_can_be_chosen_by_parts_of_their_names():
+    assert [row.contestant for row in measure(Fake(), 1, memory=False, names=("LARGE",))] == ["small", "large"]
+
+
+def test_half_precision_is_set_beside_the_loop_in_float32():
+    entries = NetworkCase("PGD-10", 2, "bfloat16", compiled=False, blueprint=TINY).entries()
+    outputs = {name: entries[name].make()() for name in (PER_STEP, PER_STEP_FLOAT32)}
+    assert all(torch.isfinite(found).all() for found in outputs.values())
+    full = NetworkCase("PGD-10", 2, compiled=False, blueprint=TINY).entries()[PER_STEP].make()()
+    assert torch.equal(outputs[PER_STEP_FLOAT32], full)
 
 
 def test_the_verb_writes_json_markdown_and_a_picture(tmp_path, capsys):

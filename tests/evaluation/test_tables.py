@@ -82,3 +82,13 @@ def test_the_terminal_shows_the_same_numbers() -> None:
         console.print(rich_table(comparison()))
     text = shown.get()
     assert "76.1" in text and "74.91" in text and "[73.4, 78.6]" in text and "Made-up 2x2" in text
+
+
+def test_wall_time_is_told_with_the_share_of_each_phase() -> None:
+    timed = replace(comparison(), start_seconds=600.0)
+    phases = timed.phases()
+    assert phases["training of the start"] == 600
+    assert phases["clean training"] == sum(c.training_seconds for c in timed.cells if c.training == "clean")
+    assert phases["protocol paper"] == pytest.approx(sum(c.evaluations["paper"].seconds for c in timed.cells))
+    total = sum(phases.values())
+    assert f"Wall time {total / 60:.0f} minutes: training of the start {600 / total:.0%}, " in markdown(timed)

@@ -31,6 +31,7 @@ EVALUATION_ROUNDS = 3
 def bench(
     *,
     only: Annotated[tuple[Work, ...], tyro.conf.arg(metavar="WORK")] = (),
+    contestants: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = (),
     quick: bool = False,
     rounds: int = 15,
     accelerator: Literal["cpu", "cuda"] = "cpu",
@@ -50,8 +51,11 @@ def bench(
 
     hosnn bench --only layer inference --out runs/bench
 
+    hosnn bench --only training --contestants "2 threads" "per-step"
+
     Args:
         only: kinds of work to measure: layer, training, attack, inference, evaluation; all if not given.
+        contestants: parts of names of those that take part, besides hosnn; all if not given.
         quick: about a minute: a small layer and a small network, 3 rounds, nothing compiled, no peak memory.
         rounds: turns of each contestant; evaluations take 3 at most.
         accelerator: cpu or cuda.
@@ -64,7 +68,11 @@ def bench(
         raise ConfigError("accelerator got 'cuda' but there is no CUDA device here; `hosnn doctor` lists what is")
     folder = None if out is None else writable_folder(out)
     work = cases(only, quick, accelerator)
-    return run(work, min(rounds, 3) if quick else rounds, not quick, folder, json_output)
+    known = list(dict.fromkeys(name for case in work for name in case.entries()))
+    for part in contestants:
+        if not any(part.lower() in name.lower() for name in known):
+            raise ConfigError(f"contestants got {part!r}; expected parts of: {'; '.join(known)}")
+    return run(work, min(rounds, 3) if quick else rounds, not quick, folder, json_output, contestants)
 
 
 def cases(only: Sequence[Work], quick: bool, device: str) -> list[Case]:
@@ -78,7 +86,7 @@ def cases(only: Sequence[Work], quick: bool, device: str) -> list[Case]:
     found: dict[Work, list[Case]] = {
         "layer": [LayerCase(shape, device, not quick) for shape in (SHAPES[:1] if quick else SHAPES)],
         "training": [network("FGSM training step", precision) for precision in precisions],
-        "attack": [network("PGD-10")],
+        "attack": [network("PGD-10", precision) for precision in precisions],
         "inference": [network("inference")],
         "evaluation": [] if quick else [EvaluationCase(device=device)],
     }
@@ -88,14 +96,21 @@ def cases(only: Sequence[Work], quick: bool, device: str) -> list[Case]:
     return chosen
 
 
-def run(work: Sequence[Case], rounds: int, memory: bool, folder: Path | None, json_output: bool) -> int:
+def run(
+    work: Sequence[Case],
+    rounds: int,
+    memory: bool,
+    folder: Path | None,
+    json_output: bool,
+    contestants: Sequence[str] = (),
+) -> int:
     """Measure, and hand out after every piece of work what there is so far."""
     console = console_for(json_output)
     rows: list[Row] = []
     for case in work:
         few = min(rounds, EVALUATION_ROUNDS) if isinstance(case, EvaluationCase) else rounds
         with console.status(case.title):
-            rows += measure(case, few, memory)
+            rows += measure(case, few, memory, names=contestants)
         found = Bench(tuple(rows), rounds, versions(), peer_versions(), machine())
         _show(console, [row for row in rows if row.case == case.title])
         if folder is not None:

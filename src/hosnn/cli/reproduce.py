@@ -98,6 +98,7 @@ def reproduce(
         chosen.columns,
         chosen.published,
         {experiment.name: describe(experiment) for experiment in experiments},
+        sum(session.seconds(start) for start in dict.fromkeys(e.start for e in experiments if e.start)),
     )
     comparison.save(out / "comparison.json")
     write_text(out / "table.md", markdown(comparison))
@@ -136,6 +137,10 @@ class _Session:
         if not outcome.finished:
             raise Interrupted(f"in the training of {experiment.name} or of what it starts from", self.limit)
         return load(outcome.folder).network.to(self.fabric.device)
+
+    def seconds(self, experiment: Experiment) -> float:
+        """Wall time that the training of a finished experiment took."""
+        return run(experiment, self.data, self.runs, self.fabric).seconds
 
     def cell(self, experiment: Experiment, network: SpikingNetwork, plans: tuple[Plan, ...]) -> Cell:
         """Everything measured on one trained network."""

@@ -49,7 +49,8 @@ class Cell:
 class Comparison:
     """All cells of all seeds, and the numbers to stand beside.
 
-    columns  (heading, protocol, attack) of the table, in order; attack "clean" and "worst" as well as row names
+    columns        (heading, protocol, attack) of the table, in order; attack "clean" and "worst" as well as row names
+    start_seconds  wall time of training what the cells start from
     """
 
     title: str
@@ -59,6 +60,18 @@ class Comparison:
     columns: tuple[tuple[str, str, str], ...]
     published: tuple[Published, ...]
     experiments: Mapping[str, Any]
+    start_seconds: float = 0.0
+
+    def phases(self) -> dict[str, float]:
+        """Seconds of wall time by what was done."""
+        found = {"training of the start": self.start_seconds}
+        for cell in self.cells:
+            phase = f"{cell.training} training"
+            found[phase] = found.get(phase, 0.0) + cell.training_seconds
+        for cell in self.cells:
+            for name, evaluation in cell.evaluations.items():
+                found[f"protocol {name}"] = found.get(f"protocol {name}", 0.0) + evaluation.seconds
+        return found
 
     def to_json(self) -> dict[str, Any]:
         content = {"format": FORMAT} | {key: value for key, value in asdict(self).items() if key not in ("cells",)}
@@ -87,6 +100,7 @@ class Comparison:
             tuple((heading, protocol, attack) for heading, protocol, attack in content["columns"]),
             tuple(Published(**number) for number in content["published"]),
             content["experiments"],
+            content.get("start_seconds", 0.0),
         )
 
     def save(self, path: Path) -> None:

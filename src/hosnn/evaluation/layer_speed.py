@@ -3,7 +3,6 @@
 Shapes: T time, B batch, N neuron dimensions.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hosnn.evaluation.peer_neurons import PEERS, peer_layer
-from hosnn.evaluation.speed import Entry, Run
+from hosnn.evaluation.speed import Entry, Run, cores
 from hosnn.nn.neurons import LIF, TALIF, Emit
 from hosnn.spiking.dynamics import Dynamics
 from hosnn.spiking.gradient import bptt
@@ -66,7 +65,7 @@ class LayerCase:
         }
         if not self.compiled:
             found = {name: entry for name, entry in found.items() if "compile" not in name}
-        if self.device == "cpu" and (os.cpu_count() or 1) > 1:
+        if self.device == "cpu" and cores() > 1:
             found[TWO_THREADS] = Entry(lambda: self._ours("auto"), threads=2, memory=False)
         return found
 

@@ -7,7 +7,6 @@ Shapes: T time, B batch, C channels, H height, W width, K classes.
 """
 
 import copy
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from hosnn.evaluation.evaluate import evaluate
 from hosnn.evaluation.peer_neurons import PEERS, Layer, peer_layer
 from hosnn.evaluation.protocols import standard
-from hosnn.evaluation.speed import Entry, Run
+from hosnn.evaluation.speed import Entry, Run, cores
 from hosnn.nn.layers import OverTime, SpikingNetwork
 from hosnn.nn.lenet import LeNet, lenet_32c5_64c5_1024
 from hosnn.nn.neurons import LIF, Emit, constrain_, neurons
@@ -37,6 +36,7 @@ from hosnn.training.objectives import Adversarial, CrossEntropy
 OURS, OUR_LIF = "hosnn TA-LIF", "hosnn LIF"
 TWO_THREADS = "hosnn TA-LIF, 2 threads"
 PER_STEP = "per-step loop, eager TA-LIF"
+PER_STEP_FLOAT32 = f"{PER_STEP}, float32"
 LIMIT = "convolutions and matrix products alone"
 
 PGD_STEPS = 10
@@ -100,6 +100,8 @@ class NetworkCase:
         found = self._contestants()
         if self.precision == "bfloat16":  # orders of summing differ, and so do results: by more than is worth a word
             found = {name: replace(entry, like="") for name, entry in found.items()}
+            full = replace(self, precision="float32")
+            found[PER_STEP_FLOAT32] = replace(full.entries()[PER_STEP], like="")
         return found
 
     def _contestants(self) -> dict[str, Entry]:
@@ -122,7 +124,7 @@ class NetworkCase:
                 # Other surrogates give other gradients, so only what is seen without any can be compared.
                 like = OUR_LIF if self.task == "inference" else ""
                 found[name] = Entry(partial(self._with_neurons_of, name), like=like)
-        if self.device == "cpu" and (os.cpu_count() or 1) > 1:
+        if self.device == "cpu" and cores() > 1:
             found[TWO_THREADS] = Entry(
                 lambda: self._work(self.homeostatic_network()), threads=2, like=OURS, memory=False
             )
@@ -265,7 +267,7 @@ class EvaluationCase:
             OURS: Entry(lambda: self._work("auto"), memory=False),
             "eager TA-LIF": Entry(lambda: self._work("eager"), like=OURS, memory=False),
         }
-        if self.device == "cpu" and (os.cpu_count() or 1) > 1:
+        if self.device == "cpu" and cores() > 1:
             found[TWO_THREADS] = Entry(lambda: self._work("auto", threads=2), threads=2, like=OURS, memory=False)
         return found
 

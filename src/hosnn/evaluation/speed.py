@@ -87,22 +87,35 @@ class Row:
     refused: str = ""
 
 
-def measure(case: Case, rounds: int, memory: bool = True, least: float = LEAST) -> list[Row]:
-    """Every contestant of a case that can be had here, timed side by side.  Raises if the reference cannot be had."""
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def measure(case: Case, rounds: int, memory: bool = True, least: float = LEAST, names: Sequence[str] = ()) -> list[Row]:
+    """Every contestant of a case that can be had here, timed side by side.  Raises if the reference cannot be had.
+
+    names  parts of the names of contestants that take part, besides the reference; all if none are given
+    """
     if rounds < 1:
         raise ConfigError(f"bench got {rounds} rounds; expected at least 1")
-    threads = {name: entry.threads for name, entry in case.entries().items()}
+    entries = {
+        name: entry
+        for name, entry in case.entries().items()
+        if not names or name == case.reference or any(part.lower() in name.lower() for part in names)
+    }
+    threads = {name: entry.threads for name, entry in entries.items()}
     before = torch.get_num_threads()
     torch.compiler.reset()
     try:
         # Compiled contestants share code, and past a limit of versions torch would quietly run them uncompiled.
         with torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True):
-            runs, first, known, refused = _ready(case)
+            runs, first, known, refused = _ready(entries, case.reference)
             times = race(runs, rounds, threads, case.device, least, known)
     finally:
         torch.set_num_threads(before)
     rows = []
-    for name, entry in case.entries().items():
+    for name, entry in entries.items():
         if name in refused:
             rows.append(Row(case.title, name, entry.threads, refused=refused[name]))
             continue
@@ -125,10 +138,12 @@ def measure(case: Case, rounds: int, memory: bool = True, least: float = LEAST) 
     return rows
 
 
-def _ready(case: Case) -> tuple[dict[str, Run], dict[str, Tensor], dict[str, float], dict[str, str]]:
+def _ready(
+    entries: Mapping[str, Entry], reference: str
+) -> tuple[dict[str, Run], dict[str, Tensor], dict[str, float], dict[str, str]]:
     """Contestants built and called once, what that gave and how long it took, and why others cannot be had."""
     runs, first, seconds, refused = {}, {}, {}, {}
-    for name, entry in case.entries().items():
+    for name, entry in entries.items():
         torch.set_num_threads(entry.threads)
         try:
             run = entry.make()
@@ -136,7 +151,7 @@ def _ready(case: Case) -> tuple[dict[str, Run], dict[str, Tensor], dict[str, flo
             first[name] = run().detach().cpu()
             runs[name], seconds[name] = run, time.perf_counter() - start
         except Exception as error:  # whatever a peer or a compiler raises, the others go on
-            if name == case.reference:
+            if name == reference:
                 raise
             refused[name] = _reason(error)
     return runs, first, seconds, refused

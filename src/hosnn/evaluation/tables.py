@@ -203,8 +203,18 @@ def provenance(comparison: Comparison) -> str:
         f"attack seeds: {_listed(attacked)}.",
         f"Versions: {'; '.join(versions) or 'unknown'}.",
         f"Hardware: {'; '.join(machines) or 'unknown'}.",
+        *_times(comparison),
     ]
     return " ".join(parts)
+
+
+def _times(comparison: Comparison) -> list[str]:
+    phases = comparison.phases()
+    total = sum(phases.values())
+    if not total:
+        return []
+    shares = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in phases.items() if seconds)
+    return [f"Wall time {total / 60:.0f} minutes: {shares}."]
 
 
 def describe_machine(evaluation: Evaluation) -> str:
