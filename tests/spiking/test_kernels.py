@@ -1,5 +1,7 @@
 """The fused kernels against the eager step: the same bits forward, float64's gradients backward."""
 
+import multiprocessing
+import os
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -336,6 +338,31 @@ def test_a_second_derivative_is_refused_not_dropped() -> None:
     output = backend.layer(currents * 2, Dynamics(), bptt())
     with pytest.raises(BackendError, match="no second derivative"):
         torch.autograd.grad(output.sum(), currents, create_graph=True)
+
+
+def test_several_gradients_at_once_are_refused() -> None:
+    currents = layer(shape=(6,)).currents.requires_grad_()
+    output = backend.layer(currents, Dynamics(), bptt())
+    with pytest.raises(BackendError, match="one gradient at a time"):
+        torch.autograd.grad(output, currents, torch.stack([output.detach()] * 2), is_grads_batched=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_starts_threads_of_its_own() -> None:
+    large = torch.zeros(2, 2, 2 * cpu.ENOUGH)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        backend.layer(large, Dynamics(), bptt())  # the parent's threads are there now
+        child = multiprocessing.get_context("fork").Process(target=backend.layer, args=(large, Dynamics(), bptt()))
+        child.start()
+        child.join(60)
+        hangs = child.is_alive()
+        child.kill()
+    finally:
+        torch.set_num_threads(before)
+    assert not hangs
+    assert child.exitcode == 0
 
 
 def test_tensors_without_memory_go_through_the_operator() -> None:

@@ -143,6 +143,8 @@ class _Fused(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise BackendError("a fused layer has no second derivative (create_graph=True); use the eager backend")
+        if torch._C._functorch.is_legacy_batchedtensor(grads[0]):
+            raise BackendError("a fused layer takes one gradient at a time (is_grads_batched); use the eager backend")
         return *_differentiate(ctx, grads[0], _backward), None, None, None
 
 
