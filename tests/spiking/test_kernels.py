@@ -340,6 +340,30 @@ def test_a_second_derivative_is_refused_not_dropped() -> None:
         torch.autograd.grad(output.sum(), currents, create_graph=True)
 
 
+def test_only_gradients_that_are_used_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def watched(*arguments: Any) -> Any:
+        asked.append(tuple(arguments[-1]))
+        return backward(*arguments)
+
+    backward = cpu.backward
+    monkeypatch.setattr(cpu, "backward", watched)
+    currents = torch.randn(3, 2, 6).requires_grad_()
+    signature, adaptation = torch.rand(3, 6).requires_grad_(), torch.rand(6).requires_grad_()
+
+    def output() -> Tensor:
+        return backend.layer(currents, Dynamics(), bptt(), signature, adaptation).sum()
+
+    torch.autograd.grad(output(), currents)
+    torch.autograd.grad(output(), adaptation)
+    torch.autograd.grad(output(), (currents, signature))
+    output().backward()  # type: ignore[no-untyped-call]
+    assert asked == [(), ("adaptation",), ("signature",), ("adaptation", "signature")]
+    assert signature.grad is not None
+    assert adaptation.grad is not None
+
+
 def test_several_gradients_at_once_are_refused() -> None:
     currents = layer(shape=(6,)).currents.requires_grad_()
     output = backend.layer(currents, Dynamics(), bptt())

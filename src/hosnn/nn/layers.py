@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hosnn.errors import ConfigError, ShapeError
+from hosnn.nn.convolution import convolve_images
 from hosnn.nn.neurons import LIF
 from hosnn.spiking.coding import encode_constant, filter_synaptic
 from hosnn.spiking.decoding import mean_over_time
@@ -116,7 +117,7 @@ class Body(nn.Sequential):
         if convolution is None or not fits or not _untouched(ConstantCoding, coding) or _hooked(self):
             return self(coding(images))  # type: ignore[no-any-return]
         others = layers[1:]
-        seen = convolution(images.flatten(0, -4))
+        seen = convolve_images(convolution, images.flatten(0, -4))
         seen = seen.view(*images.shape[:-3], *seen.shape[1:])
         after = others[0] if others else None
         if seen.dim() == 4 and isinstance(after, LIF) and not _hooked(after) and after.can_fuse(seen[None]):

@@ -41,7 +41,24 @@ def run(
     tensors = (currents, signature, adaptation, derivative)
     if torch.compiler.is_compiling() or _traced(currents, signature, adaptation):
         return neuron(*tensors, told.numbers, told.switches, local)  # type: ignore[no-any-return]
-    return _Fused.apply(*tensors, told, local)  # type: ignore[no-any-return, no-untyped-call]
+    return _Fused.apply(currents, _passed(signature), _passed(adaptation), derivative, told, local)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _passed(parameter: Tensor | None) -> Tensor | None:
+    """The same values, one step further from a leaf, as `_reached` needs it."""
+    if parameter is None or not parameter.requires_grad or not torch.is_grad_enabled():
+        return parameter
+    return parameter.view_as(parameter)
+
+
+def _reached(ctx: Any) -> list[bool]:
+    """Whether the gradients of signature and adaptation are used, which attacks on the images do not."""
+    nodes = [node for node, _ in ctx.next_functions]
+    given = [tensor is not None for tensor in ctx.saved_tensors]
+    return [
+        wanted and torch._C._will_engine_execute_node(nodes[sum(given[:at])])
+        for at, wanted in enumerate(ctx.needs_input_grad[1:3], 1)
+    ]
 
 
 def _traced(*tensors: Tensor | None) -> bool:
@@ -145,7 +162,7 @@ class _Fused(torch.autograd.Function):
             raise BackendError("a fused layer has no second derivative (create_graph=True); use the eager backend")
         if torch._C._functorch.is_legacy_batchedtensor(grads[0]):
             raise BackendError("a fused layer takes one gradient at a time (is_grads_batched); use the eager backend")
-        return *_differentiate(ctx, grads[0], _backward), None, None, None
+        return *_differentiate(ctx, grads[0], _backward, *_reached(ctx)), None, None, None
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -154,9 +171,11 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.told, ctx.local = Task.unpacked(numbers, switches), local
 
 
-def _differentiate(ctx: Any, gradient: Tensor, kernel: Any) -> tuple[Tensor | None, ...]:
+def _differentiate(
+    ctx: Any, gradient: Tensor, kernel: Any, to_signature: bool, to_adaptation: bool
+) -> tuple[Tensor | None, ...]:
     currents, signature, adaptation, derivative = ctx.saved_tensors
-    names = _wanted(ctx.needs_input_grad[1], ctx.needs_input_grad[2], ctx.local, bool(ctx.told.threshold))
+    names = _wanted(to_signature, to_adaptation, ctx.local, bool(ctx.told.threshold))
     values = kernel(ctx.told, gradient, currents, signature, adaptation, derivative, names)
     return _spread(names, values, signature, adaptation, ctx.told.held or len(currents))
 
@@ -210,7 +229,7 @@ def _compiled_kernel(told: Task, *arguments: Any) -> list[Tensor]:
 
 
 def _compiled_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    return *_differentiate(ctx, gradient, _compiled_kernel), None, None, None, None
+    return *_differentiate(ctx, gradient, _compiled_kernel, *ctx.needs_input_grad[1:3]), None, None, None, None
 
 
 neuron.register_autograd(_compiled_backward, setup_context=_remember)

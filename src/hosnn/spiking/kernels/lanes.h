@@ -1,9 +1,6 @@
 /* The work of neuron.c with registers of VECTOR bytes; included once for each set of instructions. */
 
 #define W (VECTOR / 4)
-#ifndef GROUP
-#define GROUP 4
-#endif
 
 typedef float NAME(Reals) __attribute__((vector_size(VECTOR)));
 typedef int32_t NAME(Bits) __attribute__((vector_size(VECTOR)));
@@ -30,32 +27,42 @@ INLINE V NAME(where)(M mask, V yes, V no) { return (V)(((M)yes & mask) | ((M)no 
 
 INLINE V NAME(size)(V x) { return (V)((M)x & 0x7fffffff); }
 
-static void NAME(load)(float *to, const void *from, int64_t at, int64_t n, int bfloat16) {
+/* n numbers, by registers of which the last lies over the tail of the one before. */
+INLINE void NAME(copy)(float *to, const float *from, int64_t n) {
+    if (n >= W) {
+        for (int64_t i = 0; i + W <= n; i += W) NAME(put)(to + i, NAME(get)(from + i));
+        if (n % W) NAME(put)(to + n - W, NAME(get)(from + n - W));
+    } else if (n >= 8) {
+        memcpy(to, from, 32);
+        memcpy(to + n - 8, from + n - 8, 32);
+    } else {
+        for (int64_t i = 0; i < n; i++) to[i] = from[i];
+    }
+}
+
+INLINE void NAME(load)(float *to, const void *from, int64_t at, int64_t n, int bfloat16) {
     if (bfloat16) {
         const uint16_t *half = (const uint16_t *)from + at;
         for (int64_t i = 0; i < n; i++) to[i] = widened(half[i]);
     } else {
-        const float *full = (const float *)from + at;
-        for (int64_t i = 0; i < n; i++) to[i] = full[i];
+        NAME(copy)(to, (const float *)from + at, n);
     }
 }
 
-static void NAME(store)(void *to, int64_t at, const float *from, int64_t n, int bfloat16) {
+INLINE void NAME(store)(void *to, int64_t at, const float *from, int64_t n, int bfloat16) {
     if (bfloat16) {
         uint16_t *half = (uint16_t *)to + at;
         for (int64_t i = 0; i < n; i++) half[i] = narrowed(from[i]);
     } else {
-        float *full = (float *)to + at;
-        for (int64_t i = 0; i < n; i++) full[i] = from[i];
+        NAME(copy)((float *)to + at, from, n);
     }
 }
 
-/* Lanes of an array that ends at `end`, up to a whole register.  Short pieces are copied by whole registers where there
-   is room, each over the tail of the one before. */
-static void NAME(gather)(float *to, const void *array, int64_t from, int64_t end, Lanes lanes, int bfloat16) {
-    const int64_t piece = smaller(lanes.piece, lanes.n), whole = (piece + W - 1) / W * W;
+/* Lanes of an array, one after the other, up to a whole register. */
+static void NAME(gather)(float *to, const void *array, int64_t from, Lanes lanes, int bfloat16) {
+    const int64_t piece = smaller(lanes.piece, lanes.n);
     for (int64_t done = 0, at = from + lanes.at; done < lanes.n; done += piece, at += lanes.stride)
-        NAME(load)(to + done, array, at, at + whole <= end ? whole : piece, bfloat16);
+        NAME(load)(to + done, array, at, piece, bfloat16);
     for (int64_t i = lanes.n; i % W; i++) to[i] = 0.0f;
 }
 
@@ -140,9 +147,9 @@ INLINE void NAME(over_time)(const Neuron *of, const Block *b, int r, int group, 
     const V zero = {0}, ones = NAME(every)(1.0f), jump = NAME(every)(of->trace_of_spike), rest = NAME(every)(of->rest);
     const int at_rest = of->at_rest;
     const float *current = b->currents, *target = b->target;
-    const int32_t *place = b->place + r;
-    const int64_t emitted_step = emit == KEPT ? b->width : b->emitted_step;
-    float *membrane = b->membrane + r * W, *threshold = b->threshold + r * W, *emitted = b->emitted + r * W;
+    const int32_t *from = b->from + r, *place = b->place + r, *plain = b->plain + r;
+    float *membrane = b->membrane + r * W, *threshold = b->threshold + r * W, *slope = b->slope + r * W;
+    float *emitted = b->emitted;
     V v[GROUP], theta[GROUP], trace[GROUP], rate[GROUP];
     for (int g = 0; g < group; g++) {
         v[g] = trace[g] = zero;
@@ -151,8 +158,8 @@ INLINE void NAME(over_time)(const Neuron *of, const Block *b, int r, int group, 
     }
     for (int64_t t = 0; t < b->steps; t++) {
         for (int g = 0; g < group; g++) {
-            PREFETCH(current + place[g] + b->ahead, 0);
-            const V u = v[g] * decay + NAME(get)(current + place[g]);
+            PREFETCH(current + from[g] + b->ahead, 0);
+            const V u = v[g] * decay + NAME(get)(current + from[g]);
             if (adaptive) theta[g] = theta[g] + rate[g] * (u - NAME(get)(target + place[g]));
             const V distance = u - theta[g];
             const M fired = distance > zero;
@@ -163,19 +170,20 @@ INLINE void NAME(over_time)(const Neuron *of, const Block *b, int r, int group, 
             if (emit == KEPT) {
                 NAME(put)(membrane + g * W, u);
                 NAME(put)(threshold + g * W, theta[g]);
-                NAME(put)(emitted + g * W, at_rest ? u - rest : distance);
+                NAME(put)(slope + g * W, at_rest ? u - rest : distance);
             } else if (emit == TRACES) {
                 trace[g] = trace[g] * fade + NAME(only)(fired, jump);
-                NAME(put)(emitted + g * W, trace[g]);
+                NAME(put)(emitted + plain[g], trace[g]);
             } else {
-                NAME(put)(emitted + g * W, emit == SPIKES ? NAME(only)(fired, ones) : at_rest ? u - rest : distance);
+                NAME(put)(emitted + plain[g], emit == SPIKES ? NAME(only)(fired, ones) : at_rest ? u - rest : distance);
             }
         }
         current += b->currents_step;
         if (adaptive) target += b->target_step;
         membrane += b->width;
         threshold += b->width;
-        emitted += emitted_step;
+        slope += b->width;
+        if (emit != KEPT) emitted += b->emitted_step;
     }
 }
 
@@ -201,10 +209,10 @@ INLINE void NAME(back_over_time)(const Neuron *of, const Block *b, int r, int gr
     const float jump = traces ? of->trace_of_spike : 1.0f;
     const V zero = {0}, least = NAME(every)(1.17549435e-38f);
     const M none = {0}, leaks = none - !!of->leak, resets = none - !!of->reset;
-    const int32_t *place = b->place + r;
+    const int32_t *to = b->to + r, *place = b->place + r, *plain = b->plain + r;
     const int64_t last = b->steps - 1;
     const float *u_at = b->membrane + last * b->width + r * W, *theta_at = b->threshold + last * b->width + r * W;
-    const float *gradient = b->gradient + last * b->gradient_step + r * W, *slope = b->slope + last * b->width + r * W;
+    const float *gradient = b->gradient + last * b->gradient_step, *slope = b->slope + last * b->width + r * W;
     const float *target = open ? b->target + last * b->target_step : NULL;
     float *output = b->output + last * b->output_step;
     V rate[GROUP], along[GROUP], to_current[GROUP], to_theta[GROUP], to_rate[GROUP], membranes[GROUP], to_currents[GROUP];
@@ -215,11 +223,11 @@ INLINE void NAME(back_over_time)(const Neuron *of, const Block *b, int r, int gr
     M leak = none, reset = none; /* after the last step nothing follows */
     for (int64_t t = last; t >= 0; t--) {
         for (int g = 0; g < group; g++) {
-            PREFETCH(gradient + g * W + b->ahead, 0);
-            PREFETCH(output + place[g] + b->ahead, 1);
+            PREFETCH(gradient + plain[g] + LANES, 0);
+            PREFETCH(output + to[g] + b->ahead, 1);
             const V u = NAME(get)(u_at + g * W), theta = NAME(get)(theta_at + g * W);
             const M fired = u - theta > zero;
-            along[g] = NAME(get)(gradient + g * W) + along[g] * fade;
+            along[g] = NAME(get)(gradient + plain[g]) + along[g] * fade;
             const V to_v = to_current[g] * decay;
             /* Selected, not multiplied by 0 or 1: a membrane may be infinite. */
             const V to_spike = along[g] * jump - NAME(only)(reset, to_v * (soft ? theta : u));
@@ -232,11 +240,11 @@ INLINE void NAME(back_over_time)(const Neuron *of, const Block *b, int r, int gr
                 to_rate[g] = to_rate[g] + to_theta[g] * (u - NAME(get)(target + place[g]));
             }
             to_current[g] = to_u;
-            NAME(put)(output + place[g], to_u);
+            NAME(put)(output + to[g], to_u);
             if (sums) {
                 membranes[g] = membranes[g] + u;
                 to_currents[g] = to_currents[g] + to_u;
-                NAME(put)(b->to_signature + t * b->width + (r + g) * W, -rate[g] * to_theta[g]);
+                NAME(put)(b->to_signature + t * b->dense + plain[g], -rate[g] * to_theta[g]);
             }
         }
         leak = leaks;
@@ -249,10 +257,10 @@ INLINE void NAME(back_over_time)(const Neuron *of, const Block *b, int r, int gr
         output -= b->output_step;
     }
     for (int g = 0; g < group; g++) {
-        NAME(put)(b->to_rate + (r + g) * W, to_rate[g]);
+        NAME(put)(b->to_rate + plain[g], to_rate[g]);
         if (sums) {
-            NAME(put)(b->membranes + (r + g) * W, membranes[g]);
-            NAME(put)(b->to_currents + (r + g) * W, to_currents[g]);
+            NAME(put)(b->membranes + plain[g], membranes[g]);
+            NAME(put)(b->to_currents + plain[g], to_currents[g]);
         }
     }
 }
@@ -269,46 +277,89 @@ FUSED static void NAME(back)(const Neuron *of, const Block *b, int sums) {
 #undef CASE
 }
 
+/* Currents of all time steps from one input, held behind a synaptic filter. */
+static void NAME(hold)(const Neuron *of, const float *input, float *currents, int64_t width) {
+    for (int64_t i = 0; i < width; i += W) {
+        const V fed = NAME(get)(input + i) / of->input_tau;
+        V current = {0};
+        for (int64_t t = 0; t < of->steps; t++) {
+            current = current * of->input_decay + fed;
+            NAME(put)(currents + t * width + i, current);
+        }
+    }
+}
+
+/* And back: dL/d input from dL/d currents. */
+static void NAME(release)(const Neuron *of, const float *to_currents, float *to_input, int64_t width) {
+    for (int64_t i = 0; i < width; i += W) {
+        V along = {0}, sum = {0};
+        for (int64_t t = of->steps - 1; t >= 0; t--) {
+            along = NAME(get)(to_currents + t * width + i) + along * of->input_decay;
+            sum = sum + along;
+        }
+        NAME(put)(to_input + i, sum / of->input_tau);
+    }
+}
+
+/* How long a row of lanes one after the other is: registers may reach beyond the last piece. */
+INLINE int64_t NAME(dense)(Lanes lanes) {
+    const int64_t piece = smaller(lanes.piece, lanes.n), beyond = piece < W ? W - piece : 0;
+    return (lanes.n + beyond + W - 1) / W * W;
+}
+
 /* The currents, thresholds' targets and rates of these lanes of one sample. */
 static Block NAME(block)(const Neuron *of, const Arrays *in, const Scratch *scratch, Lanes lanes, int64_t sample) {
     const int64_t step = of->batch * of->neurons, first = sample * of->neurons, piece = smaller(lanes.piece, lanes.n);
-    Block b = {.steps = of->steps, .width = (lanes.n + W - 1) / W * W};
-    b.registers = (int32_t)(b.width / W);
-    b.direct = !of->bfloat16 && !of->held && lanes.n % W == 0 && piece % W == 0;
+    const int64_t most = lanes.at + (lanes.n / piece - 1) * lanes.stride + (piece < W ? W : piece);
+    /* Pieces shorter than a register but not by much: the register reads on into what follows, if there is something,
+       and gives results that the next one overwrites. */
+    const int readable = piece >= W || (2 * piece >= W && most <= of->neurons), plain = !of->bfloat16 && !of->held;
+    Block b = {.steps = of->steps, .dense = NAME(dense)(lanes), .writes = plain && piece >= W};
+    if (readable) { /* pieces of registers, of which the last lies over the tail of the one before */
+        for (int64_t done = 0, at = 0; done < lanes.n; done += piece, at += lanes.stride)
+            for (int64_t i = 0; i < piece; i += W, b.registers++) {
+                const int64_t from = i + W <= piece || !i ? i : piece - W;
+                b.plain[b.registers] = (int32_t)(done + from);
+                b.place[b.registers] = (int32_t)(at + from);
+            }
+    } else {
+        for (; b.registers * W < lanes.n; b.registers++) b.plain[b.registers] = b.place[b.registers] = b.registers * W;
+    }
+    for (; b.registers > 1 && b.registers % GROUP; b.registers++) { /* some do the work of the last again */
+        b.plain[b.registers] = b.plain[b.registers - 1];
+        b.place[b.registers] = b.place[b.registers - 1];
+    }
+    b.width = b.registers * W;
     b.ahead = piece < lanes.n ? lanes.n / piece * lanes.stride : lanes.n;
-    for (int32_t r = 0; r < b.registers; r++) b.place[r] = r * W;
-    if (b.direct && piece < lanes.n) /* in pieces */
-        for (int32_t r = 0; r < b.registers; r++) b.place[r] = (int32_t)(r * W / piece * lanes.stride + r * W % piece);
-    b.currents = (const float *)in->currents + first + lanes.at;
-    b.currents_step = step;
-    b.target = in->signature ? in->signature + lanes.at : NULL;
-    b.target_step = of->neurons;
-    b.rate = in->adaptation ? in->adaptation + lanes.at : NULL;
     b.membrane = scratch->membrane;
     b.threshold = scratch->threshold;
-    if (b.direct) return b;
-    b.currents = scratch->currents;
-    b.currents_step = b.width;
-    if (of->held) {
-        float *input = scratch->rows + ROOM;
-        NAME(gather)(input, in->currents, first, step, lanes, of->bfloat16);
-        for (int64_t i = 0; i < b.width; i++) input[i] = input[i] / of->input_tau;
-        for (int64_t t = 0; t < of->steps; t++) {
-            float *current = scratch->currents + t * b.width;
-            for (int64_t i = 0; i < b.width; i++)
-                current[i] = of->input_decay * (t ? current[i - b.width] : 0.0f) + input[i];
+    b.slope = scratch->slope;
+    memcpy(b.from, readable && plain ? b.place : b.plain, sizeof b.from);
+    memcpy(b.to, b.writes ? b.place : b.plain, sizeof b.to);
+    if (readable && plain) {
+        b.currents = (const float *)in->currents + first + lanes.at;
+        b.currents_step = step;
+    } else {
+        b.currents = scratch->currents;
+        b.currents_step = b.dense;
+        if (of->held) {
+            NAME(gather)(scratch->rows + ROOM, in->currents, first, lanes, of->bfloat16);
+            NAME(hold)(of, scratch->rows + ROOM, scratch->currents, b.dense);
         }
+        for (int64_t t = 0; !of->held && t < of->steps; t++)
+            NAME(gather)(scratch->currents + t * b.dense, in->currents, t * step + first, lanes, of->bfloat16);
+    }
+    if (!in->signature) return b;
+    if (readable) {
+        b.target = in->signature + lanes.at;
+        b.target_step = of->neurons;
+        b.rate = in->adaptation + lanes.at;
     } else {
         for (int64_t t = 0; t < of->steps; t++)
-            NAME(gather)(scratch->currents + t * b.width, in->currents, t * step + first, of->steps * step, lanes,
-                         of->bfloat16);
-    }
-    if (in->signature) {
-        for (int64_t t = 0; t < of->steps; t++)
-            NAME(gather)(scratch->target + t * b.width, in->signature, t * of->neurons, of->steps * of->neurons, lanes, 0);
-        NAME(gather)(scratch->rows, in->adaptation, 0, of->neurons, lanes, 0);
+            NAME(gather)(scratch->target + t * b.dense, in->signature, t * of->neurons, lanes, 0);
+        NAME(gather)(scratch->rows, in->adaptation, 0, lanes, 0);
         b.target = scratch->target;
-        b.target_step = b.width;
+        b.target_step = b.dense;
         b.rate = scratch->rows;
     }
     return b;
@@ -325,19 +376,20 @@ static int NAME(forward)(const Neuron *of, const Arrays *in, int64_t begin, int6
                 for (int64_t offset = 0; offset < TILE && unit * TILE + offset < of->neurons; offset += LANES) {
                     const Lanes lanes = tiled(of, unit, offset);
                     Block b = NAME(block)(of, in, &scratch, lanes, sample);
-                    b.emitted = b.direct ? (float *)in->output + first + lanes.at : scratch.emitted;
-                    b.emitted_step = b.direct ? of->batch * of->neurons : b.width;
+                    b.emitted = b.writes ? (float *)in->output + first + lanes.at : scratch.emitted;
+                    b.emitted_step = b.writes ? of->batch * of->neurons : b.dense;
                     NAME(run)(of, &b, of->emit);
-                    if (b.direct) continue;
+                    if (b.writes) continue;
                     for (int64_t t = 0; t < of->steps; t++)
                         NAME(store)(in->output, t * of->batch * of->neurons + first + lanes.at,
-                                    scratch.emitted + t * b.width, lanes.n, of->bfloat16);
+                                    scratch.emitted + t * b.dense, lanes.n, of->bfloat16);
                 }
                 continue;
             }
             for (int64_t x = 0; x < across; x += abreast(of))
                 for (int64_t channel = 0; channel < of->channels; channel += LANES) {
-                    const int64_t n = windowed(of, unit, x, channel, 0).n, width = (n + W - 1) / W * W;
+                    const Lanes lanes = windowed(of, unit, x, channel, 0);
+                    const int64_t n = lanes.n, width = NAME(dense)(lanes);
                     for (int place = 0; place < 4; place++) {
                         Block b = NAME(block)(of, in, &scratch, windowed(of, unit, x, channel, place), sample);
                         b.emitted = place ? scratch.emitted : scratch.sum;
@@ -364,42 +416,32 @@ static void NAME(backward_lanes)(const Neuron *of, const Arrays *in, const Scrat
     Block b = NAME(block)(of, in, scratch, lanes, sample);
     b.gradient = gradient;
     b.gradient_step = gradient_step;
-    b.emitted = scratch->slope;
     NAME(run)(of, &b, KEPT);
-    b.slope = scratch->slope;
-    if (of->surrogate != GIVEN) {
-        NAME(derivative)(of, scratch->slope, of->steps * b.width);
-    } else {
-        for (int64_t t = 0; t < of->steps; t++)
-            NAME(gather)(scratch->slope + t * b.width, in->derivative, t * step + first, of->steps * step, lanes,
-                         of->bfloat16);
+    if (of->surrogate != GIVEN) NAME(derivative)(of, scratch->slope, of->steps * b.width);
+    for (int64_t t = 0; of->surrogate == GIVEN && t < of->steps; t++) {
+        NAME(gather)(scratch->sum, in->derivative, t * step + first, lanes, of->bfloat16);
+        for (int r = 0; r < b.registers; r++)
+            NAME(put)(scratch->slope + t * b.width + r * W, NAME(get)(scratch->sum + b.plain[r]));
     }
-    b.output = b.direct ? (float *)in->output + first + lanes.at : scratch->output;
-    b.output_step = b.direct ? step : b.width;
+    b.output = b.writes ? (float *)in->output + first + lanes.at : scratch->output;
+    b.output_step = b.writes ? step : b.dense;
     b.to_rate = scratch->rows + 2 * ROOM;
     b.membranes = scratch->rows + 3 * ROOM;
     b.to_currents = scratch->rows + 4 * ROOM;
     b.to_signature = scratch->currents; /* read no more */
     NAME(back)(of, &b, sums);
     if (of->held) {
-        float *along = scratch->rows + 5 * ROOM, *to_input = scratch->rows + 6 * ROOM;
-        for (int64_t i = 0; i < b.width; i++) along[i] = to_input[i] = 0.0f;
-        for (int64_t t = of->steps - 1; t >= 0; t--)
-            for (int64_t i = 0; i < b.width; i++) {
-                along[i] = scratch->output[t * b.width + i] + of->input_decay * along[i];
-                to_input[i] += along[i];
-            }
-        for (int64_t i = 0; i < b.width; i++) to_input[i] = to_input[i] / of->input_tau;
-        NAME(scatter)(in->output, first, to_input, lanes, of->bfloat16);
-    } else if (!b.direct) {
+        NAME(release)(of, scratch->output, scratch->rows + ROOM, b.dense);
+        NAME(scatter)(in->output, first, scratch->rows + ROOM, lanes, of->bfloat16);
+    } else if (!b.writes) {
         for (int64_t t = 0; t < of->steps; t++)
-            NAME(scatter)(in->output, t * step + first, scratch->output + t * b.width, lanes, of->bfloat16);
+            NAME(scatter)(in->output, t * step + first, scratch->output + t * b.dense, lanes, of->bfloat16);
     }
     if (in->adaptation_gradient) NAME(accumulate)(in->adaptation_gradient, 0, b.to_rate, lanes);
     if (in->membrane_sum) NAME(accumulate)(in->membrane_sum, 0, b.membranes, lanes);
     if (in->current_sum) NAME(accumulate)(in->current_sum, 0, b.to_currents, lanes);
     for (int64_t t = 0; in->signature_gradient && t < of->steps; t++)
-        NAME(accumulate)(in->signature_gradient, t * of->neurons, b.to_signature + t * b.width, lanes);
+        NAME(accumulate)(in->signature_gradient, t * of->neurons, b.to_signature + t * b.dense, lanes);
 }
 
 static int NAME(backward)(const Neuron *of, const Arrays *in, int64_t begin, int64_t end) {
@@ -412,8 +454,8 @@ static int NAME(backward)(const Neuron *of, const Arrays *in, int64_t begin, int
             if (!of->channels) {
                 for (int64_t offset = 0; offset < TILE && unit * TILE + offset < of->neurons; offset += LANES) {
                     const Lanes lanes = tiled(of, unit, offset);
-                    const int64_t at = sample * of->neurons + lanes.at, width = (lanes.n + W - 1) / W * W;
-                    if (!of->bfloat16 && lanes.n % W == 0) {
+                    const int64_t at = sample * of->neurons + lanes.at, width = NAME(dense)(lanes);
+                    if (!of->bfloat16 && lanes.n >= W) {
                         NAME(backward_lanes)(of, in, &scratch, lanes, sample, (const float *)in->gradient + at, step);
                         continue;
                     }
@@ -425,7 +467,8 @@ static int NAME(backward)(const Neuron *of, const Arrays *in, int64_t begin, int
             }
             for (int64_t x = 0; x < across; x += abreast(of))
                 for (int64_t channel = 0; channel < of->channels; channel += LANES) {
-                    const int64_t n = windowed(of, unit, x, channel, 0).n, width = (n + W - 1) / W * W;
+                    const Lanes lanes = windowed(of, unit, x, channel, 0);
+                    const int64_t n = lanes.n, width = NAME(dense)(lanes);
                     for (int64_t t = 0; t < of->steps; t++) {
                         float *g = scratch.emitted + t * width;
                         NAME(load)(g, in->gradient,
@@ -449,8 +492,8 @@ static void NAME(sharpen)(const Neuron *of, const Arrays *in, const Scratch *scr
     const float keep = in->keep[sample], scale = in->scale[sample], relax = of->relax;
     const int64_t step = of->samples * of->neurons, remembered = in->rows[sample] * of->neurons;
     for (int64_t t = 0; t < of->steps; t++, x += width) {
-        NAME(gather)(mean, in->mean, t * step + remembered, of->steps * step, lanes, 0);
-        NAME(gather)(deviation, in->deviation, t * step + remembered, of->steps * step, lanes, 0);
+        NAME(gather)(mean, in->mean, t * step + remembered, lanes, 0);
+        NAME(gather)(deviation, in->deviation, t * step + remembered, lanes, 0);
         for (int64_t i = 0; i < width; i += W) {
             const V at = NAME(get)(x + i), size = NAME(size)(at);
             const V m = size + (NAME(get)(mean + i) - size) * keep, off = NAME(size)(size - m);
@@ -477,9 +520,9 @@ static int NAME(sharpness)(const Neuron *of, const Arrays *in, int64_t begin, in
                 const Lanes lanes = tiled(of, unit, offset);
                 Block b = NAME(block)(of, in, &scratch, lanes, sample);
                 b.emitted = scratch.emitted;
-                b.emitted_step = b.width;
+                b.emitted_step = b.dense;
                 NAME(run)(of, &b, of->emit);
-                NAME(sharpen)(of, in, &scratch, scratch.emitted, b.width, sample, lanes);
+                NAME(sharpen)(of, in, &scratch, scratch.emitted, b.dense, sample, lanes);
             }
     free(scratch.memory);
     return 0;

@@ -16,7 +16,9 @@
 
 #define LANES 64
 #define TILE 1024
-#define ROOM (LANES + 16) /* lanes may be copied by whole registers */
+#define GROUP 4        /* registers worked on together */
+#define MOST 36        /* registers that 64 lanes in pieces take, with shared lanes */
+#define ROOM (4 * MOST) /* numbers in them, whatever their width */
 #define DEEPEST 87.0f     /* exp(-87) is the last power of e before float32 runs out of normal numbers */
 
 /* Gradients need not be those of the specification to the bit: there a multiply and an add may be one operation. */
@@ -76,17 +78,19 @@ typedef struct {
     int64_t at, n, piece, stride;
 } Lanes;
 
-/* Where the lanes of one sample are read and written: in the arrays themselves where whole registers of float32 lie
-   there, else in rows of the scratch memory, that are filled before and copied out after.
-   `place` of a register is where it lies in the arrays, `plain` where it lies in a row of scratch memory. */
+/* Where the lanes of one sample are read and written: in the arrays themselves where they lie as registers of float32,
+   else in scratch memory, filled before and copied out after.  Of every register: where it lies in currents (`from`), in
+   output (`to`), in target and rate (`place`), and in rows of lanes one after the other (`plain`).  Registers may share
+   lanes, which get the same values twice. */
 typedef struct {
-    int64_t steps, width, ahead; /* T; length of a row of scratch memory; where the next lanes lie */
-    int direct;
-    int32_t registers, place[LANES / 4];
-    const float *currents, *target, *rate, *gradient, *slope;
+    int64_t steps, width, dense, ahead; /* T; lengths of rows of registers, of lanes; where the next lanes lie */
+    int writes, registers; /* whether output is written in place */
+    int32_t from[MOST], to[MOST], place[MOST], plain[MOST];
+    const float *currents, *target, *rate, *gradient;
     int64_t currents_step, target_step, gradient_step, emitted_step, output_step;
-    float *output;
-    float *membrane, *threshold, *emitted, *to_rate, *to_signature, *membranes, *to_currents; /* scratch */
+    float *output, *emitted;
+    float *membrane, *threshold, *slope; /* [T][width] */
+    float *to_signature, *to_rate, *membranes, *to_currents;
 } Block;
 
 /* Scratch memory of a unit: rows of `ROOM` lanes, of which [T] each for the arrays over time. */
