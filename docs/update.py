@@ -6,6 +6,7 @@ table         from comparison.json of `hosnn reproduce`
 side-by-side  from the evaluations in NAME/*/*.json, as `hosnn compare` sets them beside each other
 controls      as `hosnn controls` wrote it
 peers         as bench/peers.py wrote it
+bench         as `hosnn bench` wrote it
 """
 
 import re

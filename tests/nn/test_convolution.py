@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from hosnn.errors import BackendError
 from hosnn.nn.convolution import FEW, convolve_images
+from hosnn.nn.layers import SpikingNetwork
+from hosnn.nn.lenet import LeNet
+from hosnn.nn.neurons import neurons
+from hosnn.spiking.gradient import bptt
+from hosnn.spiking.kernels import backend
 
 GEOMETRIES = (
     {"kernel_size": 5},
@@ -46,11 +52,32 @@ def test_half_precision_goes_another_way_to_the_same(geometry) -> None:
     torch.testing.assert_close(ours, right, rtol=0.02, atol=0.02)
 
 
-def test_second_derivatives_are_kept() -> None:
+def test_a_second_derivative_is_refused() -> None:
+    images = torch.rand(2, 1, 5, 5).requires_grad_()
+    with pytest.raises(BackendError, match="no second derivative"):
+        torch.autograd.grad(convolve_images(nn.Conv2d(1, 2, 3), images).sum(), images, create_graph=True)
+
+
+def test_eager_networks_have_mixed_second_derivatives() -> None:
+    """What gradient inversion needs: the gradient of a weight's gradient with respect to the image."""
     torch.manual_seed(0)
-    convolution = nn.Conv2d(1, 2, 3, padding=1).double()
-    images = torch.rand(2, 1, 5, 5, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradgradcheck(lambda x: convolve_images(convolution, x).pow(3), images)
+    network = LeNet(channels=(2, 3), hidden=8, image=(1, 16, 16)).build().double().eval()
+    for layer in neurons(network).values():
+        layer.rule = bptt()
+    with torch.no_grad():  # or nothing fires
+        for parameter in network.parameters():
+            parameter.mul_(4)
+    body = nn.Sequential(*network.body.children())  # that fuses nothing
+    images = torch.rand(2, 1, 16, 16, dtype=torch.float64).requires_grad_()
+    convolution = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    with backend.choose("eager"):
+        (gradient,) = torch.autograd.grad(network(images).square().sum(), convolution.weight, create_graph=True)
+        (found,) = torch.autograd.grad(gradient.square().sum(), images)
+        before = SpikingNetwork(network.normalise, network.coding, body, network.readout)
+        (gradient,) = torch.autograd.grad(before(images).square().sum(), convolution.weight, create_graph=True)
+        (expected,) = torch.autograd.grad(gradient.square().sum(), images)
+    assert expected.abs().sum() > 0
+    torch.testing.assert_close(found, expected)
 
 
 def test_only_images_need_this() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.checkpoint import checkpoint
 
 from hosnn.errors import BackendError, ShapeError
 from hosnn.nn.layers import SumPool
@@ -420,6 +421,55 @@ def test_infinite_currents_leave_gradients_as_the_specification_has_them(rule: G
     (got,), (expected,) = gradients(given, rule, "cpu"), gradients(given, rule, "eager")
     assert got is not None and expected is not None
     assert torch.allclose(got, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("rule", [*(bptt(surrogate()) for surrogate in SURROGATES), tssl_bp()])
+@pytest.mark.parametrize("what", ["NaN current", "infinite current", "NaN gradient"])
+def test_numbers_that_are_none_are_not_hidden(rule: GradientRule, what: str) -> None:
+    """A network that diverged must not look as if its gradient were zero."""
+    found = []
+    for how in ("eager", "cpu"):
+        torch.manual_seed(0)
+        currents, signature, adaptation = torch.randn(5, 3, 7), torch.rand(5, 7), 0.4 * torch.rand(7)
+        if "current" in what:
+            currents[2, 1, 3] = float("nan" if "NaN" in what else "inf")
+        inputs = [part.requires_grad_() for part in (currents, signature, adaptation)]
+        with backend.choose(how):
+            output = backend.layer(currents, Dynamics(), rule, signature, adaptation)
+        gradient = torch.ones_like(output)
+        if "gradient" in what:
+            gradient[2, 1, 3] = float("nan")
+        parts = torch.autograd.grad(output, inputs, gradient, allow_unused=True)
+        found.append([0 if part is None else int(part.isnan().sum()) for part in parts])
+    assert found[0] == found[1]
+    assert sum(found[0]) > 0 or what == "infinite current"
+
+
+def test_a_fused_layer_can_be_computed_again_instead_of_kept() -> None:
+    given = layer(shape=(6,))
+    signature, adaptation = torch.rand(len(given.currents), 6).requires_grad_(), torch.rand(6).requires_grad_()
+    currents = given.currents.clone().requires_grad_()
+
+    def traces(currents: Tensor, signature: Tensor, adaptation: Tensor) -> Tensor:
+        return backend.layer(currents, Dynamics(), bptt(), signature, adaptation)
+
+    inputs = (currents, signature, adaptation)
+    again = checkpoint(traces, *inputs, use_reentrant=False)
+    for got, expected in zip(
+        torch.autograd.grad(again.sum(), inputs), torch.autograd.grad(traces(*inputs).sum(), inputs), strict=True
+    ):
+        assert torch.equal(got, expected)
+
+
+def test_surrogates_of_ones_own_see_the_distance_in_float32() -> None:
+    given = layer(shape=(64,))
+    half = given.currents.bfloat16()
+    found = []
+    for currents in (half, half.float()):
+        currents = currents.requires_grad_()
+        output = backend.layer(currents, Dynamics(), bptt(PotentialDependent()))
+        found.append(torch.autograd.grad(output, currents, torch.ones_like(output))[0].float())
+    assert (found[0] - found[1]).abs().max() < 0.004 * found[1].abs().max()
 
 
 def test_a_signature_longer_than_the_run_is_cut_and_a_shorter_one_refused() -> None:

@@ -9,12 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hosnn.errors import BackendError
+
 FEW = 4
 """Channels of an image up to which libraries' general way back to it is slow on a CPU."""
 
 
 def convolve_images(convolution: nn.Conv2d, images: Tensor) -> Tensor:
-    """`convolution(images)`, [B, C, H, W] -> [B, C', H', W']; on a CPU with a faster way back to few channels."""
+    """`convolution(images)`, [B, C, H, W] -> [B, C', H', W']; on a CPU with a faster way back to few channels.
+
+    There are no second derivatives of it, as there are none of the fused neurons that it stands before.
+    """
     plain = convolution.groups == 1 and convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
     wanted = images.requires_grad and torch.is_grad_enabled()
     if not plain or not wanted or images.device.type != "cpu" or images.shape[1] > FEW:
@@ -38,6 +43,8 @@ class _BackToImages(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise BackendError("a fused network has no second derivative (create_graph=True); use the eager backend")
         (weight,) = ctx.saved_tensors
         gradient = grads[0]
         back = _transposed if gradient.dtype == torch.bfloat16 else _product

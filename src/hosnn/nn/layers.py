@@ -117,10 +117,12 @@ class Body(nn.Sequential):
         if convolution is None or not fits or not _untouched(ConstantCoding, coding) or _hooked(self):
             return self(coding(images))  # type: ignore[no-any-return]
         others = layers[1:]
-        seen = convolve_images(convolution, images.flatten(0, -4))
+        after = others[0] if others and isinstance(others[0], LIF) and not _hooked(others[0]) else None
+        fused = after is not None and after.can_fuse(images if images.dim() == 5 else images[None])
+        folded = images.flatten(0, -4)
+        seen = convolve_images(convolution, folded) if fused else convolution(folded)
         seen = seen.view(*images.shape[:-3], *seen.shape[1:])
-        after = others[0] if others else None
-        if seen.dim() == 4 and isinstance(after, LIF) and not _hooked(after) and after.can_fuse(seen[None]):
+        if seen.dim() == 4 and after is not None and after.can_fuse(seen[None]):
             return _through(others, seen[None], Held(coding.steps, coding.tau_synapse))
         return _through(others, coding(seen))
 

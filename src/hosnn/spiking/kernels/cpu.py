@@ -202,7 +202,7 @@ def _check_sizes(neuron: _Neuron, arrays: dict[str, Tensor | None]) -> None:
 def _in_parallel(function: Callable[..., int], neuron: _Neuron, arrays: _Arrays, units: int, size: int) -> None:
     """Units of work on as many threads as torch would use; each neuron's sums stay on one thread, in one order."""
     threads = min(torch.get_num_threads(), units) if size >= ENOUGH else 1
-    if threads == 1:
+    if threads <= 1:
         if function(neuron, arrays, 0, units):
             raise _no_memory(neuron, units)
         return

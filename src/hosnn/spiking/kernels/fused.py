@@ -54,9 +54,8 @@ def _passed(parameter: Tensor | None) -> Tensor | None:
 def _reached(ctx: Any) -> list[bool]:
     """Whether the gradients of signature and adaptation are used, which attacks on the images do not."""
     nodes = [node for node, _ in ctx.next_functions]
-    given = [tensor is not None for tensor in ctx.saved_tensors]
     return [
-        wanted and torch._C._will_engine_execute_node(nodes[sum(given[:at])])
+        wanted and torch._C._will_engine_execute_node(nodes[sum(ctx.given[:at])])
         for at, wanted in enumerate(ctx.needs_input_grad[1:3], 1)
     ]
 
@@ -88,7 +87,8 @@ def _derivative(
         )
     if sharpness is not None:
         return cpu.sharpness(looking, currents, signature, adaptation, sharpness)
-    distance = _forward(looking, currents, signature, adaptation)
+    # In float32 whatever the currents are: surrogates look closely at the threshold.
+    distance = _forward(looking, currents.float(), signature, adaptation)
     steps = []
     for t in range(len(distance)):
         each = rule.at(t)
@@ -153,15 +153,18 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         currents, signature, adaptation, derivative, ctx.told, ctx.local = inputs
-        ctx.save_for_backward(currents, signature, adaptation, derivative)
+        tensors = currents, signature, adaptation, derivative
+        ctx.given = [tensor is not None for tensor in tensors]
+        ctx.save_for_backward(*tensors)
         return _forward(ctx.told, currents, signature, adaptation)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise BackendError("a fused layer has no second derivative (create_graph=True); use the eager backend")
-        if torch._C._functorch.is_legacy_batchedtensor(grads[0]):
-            raise BackendError("a fused layer takes one gradient at a time (is_grads_batched); use the eager backend")
+        functorch = torch._C._functorch
+        if functorch.is_legacy_batchedtensor(grads[0]) or functorch.is_functorch_wrapped_tensor(grads[0]):
+            raise BackendError("a fused layer takes one gradient at a time, not a batch of them; use the eager backend")
         return *_differentiate(ctx, grads[0], _backward, *_reached(ctx)), None, None, None
 
 

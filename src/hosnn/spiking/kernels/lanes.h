@@ -78,7 +78,7 @@ static void NAME(accumulate)(float *array, int64_t to, const float *from, Lanes 
         for (int64_t i = 0; i < piece; i++) array[at + i] += from[done + i];
 }
 
-/* exp(x) for -87 <= x <= 0, within 2 units in the last place. */
+/* exp(x) for -87 <= x <= 0, within 2 units in the last place; NaN for NaN. */
 INLINE V NAME(exponential)(V x) {
     const M power = __builtin_convertvector(x * 1.44269504f - 0.5f, M); /* towards zero, of a negative number: nearest */
     const V large = __builtin_convertvector(power, V);
@@ -95,7 +95,7 @@ INLINE V NAME(exponential)(V x) {
 /* exp(-|x|/w) with |x|/w at most `bound`. */
 INLINE V NAME(decayed)(V x, float inverse, float bound) {
     const V z = NAME(size)(x) * inverse, most = NAME(every)(bound);
-    return NAME(exponential)(-NAME(where)(z < most, z, most));
+    return NAME(exponential)(-NAME(where)(z > most, most, z));
 }
 
 /* h(x) of the surrogate in place of n numbers x, a multiple of W. */
@@ -125,7 +125,7 @@ FUSED static void NAME(derivative)(const Neuron *of, float *h, int64_t n) {
     case PIECEWISE_LINEAR:
         for (int64_t i = 0; i < n; i += W) {
             const V left = 1.0f - NAME(size)(NAME(get)(h + i)) * inverse;
-            NAME(put)(h + i, NAME(only)(left > zero, left) * inverse);
+            NAME(put)(h + i, NAME(only)(~(left <= zero), left) * inverse);
         }
         break;
     case RECTANGLE:
@@ -229,10 +229,10 @@ INLINE void NAME(back_over_time)(const Neuron *of, const Block *b, int r, int gr
             const M fired = u - theta > zero;
             along[g] = NAME(get)(gradient + plain[g]) + along[g] * fade;
             const V to_v = to_current[g] * decay;
-            /* Selected, not multiplied by 0 or 1: a membrane may be infinite. */
+            /* Selected, not multiplied by 0 or 1: a membrane may be infinite.  Asked so that NaN stays NaN. */
             const V to_spike = along[g] * jump - NAME(only)(reset, to_v * (soft ? theta : u));
             V to_distance = to_spike * NAME(get)(slope + g * W);
-            to_distance = NAME(only)(NAME(size)(to_distance) > least, to_distance);
+            to_distance = NAME(only)(~(NAME(size)(to_distance) <= least), to_distance);
             V to_u = to_distance + NAME(only)(soft ? leak : leak & ~fired, to_v);
             if (open) {
                 to_theta[g] = to_theta[g] - (soft ? to_distance + NAME(only)(reset & fired, to_v) : to_distance);
