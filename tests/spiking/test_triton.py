@@ -21,7 +21,7 @@ from hosnn.spiking.dynamics import Reset
 from hosnn.spiking.gradient import GradientRule, bptt, tssl_bp
 from hosnn.spiking.kernels import cuda, eager, memory
 from hosnn.spiking.kernels.task import GIVEN, Emitted, Held, Task, task
-from hosnn.spiking.surrogate import Sigmoid
+from hosnn.spiking.surrogate import SURROGATES, Sigmoid
 from tests.spiking.test_kernels import RULES, Layer, far_from_threshold, layer
 
 triton = pytest.importorskip("triton")
@@ -117,6 +117,17 @@ def test_every_rule_and_reset_gives_the_gradients_of_float64(rule: GradientRule,
     given = decided(steps=5, batch=2, shape=(7, 3, 3), reset=reset)
     weights, wide = weighted(given.to(torch.float64), replace(rule, local_adaptation=False))
     agree(gradients(given, replace(rule, local_adaptation=False), weights), wide)
+
+
+@pytest.mark.parametrize("rule", [bptt(surrogate()) for surrogate in SURROGATES], ids=str)
+def test_nan_stays_nan(rule: GradientRule) -> None:
+    given = layer(0, 5, 2, (7,))
+    given.currents[2, 1, 3] = float("nan")
+    weights, expected = weighted(given, replace(rule, local_adaptation=False))
+    got = gradients(given, replace(rule, local_adaptation=False), weights)
+    assert [None if part is None else int(part.isnan().sum()) for part in got] == [
+        None if part is None else int(part.isnan().sum()) for part in expected
+    ]
 
 
 @pytest.mark.parametrize("steps", range(1, 10))

@@ -208,8 +208,8 @@ def backward(
                 along_trace = above + fade * along_trace
                 to_spike = along_trace * jump if EMIT == TRACES else above
                 to_v = decay * to_current
-                if RESET:
-                    to_spike -= to_v * (theta if SOFT else u)
+                if RESET:  # after the last step nothing follows, whatever the membrane
+                    to_spike -= tl.where(first + t + 1 < STEPS, to_v * (theta if SOFT else u), 0.0)
                 to_distance = to_spike * h
                 to_distance = tl.where(tl.abs(to_distance) <= LEAST, 0.0, to_distance)
                 to_current = to_distance
@@ -277,21 +277,22 @@ def _pooled(lanes, inside, rows, columns, channels):
 
 @triton.jit
 def _derivative(x, width, extra, SURROGATE: tl.constexpr):
-    """h(x) of the surrogate."""
+    """h(x) of the surrogate.  Bounds by `where`, which keeps NaN."""
     z = tl.abs(x) / width
     if SURROGATE == SIGMOID:
-        e = tl.exp(-tl.minimum(tl.minimum(z, extra), DEEPEST))
+        z = tl.where(z > extra, extra, z)
+        e = tl.exp(-tl.where(z > DEEPEST, DEEPEST, z))
         h = e / (width * (1 + e) * (1 + e))
     elif SURROGATE == FAST_SIGMOID:
         h = 0.5 / (width * (1 + z) * (1 + z))
     elif SURROGATE == ARCTAN:
         h = 1 / (width * (1 + PI * z * (PI * z)))
     elif SURROGATE == PIECEWISE_LINEAR:
-        h = tl.maximum(1 - z, 0.0) / width
+        h = tl.where(z >= 1, 0.0, 1 - z) / width
     elif SURROGATE == RECTANGLE:
         h = tl.where(tl.abs(x) < width * 0.5, 1 / width, 0.0)
     elif SURROGATE == EXPONENTIAL:
-        h = extra * tl.exp(-tl.minimum(z, DEEPEST))
+        h = extra * tl.exp(-tl.where(z > DEEPEST, DEEPEST, z))
     else:
         h = tl.full(x.shape, 1.0, tl.float32)
     return h
