@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hosnn.data import Dataset, load_dataset
+from hosnn.draws import SampleRandom
 from hosnn.errors import DataError
 from hosnn.evaluation.evaluate import evaluate
 from hosnn.evaluation.protocol import Protocol
@@ -37,7 +38,6 @@ from hosnn.robustness.ensembles import Worst
 from hosnn.robustness.fab import FAB
 from hosnn.robustness.gradient import PGD
 from hosnn.robustness.model import Attack
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.square import Square
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.runtime import machine, versions

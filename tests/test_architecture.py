@@ -9,12 +9,17 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "hosnn"
 
 ORDER = (
-    *("errors", "runtime", "spiking", "nn", "signature", "robustness", "estimators", "data", "training"),
+    *("errors", "draws", "runtime", "spiking", "nn", "signature", "robustness", "estimators", "data", "training"),
     *("evaluation", "theory", "interop", "export", "recipes", "cli"),
 )
 """A module imports from its own package and from those before it."""
 
-ONLY = {"robustness": {"errors", "runtime"}, "data": {"errors"}, "errors": set(), "spiking": {"errors"}}
+ONLY = {
+    "robustness": {"errors", "draws", "runtime"},
+    "data": {"errors", "draws"},
+    "spiking": {"errors"},
+    **{name: set() for name in ("errors", "draws")},
+}
 """Packages that may see less: attacks know nothing of spikes, spikes nothing of anything."""
 
 EXEMPT = ("__init__", "__main__")

@@ -6,7 +6,7 @@ import torch
 from hosnn.data import Dataset, describe_sources, fashion_mnist, fashion_mnist_sample, load_dataset
 from hosnn.data.catalogue import DATASETS
 from hosnn.data.dataset import check_split
-from hosnn.data.fashion import DEBIAN_NAME, FULL, SAMPLE, SAMPLE_FOLDER
+from hosnn.data.fashion import DEBIAN_NAME, FORMATS, FULL, SAMPLE, SAMPLE_FOLDER
 from hosnn.data.sources import Source, find_in_system, load_first
 from hosnn.errors import ConfigError, DataError
 
@@ -19,10 +19,10 @@ def sample() -> Dataset:
 @pytest.fixture(scope="module")
 def full() -> Dataset:
     try:
-        find_in_system(DEBIAN_NAME)
+        find_in_system(DEBIAN_NAME, FORMATS)
     except DataError as absent:
         pytest.skip(f"dataset-fashion-mnist: {absent}")
-    return load_first(FULL, (Source("Debian package", lambda: find_in_system(DEBIAN_NAME)),), "")
+    return load_first(FULL, (Source("Debian package", lambda: find_in_system(DEBIAN_NAME, FORMATS)),), "")
 
 
 def per_class(labels: torch.Tensor) -> set[int]:

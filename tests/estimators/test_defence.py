@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.estimators import (
     BPTR,
@@ -26,7 +27,6 @@ from hosnn.nn.neurons import LIF, TALIF, neurons
 from hosnn.robustness.ensembles import Noise, Transfer, Worst
 from hosnn.robustness.gradient import PGD, at_clean, fgsm
 from hosnn.robustness.model import Attack, Model, Repeated
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.spiking.dynamics import Step
 from hosnn.spiking.gradient import bptt, tssl_bp

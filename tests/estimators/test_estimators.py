@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_pre_hooks
 
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.estimators import (
     BPTR,
@@ -28,7 +29,6 @@ from hosnn.robustness.ensembles import Worst
 from hosnn.robustness.gradient import PGD, Again, fgsm
 from hosnn.robustness.losses import cross_entropy
 from hosnn.robustness.model import Attack, counted, input_gradient
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.spiking.decoding import target_traces
 from hosnn.spiking.gradient import GradientRule, bptt, tssl_bp

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from hosnn.draws import SampleRandom
 from hosnn.estimators import BPTR, AdaptiveSharpness, AgainstHomeostasis, Estimator, SignatureError, Through, title
 from hosnn.robustness.apgd import APGD, APGDTargeted
 from hosnn.robustness.decision import HopSkipJump
@@ -11,7 +12,6 @@ from hosnn.robustness.fab import FAB
 from hosnn.robustness.gradient import PGD, mi_fgsm
 from hosnn.robustness.losses import targeted_margin
 from hosnn.robustness.model import Attack
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.square import Square
 from hosnn.robustness.threats import Linf, Threat

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.estimators import AdaptiveSharpness, SearchedSharpness, Through, with_rule
 from hosnn.estimators.rules import differentiated
@@ -19,7 +20,6 @@ from hosnn.robustness.ensembles import Worst
 from hosnn.robustness.gradient import PGD
 from hosnn.robustness.losses import cross_entropy
 from hosnn.robustness.model import Attack, Model, Repeated, fresh, input_gradient, rows, scores
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.spiking.dynamics import Dynamics, Reset
 from hosnn.spiking.gradient import GradientRule, bptt

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hosnn.draws import SampleRandom
 from hosnn.estimators import AdaptiveSharpness, Estimator, InNormalisedUnits, OnFrames, OnTraces, Through
 from hosnn.estimators.rules import differentiated
 from hosnn.estimators.wrapping import Wrapped
@@ -13,7 +14,6 @@ from hosnn.robustness.ensembles import Worst
 from hosnn.robustness.gradient import PGD, fgsm
 from hosnn.robustness.losses import cross_entropy
 from hosnn.robustness.model import Attack, Model, Repeated, input_gradient
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.spiking.gradient import bptt
 from hosnn.spiking.surrogate import Arctan

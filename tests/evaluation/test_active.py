@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hosnn.draws import SampleRandom
 from hosnn.estimators import AdaptiveSharpness, OnFrames
 from hosnn.evaluation import outcomes
 from hosnn.evaluation.active import ActiveTest, challenge
@@ -20,7 +21,6 @@ from hosnn.evaluation.protocols import full, standard
 from hosnn.robustness.apgd import APGD
 from hosnn.robustness.gradient import PGD, at_clean
 from hosnn.robustness.model import Attack, counted, rows, scores
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.square import Square
 from hosnn.robustness.threats import L2, Linf, Threat
 from hosnn.spiking.gradient import bptt

@@ -5,13 +5,13 @@ import torch
 from torch import Tensor
 
 from hosnn.data import fashion_mnist_sample
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.evaluation.close_up import examples, neuron_stories
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.lenet import LeNet
 from hosnn.nn.neurons import TALIF
 from hosnn.robustness.gradient import fgsm
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.signature import calibrate, homeostatic
 from hosnn.signature.calibration import trajectories

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.data import Split, fashion_mnist_sample
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.evaluation.evaluate import evaluate
 from hosnn.evaluation.protocol import Entry, PanelPlan, Protocol
@@ -18,7 +19,6 @@ from hosnn.evaluation.statistics import wilson
 from hosnn.evaluation.worker import Interrupted
 from hosnn.robustness.gradient import PGD, fgsm
 from hosnn.robustness.model import Attack, Model
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.runtime import Deadline
 from tests.evaluation.synthetic import Linear

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hosnn.data import fashion_mnist_sample
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.estimators import Through, TraceCrossEntropy
 from hosnn.evaluation.evaluate import evaluate
@@ -15,7 +16,6 @@ from hosnn.evaluation.protocols import PROTOCOLS, protocol, sweep
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.lenet import LeNet
 from hosnn.robustness.losses import cross_entropy
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.spiking.gradient import bptt, tssl_bp
 

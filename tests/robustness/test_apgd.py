@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.robustness.apgd import APGD, APGDTargeted, Schedule, Walk
 from hosnn.robustness.gradient import PGD, at_clean, on_sphere
@@ -23,7 +24,6 @@ from hosnn.robustness.losses import (
     targeted_margin,
 )
 from hosnn.robustness.model import Attack, Model, Repeated, counted, input_gradient
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.threats import L1, L2, Ball, Linf, Threat
 from tests.robustness.models import Wavy, linear, samples

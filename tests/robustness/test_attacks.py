@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.robustness.apgd import APGD, APGDTargeted
 from hosnn.robustness.ensembles import EOT, Noise, Transfer, Worst
@@ -20,7 +21,6 @@ from hosnn.robustness.losses import (
     targeted_margin,
 )
 from hosnn.robustness.model import Attack, counted, input_gradient
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.threats import L1, L2, Ball, Linf, Threat
 from tests.robustness.models import Wavy, linear, samples

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.robustness.decision import HopSkipJump
 from hosnn.robustness.model import counted
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import L1, L2, Ball, Linf, Threat
 from tests.robustness.models import linear, samples
 from tests.robustness.personal import personal

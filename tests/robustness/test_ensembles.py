@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.robustness.apgd import APGD, APGDTargeted
 from hosnn.robustness.ensembles import EOT, Noise, Transfer, Worst
@@ -14,7 +15,6 @@ from hosnn.robustness.fab import FAB
 from hosnn.robustness.gradient import PGD, Again, at_clean, fgsm
 from hosnn.robustness.losses import margin
 from hosnn.robustness.model import Attack, Model, Repeated, counted
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.threats import Linf, Threat
 from tests.robustness.models import Wavy, linear, samples

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.robustness.ensembles import Noise
 from hosnn.robustness.fab import FAB, to_hyperplane
 from hosnn.robustness.model import counted
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import L1, L2, Ball, Linf, Threat
 from tests.robustness.models import Wavy, linear, samples
 from tests.robustness.personal import personal

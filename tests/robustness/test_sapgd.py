@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.robustness.gradient import PGD, at_clean, fgsm
 from hosnn.robustness.losses import cross_entropy, margin
 from hosnn.robustness.model import input_gradient
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.threats import L1, L2, Linf, Threat
 from tests.robustness.models import linear, samples

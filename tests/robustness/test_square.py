@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.robustness.ensembles import Noise
 from hosnn.robustness.model import counted
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.square import Square
 from hosnn.robustness.threats import L1, L2, Linf, Threat
 from tests.robustness.models import linear, samples

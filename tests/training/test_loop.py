@@ -18,12 +18,12 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from hosnn.data import Dataset
+from hosnn.draws import SampleRandom
 from hosnn.errors import CheckpointError, ConfigError, TrainingError
 from hosnn.estimators import OnFrames, OnTraces, Through, TraceCrossEntropy
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.neurons import TALIF, constrain_, neurons
 from hosnn.robustness.gradient import PGD, fgsm
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.runtime import Deadline, Precision, stopping
 from hosnn.spiking.gradient import bptt

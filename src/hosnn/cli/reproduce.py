@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 
 from hosnn.cli.options import Folder, Minutes, console_for, deadline, writable_folder
 from hosnn.data import Dataset, load_dataset
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError, nearest
 from hosnn.estimators import Through
 from hosnn.evaluation.close_up import examples, neuron_stories
@@ -29,7 +30,6 @@ from hosnn.nn.modes import device_of
 from hosnn.recipes.reproductions import REPRODUCTIONS, Plan, Reproduction
 from hosnn.recipes.variants import with_seed
 from hosnn.robustness.gradient import PGD
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import Linf, Threat, format_eps
 from hosnn.runtime import Deadline, Hardware
 from hosnn.signature import fingerprint

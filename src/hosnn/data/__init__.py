@@ -1,8 +1,10 @@
 """Data sets as uint8 tensors, from several sources, each verified by shape and hash."""
 
 from hosnn.data.catalogue import describe_sources, load_dataset
+from hosnn.data.cifar import cifar10, cifar10_jpeg75, cifar100
 from hosnn.data.dataset import Dataset, Split
 from hosnn.data.fashion import fashion_mnist, fashion_mnist_sample
+from hosnn.data.house_numbers import svhn
 from hosnn.data.images import check_images, check_labels
 from hosnn.data.sources import SourceStatus
 
@@ -12,8 +14,12 @@ __all__ = [
     "Split",
     "check_images",
     "check_labels",
+    "cifar10",
+    "cifar10_jpeg75",
+    "cifar100",
     "describe_sources",
     "fashion_mnist",
     "fashion_mnist_sample",
     "load_dataset",
+    "svhn",
 ]

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from hosnn.data.cifar import CIFAR10, CIFAR10_JPEG75, CIFAR100, cifar10, cifar10_jpeg75, cifar100
 from hosnn.data.dataset import Dataset
-from hosnn.data.fashion import FULL, SAMPLE, SAMPLE_FOLDER, fashion_mnist, fashion_mnist_sample, sources
+from hosnn.data.fashion import FORMATS, FULL, SAMPLE, SAMPLE_FOLDER, fashion_mnist, fashion_mnist_sample, sources
+from hosnn.data.house_numbers import SVHN, svhn
 from hosnn.data.sources import Source, SourceStatus, describe, find_in_folder
 from hosnn.errors import ConfigError, nearest
 
@@ -20,6 +22,10 @@ def _sample(folder: Path | None) -> Dataset:
 DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
     "fashion-mnist": fashion_mnist,
     "fashion-mnist-sample": _sample,
+    "cifar10": cifar10,
+    "cifar10-jpeg75": cifar10_jpeg75,
+    "cifar100": cifar100,
+    "svhn": svhn,
 }
 
 
@@ -37,5 +43,8 @@ def load_dataset(name: str, folder: Path | str | None = None) -> Dataset:
 
 def describe_sources() -> list[SourceStatus]:
     """For each data set, where it is found on this machine; quick, no network, contents not verified."""
-    embedded = Source("embedded sample", lambda: find_in_folder(SAMPLE_FOLDER))
-    return [*describe(SAMPLE.name, (embedded,)), *describe(FULL.name, sources())]
+    embedded = Source("embedded sample", lambda: find_in_folder(SAMPLE_FOLDER, FORMATS))
+    found = [*describe(SAMPLE.name, (embedded,)), *describe(FULL.name, sources())]
+    for publication in (CIFAR10, CIFAR10_JPEG75, CIFAR100, SVHN):
+        found += describe(publication.specification.name, publication.sources())
+    return found

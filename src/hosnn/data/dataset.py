@@ -4,7 +4,8 @@ Legend: N rows, C channels, H height, W width.
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Self
 
 import torch
@@ -77,15 +78,25 @@ class Split:
 
 @dataclass(frozen=True)
 class Specification:
-    """What a data set must be, whichever source it comes from; sha256 as `content_sha256` computes it."""
+    """What a data set must be, whichever source it comes from.
+
+    image_shape  [C, H, W]
+    train_size   with the validation split still inside
+    sha256       what `content_sha256` must give; None if nobody here ever held the whole set to compute it
+    published    MD5 or SHA-256 by file name: a file of that name must have it (`hashes.check_published`)
+    label_parts  SHA-256 of the labels (one byte each) of equal parts of train, in the original order; a source may
+                 bring the parts in another order (`ordering.in_original_order`).  Empty: the order is not checked
+    """
 
     name: str
     classes: tuple[str, ...]
-    image_shape: tuple[int, int, int]  # [C, H, W]
-    train_size: int  # with the validation split still inside
+    image_shape: tuple[int, int, int]
+    train_size: int
     test_size: int
     validation_size: int
-    sha256: str
+    sha256: str | None
+    published: Mapping[str, str] = field(default_factory=dict, hash=False)
+    label_parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

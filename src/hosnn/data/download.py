@@ -1,6 +1,5 @@
-"""Downloads: the Hugging Face Hub with its cache, and single files verified by MD5 before they appear."""
+"""Downloads: the Hugging Face Hub with its cache, and single files verified by their hash before they appear."""
 
-import hashlib
 import http.client
 import os
 import tempfile
@@ -11,6 +10,7 @@ from typing import IO
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from hosnn.data.hashes import hash_of, kind_of
 from hosnn.data.parquet import ParquetFiles
 from hosnn.errors import DataError
 
@@ -48,12 +48,13 @@ def download_from_hub(repository: str, train: str, test: str) -> ParquetFiles:
         raise DataError(f"{repository} cannot be downloaded: {_first_line(error)}") from error
 
 
-def fetch_file(url: str, target: Path, md5: str) -> None:
+def fetch_file(url: str, target: Path, published: str) -> None:
     """Download `url` to `target`, which appears whole and verified or not at all; a verified `target` is kept.
 
+    published  the file's MD5 or SHA-256
     Raises DataError if the host cannot be reached within seconds, stalls, or sends something else.
     """
-    if target.is_file() and _md5_of(target) == md5:
+    if target.is_file() and hash_of(target, published) == published:
         return
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -62,9 +63,12 @@ def fetch_file(url: str, target: Path, md5: str) -> None:
         try:
             with os.fdopen(handle, "wb") as file:
                 _copy(url, file, target.name)
-            found = _md5_of(partial)
-            if found != md5:
-                raise DataError(f"{url} sent a file with MD5 {found}, expected {md5}; something else answers there")
+            found = hash_of(partial, published)
+            if found != published:
+                raise DataError(
+                    f"{url} sent a file with {kind_of(published)} {found}, expected {published}; something else "
+                    "answers there"
+                )
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
@@ -87,11 +91,6 @@ def _copy(url: str, file: IO[bytes], label: str) -> None:
                 raise DataError(f"{url} sends more than {LARGEST_FILE} bytes; something else answers there")
             file.write(chunk)
             progress.update(task, advance=len(chunk))
-
-
-def _md5_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _first_line(error: Exception) -> str:

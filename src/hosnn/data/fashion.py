@@ -9,9 +9,19 @@ from pathlib import Path
 
 from hosnn.data.dataset import Dataset, Specification
 from hosnn.data.download import download_from_hub, fetch_file, find_in_hub_cache
-from hosnn.data.idx import IdxFiles
-from hosnn.data.sources import Files, Source, cache_folder, find_in_folder, find_in_system, load_files, load_first
-from hosnn.errors import DataError
+from hosnn.data.idx import STEMS, IdxFiles
+from hosnn.data.parquet import ParquetFiles
+from hosnn.data.sources import (
+    Files,
+    Formats,
+    Source,
+    cache_folder,
+    find_in_cache,
+    find_in_folder,
+    find_in_system,
+    load_files,
+    load_first,
+)
 
 FULL = Specification(
     name="fashion-mnist",
@@ -42,6 +52,11 @@ SAMPLE = replace(
     sha256="1958e4aa1a5359ea0c5de60ed8b21664159bd62fc43b46d5d24bd845c0516b5a",
 )
 SAMPLE_FOLDER = Path(__file__).with_name("sample")
+FORMATS = Formats(
+    finders=(IdxFiles.find, ParquetFiles.find),
+    places=("fashion_mnist", "FashionMNIST/raw"),  # the Hub's and torchvision's
+    expected=f"{', '.join(STEMS)} (plain or .gz), or train*.parquet and test*.parquet",
+)
 
 DEBIAN_NAME = "fashion-mnist"  # folder of the package dataset-fashion-mnist
 HUB_REPOSITORY = "zalando-datasets/fashion_mnist"
@@ -70,7 +85,7 @@ def fashion_mnist(folder: Path | None = None) -> Dataset:
     Raises DataError if a folder's files are absent, damaged or another data set; without a folder, if no source has it.
     """
     if folder is not None:
-        return load_files(FULL, find_in_folder(folder), "folder")
+        return load_files(FULL, find_in_folder(folder, FORMATS), "folder")
     return load_first(FULL, sources(), ADVICE)
 
 
@@ -80,25 +95,18 @@ def fashion_mnist_sample() -> Dataset:
     Its train and validation rows are train and validation rows of the full set too, and its test rows test rows.
     Raises DataError if the installed files are damaged.
     """
-    return load_files(SAMPLE, find_in_folder(SAMPLE_FOLDER), "embedded sample")
+    return load_files(SAMPLE, find_in_folder(SAMPLE_FOLDER, FORMATS), "embedded sample")
 
 
 def sources() -> tuple[Source, ...]:
     """Where the full set is looked for, in order."""
     return (
-        Source("Debian package dataset-fashion-mnist", lambda: find_in_system(DEBIAN_NAME)),
+        Source("Debian package dataset-fashion-mnist", lambda: find_in_system(DEBIAN_NAME, FORMATS)),
         Source("Hugging Face cache", lambda: find_in_hub_cache(*HUB_FILES)),
-        Source("hosnn cache", _find_in_cache),
+        Source("hosnn cache", lambda: find_in_cache(FULL.name, FORMATS)),
         Source("Hugging Face Hub", lambda: download_from_hub(*HUB_FILES), needs_network=True),
         Source("original host", _download, needs_network=True),
     )
-
-
-def _find_in_cache() -> Files:
-    folder = cache_folder() / FULL.name
-    if not folder.is_dir():
-        raise DataError(f"nothing was downloaded yet (no {folder})")
-    return find_in_folder(folder)
 
 
 def _download() -> Files:

@@ -1,6 +1,7 @@
 """Parquet files in the Hugging Face convention: encoded pictures with their labels.
 
-Columns: `image` struct{bytes, path}, `label` integer, and optionally `index` integer, the original position.
+Columns: `image` (or `img`) struct{bytes, path}, `label` (or `fine_label`) integer, and optionally `index` integer, the
+original position.
 Legend: N rows, C channels, H height, W width.
 """
 
@@ -17,18 +18,28 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hosnn.data.dataset import Specification, Split, check_split
+from hosnn.data.hashes import check_published
 from hosnn.errors import DataError
 
 BATCH_ROWS = 1024
 MODES = {1: "L", 3: "RGB"}  # by number of channels
 FORMATS = ("PNG", "JPEG", "WEBP")  # no other decoder of Pillow meets untrusted bytes
+EXACT = ("PNG",)  # keeps every pixel as it was
+IMAGE, LABEL, INDEX = ("image", "img"), ("label", "fine_label"), ("index",)  # CIFAR's names on the Hub come second
 
 
-def read_parquet(paths: tuple[Path, ...], image_shape: tuple[int, int, int], size: int, num_classes: int) -> Split:
+def read_parquet(
+    paths: tuple[Path, ...],
+    image_shape: tuple[int, int, int],
+    size: int,
+    num_classes: int,
+    formats: tuple[str, ...] = FORMATS,
+) -> Split:
     """One split from one or more Parquet files, in the order given.
 
     image_shape  [C, H, W] that every picture must have, C = 1 (grey) or 3 (RGB)
     size         N, the rows of all files together
+    formats      the encodings a picture may have
     Beside the result, memory holds 1024 encoded pictures at a time.
     Raises DataError for a damaged or cut-off file, a missing column, a picture that does not decode or has another
     size or mode, a label out of range.
@@ -41,17 +52,17 @@ def read_parquet(paths: tuple[Path, ...], image_shape: tuple[int, int, int], siz
         try:
             # Closes the file also when a check below raises.
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                _check_columns(path, file.schema_arrow)
-                names = [name for name in ("image", "label", "index") if name in file.schema_arrow.names]
+                image, label, position = _columns(path, file.schema_arrow)
+                names = [name for name in (image, label, position) if name]
                 for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=names):
                     end = filled + len(batch)
                     if end > size:
                         raise DataError(f"{path} has more rows than the {size} expected; is this another data set?")
-                    for row, picture in enumerate(batch.column("image").field("bytes"), start=filled):
-                        pixels[row] = _decode(picture.as_py(), image_shape, f"{path}, row {row}")
-                    labels[filled:end] = _integers(batch, "label", path)
-                    if "index" in names:
-                        index[filled:end] = _integers(batch, "index", path)
+                    for row, picture in enumerate(batch.column(image).field("bytes"), start=filled):
+                        pixels[row] = _decode(picture.as_py(), image_shape, f"{path}, row {row}", formats)
+                    labels[filled:end] = _integers(batch, label, path)
+                    if position:
+                        index[filled:end] = _integers(batch, position, path)
                     filled = end
         except (OSError, UnicodeError, pa.ArrowException) as error:
             raise DataError(
@@ -66,21 +77,25 @@ def read_parquet(paths: tuple[Path, ...], image_shape: tuple[int, int, int], siz
     return split
 
 
-def _check_columns(path: Path, schema: pa.Schema) -> None:
-    def is_as_expected(name: str) -> bool:
-        if name not in schema.names:
-            return name == "index"
-        kind = schema.field(name).type
-        if name == "image":
-            return pa.types.is_struct(kind) and any(field.name == "bytes" for field in kind)
-        return bool(pa.types.is_integer(kind))
+def _columns(path: Path, schema: pa.Schema) -> tuple[str, str, str]:
+    """The names of the columns with pictures, labels and, if there is one (else ""), positions."""
 
-    if not all(map(is_as_expected, ("image", "label", "index"))):
+    def is_picture(kind: pa.DataType) -> bool:
+        return pa.types.is_struct(kind) and any(field.name == "bytes" for field in kind)
+
+    image, label, position = (
+        next((name for name in names if name in schema.names), "") for names in (IMAGE, LABEL, INDEX)
+    )
+    integers = [name for name in (label, position) if name]
+    if not (image and label and is_picture(schema.field(image).type)) or not all(
+        pa.types.is_integer(schema.field(name).type) for name in integers
+    ):
         columns = ", ".join(f"{field.name}: {field.type}" for field in schema)
         raise DataError(
             f"{path} has columns {columns}; expected image: struct<bytes, path>, label: integer and, if any, "
             "index: integer (the Hugging Face convention); rename or rewrite them"
         )
+    return image, label, position
 
 
 def _integers(batch: pa.RecordBatch, name: str, path: Path) -> NDArray[np.int64]:
@@ -90,18 +105,25 @@ def _integers(batch: pa.RecordBatch, name: str, path: Path) -> NDArray[np.int64]
     return np.asarray(column.to_numpy(zero_copy_only=False)).astype(np.int64)
 
 
-def _decode(encoded: bytes | None, image_shape: tuple[int, int, int], origin: str) -> NDArray[np.uint8]:
+def _decode(
+    encoded: bytes | None, image_shape: tuple[int, int, int], origin: str, formats: tuple[str, ...]
+) -> NDArray[np.uint8]:
     channels, height, width = image_shape
     if encoded is None:
         raise DataError(f"{origin}: the image has no bytes, expected an embedded PNG, JPEG or WebP")
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-            came = (image.mode, *image.size)
+            came, encoding = (image.mode, *image.size), image.format
             # Size and mode are known before any pixel is decoded: a picture that unpacks to gigabytes stops here.
-            if came == (MODES[channels], width, height):
+            if came == (MODES[channels], width, height) and encoding in formats:
                 return np.asarray(image).reshape(height, width, channels)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
         raise DataError(f"{origin}: the image does not decode ({error}); get the file again") from error
+    if encoding not in formats:
+        raise DataError(
+            f"{origin}: the image is encoded as {encoding}, which may have changed its pixels, expected "
+            f"{' or '.join(formats)} in a file that no published hash vouches for; get the original"
+        )
     raise DataError(
         f"{origin}: the image is {came[1]}x{came[2]} in mode {came[0]}, expected {width}x{height} in mode "
         f"{MODES[channels]}; is this another data set?"
@@ -130,9 +152,17 @@ class ParquetFiles:
         return f"Parquet files in {self.train[0].parent}"
 
     def read(self, specification: Specification) -> tuple[Split, Split]:
-        """Train and test.  Raises DataError naming the file that is not as specified."""
-        shape, num_classes = specification.image_shape, len(specification.classes)
+        """Train and test.  Raises DataError naming the file that is not as specified.
+
+        Files whose content nothing vouches for must keep every pixel: pictures in JPEG would be another data set.
+        """
         return (
-            read_parquet(self.train, shape, specification.train_size, num_classes),
-            read_parquet(self.test, shape, specification.test_size, num_classes),
+            _read_split(self.train, specification.train_size, specification),
+            _read_split(self.test, specification.test_size, specification),
         )
+
+
+def _read_split(paths: tuple[Path, ...], size: int, specification: Specification) -> Split:
+    certain = [check_published(path, specification) for path in paths]
+    num_classes = len(specification.classes)
+    return read_parquet(paths, specification.image_shape, size, num_classes, FORMATS if all(certain) else EXACT)

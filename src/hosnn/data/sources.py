@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hosnn.data.dataset import Dataset, Specification, Split
-from hosnn.data.idx import STEMS, IdxFiles
-from hosnn.data.parquet import ParquetFiles
+from hosnn.data.ordering import in_original_order
 from hosnn.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -20,6 +19,20 @@ class Files(Protocol):
 
     def read(self, specification: Specification) -> tuple[Split, Split]:
         """Decoded train and test splits.  Raises DataError naming the file that is not as specified."""
+
+
+@dataclass(frozen=True)
+class Formats:
+    """What a data set's files in a folder look like.
+
+    finders   each gives the files of one format there, or None, or raises DataError if some of them are missing
+    places    subfolders where programs keep them; the folder itself comes first
+    expected  the names to look for, for people
+    """
+
+    finders: tuple[Callable[[Path], Files | None], ...]
+    places: tuple[str, ...]
+    expected: str
 
 
 @dataclass(frozen=True)
@@ -40,11 +53,13 @@ class SourceStatus:
     source: str
     found: bool
     detail: str
+    needs_network: bool = False
 
 
 def load_files(specification: Specification, files: Files, source_name: str) -> Dataset:
     """Read, verify by shape and hash, and part the validation split.  Raises DataError."""
     train, test = files.read(specification)
+    train = in_original_order(train, specification.label_parts, f"{specification.name} ({files})")
     return Dataset.from_splits(
         specification.name,
         specification.classes,
@@ -90,7 +105,7 @@ def describe(dataset: str, sources: tuple[Source, ...]) -> list[SourceStatus]:
         if source.needs_network:
             switch = offline_switch()
             detail = f"off: {switch} is set" if switch else "tried if nothing is found here"
-            return SourceStatus(dataset, source.name, False, detail)
+            return SourceStatus(dataset, source.name, False, detail, needs_network=True)
         try:
             return SourceStatus(dataset, source.name, True, str(source.find()))
         except DataError as error:
@@ -99,29 +114,36 @@ def describe(dataset: str, sources: tuple[Source, ...]) -> list[SourceStatus]:
     return [glance(source) for source in sources]
 
 
-def find_in_folder(folder: Path) -> Files:
-    """IDX or Parquet files in `folder`, or below it where the Hub (fashion_mnist/) and torchvision
-    (FashionMNIST/raw/) keep them; IDX before Parquet.  Raises DataError if there are none, or only some of a set."""
+def find_in_folder(folder: Path, formats: Formats) -> Files:
+    """The files of the first format found in `folder`, or in one of the places below it.
+
+    Raises DataError if there are none, or only some of a set."""
     folder = folder.expanduser()
     if not folder.is_dir():
         came = "is not a folder" if folder.exists() else "does not exist"
-        raise DataError(f"{folder} {came}, expected a folder with IDX or Parquet files; check its name")
-    for place in (folder, folder / "fashion_mnist", folder / "FashionMNIST" / "raw"):
-        files = IdxFiles.find(place) or ParquetFiles.find(place)
-        if files is not None:
-            return files
-    raise DataError(
-        f"{folder} has no data, expected {', '.join(STEMS)} (plain or .gz), or train*.parquet and test*.parquet; "
-        "put the files there under these names"
-    )
+        raise DataError(f"{folder} {came}, expected a folder with {formats.expected}; check its name")
+    for place in (folder, *(folder / name for name in formats.places)):
+        for find in formats.finders:
+            files = find(place)
+            if files is not None:
+                return files
+    raise DataError(f"{folder} has no data, expected {formats.expected}; put the files there under these names")
 
 
-def find_in_system(name: str) -> Files:
+def find_in_cache(name: str, formats: Formats) -> Files:
+    """Files that were downloaded for the data set `name` before.  Raises DataError if there are none."""
+    folder = cache_folder() / name
+    if not folder.is_dir():
+        raise DataError(f"nothing was downloaded yet (no {folder})")
+    return find_in_folder(folder, formats)
+
+
+def find_in_system(name: str, formats: Formats) -> Files:
     """Files of a distribution's package: datasets/`name` in the system's data folders.  Raises DataError."""
     folders = [folder / "datasets" / name for folder in system_data_folders()]
     for folder in folders:
         if folder.is_dir():
-            return find_in_folder(folder)
+            return find_in_folder(folder, formats)
     raise DataError(f"not installed (no {' or '.join(map(str, folders))})")
 
 

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.estimators.wrapping import Wrapped, innermost
 from hosnn.robustness.model import Attack, Model
-from hosnn.robustness.random import SampleRandom
 from hosnn.spiking.kernels.eager import Seen, watched
 
 Loss = Callable[..., Tensor]

@@ -8,12 +8,12 @@ from typing import TypeVar
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.estimators.sharpness import AdaptiveSharpness, Memory, Remembered, Sharpened
 from hosnn.estimators.wrapping import Wrapped, innermost, inside, network_of
 from hosnn.nn.neurons import LIF, neurons
 from hosnn.robustness.model import Attack, Model
-from hosnn.robustness.random import SampleRandom
 from hosnn.spiking.gradient import Rule
 
 M = TypeVar("M", bound=nn.Module)

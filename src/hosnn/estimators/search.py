@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.estimators.rules import differentiated
 from hosnn.estimators.sharpness import AdaptiveSharpness
 from hosnn.robustness.gradient import misclassified
 from hosnn.robustness.losses import margin
 from hosnn.robustness.model import Attack, Model, rows, scores
-from hosnn.robustness.random import SampleRandom
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.estimators.wrapping import Wrapped, inside, network_of
 from hosnn.nn.layers import MeanReadout, SpikingNetwork
 from hosnn.robustness.model import Attack, Model
-from hosnn.robustness.random import SampleRandom
 from hosnn.spiking.decoding import target_traces, trace_cross_entropy
 
 

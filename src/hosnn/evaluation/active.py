@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hosnn.draws import SampleRandom
 from hosnn.evaluation.asking import BLOCK, unnoticed
 from hosnn.evaluation.binarized import Binarized, as_attacked, binarize, on_surface
 from hosnn.evaluation.protocol import Entry, Kind
 from hosnn.robustness.model import Model, NoGradient, counted, rows, scores
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import Threat
 
 

@@ -10,11 +10,11 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from hosnn.draws import SampleRandom
 from hosnn.estimators.wrapping import Wrapped
 from hosnn.evaluation.asking import scores_of
 from hosnn.robustness.gradient import on_sphere
 from hosnn.robustness.model import Model, rows, scores
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import Linf, Threat, per_sample
 
 INNER, RADIUS = 200, 0.95

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.data import Split
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.nn.modes import device_of, evaluating
 from hosnn.nn.neurons import TALIF, hidden_neurons
 from hosnn.robustness.model import Attack
-from hosnn.robustness.random import SampleRandom
 from hosnn.signature.calibration import trajectories
 from hosnn.spiking.dynamics import Step
 

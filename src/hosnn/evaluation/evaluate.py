@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.data import Dataset, Split
+from hosnn.draws import SampleRandom
 from hosnn.estimators import Estimator, title
 from hosnn.evaluation.active import ActiveTest, challenge
 from hosnn.evaluation.adapt import best, candidates
@@ -24,7 +25,6 @@ from hosnn.evaluation.session import Session, Subject, session_of
 from hosnn.evaluation.worker import Images, Shard, Worker
 from hosnn.nn.modes import evaluating
 from hosnn.robustness.model import Model
-from hosnn.robustness.random import SampleRandom
 from hosnn.runtime import Deadline, full_precision, machine, versions
 from hosnn.spiking.kernels import backend
 from hosnn.training.progress import Bar, Progress

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from hosnn.draws import SampleRandom
 from hosnn.evaluation.evaluate import evaluate
 from hosnn.evaluation.peer_neurons import PEERS, Layer, peer_layer
 from hosnn.evaluation.protocols import standard
@@ -25,7 +26,6 @@ from hosnn.nn.lenet import LeNet, lenet_32c5_64c5_1024
 from hosnn.nn.neurons import LIF, Emit, constrain_, neurons
 from hosnn.robustness.gradient import PGD, fgsm
 from hosnn.robustness.model import scores
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import Threat
 from hosnn.signature import calibrate, homeostatic
 from hosnn.signature.homeostasis import replace_layer

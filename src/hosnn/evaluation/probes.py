@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hosnn.draws import SampleRandom
 from hosnn.estimators import with_rule
 from hosnn.estimators.defence import ADAPTS
 from hosnn.evaluation.asking import (
@@ -32,7 +33,6 @@ from hosnn.robustness.ensembles import Noise
 from hosnn.robustness.gradient import PGD
 from hosnn.robustness.losses import cross_entropy, margin
 from hosnn.robustness.model import Model
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient import bptt
 

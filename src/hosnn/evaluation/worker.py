@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError, HosnnError, ShapeError
 from hosnn.evaluation.ledger import Ledger
 from hosnn.evaluation.protocol import Entry
 from hosnn.evaluation.result import Row
 from hosnn.robustness.model import Model, counted
-from hosnn.robustness.random import SampleRandom
 from hosnn.runtime import Deadline, own_randomness
 from hosnn.training.progress import Bar
 

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.robustness.gradient import Start, misclassified, on_sphere
 from hosnn.robustness.losses import Aimed, Loss, TargetedLoss, cross_entropy, targeted_dlr
 from hosnn.robustness.model import Ascent, Model, fresh, input_gradient, rows, scores
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import L2, Linf, Threat, per_sample
 
 

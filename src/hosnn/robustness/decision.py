@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.robustness.model import Model, rows, scores
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import L2, Linf, Threat, per_sample
 
 HALVINGS = 24

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.robustness.gradient import Again, first_success
 from hosnn.robustness.model import Attack, Model, Repeated
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import Threat
 
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.robustness.losses import Aimed
 from hosnn.robustness.model import Model, fresh, input_gradient, rows, scores
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import L1, L2, Linf, Threat, per_sample
 
 FAR = 1e3

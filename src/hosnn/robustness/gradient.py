@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.robustness.losses import Loss, cross_entropy
 from hosnn.robustness.model import Attack, Model, fresh, input_gradient, rows, scores
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import Ball, Threat, per_sample
 
 Start = Callable[[Ball, Tensor, SampleRandom], Tensor]

@@ -13,9 +13,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.robustness.losses import Loss
-from hosnn.robustness.random import SampleRandom
 
 Model = Callable[[Tensor], Tensor]
 

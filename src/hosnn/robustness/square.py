@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.robustness.losses import margin
 from hosnn.robustness.model import Model, rows, scores
-from hosnn.robustness.random import SampleRandom
 from hosnn.robustness.threats import L2, Linf, Threat, per_sample
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)

@@ -16,10 +16,10 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from hosnn.data import Dataset, Split
+from hosnn.draws import SampleRandom
 from hosnn.errors import TrainingError
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.neurons import constrain_
-from hosnn.robustness.random import SampleRandom
 from hosnn.runtime import Deadline, stopping
 from hosnn.training.checkpoint import (
     Pointer,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hosnn.robustness.random import SampleRandom
+from hosnn.draws import SampleRandom
 
 MANY = 4000
 

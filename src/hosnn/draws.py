@@ -1,8 +1,8 @@
 """Random numbers that depend on (seed, purpose, sample index) and on nothing else.
 
-An attack's draw for an image must not change with the batch the image came in or with which images are still
-standing, or shards, resumed runs and reruns would differ.  So numbers come from a counter-based generator
-(SplitMix64, Steele et al. 2014) in integer arithmetic, the same bits on every device.
+An attack's or an augmentation's draw for an image must not change with the batch the image came in, the rank that has
+it or which images are still standing, or shards, resumed runs and reruns would differ.  So numbers come from a
+counter-based generator (SplitMix64, Steele et al. 2014) in integer arithmetic, the same bits on every device.
 """
 
 import hashlib

@@ -1,0 +1,41 @@
+"""Putting a training split whose parts came in another order back into the original one."""
+
+import hashlib
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hosnn.data.dataset import Split
+from hosnn.errors import DataError
+
+
+def in_original_order(train: Split, label_parts: tuple[str, ...], origin: str) -> Split:
+    """The rows with their parts in the order of `label_parts`, so that `index` means the same from every source.
+
+    The Hub's copy of CIFAR-10, for one, has the batches in the order of the archive: 4, 3, 2, 5, 1.  Parts are told by
+    their labels.  A split that brings its own index is left alone, and so is any if label_parts is empty.
+
+    label_parts  `dataset.Specification.label_parts`
+    origin       names the source in the message
+    Raises DataError if the labels are not those of the parts, each once.
+    """
+    if not label_parts or not torch.equal(train.index, torch.arange(len(train))):
+        return train
+    ends = np.linspace(0, len(train), len(label_parts) + 1).astype(int).tolist()
+    parts = [torch.arange(start, end) for start, end in pairwise(ends)]
+    found = [_fingerprint(train.labels[rows]) for rows in parts]
+    if sorted(found) != sorted(label_parts):
+        raise DataError(
+            f"{origin}: the training labels are not in the original order, nor in that order by batches, so rows "
+            "cannot be numbered; add a column `index` with each image's original position, or get the original files"
+        )
+    if tuple(found) == label_parts:
+        return train
+    rows = torch.cat([parts[found.index(part)] for part in label_parts])
+    return Split.in_order(train.images[rows], train.labels[rows])
+
+
+def _fingerprint(labels: Tensor) -> str:
+    return hashlib.sha256(labels.to(torch.uint8).numpy().data).hexdigest()

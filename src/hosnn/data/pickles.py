@@ -1,0 +1,107 @@
+"""Batches of CIFAR's Python version, read from their pickles without running what a pickle can ask for.
+
+A pickle is a program: it names functions and calls them.  CIFAR's files name three things of numpy, and each is
+replaced here by a class that only keeps what it is given; any other name ends the reading.  So not even numpy runs,
+and the array is rebuilt afterwards from bytes and a checked shape.
+Legend: N images, P numbers in an image (C x H x W).
+"""
+
+import io
+import pickle
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hosnn.errors import DataError
+
+
+class Batch(NamedTuple):
+    """What one file holds."""
+
+    images: NDArray[np.uint8]  # [N, P]
+    labels: NDArray[np.int64]  # [N]
+
+
+def read_pickle(content: bytes, numbers: int, origin: str, *, labels: str) -> Batch:
+    """A batch from the bytes of a pickle that Python 2 wrote: a dict with `data` [N, P] uint8 and a list of labels.
+
+    numbers  P
+    origin   names the file in messages
+    labels   the list's key, "labels" or "fine_labels"
+    Raises DataError if the pickle asks for anything but numpy's array, is damaged or holds something else.
+    """
+    try:
+        read = _Reader(io.BytesIO(content), encoding="bytes").load()
+        entries = {key.decode() if isinstance(key, bytes) else key: value for key, value in read.items()}
+        data, numbered = _array(entries["data"], numbers), entries[labels]
+        if not isinstance(numbered, list) or any(type(label) is not int for label in numbered):
+            raise ValueError(f"its {labels} are not a list of integers")
+        if len(numbered) != len(data):
+            raise ValueError(f"it has {len(numbered)} labels for {len(data)} images")
+        return Batch(data, np.array(numbered, np.int64))
+    except _Refused as error:
+        raise DataError(
+            f"{origin} is a pickle that asks for {error}, which could run any code; it was not run.  Expected a batch "
+            "of CIFAR, which asks for numpy's array only; do not open this file, get the original"
+        ) from error
+    except Exception as error:  # what comes out of a damaged pickle is of any type
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise DataError(
+            f"{origin} cannot be read as a batch of CIFAR ({reason}), expected a pickled dict with data [N, {numbers}] "
+            f"and {labels}; get it again"
+        ) from error
+
+
+class _Refused(pickle.UnpicklingError):
+    """The pickle named something that CIFAR's files do not."""
+
+
+class _Kept:
+    """Stands where numpy would: keeps what it is called with and what its state is set to."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.arguments = arguments
+        self.state: object = None
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+
+class _Array(_Kept):
+    pass
+
+
+class _ArrayType(_Kept):
+    pass
+
+
+class _NumberType(_Kept):
+    pass
+
+
+_STAND_INS = {
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy", "ndarray"): _ArrayType,
+    ("numpy", "dtype"): _NumberType,
+}
+
+
+class _Reader(pickle.Unpickler):
+    def find_class(self, module_name: str, global_name: str) -> type[_Kept]:
+        try:
+            return _STAND_INS[module_name, global_name]
+        except KeyError:
+            raise _Refused(f"{module_name}.{global_name}") from None
+
+
+def _array(kept: object, numbers: int) -> NDArray[np.uint8]:
+    """The array that numpy would have rebuilt.  Raises ValueError or TypeError if it is not [N, P] of bytes."""
+    if not isinstance(kept, _Array) or not isinstance(kept.state, tuple):
+        raise ValueError("its data is not a numpy array")
+    _, shape, kind, column_major, content = kept.state
+    if not isinstance(kind, _NumberType) or kind.arguments[0] not in (b"u1", "u1", b"|u1", "|u1"):
+        raise ValueError("its data is not unsigned bytes")
+    if not isinstance(content, bytes) or len(shape) != 2 or shape[1] != numbers or len(content) != shape[0] * numbers:
+        raise ValueError(f"its data has shape {shape} in {len(content)} bytes")
+    return np.ascontiguousarray(np.frombuffer(content, np.uint8).reshape(shape, order="F" if column_major else "C"))

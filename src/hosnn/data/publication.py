@@ -1,0 +1,63 @@
+"""A data set with every place it can be had from."""
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from hosnn.data.dataset import Dataset, Specification
+from hosnn.data.download import download_from_hub, fetch_file, find_in_hub_cache
+from hosnn.data.sources import (
+    Files,
+    Formats,
+    Source,
+    cache_folder,
+    find_in_cache,
+    find_in_folder,
+    load_files,
+    load_first,
+)
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What a data set is, what its files look like and who has them.
+
+    hub     repository on the Hugging Face Hub, its train file and its test file; None if it has none
+    host    address that the names in `files` are appended to
+    files   what to download from the host; each needs a published hash
+    advice  what to do when no source has it
+    """
+
+    specification: Specification
+    formats: Formats
+    advice: str
+    hub: tuple[str, str, str] | None = None
+    host: str = ""
+    files: tuple[str, ...] = ()
+
+    def load(self, folder: Path | None) -> Dataset:
+        """The data set from `folder`, where nothing else is tried; from the first source that has it for None.
+
+        Raises DataError if a folder's files are absent, damaged or another data set; without a folder, if no source
+        has it.
+        """
+        if folder is not None:
+            return load_files(self.specification, find_in_folder(folder, self.formats), "folder")
+        return load_first(self.specification, self.sources(), self.advice)
+
+    def sources(self) -> tuple[Source, ...]:
+        """Where it is looked for, in order; the network last, there what a published hash vouches for first."""
+        cache = Source("hosnn cache", lambda: find_in_cache(self.specification.name, self.formats))
+        online = [Source("original host", self._download, needs_network=True)] if self.files else []
+        if self.hub is None:
+            return (cache, *online)
+        hub = self.hub
+        certain = all(PurePosixPath(name).name in self.specification.published for name in hub[1:])
+        download = Source("Hugging Face Hub", lambda: download_from_hub(*hub), needs_network=True)
+        online.insert(0 if certain else 1, download)
+        return (Source("Hugging Face cache", lambda: find_in_hub_cache(*hub)), cache, *online)
+
+    def _download(self) -> Files:
+        folder = cache_folder() / self.specification.name
+        for name in self.files:
+            fetch_file(self.host + name, folder / name, self.specification.published[name])
+        return find_in_folder(folder, self.formats)
