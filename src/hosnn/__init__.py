@@ -14,9 +14,12 @@ from hosnn.evaluation.paper import PaperChoices, paper
 from hosnn.evaluation.protocol import Protocol
 from hosnn.evaluation.protocols import full, smoke, standard, sweep
 from hosnn.evaluation.result import Evaluation
+from hosnn.nn.convnet import ConvNet, paper_cifar10, paper_cifar100, small_convnet, vgg11
 from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, OverTime, SpikingNetwork, SumPool, TimeDropout
 from hosnn.nn.lenet import LeNet, lenet_15c5_40c5_300, lenet_32c5_64c5_1024
 from hosnn.nn.neurons import LIF, TALIF, Beyond, Emit
+from hosnn.nn.normalisation import Norm, TimeBatchNorm
+from hosnn.nn.resnet import ResNet, resnet18
 from hosnn.robustness.apgd import APGD, APGDTargeted
 from hosnn.robustness.decision import HopSkipJump
 from hosnn.robustness.ensembles import EOT, Noise, Transfer, Worst
@@ -45,6 +48,7 @@ __all__ = [
     "APGDTargeted",
     "Beyond",
     "ConstantCoding",
+    "ConvNet",
     "Dynamics",
     "Emit",
     "Evaluation",
@@ -55,10 +59,12 @@ __all__ = [
     "Linf",
     "MeanReadout",
     "Noise",
+    "Norm",
     "Normalise",
     "OverTime",
     "PaperChoices",
     "Protocol",
+    "ResNet",
     "Reset",
     "Share",
     "Signature",
@@ -67,6 +73,7 @@ __all__ = [
     "SumPool",
     "Threat",
     "Through",
+    "TimeBatchNorm",
     "TimeDropout",
     "Transfer",
     "Worst",
@@ -83,10 +90,15 @@ __all__ = [
     "load_into",
     "mi_fgsm",
     "paper",
+    "paper_cifar10",
+    "paper_cifar100",
     "r_fgsm",
+    "resnet18",
     "save",
+    "small_convnet",
     "smoke",
     "standard",
     "sweep",
     "tssl_bp",
+    "vgg11",
 ]

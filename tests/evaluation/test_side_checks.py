@@ -11,7 +11,9 @@ from hosnn.data.dataset import Split
 from hosnn.errors import ConfigError
 from hosnn.evaluation.controls import protocol
 from hosnn.evaluation.side_checks import corruption_accuracy, steps_at_test_time
+from hosnn.nn.convnet import ConvNet
 from hosnn.nn.neurons import Beyond, hidden_neurons
+from hosnn.nn.normalisation import Norm
 from hosnn.robustness.threats import Threat
 from hosnn.signature import fingerprint
 from hosnn.signature.controls import frozen_at_mean_threshold
@@ -86,6 +88,14 @@ def test_which_signature_was_held_against_later_steps_is_said(beyond: Beyond) ->
     for layer in hidden_neurons(network).values():
         layer.beyond = Beyond.REPEAT  # type: ignore[assignment]
     assert steps_at_test_time(network, data, (8,), beyond=beyond).beyond == "repeat", "the network's own word counts"
+
+
+@pytest.mark.parametrize(("norm", "used"), [(Norm.PER_STEP, "repeat"), (Norm.SHARED, "")])
+def test_statistics_per_step_go_on_as_said(norm: Norm, used: str) -> None:
+    shape = (1, 28, 28)
+    network = ConvNet("4C3-P2-8-10", image=shape, mean=(0.5,), std=(0.25,), steps=2, norm=norm).build().eval()
+    found = steps_at_test_time(network, split(12), (1, 2, 4), beyond=Beyond.REPEAT)
+    assert found.beyond == used and len(found.accuracies) == 3
 
 
 def test_both_values_can_be_written_down() -> None:

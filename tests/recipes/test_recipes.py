@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from hosnn.errors import ConfigError
+from hosnn.nn.lenet import LeNet
 from hosnn.recipes import demo, fashion_mnist
 from hosnn.recipes.reproductions import REPRODUCTIONS
 from hosnn.recipes.resolve import built_in, override, resolve
@@ -55,6 +56,7 @@ def test_overrides_are_typed_by_the_field():
     assert experiment.optim.epochs == 3
     assert experiment.homeostasis is not None
     assert experiment.homeostasis.share.value == "layer"
+    assert isinstance(experiment.network, LeNet)
     assert experiment.network.channels == (4, 5)
     assert experiment.name == "mine"
     assert experiment.start is not None
@@ -74,5 +76,6 @@ def test_identity_follows_everything_that_decides_the_result():
 
 def test_a_start_of_another_network_is_refused():
     base = demo.lif_clean()
+    assert isinstance(base.network, LeNet)
     with pytest.raises(ConfigError, match="another network or data set"):
         replace(base, network=replace(base.network, hidden=7))

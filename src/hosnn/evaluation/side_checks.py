@@ -14,7 +14,8 @@ from hosnn.errors import ConfigError
 from hosnn.evaluation.statistics import Interval, wilson
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.modes import device_of, evaluating
-from hosnn.nn.neurons import TALIF, Beyond, ThresholdLIF, neurons
+from hosnn.nn.neurons import TALIF, Beyond, ThresholdLIF
+from hosnn.nn.normalisation import TimeBatchNorm
 
 Model = Callable[[Tensor], Tensor]
 BLOCK = 50
@@ -137,15 +138,22 @@ def steps_at_test_time(
 
 
 def _running(model: SpikingNetwork, steps: int, beyond: Beyond) -> tuple[SpikingNetwork, str]:
-    """A copy that runs `steps` time steps, and how its signature goes on."""
+    """A copy that runs `steps` time steps, and how its signature and what else belongs to time steps go on."""
     twin = copy.deepcopy(model)
     twin.coding.steps = steps
     used = ""
-    for layer in neurons(twin).values():
-        if isinstance(layer, TALIF) or (isinstance(layer, ThresholdLIF) and len(layer.threshold) > 1):
+    for layer in twin.modules():
+        if isinstance(layer, (TALIF, ThresholdLIF, TimeBatchNorm)) and _is_timed(layer):
             layer.beyond = beyond if layer.beyond is Beyond.ERROR else layer.beyond
             used = layer.beyond.value
     return twin, used
+
+
+def _is_timed(layer: TALIF | ThresholdLIF | TimeBatchNorm) -> bool:
+    """Whether the layer has something of its own for each time step."""
+    if isinstance(layer, TimeBatchNorm):
+        return layer.steps is not None
+    return isinstance(layer, TALIF) or len(layer.threshold) > 1
 
 
 def _chosen(split: Split, samples: int | None) -> Split:

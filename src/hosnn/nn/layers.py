@@ -10,6 +10,7 @@ from torch.nn import functional
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.nn.convolution import convolve_images
 from hosnn.nn.neurons import LIF
+from hosnn.nn.normalisation import TimeBatchNorm
 from hosnn.spiking.coding import encode_constant, filter_synaptic
 from hosnn.spiking.decoding import mean_over_time
 from hosnn.spiking.kernels.task import Held
@@ -117,12 +118,13 @@ class Body(nn.Sequential):
         if convolution is None or not fits or not _untouched(ConstantCoding, coding) or _hooked(self):
             return self(coding(images))  # type: ignore[no-any-return]
         others = layers[1:]
-        after = others[0] if others and isinstance(others[0], LIF) and not _hooked(others[0]) else None
+        following = others[1:] if others and isinstance(others[0], TimeBatchNorm) else others
+        after = following[0] if following and isinstance(following[0], LIF) and not _hooked(following[0]) else None
         fused = after is not None and after.can_fuse(images if images.dim() == 5 else images[None])
         folded = images.flatten(0, -4)
         seen = convolve_images(convolution, folded) if fused else convolution(folded)
         seen = seen.view(*images.shape[:-3], *seen.shape[1:])
-        if seen.dim() == 4 and after is not None and after.can_fuse(seen[None]):
+        if seen.dim() == 4 and after is not None and after is others[0] and after.can_fuse(seen[None]):
             return _through(others, seen[None], Held(coding.steps, coding.tau_synapse))
         return _through(others, coding(seen))
 

@@ -1,4 +1,4 @@
-"""Looking at a model without changing it: where it lives, and eval mode for a while."""
+"""Looking at a model without changing it: where it lives, eval mode and held statistics for a while."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +19,26 @@ def evaluating(model: Callable[..., Any]) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextmanager
+def statistics_held(model: nn.Module) -> Iterator[None]:
+    """Normalisation in train mode goes by each batch, as ever, but moves no running mean, variance or count.
+
+    Of torch's layers and those made of them; a normalisation written otherwise has to see to it itself.
+    """
+    tracking = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats
+    ]
+    for module in tracking:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in tracking:
+            module.track_running_stats = True
 
 
 def device_of(model: Callable[..., Any], like: Tensor | None = None) -> torch.device:

@@ -6,13 +6,16 @@ from enum import Enum
 from typing import Any, get_type_hints
 
 from hosnn.errors import ConfigError
+from hosnn.nn.convnet import ConvNet
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.lenet import LeNet
+from hosnn.nn.resnet import ResNet
 from hosnn.spiking.dynamics import Dynamics
 from hosnn.spiking.gradient import GradientRule
 from hosnn.spiking.surrogate import SURROGATES
 
-TYPES: dict[str, type] = {kind.__name__: kind for kind in (LeNet, Dynamics, GradientRule, *SURROGATES)}
+BLUEPRINTS = (LeNet, ConvNet, ResNet)
+TYPES: dict[str, type] = {kind.__name__: kind for kind in (*BLUEPRINTS, Dynamics, GradientRule, *SURROGATES)}
 
 
 def describe(value: Any) -> Any:
@@ -33,7 +36,7 @@ def describe(value: Any) -> Any:
 def network_from(description: Mapping[str, Any]) -> SpikingNetwork:
     """The untrained network a checkpoint's config describes.  Raises ConfigError if it describes none."""
     value = rebuild(description)
-    if not isinstance(value, LeNet):
+    if not isinstance(value, BLUEPRINTS):
         raise ConfigError(f"a network's description got {description!r}; expected the type of a hosnn network")
     return value.build()
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from hosnn.errors import ConfigError
-from hosnn.nn.lenet import LeNet
+from hosnn.nn.blueprint import Blueprint
 from hosnn.nn.neurons import Beyond
 from hosnn.signature.homeostasis import Share
 from hosnn.training.configuration import describe
@@ -88,7 +88,7 @@ class Experiment:
 
     name: str
     data: str
-    network: LeNet
+    network: Blueprint
     objective: Objective
     optim: Optimisation = Optimisation()
     seed: int = 0

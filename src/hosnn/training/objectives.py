@@ -3,6 +3,7 @@
 Shapes: images x [B, C, H, W], labels y [B], outputs over time [T, B, K], logits [B, K].
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -12,6 +13,7 @@ from torch.nn import functional
 from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.nn.layers import SpikingNetwork
+from hosnn.nn.modes import evaluating, statistics_held
 from hosnn.robustness.model import Attack
 from hosnn.spiking.decoding import target_traces, van_rossum_loss
 
@@ -77,22 +79,29 @@ class Clean:
 class Adversarial:
     """Training on adversarial images (Goodfellow et al. 2015; Madry et al. 2018).
 
-    craft_in  mode of the network while the attack looks at it: "eval" leaves BatchNorm statistics alone and switches
-              dropout off, "train" does neither.  No default: it changes results.
+    craft_in  mode of the network while the attack looks at it:
+              "eval"          dropout off, BatchNorm by its running statistics
+              "train"         dropout on, BatchNorm by the statistics of the batch, which move no running ones
+              "train-moving"  "train", and what the attack looks at moves them, as in the HoSNN authors' code
+              No default: it changes results.  In the first two, running statistics are moved only by the images the
+              loss is taken on, once per step.
     """
 
     attack: Attack
     loss: TrainingLoss
-    craft_in: Literal["train", "eval"]
+    craft_in: Literal["train", "eval", "train-moving"]
 
     def __post_init__(self) -> None:
-        if self.craft_in not in ("train", "eval"):
-            raise ConfigError(f"Adversarial got craft_in = {self.craft_in!r}; expected 'train' or 'eval'")
+        if self.craft_in not in ("train", "eval", "train-moving"):
+            raise ConfigError(
+                f"Adversarial got craft_in = {self.craft_in!r}; expected 'train', 'eval' or 'train-moving'"
+            )
 
     def perturbed(self, network: nn.Module, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
-        was_training = network.training
-        network.train(self.craft_in == "train" and was_training)
-        try:
+        with self._crafting(network):
             return self.attack(network, x, y, rng)
-        finally:
-            network.train(was_training)
+
+    def _crafting(self, network: nn.Module) -> AbstractContextManager[None]:
+        if self.craft_in == "eval" or not network.training:
+            return evaluating(network)
+        return statistics_held(network) if self.craft_in == "train" else nullcontext()

@@ -1,0 +1,88 @@
+"""What a blueprint is, a frozen value that builds a network, and what blueprints of several kinds share."""
+
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from hosnn.errors import ConfigError
+from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, SpikingNetwork
+from hosnn.spiking.dynamics import Dynamics
+
+
+class Blueprint(Protocol):
+    """A frozen dataclass of numbers, text and such dataclasses; checkpoints store it and build the network from it."""
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """Channels, height, width of the input."""
+
+    @property
+    def classes(self) -> int: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def title(self) -> str:
+        """A short name for tables."""
+
+    def build(self) -> SpikingNetwork: ...
+
+
+class Built(Blueprint, Protocol):
+    """A blueprint with what `assemble` asks of it."""
+
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+
+    @property
+    def std(self) -> tuple[float, ...]: ...
+
+    @property
+    def dropout(self) -> float: ...
+
+    @property
+    def weight_scale(self) -> float: ...
+
+    @property
+    def dynamics(self) -> Dynamics: ...
+
+
+def check(blueprint: Built) -> None:
+    """Raises ConfigError for an input, steps, dropout or a scale of weights that make no network."""
+    name, image = type(blueprint).__name__, blueprint.image
+    if len(image) != 3 or min(*image, blueprint.steps) < 1:
+        raise ConfigError(
+            f"{name} got image {image} and steps {blueprint.steps}; expected channels, height and width, and at least "
+            "1 of each"
+        )
+    if len(blueprint.mean) != image[0] or len(blueprint.std) != image[0]:
+        raise ConfigError(
+            f"{name} got {len(blueprint.mean)} means and {len(blueprint.std)} stds for {image[0]} channels; give one "
+            "each"
+        )
+    if not 0 <= blueprint.dropout < 1 or not 0 < blueprint.weight_scale < float("inf"):
+        raise ConfigError(
+            f"{name} got dropout {blueprint.dropout} and weight_scale {blueprint.weight_scale}; expected a probability "
+            "in [0, 1) and a positive number"
+        )
+
+
+def assemble(blueprint: Built, body: nn.Module) -> SpikingNetwork:
+    """The network around `body`, its weights such that every layer fires from the start.
+
+    All weights are `weight_scale` times torch's own draw, whose standard deviation 1/sqrt(3 inputs) would leave neurons
+    of threshold 1 silent a few layers on.
+    """
+    for module in body.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            with torch.no_grad():
+                module.weight.mul_(blueprint.weight_scale)
+    return SpikingNetwork(
+        Normalise(blueprint.mean, blueprint.std),
+        ConstantCoding(blueprint.steps, blueprint.dynamics.tau_synapse),
+        body,
+        MeanReadout(),
+        blueprint=blueprint,
+    )

@@ -1,0 +1,185 @@
+"""Convolutional networks by their structure in the field's shorthand, such as 128C3-256C3-P2-512C3-P2-1024-10.
+
+nC k  a convolution to n channels by k x k windows that keeps height and width, then neurons
+P k   pooling of k x k, after neurons
+n     a dense layer of n neurons; the last number is that of the classes
+"""
+
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import nn
+
+from hosnn.errors import ConfigError
+from hosnn.nn.blueprint import assemble, check
+from hosnn.nn.layers import Body, OverTime, SpikingNetwork, SumPool, TimeDropout
+from hosnn.nn.neurons import LIF
+from hosnn.nn.normalisation import Norm, normalisations
+from hosnn.spiking.dynamics import Dynamics
+from hosnn.spiking.gradient import GradientRule, bptt, tssl_bp
+
+CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+
+
+class Convolution(NamedTuple):
+    """`channels` by windows of `size` x `size`, then pooling of `pool` x `pool` (1: none)."""
+
+    channels: int
+    size: int
+    pool: int = 1
+
+
+@dataclass(frozen=True)
+class ConvNet:
+    """Convolutions and poolings, then dense layers; `build()` gives the network.
+
+    structure    e.g. "32C3-P2-64C3-P2-128-10"
+    image        channels, height, width of the input
+    mean, std    per channel, of raw pixels in [0, 1]
+    norm         normalisation of currents over time, before all hidden neurons
+    norm_dense   False: before those of convolutions only
+    dropout      after all hidden neurons and their pooling
+    pool_gain    pooling is pool_gain times the sum of a window: 1.1 as in the authors' code, 1/4 for the mean of 2 x 2
+    spiking_output  the last layer is LIF and logits are its mean trace; False: logits are the mean current
+    weight_scale    times torch's own draw of weights, so that all layers fire from the start
+    No biases.  Raises ConfigError for what is no structure, or sizes that make no network.
+    """
+
+    structure: str
+    image: tuple[int, int, int] = (3, 32, 32)
+    mean: tuple[float, ...] = CIFAR10_MEAN
+    std: tuple[float, ...] = CIFAR10_STD
+    steps: int = 5
+    norm: Norm = Norm.SHARED
+    norm_dense: bool = True
+    dropout: float = 0.2
+    pool_gain: float = 1.1
+    weight_scale: float = 10.0
+    dynamics: Dynamics = Dynamics()  # noqa: RUF009  (a frozen value)
+    rule: GradientRule = tssl_bp()  # noqa: RUF009
+    spiking_output: bool = True
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not 0 < self.pool_gain < float("inf"):
+            raise ConfigError(f"ConvNet got pool_gain {self.pool_gain}; expected a positive number, e.g. 1.1")
+        convolutions, _ = parse(self.structure)
+        height, width = self.image[1:]
+        for layer in convolutions:
+            height, width = height // layer.pool, width // layer.pool
+            if min(height, width) < 1:
+                raise ConfigError(
+                    f"ConvNet got images of {self.image[1]} x {self.image[2]} for {self.structure!r}, whose poolings "
+                    "leave nothing of them; expected larger images or fewer poolings"
+                )
+
+    @property
+    def title(self) -> str:
+        return self.structure
+
+    @property
+    def classes(self) -> int:
+        return parse(self.structure)[1][-1]
+
+    def build(self) -> SpikingNetwork:
+        convolutions, dense = parse(self.structure)
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        (channels, height, width), number = self.image, 0
+
+        def neurons(norm: Norm, size: int, is_dense: bool) -> None:
+            for layer in normalisations(norm, size, self.steps, is_dense):
+                layers[f"norm{number}"] = layer
+            layers[f"neurons{number}"] = LIF(self.dynamics, self.rule)
+
+        for number, layer in enumerate(convolutions, 1):
+            convolution = nn.Conv2d(channels, layer.channels, layer.size, padding=layer.size // 2, bias=False)
+            layers[f"conv{number}"] = OverTime(convolution)
+            neurons(self.norm, layer.channels, False)
+            if layer.pool > 1:
+                layers[f"pool{number}"] = OverTime(SumPool(layer.pool, self.pool_gain))
+            layers[f"dropout{number}"] = TimeDropout(self.dropout)
+            channels, height, width = layer.channels, height // layer.pool, width // layer.pool
+        size = channels * height * width
+        for number, units in enumerate(dense, len(convolutions) + 1):
+            layers[f"dense{number}"] = OverTime(nn.Flatten(), nn.Linear(size, units, bias=False))
+            if number < len(convolutions) + len(dense):
+                neurons(self.norm if self.norm_dense else Norm.NONE, units, True)
+                layers[f"dropout{number}"] = TimeDropout(self.dropout)
+            elif self.spiking_output:
+                layers[f"neurons{number}"] = LIF(self.dynamics, self.rule, fixed_threshold=True)
+            size = units
+        return assemble(self, Body(layers))
+
+
+def parse(structure: str) -> tuple[tuple[Convolution, ...], tuple[int, ...]]:
+    """The convolutions and the sizes of the dense layers of a structure.  Raises ConfigError if it is none."""
+    convolutions: list[Convolution] = []
+    dense: list[int] = []
+    for part in str(structure).split("-"):
+        convolution, pool = re.fullmatch(r"([1-9]\d*)C([1-9]\d*)", part), re.fullmatch(r"P([1-9]\d*)", part)
+        if re.fullmatch(r"[1-9]\d*", part):
+            dense.append(int(part))
+        elif not convolution and not pool:
+            raise _wrong(structure, part, "is no layer")
+        elif dense:
+            raise _wrong(structure, part, "comes after a dense layer")
+        elif convolution:
+            channels, size = (int(number) for number in convolution.groups())
+            if size % 2 == 0:
+                raise _wrong(structure, part, "has windows of even size, which cannot keep height and width")
+            convolutions.append(Convolution(channels, size))
+        elif pool:
+            if not convolutions or convolutions[-1].pool > 1:
+                raise _wrong(structure, part, "does not follow a convolution")
+            convolutions[-1] = convolutions[-1]._replace(pool=int(pool.group(1)))
+    if not dense:
+        raise _wrong(structure, "its end", "is no number of classes")
+    return tuple(convolutions), tuple(dense)
+
+
+def _wrong(structure: str, part: str, why: str) -> ConfigError:
+    where = part if part == "its end" else repr(part)
+    return ConfigError(
+        f"ConvNet got the structure {structure!r}, in which {where} {why}; expected convolutions (64C3), each with at "
+        "most one pooling (P2) after it, then dense layers (128), the last of them the classes, e.g. "
+        "'32C3-P2-64C3-P2-128-10'"
+    )
+
+
+def paper_cifar10() -> ConvNet:
+    """The HoSNN authors' CIFAR-10 network: 45 M weights, BatchNorm shared over time, TSSL-BP."""
+    return ConvNet("128C3-256C3-P2-512C3-P2-1024C3-512C3-1024-512-10")
+
+
+def paper_cifar100() -> ConvNet:
+    """The HoSNN authors' CIFAR-100 network, whose output is not spiking."""
+    return ConvNet(
+        "128C3-256C3-P2-512C3-P2-1024C3-512C3-1024-1024-100",
+        mean=CIFAR100_MEAN,
+        std=CIFAR100_STD,
+        spiking_output=False,
+    )
+
+
+def vgg11(classes: int = 10) -> ConvNet:
+    """VGG-11 as robust spiking networks use it since SNN-RAT (Ding et al. 2022): 8 steps, mean pooling, full BPTT.
+
+    Neurons are ours (`Dynamics`), and there are no biases.
+    """
+    return ConvNet(
+        f"64C3-P2-128C3-256C3-P2-512C3-512C3-512C3-P2-512C3-512C3-4096-4096-{classes}",
+        steps=8,
+        norm_dense=False,
+        dropout=0.0,
+        pool_gain=0.25,
+        rule=bptt(),
+        spiking_output=False,
+    )
+
+
+def small_convnet(classes: int = 10) -> ConvNet:
+    """32C3-P2-64C3-P2-128C3-P2-256-10: 0.6 M weights, to be trained on two cores."""
+    return ConvNet(f"32C3-P2-64C3-P2-128C3-P2-256-{classes}", dropout=0.1)

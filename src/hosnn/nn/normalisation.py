@@ -1,0 +1,79 @@
+"""Batch normalisation of currents over time: one set of statistics for all time steps, or one for each.
+
+Shapes: T time, B batch, C channels (or dense neurons), H height, W width.
+"""
+
+from enum import Enum
+
+import torch
+from torch import Tensor, nn
+
+from hosnn.errors import ConfigError, ShapeError
+from hosnn.nn.neurons import Beyond
+
+
+class Norm(Enum):
+    """How currents are normalised before neurons: not at all, by statistics shared over time, or of each step."""
+
+    NONE = "none"
+    SHARED = "shared"
+    PER_STEP = "per-step"
+
+
+class TimeBatchNorm(nn.Module):
+    """Batch normalisation per channel, [T, B, C, H, W] -> the same, or dense currents [T, B, C] -> the same.
+
+    steps  None: mean and variance over time, batch and space together, one gain and bias; a number of time steps: each
+           its own statistics, gain and bias
+    dense  currents have no height and width
+    beyond  what to do when asked for more time steps than there are statistics
+    In train() the batch's statistics are used and running ones moved, in eval() the running ones are used, as ever;
+    `hosnn.nn.modes.statistics_held` keeps them where they are in train() too.
+    Raises ShapeError for other shapes, more time steps than `beyond` allows, or one value per channel to train on.
+    """
+
+    def __init__(
+        self, channels: int, steps: int | None = None, dense: bool = False, beyond: Beyond = Beyond.ERROR
+    ) -> None:
+        super().__init__()
+        if channels < 1 or (steps is not None and steps < 1):
+            raise ConfigError(f"TimeBatchNorm got {channels} channels and {steps} steps; expected at least 1 of each")
+        kind = nn.BatchNorm1d if dense else nn.BatchNorm2d
+        self.channels, self.steps, self.beyond, self.dimensions = channels, steps, beyond, 3 if dense else 5
+        self.each = nn.ModuleList(kind(channels) for _ in range(steps or 1))
+
+    def forward(self, currents: Tensor) -> Tensor:
+        self._check(currents)
+        if self.steps is None:
+            return self.each[0](currents.flatten(0, 1)).view_as(currents)  # type: ignore[no-any-return]
+        return torch.stack([self.each[self._at(t, self.steps)](step) for t, step in enumerate(currents.unbind(0))])
+
+    def _at(self, t: int, steps: int) -> int:
+        return t % steps if self.beyond is Beyond.REPEAT else min(t, steps - 1)
+
+    def _check(self, currents: Tensor) -> None:
+        shape = tuple(currents.shape)
+        if currents.dim() != self.dimensions or shape[2] != self.channels:
+            expected = "[T, B, C]" if self.dimensions == 3 else "[T, B, C, H, W]"
+            raise ShapeError(f"TimeBatchNorm got currents {shape}; expected {expected} with C = {self.channels}")
+        if self.steps is not None and shape[0] > self.steps and self.beyond is Beyond.ERROR:
+            raise ShapeError(
+                f"TimeBatchNorm got {shape[0]} time steps but has statistics for {self.steps}; run at most as many, "
+                "choose Beyond.HOLD_LAST or Beyond.REPEAT, or share statistics over time (Norm.SHARED)"
+            )
+        counted = currents[0] if self.steps is not None else currents
+        if self.training and counted.numel() <= self.channels:
+            raise ShapeError(
+                f"TimeBatchNorm got currents {shape}, one value per channel, which have no variance to train on; train "
+                "on more images at a time"
+            )
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, steps={self.steps}"
+
+
+def normalisations(norm: Norm, channels: int, steps: int, dense: bool = False) -> tuple[TimeBatchNorm, ...]:
+    """The layers that a network with `norm` puts before neurons: one, or none."""
+    if norm is Norm.NONE:
+        return ()
+    return (TimeBatchNorm(channels, steps if norm is Norm.PER_STEP else None, dense),)

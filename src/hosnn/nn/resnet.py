@@ -1,0 +1,111 @@
+"""Residual networks of spiking neurons: a block adds the currents of its shortcut before its last neurons fire."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from hosnn.errors import ConfigError
+from hosnn.nn.blueprint import assemble, check
+from hosnn.nn.convnet import CIFAR10_MEAN, CIFAR10_STD
+from hosnn.nn.layers import Body, OverTime, SpikingNetwork, TimeDropout
+from hosnn.nn.neurons import LIF
+from hosnn.nn.normalisation import Norm, normalisations
+from hosnn.spiking.dynamics import Dynamics
+from hosnn.spiking.gradient import GradientRule, bptt
+
+
+class Residual(nn.Module):
+    """neurons(main(x) + shortcut(x)): traces [T, B, C, H, W] -> [T, B, C', H', W']."""
+
+    def __init__(self, main: Body, shortcut: Body, neurons: LIF) -> None:
+        super().__init__()
+        self.main, self.shortcut, self.neurons = main, shortcut, neurons
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.neurons(self.main(x) + self.shortcut(x))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class ResNet:
+    """A residual network for small images: one 3 x 3 convolution, stages of basic blocks, the mean over space, dense.
+
+    blocks       how many in each stage; a stage after the first halves height and width and doubles the channels
+    width        channels of the first stage
+    image        channels, height, width of the input
+    mean, std    per channel, of raw pixels in [0, 1]
+    norm         normalisation of currents over time, after every convolution
+    dropout      before the dense layer
+    spiking_output  the last layer is LIF and logits are its mean trace; False: logits are the mean current
+    weight_scale    times torch's own draw of weights, so that all layers fire from the start
+    No biases.  Raises ConfigError for sizes that make no network.
+    Source: He et al. 2016, with neurons where it has ReLU, as in Zheng et al. 2021 (tdBN).
+    """
+
+    blocks: tuple[int, ...] = (2, 2, 2, 2)
+    width: int = 64
+    classes: int = 10
+    image: tuple[int, int, int] = (3, 32, 32)
+    mean: tuple[float, ...] = CIFAR10_MEAN
+    std: tuple[float, ...] = CIFAR10_STD
+    steps: int = 5
+    norm: Norm = Norm.SHARED
+    dropout: float = 0.0
+    weight_scale: float = 10.0
+    dynamics: Dynamics = Dynamics()  # noqa: RUF009  (a frozen value)
+    rule: GradientRule = bptt()  # noqa: RUF009
+    spiking_output: bool = False
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not self.blocks or min(*self.blocks, self.width, self.classes) < 1:
+            raise ConfigError(
+                f"ResNet got blocks {self.blocks}, width {self.width}, classes {self.classes}; expected at least one "
+                "stage, and at least 1 block in each, channel and class, e.g. blocks (2, 2, 2, 2), width 64"
+            )
+
+    @property
+    def title(self) -> str:
+        """By the number of layers with weights, shortcuts aside, e.g. ResNet-18."""
+        return f"ResNet-{2 * sum(self.blocks) + 2}" + (f" of width {self.width}" if self.width != 64 else "")
+
+    def build(self) -> SpikingNetwork:
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
+            (*self._convolution("0", self.image[0], self.width), ("neurons0", self._neurons()))
+        )
+        channels = self.width
+        for stage, count in enumerate(self.blocks):
+            for block in range(count):
+                stride = 2 if stage > 0 and block == 0 else 1
+                layers[f"stage{stage + 1}_{block + 1}"] = self._block(channels, self.width * 2**stage, stride)
+                channels = self.width * 2**stage
+        layers["dropout"] = TimeDropout(self.dropout)
+        layers["dense"] = OverTime(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, self.classes, bias=False))
+        if self.spiking_output:
+            layers["neurons"] = self._neurons(fixed_threshold=True)
+        return assemble(self, Body(layers))
+
+    def _block(self, inputs: int, outputs: int, stride: int) -> Residual:
+        main = (
+            *self._convolution("1", inputs, outputs, stride=stride),
+            ("neurons1", self._neurons()),
+            *self._convolution("2", outputs, outputs),
+        )
+        same = inputs == outputs and stride == 1
+        shortcut = () if same else self._convolution("", inputs, outputs, size=1, stride=stride)
+        return Residual(Body(OrderedDict(main)), Body(OrderedDict(shortcut)), self._neurons())
+
+    def _convolution(
+        self, number: str, inputs: int, outputs: int, size: int = 3, stride: int = 1
+    ) -> list[tuple[str, nn.Module]]:
+        convolution = nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=False)
+        norms = normalisations(self.norm, outputs, self.steps)
+        return [(f"conv{number}", OverTime(convolution)), *((f"norm{number}", norm) for norm in norms)]
+
+    def _neurons(self, fixed_threshold: bool = False) -> LIF:
+        return LIF(self.dynamics, self.rule, fixed_threshold=fixed_threshold)
+
+
+def resnet18(classes: int = 10) -> ResNet:
+    """ResNet-18 for images of 32 x 32: 11 M weights."""
+    return ResNet(classes=classes)
