@@ -118,5 +118,8 @@ def test_other_currents_are_refused_by_what_came_and_what_was_expected() -> None
         TimeBatchNorm(3, dense=True)(torch.zeros(4, 5, 2))
     with pytest.raises(ShapeError, match="one value per channel"):
         TimeBatchNorm(3, 4, dense=True)(torch.zeros(4, 1, 3))
+    frozen = TimeBatchNorm(3, 4, dense=True)
+    frozen.each.eval()
+    assert frozen.training and frozen(torch.zeros(4, 1, 3)).shape == (4, 1, 3)
     with pytest.raises(ConfigError, match="0 channels"):
         TimeBatchNorm(0)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hosnn.data import Dataset
 from hosnn.draws import SampleRandom
+from hosnn.errors import ConfigError
 from hosnn.nn.convnet import ConvNet
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.neurons import TALIF, neurons
@@ -121,6 +122,11 @@ def test_networks_train_homeostatic_and_come_back_the_same(
     assert torch.equal(again(x), network(x))
     for name, tensor in network.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
+
+
+def test_a_network_that_no_checkpoint_could_build_again_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"could not build again; expected a blueprint: LeNet, ConvNet, ResNet"):
+        replace(experiment(CONVNET), network=fresh(CONVNET))  # type: ignore[arg-type]
 
 
 def test_a_run_stopped_and_resumed_keeps_its_statistics_to_the_bit(

@@ -62,7 +62,7 @@ class TimeBatchNorm(nn.Module):
                 "choose Beyond.HOLD_LAST or Beyond.REPEAT, or share statistics over time (Norm.SHARED)"
             )
         counted = currents[0] if self.steps is not None else currents
-        if self.training and counted.numel() <= self.channels:
+        if any(norm.training for norm in self.each) and counted.numel() <= self.channels:
             raise ShapeError(
                 f"TimeBatchNorm got currents {shape}, one value per channel, which have no variance to train on; train "
                 "on more images at a time"

@@ -9,7 +9,7 @@ from hosnn.errors import ConfigError
 from hosnn.nn.blueprint import Blueprint
 from hosnn.nn.neurons import Beyond
 from hosnn.signature.homeostasis import Share
-from hosnn.training.configuration import describe
+from hosnn.training.configuration import BLUEPRINTS, describe
 from hosnn.training.objectives import Objective
 
 
@@ -100,6 +100,11 @@ class Experiment:
             raise ConfigError(f"an experiment got the name {self.name!r}; expected letters, digits, '-', '_' and '.'")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"experiment {self.name!r} got seed {self.seed}; expected 0 to 2**63 - 1")
+        if not isinstance(self.network, BLUEPRINTS):
+            raise ConfigError(
+                f"experiment {self.name!r} got a network {self.network!r}, which a checkpoint could not build again; "
+                f"expected a blueprint: {', '.join(kind.__name__ for kind in BLUEPRINTS)}"
+            )
         if self.homeostasis is not None and self.start is None:
             raise ConfigError(
                 f"experiment {self.name!r} is homeostatic but starts from nothing; a signature comes from a trained "
