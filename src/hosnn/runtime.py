@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import Literal
@@ -16,8 +17,13 @@ from typing import Literal
 import numpy
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
 
 from hosnn.errors import ConfigError
+
+PATIENCE = timedelta(minutes=10)
+"""How long a rank waits for the others before it gives them up; validation and saving are shorter."""
 
 Precision = Literal["32-true", "64-true", "bf16-mixed"]
 
@@ -27,23 +33,45 @@ class Hardware:
     """Where to run."""
 
     accelerator: str = "auto"  # cpu, cuda, mps or auto
-    devices: int = 1  # how many of them
+    devices: int = 1  # how many of them, on each machine
     precision: Precision = "32-true"  # bf16-mixed is for training on GPUs; results are measured in 32-true
     threads: int = 0  # CPU threads of torch; 0 leaves torch's own choice
 
-    def fabric(self) -> Fabric:
-        """A launched Fabric.  Raises ConfigError if the accelerator is not there."""
+    nodes: int = 1  # machines, each with so many devices, that a cluster's scheduler started this on
+
+    def fabric(self, several: bool = False) -> Fabric:
+        """A launched Fabric.  Raises ConfigError if the accelerator is not there.
+
+        several  whether the caller's work can be shared by several devices, a process (rank) each.  What torchrun
+                 started has as many as it says; otherwise the first process starts the others.
+        """
         if not 0 <= self.threads <= 4096:
             raise ConfigError(f"threads got {self.threads}; expected 0 (torch's own choice) or a number of CPU threads")
-        if self.devices != 1:
-            raise ConfigError(f"devices got {self.devices}; training on several devices is not built yet, use 1")
+        devices, nodes = self.devices, self.nodes
+        if TorchElasticEnvironment.detect():
+            devices = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+            nodes = int(os.environ["WORLD_SIZE"]) // devices
+        if min(devices, nodes) < 1:
+            raise ConfigError(f"devices got {devices} and nodes {nodes}; expected at least 1 of each")
+        if devices * nodes > 1 and not several:
+            raise ConfigError(
+                f"devices got {devices}, nodes {nodes}; only `hosnn train` shares work among devices, use 1 here"
+            )
         if self.threads:
             torch.set_num_threads(self.threads)
+        # Buffers are alike on all ranks by what training does; a signature would be sent anew in every step.
+        share = DDPStrategy(timeout=PATIENCE, broadcast_buffers=False) if devices * nodes > 1 else "auto"
         try:
-            fabric = Fabric(accelerator=self.accelerator, devices=self.devices, precision=self.precision)
+            fabric = Fabric(
+                accelerator=self.accelerator,
+                devices=devices,
+                num_nodes=nodes,
+                strategy=share,
+                precision=self.precision,
+            )
         except (ValueError, RuntimeError) as error:
             raise ConfigError(
-                f"cannot use {self.devices} x accelerator {self.accelerator!r} at precision {self.precision!r}: {error}"
+                f"cannot use {devices} x accelerator {self.accelerator!r} at precision {self.precision!r}: {error}"
                 "; `hosnn doctor` lists what is here"
             ) from error
         fabric.launch()

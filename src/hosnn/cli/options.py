@@ -61,7 +61,7 @@ def writable_folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".hosnn-write-test"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # other ranks try the same
     except OSError as error:
         raise ConfigError(f"cannot write into {path}: {error}; choose another folder") from error
     return path

@@ -12,7 +12,7 @@ from hosnn.recipes.resolve import built_in, override, resolve
 from hosnn.recipes.variants import with_seed
 from hosnn.runtime import Hardware
 from hosnn.training.pipeline import run
-from hosnn.training.progress import TerminalProgress
+from hosnn.training.progress import Progress, TerminalProgress
 
 
 def train(
@@ -37,6 +37,10 @@ def train(
 
     hosnn train fashion_mnist:lif_fgsm --resume
 
+    hosnn train cifar10:homeostatic_fgsm --devices 4 --precision bf16-mixed
+
+    torchrun --nproc-per-node 4 -m hosnn train cifar10:homeostatic_fgsm --precision bf16-mixed
+
     Args:
         recipe: module:function, one of ours (listed without argument) or your own.
         set: change a field of the experiment, e.g. optim.lr=3e-4; may be given several times.
@@ -56,12 +60,14 @@ def train(
     if seed is not None:
         experiment = with_seed(experiment, seed)
     writable_folder(runs)
+    fabric = hardware.fabric(several=True)
     data = load_dataset(experiment.data, data_folder)
     limit = deadline(max_time)
-    outcome = run(
-        experiment, data, runs, hardware.fabric(), limit, TerminalProgress(console_for(json_output)), resume=resume
-    )
-    if json_output:
+    progress = TerminalProgress(console_for(json_output)) if fabric.is_global_zero else Progress()
+    outcome = run(experiment, data, runs, fabric, limit, progress, resume=resume)
+    if not fabric.is_global_zero:
+        pass  # the first rank speaks for all
+    elif json_output:
         print(json.dumps({**vars(outcome), "folder": str(outcome.folder)}))
     elif outcome.finished:
         console.print(f"{outcome.folder}: best validation accuracy {outcome.accuracy:.2%}")

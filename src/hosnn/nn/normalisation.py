@@ -4,9 +4,10 @@ Shapes: T time, B batch, C channels (or dense neurons), H height, W width.
 """
 
 from enum import Enum
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.nn.neurons import Beyond
@@ -27,6 +28,8 @@ class TimeBatchNorm(nn.Module):
            its own statistics, gain and bias
     dense  currents have no height and width
     beyond  what to do when asked for more time steps than there are statistics
+    over_ranks  attribute, False at first: in train(), statistics of the batches of all processes of the default group
+            together, which have to be of one size, and gradients through them
     In train() the batch's statistics are used and running ones moved, in eval() the running ones are used, as ever;
     `hosnn.nn.modes.statistics_held` keeps them where they are in train() too.
     Raises ShapeError for other shapes, more time steps than `beyond` allows, or one value per channel to train on.
@@ -41,12 +44,20 @@ class TimeBatchNorm(nn.Module):
         kind = nn.BatchNorm1d if dense else nn.BatchNorm2d
         self.channels, self.steps, self.beyond, self.dimensions = channels, steps, beyond, 3 if dense else 5
         self.each = nn.ModuleList(kind(channels) for _ in range(steps or 1))
+        self.over_ranks = False
 
     def forward(self, currents: Tensor) -> Tensor:
         self._check(currents)
         if self.steps is None:
-            return self.each[0](currents.flatten(0, 1)).view_as(currents)  # type: ignore[no-any-return]
-        return torch.stack([self.each[self._at(t, self.steps)](step) for t, step in enumerate(currents.unbind(0))])
+            return self._normalised(0, currents.flatten(0, 1)).view_as(currents)
+        return torch.stack([self._normalised(self._at(t, self.steps), step) for t, step in enumerate(currents)])
+
+    def _normalised(self, number: int, currents: Tensor) -> Tensor:
+        norm = self.each[number]
+        assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
+        if self.over_ranks and norm.training:
+            return _over_ranks(norm, currents)
+        return norm(currents)  # type: ignore[no-any-return]
 
     def _at(self, t: int, steps: int) -> int:
         return t % steps if self.beyond is Beyond.REPEAT else min(t, steps - 1)
@@ -70,6 +81,44 @@ class TimeBatchNorm(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.channels}, steps={self.steps}"
+
+
+def _over_ranks(norm: nn.modules.batchnorm._BatchNorm, currents: Tensor) -> Tensor:
+    """`norm` in train mode by the currents [B, C, ...] of all ranks.  Torch's own SyncBatchNorm is for GPUs only."""
+    exact = currents.float() if currents.dtype in (torch.bfloat16, torch.float16) else currents
+    dims, shape = [0, *range(2, currents.dim())], (1, -1, *[1] * (currents.dim() - 2))
+    count = currents.numel() // currents.shape[1] * distributed.get_world_size()
+    mean = _sum_over_ranks(exact.sum(dims)) / count
+    centred = exact - mean.view(shape)
+    variance = _sum_over_ranks(centred.square().sum(dims)) / count
+    running = norm.running_mean, norm.running_var, norm.num_batches_tracked
+    if norm.track_running_stats and running[0] is not None and running[1] is not None and running[2] is not None:
+        with torch.no_grad():
+            running[0].lerp_(mean, norm.momentum or 0.0)
+            running[1].lerp_(variance * (count / (count - 1)), norm.momentum or 0.0)
+            running[2].add_(1)
+    gain = norm.weight * (variance + norm.eps).rsqrt()
+    normalised: Tensor = centred * gain.view(shape) + norm.bias.view(shape)
+    return normalised.to(currents.dtype)
+
+
+def _sum_over_ranks(part: Tensor) -> Tensor:
+    whole: Tensor = _SumOverRanks.apply(part)  # type: ignore[no-untyped-call]
+    return whole
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """A sum over all ranks, through which the gradients of all ranks flow."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor) -> Tensor:
+        whole = part.contiguous().clone()
+        distributed.all_reduce(whole)
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _sum_over_ranks(gradient)
 
 
 def normalisations(norm: Norm, channels: int, steps: int, dense: bool = False) -> tuple[TimeBatchNorm, ...]:

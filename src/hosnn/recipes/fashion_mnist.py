@@ -7,14 +7,10 @@ training images, clean and under PGD-7, in short trial runs of clean LIF and of 
 
 from dataclasses import replace
 
-from hosnn.estimators import OnFrames, OnTraces, TraceCrossEntropy
 from hosnn.nn.lenet import lenet_15c5_40c5_300, lenet_32c5_64c5_1024
-from hosnn.robustness.gradient import fgsm
-from hosnn.robustness.threats import Linf, Threat
-from hosnn.training.experiment import Experiment, Homeostasis, LearnedThresholds, Optimisation
-from hosnn.training.objectives import Adversarial, Clean, VanRossum
-
-TRAINING_THREAT = Threat(Linf(2 / 255), per_step=True)
+from hosnn.recipes.variants import fgsm_trained, made_homeostatic, trained_on
+from hosnn.training.experiment import Experiment, LearnedThresholds, Optimisation
+from hosnn.training.objectives import Clean, VanRossum
 
 
 def start() -> Experiment:
@@ -30,26 +26,22 @@ def start() -> Experiment:
 
 def lif_clean() -> Experiment:
     """LIF, trained on clean images."""
-    optim = replace(start().optim, epochs=6)
-    return replace(start(), name="fashion-mnist-lif-clean", start=start(), optim=optim)
+    return trained_on(start(), "fashion-mnist-lif-clean", epochs=6)
 
 
 def lif_fgsm() -> Experiment:
     """LIF, trained on FGSM at 2/255, one perturbation per time step as in the authors' code."""
-    attack = OnFrames(OnTraces(fgsm(TRAINING_THREAT, loss=TraceCrossEntropy())))
-    return replace(
-        lif_clean(), name="fashion-mnist-lif-fgsm", objective=Adversarial(attack, VanRossum(), craft_in="eval")
-    )
+    return replace(fgsm_trained(lif_clean(), 2 / 255), name="fashion-mnist-lif-fgsm")
 
 
 def homeostatic_clean() -> Experiment:
     """TA-LIF, trained on clean images."""
-    return replace(lif_clean(), name="fashion-mnist-homeostatic-clean", homeostasis=Homeostasis(adaptation=0.1))
+    return replace(made_homeostatic(lif_clean()), name="fashion-mnist-homeostatic-clean")
 
 
 def homeostatic_fgsm() -> Experiment:
     """TA-LIF, trained on FGSM at 2/255: HoSNN."""
-    return replace(lif_fgsm(), name="fashion-mnist-homeostatic-fgsm", homeostasis=homeostatic_clean().homeostasis)
+    return replace(made_homeostatic(lif_fgsm()), name="fashion-mnist-homeostatic-fgsm")
 
 
 def thresholds_fgsm() -> Experiment:

@@ -2,7 +2,11 @@
 
 from dataclasses import replace
 
-from hosnn.training.experiment import Experiment
+from hosnn.estimators import OnFrames, OnTraces, TraceCrossEntropy
+from hosnn.robustness.gradient import fgsm
+from hosnn.robustness.threats import Linf, Threat
+from hosnn.training.experiment import Experiment, Homeostasis
+from hosnn.training.objectives import Adversarial
 
 
 def with_seed(experiment: Experiment, seed: int) -> Experiment:
@@ -28,3 +32,20 @@ def with_epochs(experiment: Experiment, epochs: int) -> Experiment:
     """The same experiment, and its start, each for `epochs` epochs."""
     start = None if experiment.start is None else with_epochs(experiment.start, epochs)
     return replace(experiment, optim=replace(experiment.optim, epochs=epochs), start=start)
+
+
+def trained_on(start: Experiment, name: str, epochs: int) -> Experiment:
+    """`start` trained on as it was, from its best weights, for so many epochs."""
+    return replace(start, name=name, start=start, optim=replace(start.optim, epochs=epochs))
+
+
+def fgsm_trained(experiment: Experiment, eps: float) -> Experiment:
+    """The same experiment on FGSM's images at `eps`, a perturbation for every time step, as the HoSNN authors train."""
+    threat = Threat(Linf(eps), per_step=True)
+    attack = OnFrames(OnTraces(fgsm(threat, loss=TraceCrossEntropy())))
+    return replace(experiment, objective=Adversarial(attack, experiment.objective.loss, craft_in="eval"))
+
+
+def made_homeostatic(experiment: Experiment, adaptation: float = 0.1) -> Experiment:
+    """The same experiment with its start's neurons made TA-LIF by the start's own signature."""
+    return replace(experiment, homeostasis=Homeostasis(adaptation=adaptation))

@@ -1,7 +1,7 @@
 """Configuration values to JSON (`describe`) and back, by a literal table of types and by no other code."""
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, field, fields, is_dataclass
 from enum import Enum
 from typing import Any, get_type_hints
 
@@ -21,7 +21,8 @@ TYPES: dict[str, type] = {kind.__name__: kind for kind in (*BLUEPRINTS, Dynamics
 def describe(value: Any) -> Any:
     """A configuration value as JSON: dataclasses become objects with their type, functions their name."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {"type": type(value).__name__} | {f.name: describe(getattr(value, f.name)) for f in fields(value)}
+        told = {f.name: getattr(value, f.name) for f in fields(value) if not _is_left_out(f, getattr(value, f.name))}
+        return {"type": type(value).__name__} | {name: describe(part) for name, part in told.items()}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, (tuple, list)):
@@ -31,6 +32,18 @@ def describe(value: Any) -> Any:
     if callable(value) and getattr(value, "__name__", "<lambda>") != "<lambda>":
         return value.__name__
     raise ConfigError(f"cannot write {value!r} into a configuration; expected numbers, text, dataclasses or functions")
+
+
+def added(default: Any) -> Any:
+    """A field that a class got after the first experiments were trained with it.
+
+    It is told only where it differs from its default, which is what they did: they keep their identity.
+    """
+    return field(default=default, metadata={"added": True})
+
+
+def _is_left_out(of: Field[Any], value: Any) -> bool:
+    return bool(of.metadata.get("added")) and value == of.default
 
 
 def network_from(description: Mapping[str, Any]) -> SpikingNetwork:

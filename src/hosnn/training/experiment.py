@@ -4,12 +4,14 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
+from enum import Enum
 
+from hosnn.data.augment import Augmentation
 from hosnn.errors import ConfigError
 from hosnn.nn.blueprint import Blueprint
 from hosnn.nn.neurons import Beyond
 from hosnn.signature.homeostasis import Share
-from hosnn.training.configuration import BLUEPRINTS, describe
+from hosnn.training.configuration import BLUEPRINTS, added, describe
 from hosnn.training.objectives import Objective
 
 
@@ -17,7 +19,12 @@ from hosnn.training.objectives import Objective
 class Optimisation:
     """AdamW with a cosine schedule to zero.
 
-    clip  largest norm of the gradient; 0 switches clipping off
+    batch_size  images per step, those of all ranks together
+    clip        largest norm of the gradient; 0 switches clipping off
+    accumulate  parts that a rank takes its share of a batch in, one after the other, to need less memory; BatchNorm
+                goes by each part
+    average     decay per step of the exponential moving average of the weights (Polyak & Juditsky 1992), which is then
+                what is validated and saved, e.g. 0.999; 0: the weights themselves
     Raises ConfigError for values that cannot train.
     """
 
@@ -26,6 +33,8 @@ class Optimisation:
     lr: float = 5e-4
     weight_decay: float = 0.01
     clip: float = 1.0
+    accumulate: int = added(1)
+    average: float = added(0.0)
 
     def __post_init__(self) -> None:
         wrong = [
@@ -36,13 +45,15 @@ class Optimisation:
                 ("lr", 0 < self.lr < float("inf")),
                 ("weight_decay", self.weight_decay >= 0),
                 ("clip", self.clip >= 0),
+                ("accumulate", self.accumulate >= 1),
+                ("average", 0 <= self.average < 1),
             )
             if not good
         ]
         if wrong:
             raise ConfigError(
-                f"Optimisation got {', '.join(wrong)}; expected epochs and batch_size >= 1, lr > 0, weight_decay and "
-                "clip >= 0"
+                f"Optimisation got {', '.join(wrong)}; expected epochs, batch_size and accumulate >= 1, lr > 0, "
+                "weight_decay and clip >= 0, 0 <= average < 1"
             )
 
 
@@ -75,6 +86,17 @@ class LearnedThresholds:
     learn: bool = field(default=True, init=False)
 
 
+class Statistics(Enum):
+    """What BatchNorm in train mode goes by where several ranks share a batch.
+
+    ALL_RANKS  the whole batch, so that the number of ranks changes nothing but roundings
+    EACH_RANK  each rank its own part: quicker; running statistics are the mean over ranks
+    """
+
+    ALL_RANKS = "all-ranks"
+    EACH_RANK = "each-rank"
+
+
 @dataclass(frozen=True)
 class Experiment:
     """One training run.
@@ -82,6 +104,8 @@ class Experiment:
     data         a name known to `hosnn.data.load_dataset`
     start        the experiment whose best checkpoint this one begins with; None: fresh weights
     homeostasis  what becomes of the starting network's neurons: TA-LIF, or a control; None: they stay
+    augmentation  of the training images, before the attack sees them; not of those that a signature comes from
+    statistics   of BatchNorm where several ranks share a batch
     Raises ConfigError for homeostasis without a start (the signature comes from a trained network), and for a start
     with another network or data set.
     """
@@ -94,6 +118,8 @@ class Experiment:
     seed: int = 0
     start: "Experiment | None" = None
     homeostasis: Homeostasis | LearnedThresholds | None = None
+    augmentation: Augmentation | None = added(None)  # noqa: RUF009  (makes a field)
+    statistics: Statistics = added(Statistics.ALL_RANKS)  # noqa: RUF009
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w-][\w.-]*", self.name):

@@ -1,7 +1,8 @@
 """The training loop.  A run is a folder; killed at any instant, it goes on from its last checkpoint to the same bits.
 
-Everything random in step s derives from (seed, s): the order of an epoch from (seed, epoch), dropout from (seed, s),
-attacks from (seed, s, sample index).  So the position alone restores all random state.
+Everything random in step s derives from (seed, s): the order of an epoch from (seed, epoch), dropout from (seed, s, its
+part), augmentation from (seed, epoch, sample index), attacks from (seed, s, sample index).  So the position alone
+restores all random state, and several ranks (processes) draw what one would, but for dropout.
 """
 
 import math
@@ -16,11 +17,13 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from hosnn.data import Dataset, Split
+from hosnn.data.augment import augment
 from hosnn.draws import SampleRandom
 from hosnn.errors import TrainingError
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.neurons import constrain_
 from hosnn.runtime import Deadline, stopping
+from hosnn.training.averaging import Averaged, weights_beside
 from hosnn.training.checkpoint import (
     Pointer,
     TrainingState,
@@ -34,9 +37,10 @@ from hosnn.training.checkpoint import (
     save_generation,
 )
 from hosnn.training.configuration import describe
-from hosnn.training.experiment import Experiment
+from hosnn.training.experiment import Experiment, Statistics
 from hosnn.training.log import RunLog
 from hosnn.training.progress import Progress
+from hosnn.training.ranks import Ranks, check_parts, share_statistics
 
 SAVE_EVERY_SECONDS = 120.0  # besides the end of every epoch: what a kill may cost
 
@@ -75,21 +79,29 @@ def fit(
     resume  go on from the last checkpoint in `folder`, if there is one
     Raises TrainingError if the loss is not finite (the last good checkpoint is kept), CheckpointError for disk trouble.
     """
-    deadline, progress = deadline or Deadline(), progress or Progress()
-    optim = experiment.optim
-    checkpoints = folder / "checkpoints"
-    pointer, position, moments = None, _fresh_position(), None
+    deadline, progress, ranks = deadline or Deadline(), progress or Progress(), Ranks(fabric)
+    optim, checkpoints = experiment.optim, folder / "checkpoints"
+    batch_size = min(optim.batch_size, len(data.train))
+    check_parts(batch_size, ranks.count, optim.accumulate)
+    pointer, position = None, _fresh_position(ranks.count)
+    state: Mapping[str, Tensor] = {}
     if resume and (pointer := read_pointer(checkpoints)) is not None:
-        position, moments = _restore(network, checkpoints, pointer, experiment, data)
+        position, state = _restore(network, checkpoints, pointer, experiment, data, ranks.count)
     # Only now, because restoring may give the network new parameters (k) or another precision.
     optimiser = torch.optim.AdamW(network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
     model, wrapped_optimiser = fabric.setup(network, optimiser)
-    if moments is not None:
-        restore_optimiser(optimiser, moments)  # after setup has moved the weights: moments go where their weights are
     model.mark_forward_method("outputs")
-    network_on_device = cast(SpikingNetwork, model.module)
+    trained = cast(SpikingNetwork, model.module)
+    averaged = Averaged(trained, optim.average) if optim.average else None
+    if pointer is not None:  # after setup has moved the weights: moments go where their weights are
+        restore_optimiser(optimiser, state)
+        if averaged is not None:
+            averaged.restore(trained, state)
+    kept = trained if averaged is None else averaged.network
+    if ranks.count > 1 and experiment.statistics is Statistics.ALL_RANKS:
+        share_statistics(trained)
 
-    steps_per_epoch = max(1, len(data.train) // optim.batch_size)
+    steps_per_epoch = len(data.train) // batch_size
     total = steps_per_epoch * optim.epochs
     config = config_of(
         describe(experiment.network),
@@ -103,25 +115,27 @@ def fit(
         }
         | (provenance or {}),
     )
-    log = RunLog(folder, position["step"])
 
     def checkpoint(is_best: bool = False) -> Pointer:
-        state = TrainingState(optimiser_state(optimiser), position)
+        tensors = optimiser_state(optimiser) | ({} if averaged is None else weights_beside(trained))
         stays = None if is_best or pointer is None else pointer.best
-        return save_generation(checkpoints, network_on_device, config, state, stays)
+        saved = TrainingState(tensors, position)
+        return ranks.first(lambda: save_generation(checkpoints, kept, config, saved, stays))
 
-    step, order = position["step"], None
+    step, order, train = position["step"], None, data.train.to(fabric.device)
     started = saved = time.monotonic()
     started -= position["seconds"]
-    with stopping(deadline), progress.task(experiment.name, total, step) as bar:
-        while step < total and not deadline.reached:
+    survives = f"the last checkpoint in {checkpoints} is intact"
+    with stopping(deadline), ranks.watched(survives), progress.task(experiment.name, total, step) as bar:
+        log = ranks.first(lambda: RunLog(folder, position["step"]))
+        while step < total and not ranks.any(deadline.reached):
             epoch, within = divmod(step, steps_per_epoch)
             if order is None or within == 0:
                 order = _epoch_order(data.train, experiment.seed, epoch)
-            rows = order[within * optim.batch_size : (within + 1) * optim.batch_size]
+            rows = order[within * batch_size : (within + 1) * batch_size]
             for group in optimiser.param_groups:
                 group["lr"] = optim.lr * (1 + math.cos(math.pi * step / total)) / 2
-            loss = _step(model, network_on_device, wrapped_optimiser, experiment, data.train, rows, step, fabric)
+            loss = _step(model, trained, wrapped_optimiser, experiment, train, rows, step, epoch, ranks)
             step += 1
             position |= {"step": step, "finished": step == total, "seconds": time.monotonic() - started}
             if not math.isfinite(loss):
@@ -130,16 +144,19 @@ def fit(
                     f"{epoch + 1}); "
                     f"{_kept(pointer, checkpoints)}.  Lower optim.lr or check the data, then train again"
                 )
+            if averaged is not None:
+                averaged.update(trained)
             position["loss"] = loss if within == 0 else position["loss"] + (loss - position["loss"]) / (within + 1)
             bar.advance(loss)
             if step % steps_per_epoch == 0:
-                accuracy = validate(network_on_device, experiment, data.validation, fabric.device)
+                accuracy = validate(kept, experiment, data.validation, ranks)
                 is_best = accuracy > position["best"]
                 position["best"] = max(accuracy, position["best"])
-                log.epoch(epoch + 1, step, position["loss"], accuracy, optimiser.param_groups[0]["lr"])
+                lr = optimiser.param_groups[0]["lr"]
+                ranks.first(lambda: log.epoch(epoch + 1, step, position["loss"], accuracy, lr))  # noqa: B023
                 bar.report(f"epoch {epoch + 1}: loss {position['loss']:.4f}, validation accuracy {accuracy:.2%}")
                 pointer, saved = checkpoint(is_best), time.monotonic()
-            elif time.monotonic() - saved > SAVE_EVERY_SECONDS:
+            elif ranks.any(time.monotonic() - saved > SAVE_EVERY_SECONDS):
                 pointer, saved = checkpoint(), time.monotonic()
         if step % steps_per_epoch:
             pointer = checkpoint()
@@ -148,17 +165,17 @@ def fit(
 
 @torch.no_grad()
 def validate(
-    network: SpikingNetwork, experiment: Experiment, split: Split, device: torch.device, batch_size: int = 250
+    network: SpikingNetwork, experiment: Experiment, split: Split, ranks: Ranks, batch_size: int = 250
 ) -> float:
     """Accuracy on the validation split, on images as the objective sees them."""
     network.eval()
     correct = 0
-    for rows in split.blocks(batch_size):
-        x, y = (tensor.to(device) for tensor in split.batch(rows))
+    for rows in split.blocks(batch_size)[ranks.number :: ranks.count]:
+        x, y = (tensor.to(ranks.fabric.device) for tensor in split.batch(rows))
         rng = SampleRandom(experiment.seed, split.index[rows]).fold("validation")
         x = experiment.objective.perturbed(network, x, y, rng)
         correct += int((network(x).argmax(1) == y).sum())
-    return correct / len(split)
+    return ranks.total(correct) / len(split)
 
 
 def _step(
@@ -169,25 +186,41 @@ def _step(
     split: Split,
     rows: Tensor,
     step: int,
-    fabric: Fabric,
+    epoch: int,
+    ranks: Ranks,
 ) -> float:
-    x, y = (tensor.to(fabric.device) for tensor in split.batch(rows))
-    rng = SampleRandom(experiment.seed, split.index[rows]).fold("training", step)
-    torch.manual_seed(rng.seed)
+    """One step of the optimiser on a batch, of which this rank takes its share; returns the mean loss of all of it."""
+    fabric, accumulate = ranks.fabric, experiment.optim.accumulate
+    optimiser.zero_grad()
     network.train()
-    # The attack looks at the bare network: a DDP wrapper must see one forward and one backward pass per step.
-    x = experiment.objective.perturbed(network, x, y, rng)
-    loss = experiment.objective.loss(model, x, y).mean()
-    value = float(loss.detach())
-    if math.isfinite(value):
-        optimiser.zero_grad()
-        fabric.backward(loss)
-        norm = nn.utils.clip_grad_norm_(network.parameters(), experiment.optim.clip or math.inf)
-        if not math.isfinite(norm):
-            return math.nan  # weights that are not numbers fall silent, and their loss is finite again
-        optimiser.step()
-        constrain_(network)
-    return value
+    mean = 0.0
+    for number in range(accumulate):
+        part, parts = number * ranks.count + ranks.number, accumulate * ranks.count
+        own = rows[part::parts]
+        x, y = split.batch(own)
+        streams = SampleRandom(experiment.seed, split.index[own.to(split.index.device)])
+        rng = streams.fold("training", step)
+        torch.manual_seed((rng.fold("part", part) if part else rng).seed)
+        if experiment.augmentation is not None:
+            x = augment(x, streams.index, experiment.augmentation, seed=experiment.seed, epoch=epoch)
+        # The attack looks at the bare network: a DDP wrapper must see one forward and one backward pass per part.
+        with fabric.autocast():
+            x = experiment.objective.perturbed(network, x, y, rng)
+        with fabric.no_backward_sync(model, enabled=number < accumulate - 1):
+            loss = experiment.objective.loss(model, x, y).mean() / accumulate
+            value = ranks.mean(loss.detach())
+            if not math.isfinite(value):
+                return value
+            fabric.backward(loss)
+        mean += value
+    norm = nn.utils.clip_grad_norm_(network.parameters(), experiment.optim.clip or math.inf)
+    if not math.isfinite(norm):
+        return math.nan  # weights that are not numbers fall silent, and their loss is finite again
+    optimiser.step()
+    constrain_(network)
+    if experiment.statistics is Statistics.EACH_RANK:
+        ranks.average_statistics(network)
+    return mean
 
 
 def _epoch_order(split: Split, seed: int, epoch: int) -> Tensor:
@@ -196,12 +229,12 @@ def _epoch_order(split: Split, seed: int, epoch: int) -> Tensor:
     return keys[:, 0].argsort(stable=True)
 
 
-def _fresh_position() -> dict[str, Any]:
-    return {"step": 0, "finished": False, "best": -1.0, "loss": 0.0, "seconds": 0.0}
+def _fresh_position(ranks: int) -> dict[str, Any]:
+    return {"step": 0, "finished": False, "best": -1.0, "loss": 0.0, "seconds": 0.0, "ranks": ranks}
 
 
 def _restore(
-    network: SpikingNetwork, checkpoints: Path, pointer: Pointer, experiment: Experiment, data: Dataset
+    network: SpikingNetwork, checkpoints: Path, pointer: Pointer, experiment: Experiment, data: Dataset, ranks: int
 ) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
     """Put the saved weights into `network`; returns the position and the optimiser's state."""
     saved = load(checkpoints / pointer.last)
@@ -216,9 +249,15 @@ def _restore(
             f"{checkpoints.parent} was trained on other data of the same name (sha256 now {data.sha256[:12]}); get the "
             "data it began with, or choose another folder"
         )
-    load_weights(network, saved.network.state_dict(), saved.config, checkpoints / pointer.last)
     state = load_state(checkpoints, pointer.last)
-    return _fresh_position() | dict(state.position), state.tensors
+    position = _fresh_position(1) | dict(state.position)
+    if position["ranks"] != ranks and not position["finished"]:
+        raise TrainingError(
+            f"{checkpoints.parent} was begun on {position['ranks']} ranks, this is {ranks}, which would not give the "
+            f"same bits; go on with --devices {position['ranks']} in all, or train in another folder"
+        )
+    load_weights(network, saved.network.state_dict(), saved.config, checkpoints / pointer.last)
+    return position, state.tensors
 
 
 def _kept(pointer: Pointer | None, checkpoints: Path) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ from torch import Tensor
 
 from hosnn.data import Dataset, Split
 from hosnn.errors import CheckpointError, ConfigError
+from hosnn.nn.layers import SpikingNetwork
 from hosnn.runtime import Deadline
-from hosnn.signature import calibrate, homeostatic
+from hosnn.signature import Signature, calibrate, homeostatic
 from hosnn.signature.controls import static_thresholds
 from hosnn.training.checkpoint import load, load_state, read_pointer
 from hosnn.training.experiment import Experiment, LearnedThresholds
 from hosnn.training.loop import Run, fit
 from hosnn.training.progress import Progress
+from hosnn.training.ranks import Ranks
+
+CALIBRATION_BATCH = 250
 
 
 def run(
@@ -62,16 +67,22 @@ def run(
         network = static_thresholds(network.to(fabric.device), few, experiment.homeostasis.share)
     elif experiment.homeostasis is not None:
         chosen = experiment.homeostasis
-        batches = (x.to(fabric.device) for x in images(data.train))
-        recorded = calibrate(
-            network.to(fabric.device), batches, dataset=f"{data.name} (train)", dataset_sha256=data.sha256
-        )
+        recorded = _calibrated(network.to(fabric.device), data, Ranks(fabric))
         network = homeostatic(network, recorded, chosen.adaptation, chosen.share, chosen.beyond)
         provenance |= {"signature_samples": str(recorded.samples), "signature_model": recorded.model_sha256}
     return fit(network, experiment, data, folder, fabric, deadline, progress, provenance=provenance)
 
 
-def images(split: Split, batch_size: int = 250) -> Iterator[Tensor]:
+def _calibrated(network: SpikingNetwork, data: Dataset, ranks: Ranks) -> Signature:
+    """The signature from all training images, of which each rank looks at its share of the blocks."""
+    own = data.train.blocks(CALIBRATION_BATCH)[ranks.number :: ranks.count]
+    batches = (data.train.batch(rows)[0].to(ranks.fabric.device) for rows in own)
+    part = calibrate(network, batches, dataset=f"{data.name} (train)", dataset_sha256=data.sha256) if own else None
+    parts = [part for part in ranks.gather(part) if part is not None]
+    return reduce(Signature.merge, parts)
+
+
+def images(split: Split, batch_size: int = CALIBRATION_BATCH) -> Iterator[Tensor]:
     """The images of a split in order, float32 [B, C, H, W] in [0, 1]."""
     for rows in split.blocks(batch_size):
         yield split.batch(rows)[0]

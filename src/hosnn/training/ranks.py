@@ -1,0 +1,119 @@
+"""The processes that train one network together: what each does of a batch, and what all of them agree on."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, distributed, nn
+
+from hosnn.errors import ConfigError, HosnnError, TrainingError
+from hosnn.nn.normalisation import TimeBatchNorm
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Refused:
+    error: HosnnError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One process among `count` that do the same at the same time; alone it agrees with itself and waits for none."""
+
+    fabric: Fabric
+
+    @property
+    def number(self) -> int:
+        return self.fabric.global_rank
+
+    @property
+    def count(self) -> int:
+        return self.fabric.world_size
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is set on any rank."""
+        return self.total(float(flag)) > 0
+
+    def mean(self, value: float | Tensor) -> float:
+        return self.total(value) / self.count
+
+    def total(self, value: float | Tensor) -> float:
+        """The sum over ranks, the same bits on each."""
+        if self.count == 1:
+            return float(value)
+        number = torch.as_tensor(value, dtype=torch.float64).to(self.fabric.device, copy=True)
+        distributed.all_reduce(number)
+        return float(number)
+
+    def first(self, action: Callable[[], T]) -> T:
+        """What `action` gives or raises (a HosnnError) on the first rank, given or raised on each."""
+        if self.count == 1:
+            return action()
+        outcome: T | _Refused | None = None
+        if self.number == 0:
+            try:
+                outcome = action()
+            except HosnnError as error:
+                outcome = _Refused(error)
+        outcome = self.fabric.broadcast(outcome)
+        if isinstance(outcome, _Refused):
+            raise outcome.error
+        return outcome  # type: ignore[return-value]  # None only where `action` returns it
+
+    def gather(self, value: T) -> list[T]:
+        """What each rank has, in their order, on every rank."""
+        if self.count == 1:
+            return [value]
+        found: list[T | None] = [None] * self.count
+        distributed.all_gather_object(found, value)
+        return found  # type: ignore[return-value]  # all are filled now
+
+    def average_statistics(self, network: nn.Module) -> None:
+        """Running statistics of normalisation become their mean over ranks, in place."""
+        running = [
+            statistic
+            for module in network.modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+            for statistic in (module.running_mean, module.running_var)
+            if statistic is not None
+        ]
+        if self.count == 1 or not running:
+            return
+        together = torch.cat(running)
+        distributed.all_reduce(together)
+        means = torch.split(together / self.count, [len(statistic) for statistic in running])
+        for statistic, mean in zip(running, means, strict=True):
+            statistic.copy_(mean)
+
+    @contextmanager
+    def watched(self, saved: str) -> Iterator[None]:
+        """Failures of communication become a TrainingError that says what happened; `saved` what is left."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.count == 1 or not (isinstance(error, distributed.DistError) or "gloo" in str(error).lower()):
+                raise
+            raise TrainingError(
+                f"rank {self.number} of {self.count} lost another rank: {str(error).splitlines()[0]}.  Its own "
+                f"message, if it had time for one, says why; {saved}; go on with --resume on as many ranks"
+            ) from error
+
+
+def share_statistics(network: nn.Module) -> None:
+    """BatchNorm in train mode goes by the batches of all ranks from now on."""
+    for module in network.modules():
+        if isinstance(module, TimeBatchNorm):
+            module.over_ranks = True
+
+
+def check_parts(batch: int, ranks: int, accumulate: int) -> None:
+    """Raises ConfigError for a batch that cannot be cut into equal parts."""
+    if batch % (ranks * accumulate):
+        raise ConfigError(
+            f"a batch of {batch} images cannot be shared evenly by {ranks} ranks in {accumulate} parts each; expected "
+            f"a multiple of {ranks * accumulate}: set optim.batch_size or optim.accumulate, or take other --devices"
+        )
