@@ -26,4 +26,10 @@ def encode_constant(images: Tensor, steps: int, tau_synapse: float) -> Tensor:
     images   x  [B, ...]
     returns  a  [T, B, ...], bit for bit `filter_synaptic` of T copies of x
     """
-    return filter_synaptic(images.expand(steps, *images.shape), tau_synapse)
+    rise = images / tau_synapse
+    trace = torch.zeros_like(rise)
+    traces = []
+    for _ in range(steps):
+        trace = (1 - 1 / tau_synapse) * trace + rise
+        traces.append(trace)
+    return torch.stack(traces)

@@ -8,9 +8,10 @@ restores all random state, and several ranks (processes) draw what one would, bu
 import math
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -40,7 +41,7 @@ from hosnn.training.configuration import describe
 from hosnn.training.experiment import Experiment, Statistics
 from hosnn.training.log import RunLog
 from hosnn.training.progress import Progress
-from hosnn.training.ranks import Ranks, check_parts, share_statistics
+from hosnn.training.ranks import LossOf, Ranks, check_parts, share_statistics
 
 SAVE_EVERY_SECONDS = 120.0  # besides the end of every epoch: what a kill may cost
 
@@ -88,18 +89,17 @@ def fit(
     if resume and (pointer := read_pointer(checkpoints)) is not None:
         position, state = _restore(network, checkpoints, pointer, experiment, data, ranks.count)
     # Only now, because restoring may give the network new parameters (k) or another precision.
+    fabric.strategy.precision.convert_module(network).to(fabric.device)
     optimiser = torch.optim.AdamW(network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
-    model, wrapped_optimiser = fabric.setup(network, optimiser)
-    model.mark_forward_method("outputs")
-    trained = cast(SpikingNetwork, model.module)
-    averaged = Averaged(trained, optim.average) if optim.average else None
-    if pointer is not None:  # after setup has moved the weights: moments go where their weights are
+    averaged = Averaged(network, optim.average) if optim.average else None
+    if pointer is not None:
         restore_optimiser(optimiser, state)
         if averaged is not None:
-            averaged.restore(trained, state)
-    kept = trained if averaged is None else averaged.network
+            averaged.restore(network, state)
+    kept = network if averaged is None else averaged.network
     if ranks.count > 1 and experiment.statistics is Statistics.ALL_RANKS:
-        share_statistics(trained)
+        share_statistics(network)
+    model = fabric.strategy.setup_module(LossOf(network))
 
     steps_per_epoch = len(data.train) // batch_size
     total = steps_per_epoch * optim.epochs
@@ -117,7 +117,7 @@ def fit(
     )
 
     def checkpoint(is_best: bool = False) -> Pointer:
-        tensors = optimiser_state(optimiser) | ({} if averaged is None else weights_beside(trained))
+        tensors = optimiser_state(optimiser) | ({} if averaged is None else weights_beside(network))
         stays = None if is_best or pointer is None else pointer.best
         saved = TrainingState(tensors, position)
         return ranks.first(lambda: save_generation(checkpoints, kept, config, saved, stays))
@@ -135,7 +135,7 @@ def fit(
             rows = order[within * batch_size : (within + 1) * batch_size]
             for group in optimiser.param_groups:
                 group["lr"] = optim.lr * (1 + math.cos(math.pi * step / total)) / 2
-            loss = _step(model, trained, wrapped_optimiser, experiment, train, rows, step, epoch, ranks)
+            loss = _step(model, network, optimiser, experiment, train, rows, step, epoch, ranks)
             step += 1
             position |= {"step": step, "finished": step == total, "seconds": time.monotonic() - started}
             if not math.isfinite(loss):
@@ -145,7 +145,7 @@ def fit(
                     f"{_kept(pointer, checkpoints)}.  Lower optim.lr or check the data, then train again"
                 )
             if averaged is not None:
-                averaged.update(trained)
+                averaged.update(network)
             position["loss"] = loss if within == 0 else position["loss"] + (loss - position["loss"]) / (within + 1)
             bar.advance(loss)
             if step % steps_per_epoch == 0:
@@ -179,9 +179,9 @@ def validate(
 
 
 def _step(
-    model: Any,
+    model: nn.Module,
     network: SpikingNetwork,
-    optimiser: Any,
+    optimiser: torch.optim.Optimizer,
     experiment: Experiment,
     split: Split,
     rows: Tensor,
@@ -203,11 +203,12 @@ def _step(
         torch.manual_seed((rng.fold("part", part) if part else rng).seed)
         if experiment.augmentation is not None:
             x = augment(x, streams.index, experiment.augmentation, seed=experiment.seed, epoch=epoch)
-        # The attack looks at the bare network: a DDP wrapper must see one forward and one backward pass per part.
+        # The attack looks at the bare network: the wrapper of ranks must see one forward and one backward per part.
         with fabric.autocast():
             x = experiment.objective.perturbed(network, x, y, rng)
-        with fabric.no_backward_sync(model, enabled=number < accumulate - 1):
-            loss = experiment.objective.loss(model, x, y).mean() / accumulate
+        with ranks.alone(model) if number < accumulate - 1 else nullcontext():
+            with fabric.autocast():
+                loss = model(experiment.objective.loss, x, y) / accumulate
             value = ranks.mean(loss.detach())
             if not math.isfinite(value):
                 return value

@@ -1,16 +1,19 @@
 """The processes that train one network together: what each does of a batch, and what all of them agree on."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from hosnn.errors import ConfigError, HosnnError, TrainingError
+from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.normalisation import TimeBatchNorm
+from hosnn.training.objectives import TrainingLoss
 
 T = TypeVar("T")
 
@@ -89,6 +92,10 @@ class Ranks:
         for statistic, mean in zip(running, means, strict=True):
             statistic.copy_(mean)
 
+    def alone(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Gradients stay on their rank for now."""
+        return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+
     @contextmanager
     def watched(self, saved: str) -> Iterator[None]:
         """Failures of communication become a TrainingError that says what happened; `saved` what is left."""
@@ -101,6 +108,21 @@ class Ranks:
                 f"rank {self.number} of {self.count} lost another rank: {str(error).splitlines()[0]}.  Its own "
                 f"message, if it had time for one, says why; {saved}; go on with --resume on as many ranks"
             ) from error
+
+
+class LossOf(nn.Module):
+    """The mean loss of a network as the forward pass that a wrapper of ranks (DDP) has to see, whatever the loss calls.
+
+    Not Fabric's own wrapper, which rounds images to bfloat16, leaves out autocast around a marked method on one device
+    (lightning-fabric 2.6.6), and gives float64 back as float32.
+    """
+
+    def __init__(self, network: SpikingNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, loss: TrainingLoss, x: Tensor, y: Tensor) -> Tensor:
+        return loss(self.network, x, y).mean()
 
 
 def share_statistics(network: nn.Module) -> None:
