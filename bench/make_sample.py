@@ -22,14 +22,15 @@ from torch import Tensor
 
 from hosnn.data import Split, fashion_mnist
 from hosnn.data.dataset import content_sha256
-from hosnn.data.fashion import FULL, SAMPLE, SAMPLE_FOLDER
+from hosnn.data.fashion import FASHION_MNIST, SAMPLE, SAMPLE_FOLDER
 from hosnn.data.selection import rank_within_class
 
 
 def main() -> None:
     full = fashion_mnist(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
     train = joined(full.validation, full.train)
-    num_classes, held_out = full.num_classes, FULL.validation_size // full.num_classes
+    num_classes = full.num_classes
+    held_out = FASHION_MNIST.specification.validation_size // num_classes
     sample_held_out = SAMPLE.validation_size // num_classes
     trained_on = SAMPLE.train_size // num_classes - sample_held_out
     ranks = rank_within_class(train.labels, train.index)

@@ -15,8 +15,9 @@ from hosnn.cli.bench import bench, cases, run
 from hosnn.errors import ConfigError
 from hosnn.evaluation.layer_speed import LIMIT, OUR_LIF, OURS, LayerCase
 from hosnn.evaluation.network_speed import PER_STEP, PER_STEP_FLOAT32, EvaluationCase, NetworkCase, stepwise
+from hosnn.evaluation.peak_memory import peak_memory
 from hosnn.evaluation.peer_neurons import PEERS, peer_versions
-from hosnn.evaluation.speed import Case, Entry, Run, agreement, measure, peak_memory, quartiles, race, rotated
+from hosnn.evaluation.speed import Case, Entry, Run, agreement, measure, quartiles, race, rotated
 from hosnn.evaluation.speed_report import Bench, markdown_bench
 from hosnn.nn.lenet import LeNet
 from hosnn.spiking.kernels import backend
@@ -105,9 +106,13 @@ def test_a_reference_that_fails_is_an_error():
         measure(Fake(), 0)
 
 
+def large() -> Run:
+    return Fake().entries()["large"].make()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_peak_memory_is_what_one_call_needs():
-    found = peak_memory(Fake(), "large")
+    found = peak_memory(large)
     if found is None:
         pytest.skip("the peak cannot be reset here")
     assert found == pytest.approx(64 * 2**20, rel=0.02)

@@ -6,8 +6,8 @@ import torch
 from hosnn.data import Dataset, describe_sources, fashion_mnist, fashion_mnist_sample, load_dataset
 from hosnn.data.catalogue import DATASETS
 from hosnn.data.dataset import check_split
-from hosnn.data.fashion import DEBIAN_NAME, FORMATS, FULL, SAMPLE, SAMPLE_FOLDER
-from hosnn.data.sources import Source, find_in_system, load_first
+from hosnn.data.fashion import FASHION_MNIST, SAMPLE, SAMPLE_FOLDER
+from hosnn.data.sources import load_files
 from hosnn.errors import ConfigError, DataError
 
 
@@ -18,11 +18,13 @@ def sample() -> Dataset:
 
 @pytest.fixture(scope="module")
 def full() -> Dataset:
+    debian = FASHION_MNIST.sources()[0]
+    assert debian.name == "Debian package dataset-fashion-mnist"
     try:
-        find_in_system(DEBIAN_NAME, FORMATS)
+        files = debian.find()
     except DataError as absent:
         pytest.skip(f"dataset-fashion-mnist: {absent}")
-    return load_first(FULL, (Source("Debian package", lambda: find_in_system(DEBIAN_NAME, FORMATS)),), "")
+    return load_files(FASHION_MNIST.specification, files, debian.name)
 
 
 def per_class(labels: torch.Tensor) -> set[int]:
@@ -47,7 +49,7 @@ def test_the_sample_is_balanced_and_verified(sample: Dataset) -> None:
 
 def test_the_full_set_is_balanced_and_verified(full: Dataset) -> None:
     assert_well_formed(full, (55_000, 5_000, 10_000))
-    assert full.sha256 == FULL.sha256
+    assert full.sha256 == FASHION_MNIST.specification.sha256
 
 
 def test_the_sample_is_part_of_the_full_set_split_by_split(sample: Dataset, full: Dataset) -> None:

@@ -4,22 +4,29 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from hosnn.data import Dataset, fashion
 from hosnn.data.download import fetch_file
-from hosnn.data.fashion import fashion_mnist, sources
+from hosnn.data.fashion import FASHION_MNIST, fashion_mnist
 from hosnn.data.sources import cache_folder, describe, find_in_folder, system_data_folders
 from hosnn.errors import DataError
 
 from .formats import TEST, TINY, TRAIN, random_split, write_idx_files, write_parquet, write_parquet_files
 
 
+def stand_in(monkeypatch: pytest.MonkeyPatch, host: str = fashion.HOST, **changes: Any) -> None:
+    """The tiny set in place of the full one, in the same places and under the same published hashes."""
+    specification = replace(TINY, **{"published": FASHION_MNIST.specification.published, **changes})
+    monkeypatch.setattr(fashion, "FASHION_MNIST", replace(FASHION_MNIST, specification=specification, host=host))
+
+
 @pytest.fixture(autouse=True)
 def tiny_instead_of_the_full_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(fashion, "FULL", TINY)
+    stand_in(monkeypatch)
     monkeypatch.setattr("hosnn.data.sources.system_data_folders", lambda: [tmp_path / "share"])
 
 
@@ -28,16 +35,17 @@ def write_hub_cache(cache: Path) -> None:
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text(commit)
     snapshot = repository / "snapshots" / commit
-    _, train, test = fashion.HUB_FILES
+    assert FASHION_MNIST.hub is not None
+    _, train, test = FASHION_MNIST.hub
     write_parquet(snapshot / train, TRAIN, with_index=False)
     write_parquet(snapshot / test, TEST, with_index=False)
 
 
 def serve_from_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The original host, played by file:// addresses."""
-    monkeypatch.setattr(fashion, "HOST", write_idx_files(folder).as_uri() + "/")
-    sums = {name: hashlib.md5((folder / name).read_bytes()).hexdigest() for name in fashion.MD5}
-    monkeypatch.setattr(fashion, "MD5", sums)
+    host = write_idx_files(folder).as_uri() + "/"
+    sums = {name: hashlib.md5((folder / name).read_bytes()).hexdigest() for name in FASHION_MNIST.files}
+    stand_in(monkeypatch, host, published=sums)
 
 
 def no_hub(*_: object, **__: object) -> None:
@@ -62,6 +70,22 @@ def test_sources_come_in_order_and_give_the_same_data(tmp_path: Path, first: int
     for split in ("train", "validation", "test"):
         for column in ("images", "labels", "index"):
             assert torch.equal(getattr(getattr(dataset, split), column), getattr(getattr(reference, split), column))
+
+
+def test_the_network_comes_last_and_there_the_hub_first() -> None:
+    assert [source.name for source in FASHION_MNIST.sources() if source.needs_network] == [
+        "Hugging Face Hub",
+        "original host",
+    ]
+    assert [source.needs_network for source in FASHION_MNIST.sources()] == [False] * 3 + [True] * 2
+
+
+def test_published_hashes_count_where_the_content_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_idx_files(tmp_path / "named")
+    assert fashion_mnist(folder).sha256 == TINY.sha256
+    stand_in(monkeypatch, sha256=None)
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz has MD5 \w+, expected 8d4fb7e6\w+ as published"):
+        fashion_mnist(folder)
 
 
 FOLDERS: dict[str, Callable[[Path], Path]] = {
@@ -122,7 +146,7 @@ def test_offline_and_absent_is_one_error_that_lists_every_source(monkeypatch: py
     with pytest.raises(DataError) as caught:
         fashion_mnist()
     text = str(caught.value)
-    assert all(f"\n  - {source.name}: " in text for source in sources())
+    assert all(f"\n  - {source.name}: " in text for source in fashion.FASHION_MNIST.sources())
     assert text.count(f"not tried, {switch}=1 is set") == 2
     assert "apt install dataset-fashion-mnist" in text
     assert "hf download zalando-datasets/fashion_mnist --repo-type dataset" in text
@@ -134,7 +158,7 @@ def test_the_original_host_comes_last_and_fills_the_cache(tmp_path: Path, monkey
     assert fashion_mnist().source.startswith("original host")
     monkeypatch.setenv("HOSNN_OFFLINE", "1")
     assert fashion_mnist().source.startswith("hosnn cache")
-    assert sorted(path.name for path in (cache_folder() / "tiny").iterdir()) == sorted(fashion.MD5)
+    assert sorted(path.name for path in (cache_folder() / "tiny").iterdir()) == sorted(FASHION_MNIST.files)
 
 
 def test_a_damaged_cache_is_mended_by_the_next_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +171,7 @@ def test_a_damaged_cache_is_mended_by_the_next_download(tmp_path: Path, monkeypa
 
 def test_failing_downloads_are_listed_with_one_line_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", no_hub)
-    monkeypatch.setattr(fashion, "HOST", (tmp_path / "nothing-here").as_uri() + "/")
+    stand_in(monkeypatch, (tmp_path / "nothing-here").as_uri() + "/")
     with pytest.raises(DataError) as caught:
         fashion_mnist()
     assert "Hub: zalando-datasets/fashion_mnist cannot be downloaded: no route to the hub\n" in str(caught.value)
@@ -179,7 +203,7 @@ def test_an_unwritable_cache_is_a_data_error(tmp_path: Path) -> None:
 
 def test_describe_tells_what_is_there_without_reading_it(tmp_path: Path) -> None:
     damage(write_idx_files(tmp_path / "share" / "datasets" / "fashion-mnist"))
-    found = {status.source: status for status in describe("tiny", sources())}
+    found = {status.source: status for status in describe("tiny", fashion.FASHION_MNIST.sources())}
     assert [status.found for status in found.values()] == [True, False, False, False, False]
     assert str(tmp_path) in found["Debian package dataset-fashion-mnist"].detail
     assert found["original host"].detail == "tried if nothing is found here"
@@ -188,7 +212,7 @@ def test_describe_tells_what_is_there_without_reading_it(tmp_path: Path) -> None
 def test_a_gzipped_file_wins_over_nothing_and_a_plain_one_over_gzip(tmp_path: Path) -> None:
     write_idx_files(tmp_path, random_split(12, seed=9), gzipped=True)
     write_idx_files(tmp_path, gzipped=False)
-    train, _ = find_in_folder(tmp_path, fashion.FORMATS).read(TINY)
+    train, _ = find_in_folder(tmp_path, FASHION_MNIST.formats).read(TINY)
     assert torch.equal(train.images, TRAIN.images)
 
 
@@ -201,7 +225,7 @@ def test_system_folders_follow_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_source_whose_hash_differs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fashion, "FULL", replace(TINY, sha256="0" * 64))
+    stand_in(monkeypatch, sha256="0" * 64)
     with pytest.raises(DataError, match=r"0{64} was expected"):
         fashion_mnist(write_parquet_files(tmp_path / "named"))
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from hosnn.errors import ConfigError, ShapeError, SignatureError
 from hosnn.nn.lenet import LeNet
-from hosnn.nn.neurons import LIF, TALIF, Beyond, Emit, ThresholdLIF, constrain_, hidden_neurons
+from hosnn.nn.neurons import LIF, TALIF, Beyond, Emit, constrain_, hidden_neurons
+from hosnn.nn.thresholds import ThresholdLIF
 from hosnn.signature import Share, calibrate, controls, fingerprint, homeostatic
 from hosnn.signature.calibration import trajectories
 from hosnn.signature.controls import (

@@ -18,7 +18,8 @@ from hosnn.data import Dataset
 from hosnn.errors import CheckpointError
 from hosnn.estimators import BPTR, with_rule
 from hosnn.nn.layers import SpikingNetwork
-from hosnn.nn.neurons import TALIF, Beyond, ThresholdLIF, neurons
+from hosnn.nn.neurons import TALIF, Beyond, neurons
+from hosnn.nn.thresholds import ThresholdLIF
 from hosnn.signature import Share, calibrate, homeostatic
 from hosnn.signature.controls import frozen_at_mean_threshold, static_thresholds
 from hosnn.signature.homeostasis import replace_layer

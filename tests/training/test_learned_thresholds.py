@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hosnn.nn.neurons import ThresholdLIF, hidden_neurons
+from hosnn.nn.neurons import hidden_neurons
+from hosnn.nn.thresholds import ThresholdLIF
 from hosnn.training.checkpoint import load
 from hosnn.training.experiment import LearnedThresholds
 from hosnn.training.pipeline import run

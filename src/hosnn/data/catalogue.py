@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hosnn.data.cifar import CIFAR10, CIFAR10_JPEG75, CIFAR100, cifar10, cifar10_jpeg75, cifar100
 from hosnn.data.dataset import Dataset
-from hosnn.data.fashion import FORMATS, FULL, SAMPLE, SAMPLE_FOLDER, fashion_mnist, fashion_mnist_sample, sources
+from hosnn.data.fashion import FASHION_MNIST, SAMPLE, SAMPLE_FOLDER, fashion_mnist, fashion_mnist_sample
 from hosnn.data.house_numbers import SVHN, svhn
 from hosnn.data.sources import Source, SourceStatus, describe, find_in_folder
 from hosnn.errors import ConfigError, nearest
@@ -14,7 +14,8 @@ from hosnn.errors import ConfigError, nearest
 def _sample(folder: Path | None) -> Dataset:
     if folder is not None:
         raise ConfigError(
-            f"{SAMPLE.name} is embedded and reads no folder, but {folder} was given; leave it out, or load {FULL.name}"
+            f"{SAMPLE.name} is embedded and reads no folder, but {folder} was given; leave it out, or load "
+            f"{FASHION_MNIST.specification.name}"
         )
     return fashion_mnist_sample()
 
@@ -43,8 +44,8 @@ def load_dataset(name: str, folder: Path | str | None = None) -> Dataset:
 
 def describe_sources() -> list[SourceStatus]:
     """For each data set, where it is found on this machine; quick, no network, contents not verified."""
-    embedded = Source("embedded sample", lambda: find_in_folder(SAMPLE_FOLDER, FORMATS))
-    found = [*describe(SAMPLE.name, (embedded,)), *describe(FULL.name, sources())]
-    for publication in (CIFAR10, CIFAR10_JPEG75, CIFAR100, SVHN):
+    embedded = Source("embedded sample", lambda: find_in_folder(SAMPLE_FOLDER, FASHION_MNIST.formats))
+    found = describe(SAMPLE.name, (embedded,))
+    for publication in (FASHION_MNIST, CIFAR10, CIFAR10_JPEG75, CIFAR100, SVHN):
         found += describe(publication.specification.name, publication.sources())
     return found

@@ -83,7 +83,8 @@ class Specification:
     image_shape  [C, H, W]
     train_size   with the validation split still inside
     sha256       what `content_sha256` must give; None if nobody here ever held the whole set to compute it
-    published    MD5 or SHA-256 by file name: a file of that name must have it (`hashes.check_published`)
+    published    MD5 or SHA-256 by file name: a file of that name must have it (`hashes.check_published`).  Of IDX
+                 files with a `sha256` only downloads must: packages gzip them anew
     label_parts  SHA-256 of the labels (one byte each) of equal parts of train, in the original order; a source may
                  bring the parts in another order (`ordering.in_original_order`).  Empty: the order is not checked
     """

@@ -1,92 +1,87 @@
 """Fashion-MNIST (Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747): 28x28 grey pictures of clothes in ten classes.
 
-The pinned hashes were computed from Debian's package dataset-fashion-mnist, whose four files are the published ones
-(MD5) up to the file name and time in their gzip headers.
+The pinned hashes of the content were computed from Debian's package dataset-fashion-mnist, whose four files are the
+published ones (MD5, from the original repository's README) up to the file name and time in their gzip headers.
 """
 
 from dataclasses import replace
 from pathlib import Path
 
 from hosnn.data.dataset import Dataset, Specification
-from hosnn.data.download import download_from_hub, fetch_file, find_in_hub_cache
 from hosnn.data.idx import STEMS, IdxFiles
 from hosnn.data.parquet import ParquetFiles
-from hosnn.data.sources import (
-    Files,
-    Formats,
-    Source,
-    cache_folder,
-    find_in_cache,
-    find_in_folder,
-    find_in_system,
-    load_files,
-    load_first,
-)
+from hosnn.data.publication import Publication
+from hosnn.data.sources import Formats, find_in_folder, load_files
 
-FULL = Specification(
-    name="fashion-mnist",
-    classes=(
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
+REPOSITORY = "zalando-datasets/fashion_mnist"
+HOST = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+
+FASHION_MNIST = Publication(
+    Specification(
+        name="fashion-mnist",
+        classes=(
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
+        ),
+        image_shape=(1, 28, 28),
+        train_size=60_000,
+        test_size=10_000,
+        validation_size=5_000,
+        sha256="1a3d5cdf3a42be204318bb9e2d0ef8afe787a505716ac24255dd976cf7571b28",
+        published={
+            "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+            "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+            "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+        },
     ),
-    image_shape=(1, 28, 28),
-    train_size=60_000,
-    test_size=10_000,
-    validation_size=5_000,
-    sha256="1a3d5cdf3a42be204318bb9e2d0ef8afe787a505716ac24255dd976cf7571b28",
+    Formats(
+        finders=(IdxFiles.find, ParquetFiles.find),
+        places=("fashion_mnist", "FashionMNIST/raw"),  # the Hub's and torchvision's
+        expected=f"{', '.join(STEMS)} (plain or .gz), or train*.parquet and test*.parquet",
+    ),
+    f"""To get it, do one of these:
+  - on Debian or Ubuntu: apt install dataset-fashion-mnist
+  - with network access, without HOSNN_OFFLINE and HF_HUB_OFFLINE: run again, or first
+    hf download {REPOSITORY} --repo-type dataset
+  - fetch the four .gz files from {HOST} and name their folder
+Without it, the embedded sample works: fashion-mnist-sample.""",
+    package="fashion-mnist",
+    hub=(
+        REPOSITORY,
+        "fashion_mnist/train-00000-of-00001.parquet",
+        "fashion_mnist/test-00000-of-00001.parquet",
+    ),
+    host=HOST,
+    files=tuple(f"{stem}.gz" for stem in STEMS),
 )
 SAMPLE = replace(
-    FULL,
+    FASHION_MNIST.specification,
     name="fashion-mnist-sample",
     train_size=6_000,
     test_size=1_000,
     validation_size=600,
     sha256="1958e4aa1a5359ea0c5de60ed8b21664159bd62fc43b46d5d24bd845c0516b5a",
+    published={},
 )
 SAMPLE_FOLDER = Path(__file__).with_name("sample")
-FORMATS = Formats(
-    finders=(IdxFiles.find, ParquetFiles.find),
-    places=("fashion_mnist", "FashionMNIST/raw"),  # the Hub's and torchvision's
-    expected=f"{', '.join(STEMS)} (plain or .gz), or train*.parquet and test*.parquet",
-)
-
-DEBIAN_NAME = "fashion-mnist"  # folder of the package dataset-fashion-mnist
-HUB_REPOSITORY = "zalando-datasets/fashion_mnist"
-HUB_FILES = (HUB_REPOSITORY, "fashion_mnist/train-00000-of-00001.parquet", "fashion_mnist/test-00000-of-00001.parquet")
-HOST = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-MD5 = {  # as published in the original repository's README
-    "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-    "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
-    "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
-    "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
-}
-ADVICE = f"""To get it, do one of these:
-  - on Debian or Ubuntu: apt install dataset-fashion-mnist
-  - with network access, without HOSNN_OFFLINE and HF_HUB_OFFLINE: run again, or first
-    hf download {HUB_REPOSITORY} --repo-type dataset
-  - fetch the four .gz files from {HOST} and name their folder
-Without it, the embedded sample works: fashion-mnist-sample."""
 
 
 def fashion_mnist(folder: Path | None = None) -> Dataset:
     """All of Fashion-MNIST: 55,000 train, 5,000 validation, 10,000 test.
 
-    folder  IDX or Parquet files (`sources.find_in_folder`); what is there must be the data set, nothing else is tried.
-            None tries in order: Debian's package, the Hugging Face cache, hosnn's own cache, a download from the Hub,
-            a download from the original host.
-    Raises DataError if a folder's files are absent, damaged or another data set; without a folder, if no source has it.
+    folder  IDX or Parquet files; None tries `FASHION_MNIST.sources()` in order, Debian's package first
+    Raises DataError as `Publication.load` does.
     """
-    if folder is not None:
-        return load_files(FULL, find_in_folder(folder, FORMATS), "folder")
-    return load_first(FULL, sources(), ADVICE)
+    return FASHION_MNIST.load(folder)
 
 
 def fashion_mnist_sample() -> Dataset:
@@ -95,22 +90,4 @@ def fashion_mnist_sample() -> Dataset:
     Its train and validation rows are train and validation rows of the full set too, and its test rows test rows.
     Raises DataError if the installed files are damaged.
     """
-    return load_files(SAMPLE, find_in_folder(SAMPLE_FOLDER, FORMATS), "embedded sample")
-
-
-def sources() -> tuple[Source, ...]:
-    """Where the full set is looked for, in order."""
-    return (
-        Source("Debian package dataset-fashion-mnist", lambda: find_in_system(DEBIAN_NAME, FORMATS)),
-        Source("Hugging Face cache", lambda: find_in_hub_cache(*HUB_FILES)),
-        Source("hosnn cache", lambda: find_in_cache(FULL.name, FORMATS)),
-        Source("Hugging Face Hub", lambda: download_from_hub(*HUB_FILES), needs_network=True),
-        Source("original host", _download, needs_network=True),
-    )
-
-
-def _download() -> Files:
-    paths = [cache_folder() / FULL.name / name for name in MD5]
-    for path in paths:
-        fetch_file(HOST + path.name, path, MD5[path.name])
-    return IdxFiles(*paths)
+    return load_files(SAMPLE, find_in_folder(SAMPLE_FOLDER, FASHION_MNIST.formats), "embedded sample")

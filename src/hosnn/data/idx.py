@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hosnn.data.dataset import Specification, Split, check_split
+from hosnn.data.hashes import check_published
 from hosnn.errors import DataError
 
 UNSIGNED_BYTE = 0x08
@@ -106,6 +107,9 @@ class IdxFiles:
 
 
 def _read_split(images: Path, labels: Path, size: int, specification: Specification) -> Split:
+    if specification.sha256 is None:  # else the content's decides: packages gzip these files anew
+        for path in (images, labels):
+            check_published(path, specification)
     height_width = specification.image_shape[1:]
     split = Split.in_order(
         read_idx(images, (size, *height_width)).unsqueeze(1),  # [N, H, W] -> [N, 1, H, W]

@@ -12,6 +12,7 @@ from hosnn.data.sources import (
     cache_folder,
     find_in_cache,
     find_in_folder,
+    find_in_system,
     load_files,
     load_first,
 )
@@ -21,15 +22,17 @@ from hosnn.data.sources import (
 class Publication:
     """What a data set is, what its files look like and who has them.
 
-    hub     repository on the Hugging Face Hub, its train file and its test file; None if it has none
-    host    address that the names in `files` are appended to
-    files   what to download from the host; each needs a published hash
-    advice  what to do when no source has it
+    package  Debian's package of it is dataset-`package`, its files in datasets/`package`; "" if there is none
+    hub      repository on the Hugging Face Hub, its train file and its test file; None if it has none
+    host     address that the names in `files` are appended to
+    files    what to download from the host; each needs a published hash
+    advice   what to do when no source has it
     """
 
     specification: Specification
     formats: Formats
     advice: str
+    package: str = ""
     hub: tuple[str, str, str] | None = None
     host: str = ""
     files: tuple[str, ...] = ()
@@ -45,16 +48,19 @@ class Publication:
         return load_first(self.specification, self.sources(), self.advice)
 
     def sources(self) -> tuple[Source, ...]:
-        """Where it is looked for, in order; the network last, there what a published hash vouches for first."""
-        cache = Source("hosnn cache", lambda: find_in_cache(self.specification.name, self.formats))
+        """Where it is looked for, in order; the network last, there what a hash vouches for first."""
+        local = [Source("hosnn cache", lambda: find_in_cache(self.specification.name, self.formats))]
         online = [Source("original host", self._download, needs_network=True)] if self.files else []
-        if self.hub is None:
-            return (cache, *online)
-        hub = self.hub
-        certain = all(PurePosixPath(name).name in self.specification.published for name in hub[1:])
-        download = Source("Hugging Face Hub", lambda: download_from_hub(*hub), needs_network=True)
-        online.insert(0 if certain else 1, download)
-        return (Source("Hugging Face cache", lambda: find_in_hub_cache(*hub)), cache, *online)
+        if self.hub is not None:
+            hub, published = self.hub, self.specification.published
+            local.insert(0, Source("Hugging Face cache", lambda: find_in_hub_cache(*hub)))
+            certain = self.specification.sha256 or all(PurePosixPath(name).name in published for name in hub[1:])
+            download = Source("Hugging Face Hub", lambda: download_from_hub(*hub), needs_network=True)
+            online.insert(0 if certain else 1, download)
+        if self.package:
+            debian = f"Debian package dataset-{self.package}"
+            local.insert(0, Source(debian, lambda: find_in_system(self.package, self.formats)))
+        return (*local, *online)
 
     def _download(self) -> Files:
         folder = cache_folder() / self.specification.name

@@ -14,8 +14,9 @@ from hosnn.errors import ConfigError
 from hosnn.evaluation.statistics import Interval, wilson
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.modes import device_of, evaluating
-from hosnn.nn.neurons import TALIF, Beyond, ThresholdLIF
+from hosnn.nn.neurons import TALIF, Beyond
 from hosnn.nn.normalisation import TimeBatchNorm
+from hosnn.nn.thresholds import ThresholdLIF
 
 Model = Callable[[Tensor], Tensor]
 BLOCK = 50

@@ -9,18 +9,16 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
-from pathlib import Path
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError, HosnnError
+from hosnn.evaluation.peak_memory import peak_memory
 
 LEAST = 0.05
 """Seconds that one timing lasts at least; what is faster is called several times in a row."""
@@ -70,7 +68,7 @@ class Row:
 
     ratio      time over the reference's, round by round, the median; low, high: quartiles
     seconds    median time, on a GPU only
-    memory     peak bytes, see `peak_memory`; None if not measured
+    memory     peak bytes, see `peak_memory.peak_memory`; None if not measured
     agreement  share of results equal to those of the entry it should be like, None if it should be like none
     refused    why it did not run, "" if it did
     """
@@ -122,6 +120,8 @@ def measure(case: Case, rounds: int, memory: bool = True, least: float = LEAST, 
         own, reference = times[name], times[case.reference]
         ratios = [one / other for one, other in zip(own, reference, strict=True)]
         low, high = quartiles(ratios)
+        make = partial(_make, case, name)
+        peak = peak_memory(make, entry.threads, case.device) if memory and entry.memory else None
         rows.append(
             Row(
                 case.title,
@@ -131,11 +131,16 @@ def measure(case: Case, rounds: int, memory: bool = True, least: float = LEAST, 
                 low,
                 high,
                 statistics.median(own) if case.device == "cuda" else None,
-                peak_memory(case, name) if memory and entry.memory else None,
+                peak,
                 agreement(first[name], first[entry.like]) if entry.like in first else None,
             )
         )
     return rows
+
+
+def _make(case: Case, contestant: str) -> Run:
+    """The contestant, built in whichever process this runs."""
+    return case.entries()[contestant].make()
 
 
 def _ready(
@@ -240,67 +245,3 @@ def _without_collection() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def peak_memory(case: Case, contestant: str) -> int | None:
-    """Bytes of one call at its peak, above what is there between calls.  None where it cannot be measured.
-
-    On a GPU by torch's allocator.  On Linux in a fresh process: the peak of its resident memory (VmHWM, reset before
-    the call) less its resident memory before the call, after two calls for warm-up; its malloc gives memory back at
-    once, so that nothing freed is counted.  Inputs, weights and what a library keeps for good are not counted.
-    """
-    if case.device == "cuda":
-        run = case.entries()[contestant].make()
-        run()
-        torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        run()
-        torch.cuda.synchronize()
-        return int(torch.cuda.max_memory_allocated() - before)
-    if not Path("/proc/self/clear_refs").exists():
-        return None
-    with (
-        _environment(MALLOC_MMAP_THRESHOLD_="65536", MALLOC_TRIM_THRESHOLD_="65536"),
-        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
-    ):
-        try:
-            return pool.submit(_peak, case, contestant).result()
-        except BrokenProcessPool:  # killed, for want of memory most likely: hours of work go on without this number
-            return None
-
-
-def _peak(case: Case, contestant: str) -> int | None:
-    entry = case.entries()[contestant]
-    torch.set_num_threads(entry.threads)
-    run = entry.make()
-    for _ in range(2):
-        run()
-    gc.collect()
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-    except OSError:
-        return None
-    before = _resident("VmRSS")
-    run()
-    return max(0, _resident("VmHWM") - before)
-
-
-def _resident(field: str) -> int:
-    """A field of /proc/self/status, in bytes."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

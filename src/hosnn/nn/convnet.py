@@ -87,9 +87,9 @@ class ConvNet:
     def build(self) -> SpikingNetwork:
         convolutions, dense = parse(self.structure)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        (channels, height, width), number = self.image, 0
+        channels, height, width = self.image
 
-        def neurons(norm: Norm, size: int, is_dense: bool) -> None:
+        def neurons(number: int, norm: Norm, size: int, is_dense: bool) -> None:
             for layer in normalisations(norm, size, self.steps, is_dense):
                 layers[f"norm{number}"] = layer
             layers[f"neurons{number}"] = LIF(self.dynamics, self.rule)
@@ -97,7 +97,7 @@ class ConvNet:
         for number, layer in enumerate(convolutions, 1):
             convolution = nn.Conv2d(channels, layer.channels, layer.size, padding=layer.size // 2, bias=False)
             layers[f"conv{number}"] = OverTime(convolution)
-            neurons(self.norm, layer.channels, False)
+            neurons(number, self.norm, layer.channels, False)
             if layer.pool > 1:
                 layers[f"pool{number}"] = OverTime(SumPool(layer.pool, self.pool_gain))
             layers[f"dropout{number}"] = TimeDropout(self.dropout)
@@ -106,7 +106,7 @@ class ConvNet:
         for number, units in enumerate(dense, len(convolutions) + 1):
             layers[f"dense{number}"] = OverTime(nn.Flatten(), nn.Linear(size, units, bias=False))
             if number < len(convolutions) + len(dense):
-                neurons(self.norm if self.norm_dense else Norm.NONE, units, True)
+                neurons(number, self.norm if self.norm_dense else Norm.NONE, units, True)
                 layers[f"dropout{number}"] = TimeDropout(self.dropout)
             elif self.spiking_output:
                 layers[f"neurons{number}"] = LIF(self.dynamics, self.rule, fixed_threshold=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from hosnn.errors import ConfigError
-from hosnn.nn.layers import Body, ConstantCoding, MeanReadout, Normalise, OverTime, SpikingNetwork, SumPool, TimeDropout
+from hosnn.nn.blueprint import assemble, check
+from hosnn.nn.layers import Body, OverTime, SpikingNetwork, SumPool, TimeDropout
 from hosnn.nn.neurons import LIF
 from hosnn.spiking.dynamics import Dynamics
 from hosnn.spiking.gradient import GradientRule, tssl_bp
@@ -36,22 +37,13 @@ class LeNet:
     spiking_output: bool = True
 
     def __post_init__(self) -> None:
-        counts = (*self.channels, self.hidden, self.classes, self.steps, *self.image)
-        if (
-            len(self.channels) != 2
-            or len(self.image) != 3
-            or min(counts) < 1
-            or self.padding < 0
-            or min(self._sides) < 1
-        ):
+        check(self)
+        counts = (*self.channels, self.hidden, self.classes, *self._sides)
+        if len(self.channels) != 2 or min(counts) < 1 or self.padding < 0:
             raise ConfigError(
                 f"LeNet got channels {self.channels}, hidden {self.hidden}, classes {self.classes}, padding "
-                f"{self.padding}, image {self.image}, steps {self.steps}; expected two numbers of channels, sizes of "
-                "at least 1, and an image large enough for two 5x5 convolutions and poolings"
-            )
-        if len(self.mean) != self.image[0] or len(self.std) != self.image[0]:
-            raise ConfigError(
-                f"LeNet got {len(self.mean)} means and {len(self.std)} stds for {self.image[0]} channels; give one each"
+                f"{self.padding}, image {self.image}; expected two numbers of channels, sizes of at least 1, and an "
+                "image large enough for two 5x5 convolutions and poolings"
             )
 
     @property
@@ -64,6 +56,11 @@ class LeNet:
         """The field's shorthand, e.g. 15C5-P2-40C5-P2-300-10."""
         first, second = self.channels
         return f"{first}C5-P2-{second}C5-P2-{self.hidden}-{self.classes}"
+
+    @property
+    def weight_scale(self) -> float:
+        """Weights stay torch's own draw."""
+        return 1.0
 
     def build(self) -> SpikingNetwork:
         first, second = self.channels
@@ -92,13 +89,7 @@ class LeNet:
         )
         if self.spiking_output:
             body.add_module("neurons4", neurons(fixed_threshold=True))
-        return SpikingNetwork(
-            Normalise(self.mean, self.std),
-            ConstantCoding(self.steps, self.dynamics.tau_synapse),
-            body,
-            MeanReadout(),
-            blueprint=self,
-        )
+        return assemble(self, body)
 
 
 def lenet_15c5_40c5_300() -> LeNet:

@@ -3,9 +3,8 @@
 A layer maps synaptic currents [T, B, *N] to synaptic traces (or spikes) [T, B, *N].  Every call starts from rest.
 """
 
-import math
 from enum import Enum
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -36,9 +35,12 @@ class LIF(nn.Module):
     """Leaky integrate-and-fire neurons; `hosnn.spiking.dynamics.lif_step` gives the equations.
 
     fixed_threshold  keep this layer plain when a network is made homeostatic (an output layer)
+    own_thresholds   whether each neuron has a threshold of its own, which a homeostatic twin would lose
     forward          currents [T, B, *N] -> traces (or spikes) [T, B, *N]
     Raises ShapeError if the currents are not floating point, have fewer than 2 dimensions or no time step.
     """
+
+    own_thresholds: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -78,6 +80,9 @@ class LIF(nn.Module):
         """Membrane before reset, threshold, spikes and trace over time, each [T, B, *N]."""
         self._check(currents)
         return eager.trajectory(currents, self.dynamics, self.rule, *self._homeostasis(len(currents)))
+
+    def constrain_(self) -> None:
+        """Project constrained parameters back to their sets, in place; the training loop calls it after each step."""
 
     def _homeostasis(self, steps: int) -> tuple[Tensor | None, Tensor | None]:
         """The signature over `steps` [T, *N] and k; both None for a plain neuron."""
@@ -138,15 +143,15 @@ class TALIF(LIF):
     @classmethod
     def from_lif(cls, layer: LIF, signature: Tensor, adaptation: Tensor | float, beyond: Beyond = Beyond.ERROR) -> Self:
         """The homeostatic twin of a plain layer.  Raises ConfigError for one with thresholds of its own."""
-        if isinstance(layer, ThresholdLIF):
+        if layer.own_thresholds:
             raise ConfigError(
-                "TALIF.from_lif got a ThresholdLIF, whose own thresholds would be lost: adaptation starts from one "
-                "constant; start from a LIF layer"
+                f"TALIF.from_lif got a {type(layer).__name__}, whose own thresholds would be lost: adaptation starts "
+                "from one constant; start from a LIF layer"
             )
         return cls(signature, adaptation, layer.dynamics, layer.rule, layer.emit, beyond)
 
     def constrain_(self) -> None:
-        """Project k back to k >= 0, in place; the training loop calls it after each optimiser step."""
+        """Project k back to k >= 0, in place."""
         with torch.no_grad():
             self.adaptation.clamp_(min=0)
 
@@ -160,121 +165,6 @@ class TALIF(LIF):
                 f"TALIF got current {tuple(currents.shape)} [T, B, *N] but was calibrated on a signature "
                 f"{tuple(self.signature.shape)} [T, *N]; re-run calibrate() at this length and size"
             )
-
-
-class ThresholdLIF(LIF):
-    """LIF neurons each with a threshold of its own, learned or given: TA-LIF's control without adaptation.
-
-        s[t] = 1 if u[t] > θ[t] else 0,   θ[t] known beforehand, whatever the membrane does
-
-    threshold  θ  [1, *N] for all time steps or [T, *N] for each, *N shared or not (channel [1, C, 1, ..], layer [1])
-    learn      True: a parameter, kept at `LEAST` or above by `constrain_`; False: any finite thresholds, also below 0
-    beyond     as for TALIF, where there is one threshold per time step
-    Learned under full BPTT by autograd through the spike (and a soft reset); under a rule local in time by that rule,
-    dL/dθ = -sum_{t,B} dL/dI, whose surrogate stays where the rule says (TSSL-BP: at `dynamics.threshold`).
-    Raises ConfigError for thresholds that are not finite, or not positive though learned, or under a rule that would
-    not teach them; ShapeError if they do not fit the currents.
-    """
-
-    LEAST = 0.01
-    VANISHING = 2.0**-64
-
-    threshold: Tensor
-
-    def __init__(
-        self,
-        threshold: Tensor,
-        dynamics: Dynamics | None = None,
-        rule: Rule | None = None,
-        emit: Emit = Emit.TRACE,
-        learn: bool = True,
-        beyond: Beyond = Beyond.ERROR,
-    ) -> None:
-        super().__init__(dynamics, rule, emit)
-        least = self.LEAST if learn else -math.inf
-        if threshold.dim() == 0 or len(threshold) == 0:
-            raise ConfigError(
-                f"ThresholdLIF got thresholds {tuple(threshold.shape)}; expected [T or 1, *N], time first"
-            )
-        if not bool((threshold.isfinite() & (threshold >= least)).all()):
-            raise ConfigError(
-                f"ThresholdLIF got thresholds with minimum {threshold.min():g}; expected finite numbers"
-                + (f" of at least {least} to learn from, or learn=False" if learn else "")
-            )
-        if learn and not self._teaches(self.rule):
-            raise ConfigError(
-                f"ThresholdLIF got {self.rule}, which gives thresholds no gradient, so they would not learn; use "
-                "bptt(), tssl_bp() or learn=False"
-            )
-        if learn:
-            self.threshold = nn.Parameter(threshold.detach().clone())
-        else:
-            self.register_buffer("threshold", threshold.detach().clone())
-        self.beyond = beyond
-
-    @classmethod
-    def from_lif(cls, layer: LIF, threshold: Tensor, learn: bool = True, beyond: Beyond = Beyond.ERROR) -> Self:
-        """The twin of a layer with thresholds of its own in place of its constant or adapting one."""
-        return cls(threshold, layer.dynamics, layer.rule, layer.emit, learn, beyond)
-
-    @property
-    def learns(self) -> bool:
-        return isinstance(self.threshold, nn.Parameter)
-
-    def can_fuse(self, currents: Tensor) -> bool:
-        return super().can_fuse(currents) and not self._teaches_through_currents
-
-    def _run(self, currents: Tensor, gain: float | None = None, held: Held | None = None) -> Tensor:
-        return super()._run(self._taught(currents), gain, held)
-
-    def constrain_(self) -> None:
-        """Project learned thresholds back to positive ones, in place."""
-        if self.learns:
-            with torch.no_grad():
-                self.threshold.clamp_(min=self.LEAST)
-
-    def _homeostasis(self, steps: int) -> tuple[Tensor, Tensor]:
-        """As TA-LIF in the limit k -> 0 with k u* = -δ[t] held: θ[t] = θ[t-1] + k (u[t] - u*[t]) = θ[t-1] + δ[t].
-
-        At k = 2^-64 what is left of k u[t] lies below the last bit of θ, and dividing by a power of 2 rounds nothing.
-        So every backend that runs TA-LIF, and every gradient rule, runs static thresholds too.
-        """
-        whole = prolonged(self.threshold, steps, self.beyond) if len(self.threshold) > 1 else self.threshold
-        rest = torch.full_like(whole[:1], self.dynamics.threshold)
-        rise = whole - torch.cat([rest, whole[:-1]])
-        still = torch.zeros_like(whole[:1]).expand(steps - len(whole), *whole.shape[1:])
-        return torch.cat([rise, still]) / -self.VANISHING, whole.new_tensor(self.VANISHING)
-
-    @property
-    def _teaches_through_currents(self) -> bool:
-        local = isinstance(self.rule, GradientRule) and self.rule.is_local_in_time
-        return local and self.learns and torch.is_grad_enabled()
-
-    def _taught(self, currents: Tensor) -> Tensor:
-        """Zero taken from the currents, the way a local rule reaches the thresholds: u - θ falls as θ rises."""
-        if not self._teaches_through_currents:
-            return currents
-        self._check(currents)
-        whole = prolonged(self.threshold, len(currents), self.beyond) if len(self.threshold) > 1 else self.threshold
-        return currents - (whole - whole.detach())[:, None]
-
-    @staticmethod
-    def _teaches(rule: Rule) -> bool:
-        return isinstance(rule, GradientRule) and (rule.threshold or rule.is_local_in_time)
-
-    def _check(self, currents: Tensor) -> None:
-        super()._check(currents)
-        if currents.dtype == torch.float16:
-            raise ShapeError(
-                "ThresholdLIF got float16 currents, whose range is too small for it; use bfloat16 or float32"
-            )
-        try:
-            self.threshold[0].expand(currents.shape[2:])
-        except RuntimeError:
-            raise ShapeError(
-                f"ThresholdLIF got current {tuple(currents.shape)} [T, B, *N] but has thresholds "
-                f"{tuple(self.threshold.shape)} [T or 1, *N]; make its thresholds at this size"
-            ) from None
 
 
 def prolonged(values: Tensor, steps: int, beyond: Beyond) -> Tensor:
@@ -296,9 +186,8 @@ def prolonged(values: Tensor, steps: int, beyond: Beyond) -> Tensor:
 
 def constrain_(model: nn.Module) -> None:
     """Project every constrained parameter of `model` back to its set, in place (k >= 0, learned thresholds > 0)."""
-    for module in model.modules():
-        if isinstance(module, (TALIF, ThresholdLIF)):
-            module.constrain_()
+    for layer in neurons(model).values():
+        layer.constrain_()
 
 
 def neurons(model: nn.Module) -> dict[str, LIF]:

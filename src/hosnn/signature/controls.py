@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from hosnn.errors import ConfigError, SignatureError
 from hosnn.nn.modes import device_of, evaluating
-from hosnn.nn.neurons import TALIF, ThresholdLIF, hidden_neurons
+from hosnn.nn.neurons import TALIF, hidden_neurons
+from hosnn.nn.thresholds import ThresholdLIF
 from hosnn.signature.calibration import trajectories
 from hosnn.signature.homeostasis import Share, replace_layer
 from hosnn.spiking.dynamics import Step

@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from hosnn.errors import CheckpointError, ConfigError, HosnnError
-from hosnn.nn.neurons import LIF, TALIF, Beyond, ThresholdLIF, hidden_neurons, neurons
+from hosnn.nn.neurons import LIF, TALIF, Beyond, hidden_neurons, neurons
+from hosnn.nn.thresholds import ThresholdLIF
 from hosnn.signature.homeostasis import replace_layer
 from hosnn.spiking.gradient import GradientRule
 from hosnn.training.configuration import describe, rebuild

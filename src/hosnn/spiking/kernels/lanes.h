@@ -531,3 +531,5 @@ static int NAME(sharpness)(const Neuron *of, const Arrays *in, int64_t begin, in
 #undef V
 #undef M
 #undef W
+#undef NAME
+#undef VECTOR

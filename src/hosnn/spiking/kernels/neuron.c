@@ -152,53 +152,38 @@ INLINE uint16_t narrowed(float value) { /* round to nearest, ties to even; NaN s
 #define HOSNN_WIDEST 64
 #endif
 
+/* Functions between BEGIN and END may use the instructions named; GCC is told too which registers to prefer. */
+#define PRAGMA(words) _Pragma(#words)
+#if defined(__clang__)
+#define BEGIN(instructions, preference) \
+    PRAGMA(clang attribute push(__attribute__((target(instructions))), apply_to = function))
+#define END PRAGMA(clang attribute pop)
+#else
+#define BEGIN(instructions, preference) PRAGMA(GCC push_options) PRAGMA(GCC target(instructions, preference))
+#define END PRAGMA(GCC pop_options)
+#endif
+
 #if defined(__x86_64__) && HOSNN_WIDEST >= 64
 #define HAS_64 (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
 #define NAME(name) name##_64
 #define VECTOR 64
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,fma"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,fma,prefer-vector-width=512")
-#endif
+BEGIN("avx512f,avx512dq,avx512bw,avx512vl,fma", "prefer-vector-width=512")
 #include "lanes.h"
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-#undef NAME
-#undef VECTOR
+END
 #endif
 
 #if defined(__x86_64__) && HOSNN_WIDEST >= 32
 #define HAS_32 (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
 #define NAME(name) name##_32
 #define VECTOR 32
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-#endif
+BEGIN("avx2,fma", "prefer-vector-width=256")
 #include "lanes.h"
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-#undef NAME
-#undef VECTOR
+END
 #endif
 
 #define NAME(name) name##_16
 #define VECTOR 16
 #include "lanes.h"
-#undef NAME
-#undef VECTOR
-
-typedef int Work(const Neuron *, const Arrays *, int64_t, int64_t);
 
 /* The work with the widest registers that this processor has. */
 #if defined(HAS_64)

@@ -1,0 +1,130 @@
+"""Neurons with thresholds that are given or learned, not adapted: controls of TA-LIF."""
+
+import math
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from hosnn.errors import ConfigError, ShapeError
+from hosnn.nn.neurons import LIF, Beyond, Emit, prolonged
+from hosnn.spiking.dynamics import Dynamics
+from hosnn.spiking.gradient import GradientRule, Rule
+from hosnn.spiking.kernels.task import Held
+
+
+class ThresholdLIF(LIF):
+    """LIF neurons each with a threshold of its own, learned or given: TA-LIF's control without adaptation.
+
+        s[t] = 1 if u[t] > θ[t] else 0,   θ[t] known beforehand, whatever the membrane does
+
+    threshold  θ  [1, *N] for all time steps or [T, *N] for each, *N shared or not (channel [1, C, 1, ..], layer [1])
+    learn      True: a parameter, kept at `LEAST` or above by `constrain_`; False: any finite thresholds, also below 0
+    beyond     as for TALIF, where there is one threshold per time step
+    Learned under full BPTT by autograd through the spike (and a soft reset); under a rule local in time by that rule,
+    dL/dθ = -sum_{t,B} dL/dI, whose surrogate stays where the rule says (TSSL-BP: at `dynamics.threshold`).
+    Raises ConfigError for thresholds that are not finite, or not positive though learned, or under a rule that would
+    not teach them; ShapeError if they do not fit the currents.
+    """
+
+    LEAST = 0.01
+    VANISHING = 2.0**-64
+
+    own_thresholds = True
+
+    threshold: Tensor
+
+    def __init__(
+        self,
+        threshold: Tensor,
+        dynamics: Dynamics | None = None,
+        rule: Rule | None = None,
+        emit: Emit = Emit.TRACE,
+        learn: bool = True,
+        beyond: Beyond = Beyond.ERROR,
+    ) -> None:
+        super().__init__(dynamics, rule, emit)
+        least = self.LEAST if learn else -math.inf
+        if threshold.dim() == 0 or len(threshold) == 0:
+            raise ConfigError(
+                f"ThresholdLIF got thresholds {tuple(threshold.shape)}; expected [T or 1, *N], time first"
+            )
+        if not bool((threshold.isfinite() & (threshold >= least)).all()):
+            raise ConfigError(
+                f"ThresholdLIF got thresholds with minimum {threshold.min():g}; expected finite numbers"
+                + (f" of at least {least} to learn from, or learn=False" if learn else "")
+            )
+        if learn and not self._teaches(self.rule):
+            raise ConfigError(
+                f"ThresholdLIF got {self.rule}, which gives thresholds no gradient, so they would not learn; use "
+                "bptt(), tssl_bp() or learn=False"
+            )
+        if learn:
+            self.threshold = nn.Parameter(threshold.detach().clone())
+        else:
+            self.register_buffer("threshold", threshold.detach().clone())
+        self.beyond = beyond
+
+    @classmethod
+    def from_lif(cls, layer: LIF, threshold: Tensor, learn: bool = True, beyond: Beyond = Beyond.ERROR) -> Self:
+        """The twin of a layer with thresholds of its own in place of its constant or adapting one."""
+        return cls(threshold, layer.dynamics, layer.rule, layer.emit, learn, beyond)
+
+    @property
+    def learns(self) -> bool:
+        return isinstance(self.threshold, nn.Parameter)
+
+    def can_fuse(self, currents: Tensor) -> bool:
+        return super().can_fuse(currents) and not self._teaches_through_currents
+
+    def _run(self, currents: Tensor, gain: float | None = None, held: Held | None = None) -> Tensor:
+        return super()._run(self._taught(currents), gain, held)
+
+    def constrain_(self) -> None:
+        """Project learned thresholds back to positive ones, in place."""
+        if self.learns:
+            with torch.no_grad():
+                self.threshold.clamp_(min=self.LEAST)
+
+    def _homeostasis(self, steps: int) -> tuple[Tensor, Tensor]:
+        """As TA-LIF in the limit k -> 0 with k u* = -δ[t] held: θ[t] = θ[t-1] + k (u[t] - u*[t]) = θ[t-1] + δ[t].
+
+        At k = 2^-64 what is left of k u[t] lies below the last bit of θ, and dividing by a power of 2 rounds nothing.
+        So every backend that runs TA-LIF, and every gradient rule, runs static thresholds too.
+        """
+        whole = prolonged(self.threshold, steps, self.beyond) if len(self.threshold) > 1 else self.threshold
+        rest = torch.full_like(whole[:1], self.dynamics.threshold)
+        rise = whole - torch.cat([rest, whole[:-1]])
+        still = torch.zeros_like(whole[:1]).expand(steps - len(whole), *whole.shape[1:])
+        return torch.cat([rise, still]) / -self.VANISHING, whole.new_tensor(self.VANISHING)
+
+    @property
+    def _teaches_through_currents(self) -> bool:
+        local = isinstance(self.rule, GradientRule) and self.rule.is_local_in_time
+        return local and self.learns and torch.is_grad_enabled()
+
+    def _taught(self, currents: Tensor) -> Tensor:
+        """Zero taken from the currents, the way a local rule reaches the thresholds: u - θ falls as θ rises."""
+        if not self._teaches_through_currents:
+            return currents
+        self._check(currents)
+        whole = prolonged(self.threshold, len(currents), self.beyond) if len(self.threshold) > 1 else self.threshold
+        return currents - (whole - whole.detach())[:, None]
+
+    @staticmethod
+    def _teaches(rule: Rule) -> bool:
+        return isinstance(rule, GradientRule) and (rule.threshold or rule.is_local_in_time)
+
+    def _check(self, currents: Tensor) -> None:
+        super()._check(currents)
+        if currents.dtype == torch.float16:
+            raise ShapeError(
+                "ThresholdLIF got float16 currents, whose range is too small for it; use bfloat16 or float32"
+            )
+        try:
+            self.threshold[0].expand(currents.shape[2:])
+        except RuntimeError:
+            raise ShapeError(
+                f"ThresholdLIF got current {tuple(currents.shape)} [T, B, *N] but has thresholds "
+                f"{tuple(self.threshold.shape)} [T or 1, *N]; make its thresholds at this size"
+            ) from None
