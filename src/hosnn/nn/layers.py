@@ -126,8 +126,10 @@ class Body(nn.Sequential):
         seen = seen.view(*images.shape[:-3], *seen.shape[1:])
         if seen.dim() == 4 and after is not None and after is others[0] and after.can_fuse(seen[None]):
             return _through(others, seen[None], Held(coding.steps, coding.tau_synapse))
-        # Channels last costs nothing here, and is how convolutions on a CPU and pooling neurons want what comes next.
-        return _through(others, coding(seen.movedim(-3, -1)).movedim(-1, -3))
+        if fused and len(following) > 1 and _pool(following[1]):
+            # Channels last costs nothing here; pooling neurons, and normalisation before them, would have to copy.
+            return _through(others, coding(seen.movedim(-3, -1)).movedim(-1, -3))
+        return _through(others, coding(seen))
 
 
 def _through(layers: Sequence[nn.Module], x: Tensor, held: Held | None = None) -> Tensor:
