@@ -67,7 +67,8 @@ def reproduce(
     hosnn reproduce fashion-mnist --seeds 0 1 2
 
     Args:
-        what: fashion-mnist (full data, about an hour and a half on two cores) or demo (embedded sample, minutes).
+        what: fashion-mnist (full data, about an hour and a half on two cores), cifar10-small (an hour with --precision
+            bf16-mixed) or demo (embedded sample, minutes).
         seeds: each seed trains and evaluates the whole 2x2.
         runs: folder of run folders.
         out: folder for comparison.json, table.md, bars.svg and report.html; RUNS/WHAT if not given.

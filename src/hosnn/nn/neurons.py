@@ -84,6 +84,11 @@ class LIF(nn.Module):
     def constrain_(self) -> None:
         """Project constrained parameters back to their sets, in place; the training loop calls it after each step."""
 
+    def membranes(self, currents: Tensor) -> Tensor:
+        """Membranes before reset over time [T, B, *N], without a gradient: `trajectory(currents).membrane` for less."""
+        self._check(currents)
+        return backend.membranes(currents, self.dynamics, *self._homeostasis(len(currents)))
+
     def _homeostasis(self, steps: int) -> tuple[Tensor | None, Tensor | None]:
         """The signature over `steps` [T, *N] and k; both None for a plain neuron."""
         return None, None

@@ -19,14 +19,14 @@ def start() -> Experiment:
         data="cifar10",
         network=small_convnet(),
         objective=Clean(VanRossum()),
-        optim=Optimisation(epochs=8, lr=2e-3),
+        optim=Optimisation(epochs=6, lr=2e-3),
         augmentation=InTurn((RandomCrop(), RandomFlip())),
     )
 
 
 def lif_clean() -> Experiment:
     """LIF, trained on clean images."""
-    return trained_on(start(), "cifar10-small-lif-clean", epochs=4)
+    return trained_on(start(), "cifar10-small-lif-clean", epochs=3)
 
 
 def lif_fgsm() -> Experiment:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hosnn.evaluation.comparison import Published
-from hosnn.recipes import demo, fashion_mnist
+from hosnn.recipes import cifar10_small, demo, fashion_mnist
 from hosnn.training.experiment import Experiment
 
 V3 = "arXiv 2308.10373v3, abstract"
@@ -47,6 +47,11 @@ FASHION_MNIST_PUBLISHED = (
     Published("TA-LIF", "FGSM 2/255", "PGD-7", 74.91, V3),
 )
 
+CIFAR10_PUBLISHED = (
+    Published("LIF", "clean", "PGD-7", 0.56, V3),
+    Published("TA-LIF", "FGSM 2/255", "PGD-7", 42.63, V3),
+)
+
 REPRODUCTIONS: dict[str, Reproduction] = {
     "fashion-mnist": Reproduction(
         "Fashion-MNIST, 15C5-40C5-300: HoSNN against LIF",
@@ -54,6 +59,13 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         (Plan("paper"), Plan("sweep")),
         (*PAPER_COLUMNS, ("PGD-40 BPTT, worst of 5 widths", "sweep", "worst")),
         FASHION_MNIST_PUBLISHED,
+    ),
+    "cifar10-small": Reproduction(
+        "CIFAR-10 with a network for two cores, 32C3-64C3-128C3-256: HoSNN against LIF",
+        cifar10_small.GRID,
+        (Plan("paper", samples=1000, panel_samples=0),),
+        PAPER_COLUMNS,
+        CIFAR10_PUBLISHED,
     ),
     "demo": Reproduction(
         "Demo on the embedded Fashion-MNIST sample: HoSNN against LIF",

@@ -1,8 +1,7 @@
 """Recording a signature: one pass over clean training data, weights frozen, in eval mode."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,8 @@ from hosnn.nn.modes import evaluating
 from hosnn.nn.neurons import LIF, hidden_neurons
 from hosnn.signature.signature import LayerSignature, Signature, network_identity
 from hosnn.spiking.dynamics import Step
+
+T = TypeVar("T")
 
 
 def calibrate(
@@ -42,7 +43,7 @@ def calibrate(
             images = batch if isinstance(batch, Tensor) else batch[0]
             if len(images) == 0:
                 continue
-            layers = {name: _moments(step.membrane) for name, step in trajectories(model, images).items()}
+            layers = _for_each_layer(model, images, lambda layer, currents: _moments(layer.membranes(currents)))
             part = Signature(layers, len(images), dataset, dataset_sha256, source)
             running = part if running is None else running.merge(part)
     if running is None:
@@ -55,43 +56,49 @@ def calibrate(
 
 def trajectories(model: nn.Module, images: Tensor) -> dict[str, Step]:
     """What every hidden spiking layer does for a batch: membrane, threshold, spikes, trace, each [T, B, *N]."""
-    with _currents_of(hidden_neurons(model)) as currents:
-        model(images)
-    layers = hidden_neurons(model)
-    missing = [name for name in layers if name not in currents]
-    if missing:
-        raise SignatureError(
-            f"the spiking layers {missing} were not reached by a forward pass; give a layer that is not used, or is "
-            "an output layer, fixed_threshold=True"
-        )
-    return {name: layer.trajectory(currents[name]) for name, layer in layers.items()}
+    return _for_each_layer(model, images, LIF.trajectory)
 
 
-@contextmanager
-def _currents_of(layers: dict[str, LIF]) -> Iterator[dict[str, Tensor]]:
-    """Collects each layer's input by a hook, so that observing a network puts no state into it."""
-    currents: dict[str, Tensor] = {}
+def _for_each_layer(model: nn.Module, images: Tensor, look: Callable[[LIF, Tensor], T]) -> dict[str, T]:
+    """What `look` makes of every hidden spiking layer and its currents, as soon as these are there.
+
+    By hooks, so that observing a network puts no state into it, and one layer's currents are kept at a time.
+    """
+    layers, found = hidden_neurons(model), dict[str, T]()
 
     def watch(name: str) -> Any:
         def hook(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            if name in currents:
+            if name in found:
                 raise SignatureError(
                     f"the spiking layer {name!r} was reached more than once in a forward pass, so that one signature "
                     "cannot describe it; give every place its own LIF()"
                 )
-            currents[name] = arguments[0]
+            found[name] = look(layers[name], arguments[0])
 
         return hook
 
     handles = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers.items()]
     try:
-        yield currents
+        model(images)
     finally:
         for handle in handles:
             handle.remove()
+    missing = [name for name in layers if name not in found]
+    if missing:
+        raise SignatureError(
+            f"the spiking layers {missing} were not reached by a forward pass; give a layer that is not used, or is "
+            "an output layer, fixed_threshold=True"
+        )
+    return {name: found[name] for name in layers}
 
 
 def _moments(membrane: Tensor) -> LayerSignature:
-    """[T, B, *N] -> mean and population variance over B, float64."""
-    exact = membrane.double()
-    return LayerSignature(exact.mean(1), exact.var(1, unbiased=False))
+    """[T, B, *N] -> mean and population variance over B, float64; `membrane` is used up.
+
+    The first mean is rounded to the membrane's precision; the mean of what is left corrects it.
+    """
+    first = membrane.mean(1)
+    rest = membrane.sub_(first[:, None])
+    correction = rest.mean(1).double()
+    variance = rest.square_().mean(1).double() - correction.square()
+    return LayerSignature(first.double() + correction, variance.clamp_(min=0))

@@ -5,6 +5,7 @@ Shapes: T time, N neuron dimensions.  Potentials are dimensionless: 1 is the res
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ class Signature:
         for name, layer in self.layers.items():
             tensors[f"{name}.mean"] = layer.mean.contiguous()
             tensors[f"{name}.variance"] = layer.variance.contiguous()
-        temporary = path.with_name(path.name + ".tmp")
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_file(tensors, temporary, metadata={"format": FORMAT, "provenance": json.dumps(self.provenance())})

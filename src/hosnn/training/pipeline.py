@@ -11,11 +11,12 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from hosnn.data import Dataset, Split
-from hosnn.errors import CheckpointError, ConfigError
+from hosnn.errors import CheckpointError, ConfigError, SignatureError
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.runtime import Deadline
 from hosnn.signature import Signature, calibrate, homeostatic
 from hosnn.signature.controls import static_thresholds
+from hosnn.signature.signature import network_identity
 from hosnn.training.checkpoint import load, load_state, read_pointer
 from hosnn.training.experiment import Experiment, LearnedThresholds
 from hosnn.training.loop import Run, fit
@@ -67,19 +68,45 @@ def run(
         network = static_thresholds(network.to(fabric.device), few, experiment.homeostasis.share)
     elif experiment.homeostasis is not None:
         chosen = experiment.homeostasis
-        recorded = _calibrated(network.to(fabric.device), data, Ranks(fabric))
+        path = before.folder / "signature.safetensors"
+        recorded = _signature(network.to(fabric.device), data, path, Ranks(fabric), progress or Progress())
         network = homeostatic(network, recorded, chosen.adaptation, chosen.share, chosen.beyond)
         provenance |= {"signature_samples": str(recorded.samples), "signature_model": recorded.model_sha256}
     return fit(network, experiment, data, folder, fabric, deadline, progress, provenance=provenance)
 
 
-def _calibrated(network: SpikingNetwork, data: Dataset, ranks: Ranks) -> Signature:
-    """The signature from all training images, of which each rank looks at its share of the blocks."""
+def _signature(network: SpikingNetwork, data: Dataset, path: Path, ranks: Ranks, progress: Progress) -> Signature:
+    """The signature of all training images: the one in the file if it is of this network and data, else written there.
+
+    Each rank looks at its share of the blocks.
+    """
+    known = ranks.first(lambda: _known_signature(network, data, path))
+    if known is not None:
+        return known
     own = data.train.blocks(CALIBRATION_BATCH)[ranks.number :: ranks.count]
-    batches = (data.train.batch(rows)[0].to(ranks.fabric.device) for rows in own)
-    part = calibrate(network, batches, dataset=f"{data.name} (train)", dataset_sha256=data.sha256) if own else None
+    part = None
+    with progress.task(f"signature of {path.parent.name}", len(own)) as bar:
+
+        def batches() -> Iterator[Tensor]:
+            for rows in own:
+                yield data.train.batch(rows)[0].to(ranks.fabric.device)
+                bar.advance()
+
+        if own:
+            part = calibrate(network, batches(), dataset=f"{data.name} (train)", dataset_sha256=data.sha256)
     parts = [part for part in ranks.gather(part) if part is not None]
-    return reduce(Signature.merge, parts)
+    found = reduce(Signature.merge, parts)
+    ranks.first(lambda: found.save(path))
+    return found
+
+
+def _known_signature(network: SpikingNetwork, data: Dataset, path: Path) -> Signature | None:
+    try:
+        known = Signature.load(path)
+    except SignatureError:  # none there, or damaged: recording it anew mends either
+        return None
+    wanted = (network_identity(network), data.sha256, len(data.train), network.steps)
+    return known if (known.model_sha256, known.dataset_sha256, known.samples, known.steps) == wanted else None
 
 
 def images(split: Split, batch_size: int = CALIBRATION_BATCH) -> Iterator[Tensor]:

@@ -110,6 +110,20 @@ def layer(
     return (eager.spikes if spikes else eager.traces)(currents, dynamics, rule, signature, adaptation)
 
 
+@torch.no_grad()
+def membranes(
+    currents: Tensor,
+    dynamics: Dynamics,
+    signature: Tensor | None = None,
+    adaptation: Tensor | None = None,
+) -> Tensor:
+    """The membranes before reset of a layer over T steps from rest, u [T, B, *N], without a gradient."""
+    rule = GradientRule()
+    if _chosen() == "eager" or refusal(currents, rule, signature, adaptation):
+        return eager.trajectory(currents, dynamics, rule, signature, adaptation).membrane
+    return fused.run(currents.float(), dynamics, rule, signature, adaptation, Emitted.MEMBRANE)
+
+
 # torch.compile cannot look into these: what it compiles keeps what was true then.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _there(kernel: str) -> bool:

@@ -174,8 +174,10 @@ INLINE void NAME(over_time)(const Neuron *of, const Block *b, int r, int group, 
             } else if (emit == TRACES) {
                 trace[g] = trace[g] * fade + NAME(only)(fired, jump);
                 NAME(put)(emitted + plain[g], trace[g]);
+            } else if (emit == DISTANCE) {
+                NAME(put)(emitted + plain[g], at_rest ? u - rest : distance);
             } else {
-                NAME(put)(emitted + plain[g], emit == SPIKES ? NAME(only)(fired, ones) : at_rest ? u - rest : distance);
+                NAME(put)(emitted + plain[g], emit == SPIKES ? NAME(only)(fired, ones) : u);
             }
         }
         current += b->currents_step;
@@ -196,7 +198,8 @@ static void NAME(run)(const Neuron *of, const Block *b, int emit) {
         for (; r + GROUP <= b->registers; r += GROUP) NAME(over_time)(of, b, r, GROUP, A, S, E);  \
         for (; r < b->registers; r++) NAME(over_time)(of, b, r, 1, A, S, E);                       \
     }
-#define EACH(A, S) CASE(A, S, TRACES) CASE(A, S, SPIKES) CASE(A, S, DISTANCE) CASE(A, S, KEPT)
+#define EACH(A, S) \
+    CASE(A, S, TRACES) CASE(A, S, SPIKES) CASE(A, S, DISTANCE) CASE(A, S, MEMBRANE) CASE(A, S, KEPT)
     EACH(0, 0) EACH(0, 1) EACH(1, 0) EACH(1, 1)
 #undef EACH
 #undef CASE

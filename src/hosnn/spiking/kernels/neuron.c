@@ -39,7 +39,7 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
-enum { TRACES, SPIKES, DISTANCE, KEPT };
+enum { TRACES, SPIKES, DISTANCE, MEMBRANE, KEPT };
 enum { SIGMOID, FAST_SIGMOID, ARCTAN, PIECEWISE_LINEAR, RECTANGLE, EXPONENTIAL, STRAIGHT_THROUGH, GIVEN };
 
 typedef struct {

@@ -25,11 +25,18 @@ from hosnn.spiking.surrogate import (
 
 
 class Emitted(IntEnum):
-    """What comes out: the trace a, the spikes s, or the distance to the threshold, at rest if the rule looks there."""
+    """What comes out.
+
+    TRACES    a, the synaptic traces
+    SPIKES    s
+    DISTANCE  to the threshold, u - θ; to that at rest if the rule looks there
+    MEMBRANE  u, before reset
+    """
 
     TRACES = 0
     SPIKES = 1
     DISTANCE = 2
+    MEMBRANE = 3
 
 
 SHAPES: tuple[type[Surrogate], ...] = (

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 # The numbers of task.py.
-TRACES, SPIKES, DISTANCE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+TRACES, SPIKES, DISTANCE, MEMBRANE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 SIGMOID, FAST_SIGMOID, ARCTAN = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 PIECEWISE_LINEAR, RECTANGLE, EXPONENTIAL = tl.constexpr(3), tl.constexpr(4), tl.constexpr(5)
 GIVEN = tl.constexpr(7)
@@ -81,6 +81,8 @@ def forward(
                         shown = trace
                     elif EMIT == SPIKES:
                         shown = spike
+                    elif EMIT == MEMBRANE:
+                        shown = u
                     elif AT_REST:
                         shown = u - rest
                     else:
