@@ -55,6 +55,8 @@ def emitted(given: Layer, rule: GradientRule, emit: Emitted) -> Tensor:
     """By the eager step."""
     if emit is Emitted.SPIKES:
         return eager.spikes(*given.arguments, rule, given.signature, given.adaptation)
+    if emit is Emitted.MEMBRANE:
+        return eager.trajectory(*given.arguments, rule, given.signature, given.adaptation).membrane
     if emit is Emitted.TRACES:
         return eager.traces(*given.arguments, rule, given.signature, given.adaptation)
     step = eager.trajectory(*given.arguments, rule, given.signature, given.adaptation)

@@ -1,7 +1,11 @@
 """A data set of 64 images, the smallest networks, and experiments that train in a fraction of a second."""
 
 import json
+import os
+import random
+import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -94,12 +98,39 @@ def position(folder: Path) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name != "seconds"}
 
 
+def killed_again_and_again(experiment: Experiment, data: Dataset, runs: Path, fabric: Fabric, kills: int) -> None:
+    """Train in children of this process, each killed at a random instant; says how far each came.
+
+    The instant is some saves later, whatever the load of the machine, and a random moment after the last of them.
+    """
+
+    def saved() -> str:
+        found = [(name, read_pointer(runs / name / "checkpoints")) for name in ("clean", "robust")]
+        return " ".join(f"{name} {pointer.last}" for name, pointer in found if pointer)
+
+    instant = random.Random(0)
+    for _ in range(kills):
+        more, before = instant.randrange(4), saved()
+        child = os.fork()
+        if child == 0:
+            run(experiment, data, runs, fabric, resume=True)
+            os._exit(0)
+        while more:
+            if (now := saved()) != before:
+                more, before = more - 1, now
+        time.sleep(instant.uniform(0, 0.1))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        print("killed" if os.WIFSIGNALED(status) else "finished", saved(), flush=True)
+
+
 def main() -> None:
-    """`python -m tests.training.toy RUNS EPOCHS`: what the tests of kills and signals run in a process of its own."""
-    runs, epochs = Path(sys.argv[1]), int(sys.argv[2])
+    """`python -m tests.training.toy RUNS EPOCHS [KILLS]`: what tests of kills run in a process of its own."""
+    runs, epochs, kills = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0
     experiment = longer(epochs)
     data, fabric = toy_data(), cpu()
     print("ready", flush=True)
+    killed_again_and_again(experiment, data, runs, fabric, kills)
     result = run(experiment, data, runs, fabric, resume=True)
     print(f"steps {result.steps}", flush=True)
 
