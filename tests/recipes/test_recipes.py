@@ -12,8 +12,9 @@ from hosnn.recipes.resolve import built_in, override, resolve
 from hosnn.recipes.variants import with_seed
 
 
-@pytest.mark.parametrize("grid", [fashion_mnist.GRID, demo.GRID], ids=["fashion-mnist", "demo"])
-def test_the_four_cells_differ_in_neuron_and_training_only(grid):
+@pytest.mark.parametrize("reproduction", REPRODUCTIONS)
+def test_the_four_cells_differ_in_neuron_and_training_only(reproduction):
+    grid = REPRODUCTIONS[reproduction].grid
     lif_clean, lif_fgsm, homeostatic_clean, homeostatic_fgsm = (recipe() for recipe in grid)
     same = {"name": "same", "objective": lif_clean.objective, "homeostasis": None}
     assert len({replace(cell, **same) for cell in (lif_clean, lif_fgsm, homeostatic_clean, homeostatic_fgsm)}) == 1

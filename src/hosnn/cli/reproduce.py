@@ -67,8 +67,8 @@ def reproduce(
     hosnn reproduce fashion-mnist --seeds 0 1 2
 
     Args:
-        what: fashion-mnist (full data, about an hour and a half on two cores), cifar10-small (an hour with --precision
-            bf16-mixed) or demo (embedded sample, minutes).
+        what: demo (embedded sample, minutes); fashion-mnist (an hour and a half on two cores); cifar10-small (an hour
+            on two cores with --precision bf16-mixed); cifar10, cifar100, svhn (the authors' networks, for a GPU).
         seeds: each seed trains and evaluates the whole 2x2.
         runs: folder of run folders.
         out: folder for comparison.json, table.md, bars.svg and report.html; RUNS/WHAT if not given.
@@ -194,7 +194,7 @@ def _report(comparison: Comparison, networks: dict[str, SpikingNetwork], data: D
         if cell.seed == comparison.cells[0].seed and cell.training != "clean"
     }
     attack = Through(bptt(), PGD(THREAT))
-    split = data.test.take(200)
+    split = data.test.take(min(200, len(data.test)))
     shown = [
         example
         for name, network in pair.items()

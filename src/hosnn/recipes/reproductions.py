@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hosnn.evaluation.comparison import Published
-from hosnn.recipes import cifar10_small, demo, fashion_mnist
+from hosnn.recipes import cifar10, cifar10_small, cifar100, demo, fashion_mnist, svhn
 from hosnn.training.experiment import Experiment
 
 V3 = "arXiv 2308.10373v3, abstract"
@@ -51,14 +51,44 @@ CIFAR10_PUBLISHED = (
     Published("LIF", "clean", "PGD-7", 0.56, V3),
     Published("TA-LIF", "FGSM 2/255", "PGD-7", 42.63, V3),
 )
+CIFAR100_PUBLISHED = (
+    Published("LIF", "clean", "PGD-7", 0.04, V3),
+    Published("TA-LIF", "FGSM 2/255", "PGD-7", 16.66, V3),
+)
+SVHN_PUBLISHED = (
+    Published("LIF", "clean", "PGD-7", 0.44, V3),
+    Published("TA-LIF", "FGSM 2/255", "PGD-7", 35.06, V3),
+)
+SWEPT_COLUMNS = (*PAPER_COLUMNS, ("PGD-40 BPTT, worst of 5 widths", "sweep", "worst"))
 
 REPRODUCTIONS: dict[str, Reproduction] = {
     "fashion-mnist": Reproduction(
         "Fashion-MNIST, 15C5-40C5-300: HoSNN against LIF",
         fashion_mnist.GRID,
         (Plan("paper"), Plan("sweep")),
-        (*PAPER_COLUMNS, ("PGD-40 BPTT, worst of 5 widths", "sweep", "worst")),
+        SWEPT_COLUMNS,
         FASHION_MNIST_PUBLISHED,
+    ),
+    "cifar10": Reproduction(
+        "CIFAR-10, the authors' network: HoSNN against LIF",
+        cifar10.GRID,
+        (Plan("paper"), Plan("sweep")),
+        SWEPT_COLUMNS,
+        CIFAR10_PUBLISHED,
+    ),
+    "cifar100": Reproduction(
+        "CIFAR-100, the authors' network: HoSNN against LIF",
+        cifar100.GRID,
+        (Plan("paper"), Plan("sweep")),
+        SWEPT_COLUMNS,
+        CIFAR100_PUBLISHED,
+    ),
+    "svhn": Reproduction(
+        "SVHN, the authors' CIFAR-10 network: HoSNN against LIF",
+        svhn.GRID,
+        (Plan("paper"), Plan("sweep")),
+        SWEPT_COLUMNS,
+        SVHN_PUBLISHED,
     ),
     "cifar10-small": Reproduction(
         "CIFAR-10 with a network for two cores, 32C3-64C3-128C3-256: HoSNN against LIF",

@@ -14,6 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #define LANES 64
 #define TILE 1024
 #define GROUP 4        /* registers worked on together */

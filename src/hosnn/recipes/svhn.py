@@ -1,0 +1,50 @@
+"""SVHN with the HoSNN authors' CIFAR-10 network, for a GPU: the 2x2 of LIF and TA-LIF, clean and FGSM-trained.
+
+SVHN is not in the authors' code: network, optimiser and k are those of CIFAR-10, Cutout is the paper's (20), and digits
+are not flipped.
+"""
+
+from dataclasses import replace
+
+from hosnn.data.augment import Cutout, InTurn, RandomCrop
+from hosnn.nn.convnet import paper_cifar10
+from hosnn.recipes.variants import fgsm_trained, made_homeostatic, trained_on
+from hosnn.training.experiment import Experiment, Optimisation
+from hosnn.training.objectives import Clean, VanRossum
+
+MEAN, STD = (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)
+
+
+def start() -> Experiment:
+    """128C3-256C3-P2-512C3-P2-1024C3-512C3-1024-512-10, LIF, trained clean: what the other four begin with."""
+    return Experiment(
+        name="svhn-start",
+        data="svhn",
+        network=replace(paper_cifar10(), mean=MEAN, std=STD),
+        objective=Clean(VanRossum()),
+        optim=Optimisation(epochs=40, lr=5e-4),
+        augmentation=InTurn((RandomCrop(), Cutout(20))),
+    )
+
+
+def lif_clean() -> Experiment:
+    """LIF, trained on clean images."""
+    return trained_on(start(), "svhn-lif-clean", epochs=20)
+
+
+def lif_fgsm() -> Experiment:
+    """LIF, trained on FGSM at 2/255, one perturbation per time step as in the authors' code."""
+    return replace(fgsm_trained(lif_clean(), 2 / 255), name="svhn-lif-fgsm")
+
+
+def homeostatic_clean() -> Experiment:
+    """TA-LIF, trained on clean images; k starts at 1/5 as in the authors' code for CIFAR."""
+    return replace(made_homeostatic(lif_clean(), 0.2), name="svhn-homeostatic-clean")
+
+
+def homeostatic_fgsm() -> Experiment:
+    """TA-LIF, trained on FGSM at 2/255: HoSNN."""
+    return replace(made_homeostatic(lif_fgsm(), 0.2), name="svhn-homeostatic-fgsm")
+
+
+GRID = (lif_clean, lif_fgsm, homeostatic_clean, homeostatic_fgsm)
