@@ -100,7 +100,7 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     "demo": Reproduction(
         "Demo on the embedded Fashion-MNIST sample: HoSNN against LIF",
         demo.GRID,
-        (Plan("paper", samples=500, panel_samples=100), Plan("smoke", panel_samples=0)),
+        (Plan("paper", samples=300, panel_samples=100), Plan("smoke", panel_samples=0)),
         (*PAPER_COLUMNS, ("PGD-20 BPTT", "smoke", "PGD-20")),
         FASHION_MNIST_PUBLISHED,
     ),
