@@ -185,7 +185,10 @@ def test_a_changed_protocol_does_not_replace_the_plain_result(hosnn: Run, traine
         (("train", "demo:homeostatic_clean", "--set", "homeostasis.adaptation=inf"), "finite k"),
         (("train", "demo:lif_clean", "--seed", 2**70), "seed"),
         (("train", "demo:lif_clean", "--threads", 9999999999), "threads got"),
-        (("train", "demo:lif_clean", "--devices", 2), "not built yet"),
+        (("reproduce", "demo", "--devices", 2, "--accelerator", "cpu"), "only `hosnn train` shares work"),
+        (("train", "demo:lif_clean", "--devices", 0), "at least 1 of each"),
+        (("train", "demo:lif_clean", "--set", "optim.accumulate=5"), "shared evenly"),
+        (("train", "demo:lif_clean", "--set", "statistics=some"), "all-ranks"),
         (("reproduce", "demo", "--seeds", 0, 0), "each once"),
     ],
 )

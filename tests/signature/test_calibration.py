@@ -194,3 +194,14 @@ def test_trajectories_show_every_hidden_layer(network: SpikingNetwork | None = N
     assert {name: step.spikes.shape[:2] for name, step in steps.items()} == {
         f"body.neurons{number}": (5, 3) for number in (1, 2, 3)
     }
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 6, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_membranes_are_those_of_the_trajectory(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """By whatever kernel runs here, bit for bit; of bfloat16 currents in float32."""
+    currents = 2 * torch.randn(5, 3, *shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    wide = currents.float() if dtype is torch.bfloat16 else currents
+    for layer in (LIF(), TALIF(torch.full((5, *shape), 0.3, dtype=wide.dtype), 0.2)):
+        found = layer.membranes(currents)
+        assert torch.equal(found.to(wide.dtype), layer.trajectory(wide).membrane) and not found.requires_grad

@@ -17,6 +17,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from hosnn.data import Dataset
+from hosnn.data.augment import RandomCrop
 from hosnn.draws import SampleRandom
 from hosnn.errors import CheckpointError, ConfigError, TrainingError
 from hosnn.estimators import OnFrames, OnTraces, Through, TraceCrossEntropy
@@ -25,9 +26,11 @@ from hosnn.nn.neurons import TALIF, constrain_, neurons
 from hosnn.robustness.gradient import PGD, fgsm
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.runtime import Deadline, Precision, stopping
+from hosnn.signature import calibrate
 from hosnn.spiking.gradient import bptt
 from hosnn.training.checkpoint import load, read_pointer
-from hosnn.training.experiment import Experiment, Homeostasis, Optimisation
+from hosnn.training.configuration import describe
+from hosnn.training.experiment import Experiment, Homeostasis, Optimisation, Statistics
 from hosnn.training.loop import Run, fit
 from hosnn.training.objectives import Adversarial, Clean, CrossEntropy, VanRossum
 from hosnn.training.pipeline import run
@@ -127,6 +130,99 @@ def test_every_other_precision_trains_and_resumes_to_the_same_bits(
         pass
     for name in ("clean", "robust"):
         same_bits(tmp_path / "whole" / name, tmp_path / "parts" / name)
+
+
+@pytest.mark.parametrize("objective", [CLEAN.objective, ROBUST.objective], ids=["clean", "adversarial"])
+def test_bfloat16_is_what_convolutions_are_computed_in(
+    objective: Any, tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While crafting and while training; validation is in float32, and images are never rounded."""
+    seen: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+    pixels = set[torch.dtype]()
+    network = fresh()
+    network.register_forward_pre_hook(lambda module, given: pixels.add(given[0].dtype))
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.register_forward_hook(lambda module, given, out: seen[module.training].add(out.dtype))
+    fit(network, replace(CLEAN, objective=objective), data, tmp_path, cpu("bf16-mixed"))
+    assert seen == {True: {torch.bfloat16}, False: {torch.float32}} and pixels <= {torch.float32}
+    assert {tensor.dtype for tensor in network.state_dict().values()} == {torch.float32}
+
+
+def test_averaged_weights_are_what_is_validated_and_saved(
+    tmp_path: Path, data: Dataset, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """w' <- 0.7 w' + 0.3 w after every step, from the first step's weights; stopping anywhere changes no bit."""
+    experiment, name = replace(CLEAN, optim=replace(CLEAN.optim, average=0.7)), "body.conv1.0.weight"
+    steps: list[Tensor] = []
+
+    def watching(network: nn.Module) -> None:
+        steps.append(network.state_dict()[name].clone())
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hosnn.training.loop.constrain_", watching)
+        assert train(tmp_path / "whole", data, fabric, experiment).finished
+    expected = steps[0]
+    for weights in steps[1:]:
+        expected = 0.7 * expected + 0.3 * weights
+    found = tensors(tmp_path / "whole")
+    torch.testing.assert_close(found[name], expected)
+    assert torch.equal(found[f"weights.{name}"], steps[-1])
+    assert torch.equal(load(tmp_path / "whole", "last").network.state_dict()[name], found[name])
+    while not train(tmp_path / "parts", data, fabric, experiment, deadline=StopAfter(2), resume=True).finished:
+        pass
+    same_bits(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_signature_is_recorded_once_for_all_that_start_from_a_network(
+    tmp_path: Path, data: Dataset, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded: list[str] = []
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        recorded.append(options["dataset"])
+        return calibrate(*arguments, **options)
+
+    monkeypatch.setattr("hosnn.training.pipeline.calibrate", counting)
+    run(ROBUST, data, tmp_path, fabric)
+    run(replace(ROBUST, name="again", seed=1, start=CLEAN), data, tmp_path, fabric)
+    assert recorded == ["toy (train)"]
+    path = tmp_path / "clean" / "signature.safetensors"
+    path.write_bytes(path.read_bytes()[:-9])
+    run(replace(ROBUST, name="damaged"), data, tmp_path, fabric)
+    assert len(recorded) == 2, "a damaged file is recorded anew"
+    other = replace(CLEAN, name="other", seed=2)
+    run(replace(ROBUST, name="from-other", start=other), data, tmp_path, fabric)
+    path.write_bytes((tmp_path / "other" / "signature.safetensors").read_bytes())
+    run(replace(ROBUST, name="foreign"), data, tmp_path, fabric)
+    assert len(recorded) == 4, "that of another network is not taken"
+    signatures = [load(tmp_path / name, "last").network.state_dict() for name in ("robust", "damaged", "foreign")]
+    for name in ("body.neurons1.signature", "body.neurons3.signature"):
+        assert torch.equal(signatures[0][name], signatures[1][name])
+        assert torch.equal(signatures[0][name], signatures[2][name])
+
+
+def test_augmented_images_are_those_that_the_attack_starts_from(tmp_path: Path, data: Dataset, fabric: Fabric) -> None:
+    """Validation sees images as they are; another epoch sees other ones, a resumed run the same."""
+    experiment = replace(ROBUST, name="augmented", start=None, homeostasis=None, augmentation=RandomCrop(4))
+    assert train(tmp_path / "whole", data, fabric, experiment).finished
+    while not train(tmp_path / "parts", data, fabric, experiment, deadline=StopAfter(2), resume=True).finished:
+        pass
+    same_bits(tmp_path / "whole", tmp_path / "parts")
+    train(tmp_path / "plain", data, fabric, replace(experiment, augmentation=None))
+    assert log_lines(tmp_path / "whole")[0]["loss"] != log_lines(tmp_path / "plain")[0]["loss"]
+
+
+def test_fields_added_later_leave_identities_as_they_were() -> None:
+    told = describe(CLEAN)
+    assert not {"augmentation", "statistics"} & told.keys() and not {"accumulate", "average"} & told["optim"].keys()
+    changed = (
+        replace(CLEAN, augmentation=RandomCrop(4)),
+        replace(CLEAN, statistics=Statistics.EACH_RANK),
+        replace(CLEAN, optim=replace(CLEAN.optim, accumulate=2)),
+        replace(CLEAN, optim=replace(CLEAN.optim, average=0.9)),
+    )
+    assert len({experiment.identity for experiment in (CLEAN, *changed)}) == 5
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")

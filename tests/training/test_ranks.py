@@ -159,3 +159,24 @@ def test_failures_that_are_none_of_communication_stay_what_they_are(tmp_path: Pa
     with pytest.raises(RuntimeError, match="gloo"), Ranks(fabric_of(1)).watched("nothing is lost"):
         raise RuntimeError("gloo says no")
     assert issubclass(TrainingError, Exception)
+
+
+def test_the_command_line_trains_on_several_devices_and_speaks_once(tmp_path: Path) -> None:
+    tiny = ("network.channels=2,3", "network.hidden=8", "optim.epochs=1", "start.optim.epochs=1")
+    settings = [word for field in tiny for word in ("--set", field)]
+    command = ["train", "demo:homeostatic_fgsm", *settings, "--runs", str(tmp_path), "--accelerator", "cpu"]
+    for launcher, devices in (
+        (["-m", "hosnn"], ["--devices", "2"]),
+        (["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "hosnn"], ["--seed", "1"]),
+    ):
+        done = subprocess.run(
+            [sys.executable, *launcher, *command, *devices],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("best validation accuracy") == 1 and done.stdout.count("epoch 1:") == 2, done.stdout
+    assert {position(folder)["ranks"] for folder in tmp_path.iterdir()} == {2}

@@ -44,6 +44,7 @@ from hosnn.training.progress import Progress
 from hosnn.training.ranks import LossOf, Ranks, check_parts, share_statistics
 
 SAVE_EVERY_SECONDS = 120.0  # besides the end of every epoch: what a kill may cost
+VALIDATION_BATCH = 100  # images; an attack's graph of more would be what the whole run needs memory for
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def fit(
 
 @torch.no_grad()
 def validate(
-    network: SpikingNetwork, experiment: Experiment, split: Split, ranks: Ranks, batch_size: int = 250
+    network: SpikingNetwork, experiment: Experiment, split: Split, ranks: Ranks, batch_size: int = VALIDATION_BATCH
 ) -> float:
     """Accuracy on the validation split, on images as the objective sees them."""
     network.eval()

@@ -23,7 +23,8 @@ from hosnn.training.loop import Run, fit
 from hosnn.training.progress import Progress
 from hosnn.training.ranks import Ranks
 
-CALIBRATION_BATCH = 250
+CALIBRATION_BATCH = 100
+"""Images that a network looks at together for its signature: for small ones on a CPU, more take only more memory."""
 
 
 def run(
