@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "hosnn"
 
 ORDER = (
     *("errors", "draws", "runtime", "spiking", "nn", "signature", "robustness", "estimators", "data", "training"),
-    *("evaluation", "theory", "interop", "export", "recipes", "cli"),
+    *("evaluation", "theory", "interop", "export", "recipes", "cluster", "cli"),
 )
 """A module imports from its own package and from those before it."""
 

@@ -2,9 +2,9 @@
 
 import json
 import os
-import re
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import tyro
@@ -20,28 +20,24 @@ from hosnn.cli.options import (
     console,
     console_for,
     deadline,
-    writable_folder,
 )
-from hosnn.cli.subject import Candidate, candidate
-from hosnn.cli.subject import twins as models_named
+from hosnn.cli.request import Ready, Request, ready, share
+from hosnn.cli.subject import Candidate
+from hosnn.cluster.tasks import Cluster, Failed, Stopped, Task, carried_out
 from hosnn.errors import ConfigError
 from hosnn.estimators import Through
 from hosnn.evaluation.close_up import Example, examples
 from hosnn.evaluation.evaluate import evaluate as run_protocol
-from hosnn.evaluation.evaluate import evaluate_shard
 from hosnn.evaluation.evaluation_report import render_evaluation
 from hosnn.evaluation.ledger import ledger_path, ledgers
 from hosnn.evaluation.markdown import markdown_evaluation
 from hosnn.evaluation.protocol import Protocol
-from hosnn.evaluation.protocols import protocol as protocol_named
 from hosnn.evaluation.result import Evaluation, write_text
-from hosnn.evaluation.session import Subject
 from hosnn.evaluation.worker import Interrupted, Shard
 from hosnn.robustness.gradient import PGD
-from hosnn.robustness.threats import Threat
-from hosnn.runtime import Hardware, stopping
+from hosnn.runtime import Deadline, Hardware, stopping
 from hosnn.spiking.gradient import bptt
-from hosnn.training.progress import TerminalProgress
+from hosnn.training.progress import Progress, TerminalProgress
 
 STATUS = {"pass": 0, "warn": 3, "fail": 4}
 MARKS = {"pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]fail[/]"}
@@ -59,6 +55,8 @@ def evaluate(
     twins: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="MODEL")] = (),
     out: Folder = None,
     shard: Annotated[str | None, tyro.conf.arg(metavar="I/N")] = None,
+    shards: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
+    address: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None,
     max_time: Minutes = None,
     hardware: Hardware = Hardware(),  # noqa: B008
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
@@ -85,6 +83,8 @@ def evaluate(
 
     hosnn evaluate MODEL --protocol full --shard 0/4    (and 1/4 .. 3/4 elsewhere; then once without --shard)
 
+    hosnn evaluate MODEL --protocol full --shards 16 --address auto    (the same on a Ray cluster, gathered at the end)
+
     Args:
         model: a run folder, a checkpoint folder, a Hub id, file.py:function or module:function.
         protocol: smoke, standard, full, paper, choices or sweep.
@@ -97,64 +97,87 @@ def evaluate(
         out: folder for PROTOCOL.json, .md and .html (options other than the protocol's own show in the name);
             MODEL/evaluations if not given, runs/FILE-FUNCTION/evaluations for a model of your own.
         shard: do share I (from 0) of N only; the command without it gathers all shares that lie in the same folder.
+        shards: have N shares done by workers of Ray (pip install 'hosnn[ray]'), then gather them; the same result.
+        address: head of a Ray cluster for --shards, or auto for the one that this machine belongs to; else this
+            machine.  All its machines must see model and --out under the same path.
         max_time: stop after this many minutes; the same command goes on.
         hardware: where to run; --threads is the number of images' blocks worked on at a time (0: one per core).
         json_output: print the result as JSON and nothing else.
     """
-    chosen = protocol_named(protocol, Threat.parse(threat), models_named(twins))
+    request = Request(model, protocol, threat, samples, seed, data, data_folder, twins, out, hardware)
     part = _shard(shard)
-    if samples is not None and samples < 1:
-        raise ConfigError(f"--samples got {samples}; expected at least 1 image")
-    found = candidate(model, data, data_folder)
-    if samples is not None:
-        if samples > len(found.data.test):
-            raise ConfigError(f"--samples got {samples}; {found.data.name} has {len(found.data.test)} test images")
-        chosen = chosen.resized(samples)
-    if hardware.precision != "32-true":
-        raise ConfigError(f"--precision got {hardware.precision!r}; robustness is measured in 32-true")
-    folder = writable_folder(out or found.folder)
-    # Only the protocol as it stands takes the plain name, which `hosnn reproduce` looks for.
-    changed = (("", threat != "linf:8/255", threat), ("n", samples is not None, samples), ("seed", seed != 0, seed))
-    shown = [re.sub(r"[:/]", "_", f"{word}{value}") for word, differs, value in changed if differs]
-    stem = "-".join([protocol, *shown]) + ("" if found.usual else f"-{found.data.name}")
-    fabric = hardware.fabric()
-    network = found.model.to(fabric.device) if isinstance(found.model, nn.Module) else found.model
-    partial = ledger_path(folder, stem, (part.number, part.count) if part else None)
-    limit = deadline(max_time)
-    options: dict[str, Any] = {
-        "subject": Subject(found.name, found.data.name, found.data.sha256),
-        "seed": seed,
-        "threads": (hardware.threads or os.cpu_count() or 1) if fabric.device.type == "cpu" else 0,
-        "progress": TerminalProgress(console_for(json_output)),
-        "deadline": limit,
-    }
+    if shards is not None and shards < 1:
+        raise ConfigError(f"--shards got {shards}; expected at least 1")
+    if (part is not None and (shards, address) != (None, None)) or (address is not None and shards is None):
+        raise ConfigError(
+            f"--shard got {shard}, --shards {shards}, --address {address}; expected --shard I/N alone, or --shards N "
+            "with or without --address"
+        )
+    limit, progress = deadline(max_time), TerminalProgress(console_for(json_output))
     if part is not None:
-        if not isinstance(network, nn.Module):
-            raise ConfigError(f"--shard needs an nn.Module; {model} is a {type(network).__name__}")
-        with stopping(limit):
-            evaluate_shard(network, found.data, chosen, part, partial, **options)
-        done = f"share {shard} is done: {partial}; gather all with the command without --shard"
+        kept_share = share(request, part, limit, progress)
+        done = f"share {shard} is done: {kept_share}; gather all with the command without --shard"
         console_for(json_output).print(escape(done))
         return 0
-    kept = partial if isinstance(network, nn.Module) else None
+    it = ready(request)
+    if shards is not None:
+        _hand_out(request, it, shards, address, limit, max_time, progress)
+    partial = ledger_path(it.folder, it.stem)
+    kept = partial if isinstance(it.network, nn.Module) else None
     try:
         with stopping(limit):
-            result = run_protocol(network, found.data, chosen, partial=kept, **options)
+            result = run_protocol(
+                it.network, it.found.data, it.protocol, partial=kept, **it.options, progress=progress, deadline=limit
+            )
     except Interrupted as stop:
         raise Interrupted(stop.place, limit, kept=kept is not None) from stop
-    result.save(folder / f"{stem}.json")
+    result.save(it.folder / f"{it.stem}.json")
     for path in ledgers(partial):
         path.unlink(missing_ok=True)
-    write_text(folder / f"{stem}.md", markdown_evaluation(result, found.data.classes))
-    page = render_evaluation(result, _examples(found, chosen, result, seed), found.data.classes)
-    write_text(folder / f"{stem}.html", page)
+    write_text(it.folder / f"{it.stem}.md", markdown_evaluation(result, it.found.data.classes))
+    page = render_evaluation(result, _examples(it.found, it.protocol, result, seed), it.found.data.classes)
+    write_text(it.folder / f"{it.stem}.html", page)
     if json_output:
         print(json.dumps(result.to_json()))
         return STATUS[result.verdict]
     console.print(_table(result))
     console.print(_findings(result))
-    console.print(f"written to {escape(str(folder / stem))}.json, .md and .html")
+    console.print(f"written to {escape(str(it.folder / it.stem))}.json, .md and .html")
     return STATUS[result.verdict]
+
+
+def _hand_out(
+    request: Request,
+    it: Ready,
+    count: int,
+    address: str | None,
+    limit: Deadline,
+    max_time: float | None,
+    progress: Progress,
+) -> None:
+    """Have workers do all shares, each kept where whoever gathers them looks.  Raises Interrupted when stopped."""
+    if not isinstance(it.network, nn.Module):
+        raise ConfigError(f"--shards needs an nn.Module; {request.model} is a {type(it.network).__name__}")
+    distant = request.elsewhere(it.folder, it.device)
+    cores = distant.hardware.threads
+    workers = min(count, max(1, (os.cpu_count() or 1) // cores))
+    cluster = Cluster(workers, address, cores, gpus=float(it.device == "cuda"))
+    tasks = [Task(f"share {number}/{count}", share, (distant, Shard(number, count))) for number in range(count)]
+    until = None if max_time is None else time.time() + 60 * max_time
+    errors: dict[str, str] = {}
+    done = 0
+    with progress.task(f"{it.found.name}, {request.protocol}", count) as bar:
+        for name, outcome in carried_out(tasks, cluster, limit, until):
+            if isinstance(outcome, Failed):
+                errors.setdefault(outcome.error, name)
+            elif not isinstance(outcome, Stopped):
+                done += 1
+                bar.advance()
+                bar.report(f"{name} is done")
+    if errors:
+        raise ConfigError("; ".join(f"{name}: {error}" for error, name in errors.items()))
+    if done < count:
+        raise Interrupted(f"{done} of {count} shares are done", limit)
 
 
 def _shard(text: str | None) -> Shard | None:

@@ -17,6 +17,7 @@ from hosnn.cli.controls import controls
 from hosnn.cli.doctor import doctor
 from hosnn.cli.evaluate import evaluate
 from hosnn.cli.reproduce import reproduce
+from hosnn.cli.sweep import sweep
 from hosnn.cli.train import train
 from hosnn.errors import HosnnError
 from hosnn.evaluation.worker import Interrupted
@@ -28,6 +29,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "evaluate": evaluate,
     "compare": compare,
     "controls": controls,
+    "sweep": sweep,
     "bench": bench,
     "doctor": doctor,
 }

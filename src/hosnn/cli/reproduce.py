@@ -16,13 +16,11 @@ from hosnn.errors import ConfigError, nearest
 from hosnn.estimators import Through
 from hosnn.evaluation.close_up import examples, neuron_stories
 from hosnn.evaluation.comparison import Cell, Comparison
-from hosnn.evaluation.evaluate import evaluate
 from hosnn.evaluation.figures import bars, svg
-from hosnn.evaluation.protocol import Protocol
 from hosnn.evaluation.protocols import protocol
 from hosnn.evaluation.report import render
-from hosnn.evaluation.result import Evaluation, write_text
-from hosnn.evaluation.session import Subject
+from hosnn.evaluation.result import write_text
+from hosnn.evaluation.stored import stored_or_fresh
 from hosnn.evaluation.tables import markdown, rich_table
 from hosnn.evaluation.worker import Interrupted
 from hosnn.nn.layers import SpikingNetwork
@@ -32,7 +30,6 @@ from hosnn.recipes.variants import with_seed
 from hosnn.robustness.gradient import PGD
 from hosnn.robustness.threats import Linf, Threat, format_eps
 from hosnn.runtime import Deadline, Hardware
-from hosnn.signature import fingerprint
 from hosnn.spiking.gradient import bptt
 from hosnn.training.checkpoint import load
 from hosnn.training.configuration import describe
@@ -148,7 +145,16 @@ class _Session:
         found = {}
         for wanted in plans:
             chosen = protocol(wanted.protocol, THREAT).resized(wanted.samples, wanted.panel_samples)
-            found[chosen.name] = self.evaluation(experiment, network, chosen)
+            found[chosen.name] = stored_or_fresh(
+                network,
+                self.data,
+                chosen,
+                self.runs / experiment.name / "evaluations" / f"{chosen.name}.json",
+                name=experiment.name,
+                seed=experiment.seed,
+                progress=self.progress,
+                deadline=self.limit,
+            )
         outcome = run(experiment, self.data, self.runs, self.fabric)
         return Cell(
             neuron="TA-LIF" if experiment.homeostasis else "LIF",
@@ -161,29 +167,6 @@ class _Session:
             validation=outcome.accuracy,
             evaluations=found,
         )
-
-    def evaluation(self, experiment: Experiment, network: SpikingNetwork, chosen: Protocol) -> Evaluation:
-        """The stored result if it is of this network, data and protocol, else a fresh one."""
-        path = self.runs / experiment.name / "evaluations" / f"{chosen.name}.json"
-        samples = min(chosen.samples or len(self.data.test), len(self.data.test))
-        wanted = (fingerprint(network), self.data.sha256, chosen.settings, samples, experiment.seed)
-        if path.exists():
-            before = Evaluation.load(path)
-            if (before.model_sha256, before.dataset_sha256, before.settings, before.samples, before.seed) == wanted:
-                return before
-        result = evaluate(
-            network,
-            self.data,
-            chosen,
-            subject=Subject(experiment.name, self.data.name, self.data.sha256),
-            seed=experiment.seed,
-            partial=path.with_suffix(".partial.jsonl"),
-            progress=self.progress,
-            deadline=self.limit,
-        )
-        result.save(path)
-        path.with_suffix(".partial.jsonl").unlink(missing_ok=True)
-        return result
 
 
 def _report(comparison: Comparison, networks: dict[str, SpikingNetwork], data: Dataset, runs: Path) -> str:

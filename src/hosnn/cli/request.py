@@ -1,0 +1,116 @@
+"""What an evaluation was asked for, as a value, so that other processes can get ready for the same one."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from hosnn.cli.options import writable_folder
+from hosnn.cli.subject import Candidate, candidate
+from hosnn.cli.subject import twins as models_named
+from hosnn.errors import ConfigError
+from hosnn.evaluation.evaluate import evaluate_shard
+from hosnn.evaluation.ledger import ledger_path
+from hosnn.evaluation.protocol import Protocol
+from hosnn.evaluation.protocols import protocol as protocol_named
+from hosnn.evaluation.session import Subject
+from hosnn.evaluation.stored import file_stem
+from hosnn.evaluation.worker import Shard
+from hosnn.robustness.model import Model
+from hosnn.robustness.threats import Threat
+from hosnn.runtime import Deadline, Hardware, stopping
+from hosnn.training.progress import Progress
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of `hosnn evaluate` that decide its result, and where it goes."""
+
+    model: Path
+    protocol: str
+    threat: str
+    samples: int | None
+    seed: int
+    data: str | None
+    data_folder: Path | None
+    twins: tuple[Path, ...]
+    out: Path | None
+    hardware: Hardware
+
+    def elsewhere(self, folder: Path, device: str) -> "Request":
+        """The same for a worker in another working folder, which writes to `folder` and uses one core or one GPU."""
+        return replace(
+            self,
+            model=_absolute(self.model),
+            data_folder=self.data_folder and self.data_folder.resolve(),
+            twins=tuple(map(_absolute, self.twins)),
+            out=folder.resolve(),
+            hardware=replace(self.hardware, accelerator=device, threads=max(1, self.hardware.threads)),
+        )
+
+
+@dataclass(frozen=True)
+class Ready:
+    """All that is loaded, checked and laid out before the first attack.
+
+    stem     what the result's files in `folder` are called
+    options  of `hosnn.evaluation.evaluate`, for whoever runs the protocol
+    """
+
+    found: Candidate
+    network: Model
+    protocol: Protocol
+    folder: Path
+    stem: str
+    device: str
+    options: dict[str, Any]
+
+
+def ready(request: Request) -> Ready:
+    """Load the model, its data and the protocol.  Raises ConfigError for whatever does not fit."""
+    chosen = protocol_named(request.protocol, Threat.parse(request.threat), models_named(request.twins))
+    samples, hardware = request.samples, request.hardware
+    if samples is not None and samples < 1:
+        raise ConfigError(f"--samples got {samples}; expected at least 1 image")
+    found = candidate(request.model, request.data, request.data_folder)
+    if samples is not None:
+        if samples > len(found.data.test):
+            raise ConfigError(f"--samples got {samples}; {found.data.name} has {len(found.data.test)} test images")
+        chosen = chosen.resized(samples)
+    if hardware.precision != "32-true":
+        raise ConfigError(f"--precision got {hardware.precision!r}; robustness is measured in 32-true")
+    folder = writable_folder(request.out or found.folder)
+    # Only the protocol as it stands takes the plain name, which `hosnn reproduce` looks for.
+    stem = file_stem(request.protocol, request.threat, samples, request.seed)
+    stem += "" if found.usual else f"-{found.data.name}"
+    fabric = hardware.fabric()
+    network = found.model.to(fabric.device) if isinstance(found.model, nn.Module) else found.model
+    options = {
+        "subject": Subject(found.name, found.data.name, found.data.sha256),
+        "seed": request.seed,
+        "threads": (hardware.threads or os.cpu_count() or 1) if fabric.device.type == "cpu" else 0,
+    }
+    return Ready(found, network, chosen, folder, stem, fabric.device.type, options)
+
+
+def share(request: Request, part: Shard, deadline: Deadline, progress: Progress | None = None) -> Path:
+    """Do one share of an evaluation; returns where it is kept.  Raises Interrupted if the deadline comes first."""
+    it = ready(request)
+    if not isinstance(it.network, nn.Module):
+        raise ConfigError(f"--shard needs an nn.Module; {request.model} is a {type(it.network).__name__}")
+    kept = ledger_path(it.folder, it.stem, (part.number, part.count))
+    with stopping(deadline):
+        evaluate_shard(
+            it.network, it.found.data, it.protocol, part, kept, **it.options, progress=progress, deadline=deadline
+        )
+    return kept
+
+
+def _absolute(source: Path) -> Path:
+    """What names a model, for a process in another folder: paths become absolute, Hub ids and modules stay."""
+    place, colon, function = str(source).rpartition(":")
+    if colon and not source.exists():
+        return Path(f"{Path(place).resolve()}:{function}") if place.endswith(".py") else source
+    return source.resolve() if source.exists() else source

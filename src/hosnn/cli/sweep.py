@@ -1,0 +1,172 @@
+"""`hosnn sweep`."""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from hosnn.cli.options import Folder, Minutes, Name, console_for, deadline, writable_folder
+from hosnn.cluster.record import Figures, Result, Sweep
+from hosnn.cluster.tables import failures, markdown_sweep, rich_sweep
+from hosnn.cluster.tasks import Cluster, Failed, Task, carried_out
+from hosnn.cluster.trials import Trial, starts, trials
+from hosnn.cluster.work import Conditions, carry_out, train
+from hosnn.errors import ConfigError
+from hosnn.evaluation.protocols import protocol as protocol_named
+from hosnn.evaluation.result import write_text
+from hosnn.evaluation.stored import USUAL_THREAT
+from hosnn.evaluation.worker import Interrupted
+from hosnn.robustness.threats import Threat
+from hosnn.runtime import Hardware
+from hosnn.training.progress import TerminalProgress
+
+START = "start: "
+"""What names of tasks begin with that train what others start from."""
+
+
+def sweep(
+    recipes: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")] = (),
+    *,
+    grid: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
+    seeds: tuple[int, ...] = (0,),
+    protocol: Name = None,
+    threat: str = USUAL_THREAT,
+    samples: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None,
+    runs: Path = Path("runs"),
+    out: Folder = None,
+    data_folder: Folder = None,
+    workers: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None,
+    address: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None,
+    gpus_per_trial: float = 0.0,
+    max_time: Minutes = None,
+    hardware: Hardware = Hardware(),  # noqa: B008
+    json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> int:
+    """Train, and evaluate, every recipe with every combination of values at every seed, on Ray.
+
+    A trial whose worker is killed goes on from its last checkpoint on another.  Whatever stopped a sweep, the same
+    command goes on; what is finished is not done again.  Needs pip install 'hosnn[ray]'.
+
+    Ray runs on this machine's cores unless --address names a cluster.  Then --runs and --out (and --data-folder) must
+    lie on a file system that all its machines see under the same path, and each needs hosnn of the same version.
+
+    Exit status: 0 all trials are finished, 1 the time was up, 2 some failed (they are listed) or there is something to
+    mend, 128 + signal if stopped by one.
+
+    For example:
+
+    hosnn sweep demo:lif_fgsm demo:homeostatic_fgsm --grid optim.lr=1e-3,2e-3 --seeds 0 1 2 --protocol smoke
+
+    hosnn sweep fashion_mnist:homeostatic_fgsm --grid homeostasis.adaptation=0.05,0.1,0.2 --set optim.epochs=3
+
+    hosnn sweep demo:lif_clean --grid "network.channels=(4,8),(8,16)" --address auto --gpus-per-trial 0.5
+
+    Args:
+        recipes: module:function, ours (`hosnn train` lists them) or your own.
+        grid: values of a field, path=value,value,...; several --grid are combined.  Names of runs tell the values.
+        set: a field that all trials share, path=value, as for `hosnn train`; names do not tell it.
+        seeds: every recipe with every combination of values is done at each of them.
+        protocol: evaluate each trial under it (smoke, standard, ...); trained only if not given.
+        threat: of the evaluation, norm:eps, e.g. linf:8/255.
+        samples: number of test images of the evaluation; the protocol's own number if not given.
+        runs: folder of run folders.
+        out: folder for sweep.json and sweep.md; RUNS/sweep if not given.
+        data_folder: where the data set lies, if not in one of its usual places.
+        workers: trials at a time on this machine; as many as it has cores for if not given.
+        address: head of a Ray cluster, or auto for the one that this machine belongs to.
+        gpus_per_trial: GPUs set aside for each trial, at most 1; 0.5 lets two share one.
+        max_time: stop after this many minutes; the same command goes on.
+        hardware: where to run; --threads is the number of cores of a trial (0: one).
+        json_output: print the sweep as JSON at the end.
+    """
+    found = trials(recipes, set, grid, seeds)
+    cluster, hardware = room(workers, address, gpus_per_trial, hardware)
+    if protocol is not None:
+        protocol_named(protocol, Threat.parse(threat))
+    if samples is not None and (protocol is None or samples < 1):
+        raise ConfigError(f"--samples got {samples}; expected at least 1 image, and a --protocol to attack them")
+    limit = deadline(max_time)
+    until = None if max_time is None else time.time() + 60 * max_time
+    target = writable_folder(out or runs / "sweep") / "sweep.json"
+    state = Sweep(recipes, set, grid, seeds, protocol, threat, samples).of(found, writable_folder(runs))
+    if target.exists():
+        state = state.after(Sweep.load(target))
+    state.save(target)
+    conditions = Conditions(runs.resolve(), data_folder and data_folder.resolve(), hardware, protocol, threat, samples)
+    console = console_for(json_output)
+    console.print(f"{len(found)} trials from {len(starts(found))} starts", highlight=False)
+    with TerminalProgress(console).task("sweep", len(found)) as bar:
+        for name, outcome in carried_out(tasks(found, conditions), cluster, limit, until):
+            if isinstance(outcome, Result):
+                state = state.with_entry(name, "finished", result=outcome)
+                bar.report(f"{name} validation accuracy {outcome.validation:.2%}{_robust(outcome.evaluation)}")
+            elif isinstance(outcome, Failed) and not name.startswith(START):
+                state = state.with_entry(name, "failed", error=outcome.error)
+                bar.report(f"{name} failed: {outcome.error}")
+            else:
+                continue
+            state.save(target)
+            bar.advance()
+    write_text(target.with_suffix(".md"), markdown_sweep(state))
+    console.print(rich_sweep(state))
+    for failure in failures(state):
+        console.print(f"failed: {failure}", markup=False)
+    console.print(f"written: {target} and sweep.md", markup=False)
+    if json_output:
+        print(json.dumps(state.to_json()))
+    if state.count("waiting"):
+        raise Interrupted(f"{state.count('finished')} of {len(found)} trials are finished", limit)
+    return 2 if state.count("failed") else 0
+
+
+def tasks(found: Sequence[Trial], conditions: Conditions) -> list[Task]:
+    """Everything that trials start from, each once; then the trials, each after what it starts from."""
+    behind = starts(found)
+    first = [
+        Task(START + each.name, train, (each, conditions), START + each.start.name if each.start else "")
+        for each in behind
+    ]
+    names = {each.name for each in behind}
+    then = []
+    for trial in found:
+        each = trial.experiment
+        own = START + each.name if each.name in names else ""  # others start from it: it is trained as their start
+        after = own or (START + each.start.name if each.start else "")
+        then.append(Task(each.name, carry_out, (each, conditions), after))
+    return [*first, *then]
+
+
+def room(workers: int | None, address: str | None, gpus: float, hardware: Hardware) -> tuple[Cluster, Hardware]:
+    """What each trial gets, and where.  Raises ConfigError for options that do not go together."""
+    if hardware.devices != 1 or hardware.nodes != 1:
+        raise ConfigError(
+            f"--devices got {hardware.devices}, --nodes {hardware.nodes}; a trial runs on one device, and trials on as "
+            "many as there are: leave both at 1"
+        )
+    if not 0 <= gpus <= 1:
+        raise ConfigError(f"--gpus-per-trial got {gpus:g}; expected 0 to 1, e.g. 0.5 to let two trials share a GPU")
+    if workers is not None and (workers < 1 or address is not None):
+        raise ConfigError(
+            f"--workers got {workers}; expected at least 1, and no --address: a cluster does as many trials at a time "
+            "as it has room for"
+        )
+    possible = ("auto", "cuda", "gpu") if gpus else ("auto", "cpu", "mps")
+    if hardware.accelerator not in possible:
+        raise ConfigError(
+            f"--accelerator got {hardware.accelerator!r} with --gpus-per-trial {gpus:g}; expected "
+            f"{', '.join(possible)}: what sets a GPU aside for a trial is --gpus-per-trial"
+        )
+    cores = max(1, hardware.threads)
+    accelerator = hardware.accelerator if hardware.accelerator != "auto" else "cuda" if gpus else "cpu"
+    cluster = Cluster(workers or max(1, (os.cpu_count() or 1) // cores), address, cores, gpus)
+    return cluster, replace(hardware, accelerator=accelerator, threads=cores)
+
+
+def _robust(figures: Figures | None) -> str:
+    return "" if figures is None else f", {figures.protocol}: clean {figures.clean:.2%}, worst case {figures.worst:.2%}"

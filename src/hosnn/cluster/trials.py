@@ -1,0 +1,139 @@
+"""What a sweep consists of: recipes x values x seeds, each an experiment of a name of its own."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import reduce
+from itertools import product
+from typing import Any
+
+from hosnn.errors import ConfigError
+from hosnn.recipes.resolve import override, resolve
+from hosnn.recipes.variants import with_seed
+from hosnn.training.experiment import Experiment
+
+OUTSIDE_PARENTHESES = re.compile(r",(?![^()]*\))")
+RESERVED = {"seed": "give seeds with --seeds", "name": "names tell the values apart by themselves"}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One experiment of a sweep, and where in the sweep it stands.
+
+    overrides  values of the grid, as path=value
+    """
+
+    recipe: str
+    overrides: tuple[str, ...]
+    seed: int
+    experiment: Experiment
+
+
+def trials(recipes: Sequence[str], settings: Sequence[str], grid: Sequence[str], seeds: Sequence[int]) -> list[Trial]:
+    """Every recipe with every combination of the grid's values at every seed.
+
+    settings  path=value for all trials; names do not show them
+    grid      path=value,value,...; values with commas of their own stand in parentheses
+    Raises ConfigError for what `resolve` and `override` refuse, and for trials that are the same or of the same name.
+    """
+    if not recipes:
+        raise ConfigError("a sweep got no recipe; give at least one, `hosnn train` lists those that there are")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"--seeds got {' '.join(map(str, seeds)) or 'nothing'}; expected at least one, each once")
+    for setting in settings:
+        _check_path(setting.partition("=")[0].strip(), f"--set {setting}")
+    found = []
+    for recipe in dict.fromkeys(recipes):
+        plain = override(resolve(recipe), settings)
+        for values in combinations(grid):
+            try:
+                experiment = with_values(plain, values)
+            except ConfigError as error:
+                raise ConfigError(f"{recipe} with {', '.join(values)}: {error}") from error
+            found += [Trial(recipe, values, seed, with_seed(experiment, seed)) for seed in seeds]
+    _check_names(found)
+    return found
+
+
+def combinations(grid: Sequence[str]) -> list[tuple[str, ...]]:
+    """Every combination of one value per path; of an empty grid the one that changes nothing."""
+    axes: dict[str, list[str]] = {}
+    for text in grid:
+        path, equals, values = (part.strip() for part in text.partition("="))
+        listed = [value.strip() for value in OUTSIDE_PARENTHESES.split(values)]
+        if not (path and equals and all(listed)):
+            raise ConfigError(f"--grid got {text!r}; expected path=value,value,..., e.g. optim.lr=1e-3,2e-3")
+        _check_path(path, f"--grid {text}")
+        if path in axes:
+            raise ConfigError(
+                f"--grid got {path} twice; give all its values at once, e.g. {path}={','.join(listed)},..."
+            )
+        axes[path] = [f"{path}={value}" for value in listed]
+    return list(product(*axes.values()))
+
+
+def with_values(experiment: Experiment, values: Sequence[str]) -> Experiment:
+    """The experiment with fields set, its name telling which; so does its start's, as far as it is changed too.
+
+    A start that the values leave as it was keeps its name, so that trials share it.
+    """
+    before, after, of_start = experiment, experiment, []
+    for value in values:
+        before, after = after, override(after, [value])
+        if before.start != after.start:
+            of_start.append(value.removeprefix("start."))
+    start = None if experiment.start is None else with_values(experiment.start, of_start)
+    name = experiment.name + "".join(_suffix(after, value) for value in values)
+    return replace(after, name=name, start=start)
+
+
+def starts(found: Sequence[Trial]) -> list[Experiment]:
+    """Everything that trials start from, each once, and after what it starts from itself."""
+    every: dict[str, Experiment] = {}
+    for trial in found:
+        every |= {start.name: start for start in reversed(list(_behind(trial.experiment)))}
+    return list(every.values())
+
+
+def _behind(experiment: Experiment) -> Iterator[Experiment]:
+    """What an experiment starts from, what that starts from, and so on."""
+    while experiment.start is not None:
+        experiment = experiment.start
+        yield experiment
+
+
+def _suffix(experiment: Experiment, setting: str) -> str:
+    """A value as a part of a run's name, read from the experiment, so that 1e-3 and 0.001 are called the same."""
+    path = setting.partition("=")[0].split(".")
+    value = reduce(getattr, path, experiment)
+    words = [*(word for word in path[:-1] if word == "start"), path[-1]]
+    joint = "" if isinstance(value, (int, float)) and not isinstance(value, bool) else "-"
+    return f"-{'-'.join(words)}{joint}{_plain(value)}"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "-".join(map(_plain, value))
+    return re.sub(r"[^\w.-]+", "_", str(value.value if isinstance(value, Enum) else value))
+
+
+def _check_path(path: str, given: str) -> None:
+    advice = RESERVED.get(path.replace("start.", ""))
+    if advice is not None:
+        raise ConfigError(f"{given}: a sweep sets {path} itself; {advice}")
+
+
+def _check_names(found: Sequence[Trial]) -> None:
+    """No two experiments in one folder, and none twice."""
+    identities: dict[str, str] = {}
+    for experiment in (*(trial.experiment for trial in found), *starts(found)):
+        if identities.setdefault(experiment.name, experiment.identity) != experiment.identity:
+            raise ConfigError(
+                f"two different experiments of this sweep would be called {experiment.name!r} and share a run folder; "
+                "sweep them one after the other into different --runs folders"
+            )
+    names = [trial.experiment.name for trial in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"{twice} comes twice in this sweep; give every recipe and every value once")

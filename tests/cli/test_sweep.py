@@ -1,0 +1,170 @@
+"""`hosnn sweep` and `hosnn evaluate --shards` without Ray: its tasks are done here, one after the other."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hosnn.cli import evaluate as evaluate_verb
+from hosnn.cli import sweep as sweep_verb
+from hosnn.cli.main import main
+from hosnn.cli.request import Request, _absolute
+from hosnn.cli.sweep import tasks
+from hosnn.cluster import work
+from hosnn.cluster.record import Sweep
+from hosnn.cluster.tasks import Cluster, Task, _attempt
+from hosnn.cluster.trials import trials
+from hosnn.cluster.work import Conditions
+from hosnn.evaluation.ledger import ledger_path, ledgers
+from hosnn.runtime import Deadline, Hardware
+from hosnn.training.experiment import Experiment
+from hosnn.training.pipeline import run
+from tests.training.toy import CLEAN, ROBUST, cpu, toy_data
+
+CLEAN_RECIPE, ROBUST_RECIPE = "tests.cli.test_sweep:clean", "tests.cli.test_sweep:robust"
+
+
+def clean() -> Experiment:
+    return CLEAN
+
+
+def robust() -> Experiment:
+    return ROBUST
+
+
+DONE: list[str] = []
+
+
+def one_after_the_other(
+    todo: Sequence[Task], cluster: Cluster, deadline: Deadline, until: float | None = None
+) -> Iterator[tuple[str, Any]]:
+    ended: dict[str, Any] = {}
+    for task in todo:
+        DONE.append(task.name)
+        ended[task.name] = _attempt(task, until, ended.get(task.after))
+        yield task.name, ended[task.name]
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep_verb, "carried_out", one_after_the_other)
+    monkeypatch.setattr(evaluate_verb, "carried_out", one_after_the_other)
+    monkeypatch.setattr(work, "load_dataset", lambda name, folder: toy_data())
+    work._data.cache_clear()
+    DONE.clear()
+
+
+def stamps(runs: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in runs.rglob("*.safetensors")}
+
+
+def test_a_sweep_trains_evaluates_records_and_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    command = ["sweep", ROBUST_RECIPE, "--grid", "optim.lr=0.1,0.05", "--seeds", "0", "1", "--runs", str(tmp_path)]
+    command += ["--protocol", "smoke", "--samples", "8"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "robust-lr0.05-seed1 validation accuracy" in printed and " ± " in printed
+    assert DONE[:2] == ["start: clean", "start: clean-seed1"] and len(DONE) == len(set(DONE)) == 6
+    sweep = Sweep.load(tmp_path / "sweep" / "sweep.json")
+    assert sweep.count("finished") == 4 == len({entry.identity for entry in sweep.trials})
+    assert all(Path(entry.folder, "evaluations", "smoke-n8.json").exists() for entry in sweep.trials)
+    assert "optim.lr=0.1 | 0, 1 |" in (tmp_path / "sweep" / "sweep.md").read_text()
+    before = stamps(tmp_path)
+    assert main([*command, "--json"]) == 0
+    assert Sweep.from_json(json.loads(capsys.readouterr().out)) == sweep
+    assert stamps(tmp_path) == before
+
+
+def test_what_fails_is_listed_and_the_rest_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run(replace(CLEAN, seed=1, name="robust-lr0.05"), toy_data(), tmp_path, cpu())  # another experiment is in the way
+    assert main(["sweep", ROBUST_RECIPE, "--grid", "optim.lr=0.1,0.05", "--runs", str(tmp_path)]) == 2
+    assert "failed: robust-lr0.05:" in capsys.readouterr().out
+    good, bad = Sweep.load(tmp_path / "sweep" / "sweep.json").trials
+    assert (good.state, bad.state) == ("finished", "failed")
+    assert "holds another experiment" in bad.error
+
+
+def test_when_a_start_fails_what_needs_it_says_so(tmp_path: Path):
+    run(replace(CLEAN, seed=1), toy_data(), tmp_path, cpu())
+    assert main(["sweep", ROBUST_RECIPE, "--seeds", "0", "2", "--runs", str(tmp_path)]) == 2
+    first, second = Sweep.load(tmp_path / "sweep" / "sweep.json").trials
+    assert "start: clean, which it starts from, failed: " in first.error and second.state == "finished"
+
+
+def test_a_sweep_whose_time_is_up_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    command = ["sweep", ROBUST_RECIPE, "--runs", str(tmp_path)]
+    assert main([*command, "--max-time", "0.00001"]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "0 of 1 trials are finished; the same command goes on from there" in said
+    assert main(command) == 0
+
+
+def test_a_trial_that_others_start_from_is_trained_as_their_start(tmp_path: Path):
+    found = trials([CLEAN_RECIPE, ROBUST_RECIPE], (), (), (0,))
+    conditions = Conditions(tmp_path, None, Hardware("cpu", threads=1))
+    assert [(task.name, task.after) for task in tasks(found, conditions)] == [
+        ("start: clean", ""),
+        ("clean", "start: clean"),
+        ("robust", "start: clean"),
+    ]
+
+
+def test_a_file_that_is_no_sweep_is_not_written_over(tmp_path: Path):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "sweep.json").write_text("precious")
+    assert main(["sweep", ROBUST_RECIPE, "--runs", str(tmp_path)]) == 2
+    assert (tmp_path / "sweep" / "sweep.json").read_text() == "precious" and not DONE
+
+
+OWN = """
+import torch
+from torch import nn
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+"""
+
+
+def timeless(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text())
+    del found["seconds"]
+    for row in (*found["rows"], *(row for panel in found["panels"] for row in panel["rows"])):
+        del row["seconds"]
+    return found
+
+
+def test_shares_of_an_evaluation_gather_to_the_bits_of_the_plain_command(tmp_path: Path):
+    (tmp_path / "own.py").write_text(OWN)
+    command = ["evaluate", f"{tmp_path / 'own.py'}:network", "--data", "fashion-mnist-sample", "--samples", "120"]
+    command += ["--threads", "1", "--accelerator", "cpu", "--out"]
+    assert main([*command, str(tmp_path / "plain")]) in (0, 3, 4)
+    shared = tmp_path / "shared"
+    assert main([*command, str(shared), "--shards", "3", "--max-time", "0.00001"]) == 1
+    assert main([*command, str(shared), "--shards", "3"]) in (0, 3, 4)
+    assert timeless(shared / "smoke-n120.json") == timeless(tmp_path / "plain" / "smoke-n120.json")
+    assert not ledgers(ledger_path(shared, "smoke-n120"))
+
+
+def test_a_share_that_fails_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch):
+    (tmp_path / "own.py").write_text(OWN)
+
+    def broken(request: Request, *rest: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(evaluate_verb, "share", broken)
+    command = ["evaluate", f"{tmp_path / 'own.py'}:network", "--data", "fashion-mnist-sample", "--samples", "20"]
+    assert main([*command, "--out", str(tmp_path), "--shards", "2"]) == 2
+    assert "share 0/2: OSError: no space left" in capsys.readouterr().err
+
+
+def test_workers_find_a_model_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    assert _absolute(Path("own.py:network")) == tmp_path / "own.py:network"
+    assert _absolute(Path("runs")) == tmp_path / "runs"
+    assert _absolute(Path("package.module:network")) == Path("package.module:network")
+    assert _absolute(Path("someone/their-snn")) == Path("someone/their-snn")

@@ -1,0 +1,83 @@
+"""What a worker does, without Ray: train and evaluate once, go on where another stopped, never two in one folder."""
+
+import multiprocessing
+import os
+import time
+from dataclasses import replace
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import pytest
+
+from hosnn.cluster import work
+from hosnn.cluster.record import Result
+from hosnn.cluster.work import Conditions, alone, carry_out, train
+from hosnn.evaluation.worker import Interrupted
+from hosnn.runtime import Deadline, Hardware
+from hosnn.training.pipeline import run
+from tests.training.toy import CLEAN, ROBUST, StopAfter, cpu, same_bits, toy_data
+
+
+@pytest.fixture
+def conditions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Conditions:
+    monkeypatch.setattr(work, "load_dataset", lambda name, folder: toy_data())
+    work._data.cache_clear()
+    return Conditions(tmp_path, None, Hardware("cpu", threads=1), "smoke", samples=12)
+
+
+def stamps(folder: Path) -> dict[Path, int]:
+    found = [path for path in folder.rglob("*") if path.is_file() and path.name != "worker.lock"]
+    return {path: path.stat().st_mtime_ns for path in found}
+
+
+def test_a_trial_is_trained_and_evaluated_and_found_the_next_time(conditions: Conditions):
+    train(CLEAN, conditions, Deadline())
+    first = carry_out(ROBUST, conditions, Deadline())
+    assert first.evaluation is not None
+    assert (first.evaluation.samples, first.evaluation.file) == (12, "evaluations/smoke-n12.json")
+    assert first.versions["torch"] and first.machine["processor"]
+    before = stamps(conditions.runs)
+    assert carry_out(ROBUST, conditions, Deadline()) == first
+    assert stamps(conditions.runs) == before
+
+
+def test_stopped_at_any_step_it_goes_on_to_the_same_bits(conditions: Conditions, tmp_path: Path):
+    trained = replace(conditions, protocol=None)
+    for steps in (2, 9):
+        with pytest.raises(Interrupted):
+            carry_out(ROBUST, trained, StopAfter(steps))
+    assert isinstance(carry_out(ROBUST, trained, Deadline()), Result)
+    run(ROBUST, toy_data(), tmp_path / "undisturbed", cpu())
+    same_bits(conditions.runs / "robust", tmp_path / "undisturbed" / "robust")
+
+
+def test_a_run_of_another_verb_is_found_and_its_machine_is_unknown(conditions: Conditions):
+    run(CLEAN, toy_data(), conditions.runs, cpu())
+    found = carry_out(CLEAN, replace(conditions, protocol=None), Deadline())
+    assert found.machine == {} and found.evaluation is None
+
+
+def _hold(folder: Path, held: Event) -> None:
+    with alone(folder, Deadline()):
+        held.set()
+        time.sleep(60)
+
+
+def test_a_folder_is_worked_in_by_one_process_until_it_ends_however_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(work, "LOOK_EVERY", 0.01)
+    context = multiprocessing.get_context("spawn")
+    held = context.Event()
+    other = context.Process(target=_hold, args=(tmp_path / "run", held))
+    other.start()
+    try:
+        assert held.wait(60)
+        assert (tmp_path / "run" / "worker.lock").read_text().startswith(f"{other.pid} on ")
+        with pytest.raises(Interrupted, match="another process worked in"), alone(tmp_path / "run", Deadline(0.05)):
+            raise AssertionError
+    finally:
+        other.kill()
+        other.join()
+    with alone(tmp_path / "run", Deadline(5)):
+        assert (tmp_path / "run" / "worker.lock").read_text().startswith(f"{os.getpid()} on ")
