@@ -1,6 +1,7 @@
 """Recipes give experiments that differ only in what they are meant to compare."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from hosnn.recipes.variants import with_seed
 def test_the_four_cells_differ_in_neuron_and_training_only(reproduction):
     grid = REPRODUCTIONS[reproduction].grid
     lif_clean, lif_fgsm, homeostatic_clean, homeostatic_fgsm = (recipe() for recipe in grid)
-    same = {"name": "same", "objective": lif_clean.objective, "homeostasis": None}
+    same: dict[str, Any] = {"name": "same", "objective": lif_clean.objective, "homeostasis": None}
     assert len({replace(cell, **same) for cell in (lif_clean, lif_fgsm, homeostatic_clean, homeostatic_fgsm)}) == 1
     assert lif_clean.objective == homeostatic_clean.objective
     assert lif_fgsm.objective == homeostatic_fgsm.objective

@@ -19,6 +19,7 @@ from hosnn.robustness.gradient import r_fgsm
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.runtime import Hardware, Precision
 from hosnn.spiking.gradient import bptt
+from hosnn.training import pipeline
 from hosnn.training.experiment import Experiment, Homeostasis, Optimisation, Statistics
 from hosnn.training.objectives import Adversarial, CrossEntropy, VanRossum
 from hosnn.training.pipeline import run
@@ -86,19 +87,21 @@ class _Listening(Bar):
         self._losses = losses
 
     def advance(self, loss: float | None = None) -> None:
-        assert loss is not None
-        self._losses.append(loss)
-        print("step", flush=True)
+        if loss is not None:
+            self._losses.append(loss)
+            print("step", flush=True)
 
 
 @contextmanager
 def double() -> Iterator[None]:
-    """Float64 throughout: Fabric hands what a network gives back in the default precision."""
+    """Float64 throughout, and a calibration that both ranks have blocks of."""
+    before, pipeline.CALIBRATION_BATCH = pipeline.CALIBRATION_BATCH, 20
     torch.set_default_dtype(torch.float64)
     try:
         yield
     finally:
         torch.set_default_dtype(torch.float32)
+        pipeline.CALIBRATION_BATCH = before
 
 
 def fabric_of(ranks: int, precision: Precision = "64-true") -> Fabric:

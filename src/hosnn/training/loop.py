@@ -83,8 +83,7 @@ def fit(
     """
     deadline, progress, ranks = deadline or Deadline(), progress or Progress(), Ranks(fabric)
     optim, checkpoints = experiment.optim, folder / "checkpoints"
-    batch_size = min(optim.batch_size, len(data.train))
-    check_parts(batch_size, ranks.count, optim.accumulate)
+    batch_size = check_parts(optim, len(data.train), ranks.count)
     pointer, position = None, _fresh_position(ranks.count)
     state: Mapping[str, Tensor] = {}
     if resume and (pointer := read_pointer(checkpoints)) is not None:

@@ -21,7 +21,7 @@ from hosnn.training.checkpoint import load, load_state, read_pointer
 from hosnn.training.experiment import Experiment, LearnedThresholds
 from hosnn.training.loop import Run, fit
 from hosnn.training.progress import Progress
-from hosnn.training.ranks import Ranks
+from hosnn.training.ranks import Ranks, check_parts
 
 CALIBRATION_BATCH = 100
 """Images that a network looks at together for its signature: for small ones on a CPU, more take only more memory."""
@@ -51,6 +51,7 @@ def run(
             f"{data.name} has images {data.image_shape} of {data.num_classes} classes but the network of "
             f"{experiment.name!r} takes {experiment.network.image} and {experiment.network.classes}; make them agree"
         )
+    check_parts(experiment.optim, len(data.train), fabric.world_size)  # before hours of work on what it starts from
     if _unfinished(experiment, data, folder, resume):
         saved = load(folder, "last")
         provenance = saved.config["provenance"]
@@ -70,7 +71,9 @@ def run(
     elif experiment.homeostasis is not None:
         chosen = experiment.homeostasis
         path = before.folder / "signature.safetensors"
-        recorded = _signature(network.to(fabric.device), data, path, Ranks(fabric), progress or Progress())
+        ranks = Ranks(fabric)
+        with ranks.watched(f"{before.folder}, which it starts from, is complete"):
+            recorded = _signature(network.to(fabric.device), data, path, ranks, progress or Progress())
         network = homeostatic(network, recorded, chosen.adaptation, chosen.share, chosen.beyond)
         provenance |= {"signature_samples": str(recorded.samples), "signature_model": recorded.model_sha256}
     return fit(network, experiment, data, folder, fabric, deadline, progress, provenance=provenance)

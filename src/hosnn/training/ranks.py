@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hosnn.errors import ConfigError, HosnnError, TrainingError
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.normalisation import TimeBatchNorm
+from hosnn.training.experiment import Optimisation
 from hosnn.training.objectives import TrainingLoss
 
 T = TypeVar("T")
@@ -132,10 +133,13 @@ def share_statistics(network: nn.Module) -> None:
             module.over_ranks = True
 
 
-def check_parts(batch: int, ranks: int, accumulate: int) -> None:
-    """Raises ConfigError for a batch that cannot be cut into equal parts."""
-    if batch % (ranks * accumulate):
+def check_parts(optim: Optimisation, images: int, ranks: int) -> int:
+    """Images per step of so many in all.  Raises ConfigError if they cannot be cut into equal parts."""
+    batch = min(optim.batch_size, images)
+    if batch % (ranks * optim.accumulate):
         raise ConfigError(
-            f"a batch of {batch} images cannot be shared evenly by {ranks} ranks in {accumulate} parts each; expected "
-            f"a multiple of {ranks * accumulate}: set optim.batch_size or optim.accumulate, or take other --devices"
+            f"a batch of {batch} images cannot be shared evenly by {ranks} ranks in {optim.accumulate} parts each; "
+            f"expected a multiple of {ranks * optim.accumulate}: set optim.batch_size or optim.accumulate, or take "
+            "other --devices"
         )
+    return batch
