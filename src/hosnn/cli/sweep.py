@@ -110,6 +110,8 @@ def sweep(
                 state = state.with_entry(name, "failed", error=outcome.error)
                 bar.report(f"{name} failed: {outcome.error}")
             else:
+                if outcome is None:
+                    bar.report(f"{name} is trained")
                 continue
             state.save(target)
             bar.advance()
