@@ -179,7 +179,7 @@ def prolonged(values: Tensor, steps: int, beyond: Beyond) -> Tensor:
     """
     known = len(values)
     if steps <= known:
-        return values[:steps]
+        return values if steps == known else values[:steps]
     if beyond is Beyond.ERROR:
         raise ShapeError(
             f"a layer got currents over {steps} time steps but was calibrated on {known}; calibrate at {steps} "

@@ -163,28 +163,31 @@ def _call(name: str, task: Task, currents: Tensor, arrays: dict[str, Tensor | No
     if not currents.numel():
         return
     lengths = memory.lengths(task, currents)
-    neuron = _neuron(task, *lengths, currents.shape[2:], currents.dtype == torch.bfloat16, **more)
-    _check_sizes(neuron, arrays)
+    backward = "gradient" in arrays
+    neuron, sizes = _neuron(task, *lengths, currents.shape[2:], currents.dtype == torch.bfloat16, backward, **more)
+    _check_sizes(sizes, arrays)
     given = _Arrays(**{key: None if value is None else value.data_ptr() for key, value in arrays.items()})
     _in_parallel(getattr(native, name), neuron, given, native.hosnn_units(neuron), currents.numel())
 
 
 @lru_cache
-def _neuron(task: Task, steps: int, batch: int, shape: torch.Size, bfloat16: bool, **more: float) -> _Neuron:
+def _neuron(
+    task: Task, steps: int, batch: int, shape: torch.Size, bfloat16: bool, backward: bool, **more: float
+) -> tuple[_Neuron, dict[str, int]]:
+    """What the native code is told of a layer, and how many numbers it then takes each array to have."""
     channels, rows, columns = shape if task.pooled else (0, 0, 0)
     values = {key: value for key, value in task._asdict().items() if key != "pooled"}
     size = {"neurons": shape.numel(), "rows": rows, "columns": columns, "channels": channels}
-    return _Neuron(steps=steps, batch=batch, bfloat16=bfloat16, **size, **values, **more)
+    neuron = _Neuron(steps=steps, batch=batch, bfloat16=bfloat16, **size, **values, **more)
+    return neuron, _sizes(neuron, backward)
 
 
-def _check_sizes(neuron: _Neuron, arrays: dict[str, Tensor | None]) -> None:
-    """Native code believes what it is told: no array may be smaller than that."""
+def _sizes(neuron: _Neuron, backward: bool) -> dict[str, int]:
     all_steps = neuron.steps * neuron.batch * neuron.neurons
     currents = neuron.batch * neuron.neurons if neuron.held else all_steps
     pooled = neuron.steps * neuron.batch * (neuron.rows // 2) * (neuron.columns // 2) * neuron.channels
     remembered = neuron.steps * neuron.samples * neuron.neurons
-    backward = "gradient" in arrays
-    sizes = {
+    return {
         "currents": currents,
         "output": currents if backward else pooled if neuron.channels else all_steps,
         "gradient": pooled if neuron.channels else all_steps,
@@ -194,6 +197,10 @@ def _check_sizes(neuron: _Neuron, arrays: dict[str, Tensor | None]) -> None:
         **dict.fromkeys(("mean", "deviation"), remembered),
         **dict.fromkeys(("rows", "keep", "scale"), neuron.batch),
     }
+
+
+def _check_sizes(sizes: dict[str, int], arrays: dict[str, Tensor | None]) -> None:
+    """Native code believes what it is told: no array may be smaller than that."""
     for name, value in arrays.items():
         if value is not None and value.numel() != sizes[name]:
             raise ShapeError(f"the native kernel got {name} {tuple(value.shape)}; expected {sizes[name]} numbers")

@@ -74,7 +74,8 @@ def room(currents: Tensor, *lead: int, dtype: torch.dtype = torch.float32) -> Te
 
 def placed(value: Tensor, currents: Tensor, *lead: int) -> Tensor:
     """`value` [*lead, *N] with such strides; itself if it has them."""
-    if value.stride() == strides(currents, lead):
+    alike = value.shape == currents.shape and value.stride() == currents.stride()  # quick to ask, and mostly so
+    if alike or value.stride() == strides(currents, lead):
         return value
     return room(currents, *lead, dtype=value.dtype).copy_(value)
 
@@ -104,15 +105,16 @@ def inputs(
 
 def _fits(value: Tensor, currents: Tensor, *lead: int) -> bool:
     """Whether a kernel can read this as [*lead, *N] float32 as it is."""
-    shape = (*lead, *currents.shape[2:])
-    return value.dtype == torch.float32 and value.shape == shape and value.stride() == strides(currents, lead)
+    if value.dtype != torch.float32 or value.shape != (*lead, *currents.shape[2:]):
+        return False
+    return value.is_contiguous() if currents.is_contiguous() else value.stride() == strides(currents, lead)
 
 
 def shaped(task: Task, currents: Tensor) -> Tensor:
     """Room for what `forward` emits."""
     steps, batch = lengths(task, currents)
     if not task.pooled:
-        return room(currents, steps, batch, dtype=currents.dtype)
+        return room(currents, steps, batch, dtype=currents.dtype) if task.held else torch.empty_like(currents)
     channels, rows, columns = currents.shape[2:]
     return currents.new_empty(steps, batch, rows // 2, columns // 2, channels).permute(0, 1, 4, 2, 3)
 
