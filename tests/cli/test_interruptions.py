@@ -50,6 +50,17 @@ def homeostatic_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def slow_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that takes seconds to calibrate, made without training."""
+    folder = tmp_path_factory.mktemp("network") / "lif"
+    with torch.random.fork_rng():
+        hosnn.save(
+            LeNet(channels=(32, 64), hidden=8).build(), folder, {"name": "lif", "dataset": "fashion-mnist-sample"}
+        )
+    return folder
+
+
 def complete_only(folder: Path) -> None:
     """Every file that is there can be read as what it is."""
     assert not list(folder.rglob("*.tmp"))
@@ -63,26 +74,27 @@ def complete_only(folder: Path) -> None:
     "command",
     [
         ("train", "demo:lif_clean", *TINY, "--set", "optim.epochs=500", "--runs", "{new}"),
-        ("calibrate", "{runs}/demo-start", "--out", "{new}/signature.safetensors"),
+        ("calibrate", "{slow}", "--out", "{new}/signature.safetensors"),
         ("evaluate", "{runs}/demo-lif-clean", "--protocol", "paper", "--out", "{new}"),
         ("reproduce", "demo", "--runs", "{new}"),
     ],
     ids=lambda command: command[0],
 )
-def test_ctrl_c_ends_every_verb_with_130_and_whole_files(command: tuple[str, ...], runs: Path, tmp_path: Path) -> None:
-    arguments = [part.format(runs=runs, new=tmp_path) for part in command]
+def test_ctrl_c_ends_every_verb_with_130_and_whole_files(
+    command: tuple[str, ...], runs: Path, slow_network: Path, tmp_path: Path
+) -> None:
+    arguments = [part.format(runs=runs, slow=slow_network, new=tmp_path) for part in command]
     script = "import sys; from hosnn.cli.main import main; print('ready', flush=True); sys.exit(main(sys.argv[1:]))"
     process = subprocess.Popen(
         [sys.executable, "-c", script, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Eager neurons, or calibrating would be over before it can be interrupted.
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HOSNN_BACKEND": "eager"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HOSNN_BACKEND": "eager"},  # slow enough to be interrupted
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    time.sleep(0.1 if command[0] == "calibrate" else 3.0)
+    time.sleep(1.0 if command[0] == "calibrate" else 3.0)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     complete_only(tmp_path)
