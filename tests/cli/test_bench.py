@@ -153,8 +153,8 @@ def test_the_contestants_of_a_network_run(task, precision):
 
 def test_what_is_measured_can_be_chosen():
     assert [type(case) for case in cases(["evaluation"], False, "cpu")] == [EvaluationCase]
-    assert len(cases([], False, "cpu")) == 10
-    assert len({case.title for case in cases([], False, "cpu")}) == 10
+    assert len(cases([], False, "cpu")) == 12
+    assert len({case.title for case in cases([], False, "cpu")}) == 12
     with pytest.raises(ConfigError, match="leave out --quick"):
         cases(["evaluation"], True, "cpu")
     with pytest.raises(ConfigError, match="rounds got 0"):

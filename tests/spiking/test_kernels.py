@@ -344,9 +344,9 @@ def test_a_second_derivative_is_refused_not_dropped() -> None:
 def test_only_gradients_that_are_used_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, ...]] = []
 
-    def watched(*arguments: Any) -> Any:
+    def watched(*arguments: Any, **options: Any) -> Any:
         asked.append(tuple(arguments[-1]))
-        return backward(*arguments)
+        return backward(*arguments, **options)
 
     backward = cpu.backward
     monkeypatch.setattr(cpu, "backward", watched)

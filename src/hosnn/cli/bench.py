@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,8 +22,9 @@ from hosnn.evaluation.speed import Case, Row, measure
 from hosnn.evaluation.speed_report import HEADINGS, Bench, cells, markdown_bench, picture
 from hosnn.nn.lenet import lenet_15c5_40c5_300, lenet_32c5_64c5_1024
 from hosnn.runtime import machine, versions
+from hosnn.spiking.gradient import GradientRule, bptt
 
-Work = Literal["layer", "training", "attack", "inference", "evaluation"]
+Work = Literal["layer", "training", "attack", "full-bptt", "inference", "evaluation"]
 
 EVALUATION_ROUNDS = 3
 """An evaluation is long, and what disturbs it for a moment counts little."""
@@ -54,7 +56,8 @@ def bench(
     hosnn bench --only training --contestants "2 threads" "per-step"
 
     Args:
-        only: kinds of work to measure: layer, training, attack, inference, evaluation; all if not given.
+        only: kinds of work to measure: layer, training, attack (both by TSSL-BP), full-bptt (both by it), inference,
+            evaluation; all if not given.
         contestants: parts of names of those that take part, besides hosnn; all if not given.
         quick: about a minute: a small layer and a small network, 3 rounds, nothing compiled, no peak memory.
         rounds: turns of each contestant; evaluations take 3 at most.
@@ -80,19 +83,20 @@ def cases(only: Sequence[Work], quick: bool, device: str) -> list[Case]:
     blueprint, batch = (lenet_15c5_40c5_300(), 16) if quick else (lenet_32c5_64c5_1024(), 64)
     precisions: tuple[Precision, ...] = ("float32",) if quick else ("float32", "bfloat16")
 
-    def network(task: Task, precision: Precision = "float32") -> NetworkCase:
-        return NetworkCase(task, batch, precision, device, not quick, blueprint)
+    def network(task: Task, precision: Precision = "float32", rule: GradientRule = blueprint.rule) -> NetworkCase:
+        return NetworkCase(task, batch, precision, device, not quick, replace(blueprint, rule=rule))
 
     found: dict[Work, list[Case]] = {
         "layer": [LayerCase(shape, device, not quick) for shape in (SHAPES[:1] if quick else SHAPES)],
         "training": [network("FGSM training step", precision) for precision in precisions],
         "attack": [network("PGD-10", precision) for precision in precisions],
+        "full-bptt": [] if quick else [network("FGSM training step", rule=bptt()), network("PGD-10", rule=bptt())],
         "inference": [network("inference")],
         "evaluation": [] if quick else [EvaluationCase(device=device)],
     }
     chosen = [case for name, some in found.items() if not only or name in only for case in some]
     if not chosen:
-        raise ConfigError("--quick measures no evaluation, which takes longer than a minute; leave out --quick")
+        raise ConfigError("--quick measures neither evaluation nor full-bptt, which take longer; leave out --quick")
     return chosen
 
 

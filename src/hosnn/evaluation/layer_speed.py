@@ -22,6 +22,7 @@ BYTES = 20
 
 OURS, OUR_LIF = "hosnn TA-LIF", "hosnn LIF"
 TWO_THREADS = "hosnn TA-LIF, 2 threads"
+SPENT = "hosnn TA-LIF, currents given up, copied before"
 EAGER = "eager TA-LIF"
 LIMIT = f"copy of {BYTES} bytes per element-step"
 
@@ -38,7 +39,8 @@ SHAPES = (
 class LayerCase:
     """Forward and backward of one layer in float32: output from currents, dL/dI (and dL/dk) from dL/doutput.
 
-    TA-LIF hands on traces and learns one k per neuron; LIF, ours and the peers', hands on spikes.
+    TA-LIF hands on traces and learns one k per neuron; LIF, ours and the peers', hands on spikes.  In a network that
+    convolves before, our layer may write over its currents; alone it gets a copy of them for that.
     """
 
     shape: tuple[int, ...]
@@ -65,6 +67,8 @@ class LayerCase:
         }
         if not self.compiled:
             found = {name: entry for name, entry in found.items() if "compile" not in name}
+        if self.device == "cpu":
+            found[SPENT] = Entry(self._spent, like=OURS)
         if self.device == "cpu" and cores() > 1:
             found[TWO_THREADS] = Entry(lambda: self._ours("auto"), threads=2, memory=False)
         return found
@@ -102,8 +106,8 @@ class LayerCase:
         compiled = torch.compile(loop, dynamic=False)
         return self._run(lambda currents: compiled(currents, layer.signature, layer.adaptation), layer.adaptation)
 
-    def _run(self, layer: Callable[[Tensor], Tensor], *parameters: Tensor) -> Run:
-        currents = self._currents()
+    def _run(self, layer: Callable[[Tensor], Tensor], *parameters: Tensor, currents: Tensor | None = None) -> Run:
+        currents = self._currents() if currents is None else currents
         gradient = torch.randn(self.shape, generator=torch.Generator().manual_seed(2)).to(self.device)
 
         def run() -> Tensor:
@@ -112,6 +116,17 @@ class LayerCase:
             return output.detach()
 
         return run
+
+    def _spent(self) -> Run:
+        layer, source = self._talif(), self._currents().detach()
+        currents = torch.empty_like(source).requires_grad_()
+
+        def handed_over(leaf: Tensor) -> Tensor:
+            with torch.no_grad():
+                leaf.copy_(source)
+            return layer(leaf, spent=True)  # type: ignore[no-any-return]
+
+        return self._run(handed_over, layer.adaptation, currents=currents)
 
     def _copy(self) -> Run:
         """What the bytes take at the speed of a copy, which reads one half of them and writes the other."""

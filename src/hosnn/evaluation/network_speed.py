@@ -80,7 +80,10 @@ def stepwise(network: SpikingNetwork) -> SpikingNetwork:
 
 @dataclass(frozen=True)
 class NetworkCase:
-    """A batch of random images; initial weights, doubled so that every layer fires; a signature of other images."""
+    """A batch of random images; initial weights, doubled so that every layer fires; a signature of other images.
+
+    blueprint  its gradient rule is what eager neurons keep, and compute, more or less for
+    """
 
     task: Task
     batch: int = 64
@@ -91,7 +94,8 @@ class NetworkCase:
 
     @property
     def title(self) -> str:
-        return f"{self.task}, {self.blueprint.title}, batch {self.batch}, {self.precision}"
+        rule = ", full BPTT" if self.blueprint.rule == bptt() else ""
+        return f"{self.task}{rule}, {self.blueprint.title}, batch {self.batch}, {self.precision}"
 
     @property
     def reference(self) -> str:

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules import module as everywhere
 
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.nn.convolution import convolve_images
@@ -125,28 +126,36 @@ class Body(nn.Sequential):
         seen = convolve_images(convolution, folded) if fused else convolution(folded)
         seen = seen.view(*images.shape[:-3], *seen.shape[1:])
         if seen.dim() == 4 and after is not None and after is others[0] and after.can_fuse(seen[None]):
-            return _through(others, seen[None], Held(coding.steps, coding.tau_synapse))
+            return _through(others, seen[None], Held(coding.steps, coding.tau_synapse), spent=not _hooked_everywhere())
         if fused and len(following) > 1 and _pool(following[1]):
             # Channels last costs nothing here; pooling neurons, and normalisation before them, would have to copy.
             return _through(others, coding(seen.movedim(-3, -1)).movedim(-1, -3))
         return _through(others, coding(seen))
 
 
-def _through(layers: Sequence[nn.Module], x: Tensor, held: Held | None = None) -> Tensor:
-    """held  the input is held for the first layer, which can be fused."""
+def _through(layers: Sequence[nn.Module], x: Tensor, held: Held | None = None, spent: bool = False) -> Tensor:
+    """held  the input is held for the first layer, which can be fused; spent  nobody else reads it."""
     waiting = list(layers)
     while waiting:
         layer = waiting.pop(0)
-        pool = _pool(waiting[0]) if waiting else None
-        if pool and isinstance(layer, LIF) and not _hooked(layer, waiting[0]) and layer.can_fuse(x):
-            x = layer(x, pool.gain * pool.size**2, held)
-            x = OverTime(*list(waiting.pop(0))[1:])(x)  # type: ignore[call-overload]
-        elif held and isinstance(layer, LIF):
-            x = layer(x, held=held)
+        if isinstance(layer, LIF) and layer.as_written and not _hooked(layer):
+            pool = _pool(waiting[0]) if waiting else None
+            if pool and layer.can_fuse(x):
+                x = layer(x, pool.gain * pool.size**2, held, spent)
+                x = OverTime(*list(waiting.pop(0))[1:])(x)  # type: ignore[call-overload]
+            else:
+                x = layer(x, held=held, spent=spent)
         else:
             x = layer(x)
-        held = None
+        held, spent = None, _only_hands_on(layer)
     return x
+
+
+def _only_hands_on(layer: nn.Module) -> bool:
+    """Whether nobody but the next layer sees what a layer gives: its own way back does not need it."""
+    inside = list(layer) if isinstance(layer, OverTime) and _untouched(OverTime, layer) else []
+    kinds = (nn.Conv2d, nn.Linear)
+    return bool(inside) and any(_untouched(kind, inside[-1]) for kind in kinds) and not _hooked_everywhere()
 
 
 def _pool(layer: nn.Module) -> SumPool | None:
@@ -177,6 +186,11 @@ def _hooked(*modules: nn.Module) -> bool:
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
         for module in modules
     )
+
+
+def _hooked_everywhere() -> bool:
+    """Whether every module's input or output is looked at, and perhaps kept."""
+    return bool(everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks)
 
 
 class MeanReadout(nn.Module):

@@ -55,26 +55,35 @@ class LIF(nn.Module):
         self.emit = emit
         self.fixed_threshold = fixed_threshold
 
-    def forward(self, currents: Tensor, gain: float | None = None, held: Held | None = None) -> Tensor:
+    def forward(
+        self, currents: Tensor, gain: float | None = None, held: Held | None = None, spent: bool = False
+    ) -> Tensor:
         """The layer, where `can_fuse` together with what stands around it, in one pass over memory.
 
         gain  pool afterwards: gain times the mean over windows of 2 x 2, [.., C, H, W] -> [.., C, H // 2, W // 2]
         held  the currents are one input [1, B, *N], held for `held.steps` behind a synaptic filter
+        spent  nobody else reads the currents: a backward that keeps no graph may write over them
         """
-        return self._run(currents, gain, held)
+        return self._run(currents, gain, held, spent)
+
+    @property
+    def as_written(self) -> bool:
+        """Whether neither a subclass nor this layer has a forward of its own."""
+        return "forward" not in vars(self) and type(self).forward is LIF.forward
 
     def can_fuse(self, currents: Tensor) -> bool:
         """Whether the kernel that would run these currents can, and a subclass changes nothing of the forward."""
-        own = "forward" in vars(self) or type(self).forward is not LIF.forward
         whole = currents.dim() == 5 and currents.numel() > 0 and min(currents.shape[-2:]) >= 2
         homeostasis = getattr(self, "signature", None), getattr(self, "adaptation", None)
-        return not own and whole and backend.fuses(currents, self.rule, *homeostasis)
+        return self.as_written and whole and backend.fuses(currents, self.rule, *homeostasis)
 
-    def _run(self, currents: Tensor, gain: float | None = None, held: Held | None = None) -> Tensor:
+    def _run(
+        self, currents: Tensor, gain: float | None = None, held: Held | None = None, spent: bool = False
+    ) -> Tensor:
         self._check(currents)
         signature, adaptation = self._homeostasis(held.steps if held else len(currents))
         fired = self.emit is Emit.SPIKES
-        return backend.layer(currents, self.dynamics, self.rule, signature, adaptation, fired, gain, held)
+        return backend.layer(currents, self.dynamics, self.rule, signature, adaptation, fired, gain, held, spent)
 
     def trajectory(self, currents: Tensor) -> Step:
         """Membrane before reset, threshold, spikes and trace over time, each [T, B, *N]."""

@@ -77,8 +77,10 @@ class ThresholdLIF(LIF):
     def can_fuse(self, currents: Tensor) -> bool:
         return super().can_fuse(currents) and not self._teaches_through_currents
 
-    def _run(self, currents: Tensor, gain: float | None = None, held: Held | None = None) -> Tensor:
-        return super()._run(self._taught(currents), gain, held)
+    def _run(
+        self, currents: Tensor, gain: float | None = None, held: Held | None = None, spent: bool = False
+    ) -> Tensor:
+        return super()._run(self._taught(currents), gain, held, spent)
 
     def constrain_(self) -> None:
         """Project learned thresholds back to positive ones, in place."""

@@ -91,10 +91,12 @@ def layer(
     spikes: bool = False,
     gain: float | None = None,
     held: Held | None = None,
+    spent: bool = False,
 ) -> Tensor:
     """A layer over T steps from rest, its traces or `spikes`; arguments as in `eager.traces`.
 
     gain, held  also pool, or hold the input, as `fused.run` does; only where `fuses` says so
+    spent       as in `fused.run`
     Raises BackendError if the backend asked for by name cannot do it.
     """
     chosen = _chosen()
@@ -102,7 +104,7 @@ def layer(
     if not reason:
         emit = Emitted.SPIKES if spikes else Emitted.TRACES
         each = rule if isinstance(rule, GradientRule) else GradientRule()
-        return fused.run(currents, dynamics, each, signature, adaptation, emit, gain, held)
+        return fused.run(currents, dynamics, each, signature, adaptation, emit, gain, held, spent)
     if gain is not None or held is not None:
         raise BackendError(f"no kernel does this layer together with its neighbours: {reason}; run them one by one")
     if chosen not in ("auto", "eager") and not _watched():

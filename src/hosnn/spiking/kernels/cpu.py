@@ -105,15 +105,23 @@ def backward(
     adaptation: Tensor | None,
     derivative: Tensor | None = None,
     wanted: Sequence[str] = (),
+    spent: bool = False,
 ) -> Gradients:
     """The gradients of `forward`.
 
     derivative  the surrogate's h [T, B, *N] for Task.surrogate = GIVEN
     wanted      further fields of `Gradients` than currents
+    spent       the currents' gradient may be written over the currents, of which each is read before
     """
     currents = memory.laid_out(currents, task.pooled)
     odd = task.pooled and (currents.shape[-1] % 2 or currents.shape[-2] % 2)
-    output = torch.zeros_like(currents) if odd else torch.empty_like(currents)
+    if odd:  # what no window covers gets no gradient, and no kernel goes there
+        output = torch.zeros_like(currents)
+    elif spent:
+        output = currents.detach()
+        torch.autograd.graph.increment_version(output)  # whoever saved them after all gets an error, not garbage
+    else:
+        output = torch.empty_like(currents)
     arrays = memory.inputs(task, currents, signature, adaptation) | {
         "output": output,
         **memory.upstream(task, currents, gradient, derivative),

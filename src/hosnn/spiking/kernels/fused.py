@@ -26,13 +26,15 @@ def run(
     emit: Emitted,
     gain: float | None = None,
     held: Held | None = None,
+    spent: bool = False,
 ) -> Tensor:
     """A layer over T steps from rest, [T, B, *N] -> [T, B, *N]; arguments as in `eager.traces`.
 
     held  the currents are one input [1, B, *N], held for some time steps behind a synaptic filter
     gain  pool [T, B, C, H, W] to gain times the mean of windows of 2 x 2, [T, B, C, H // 2, W // 2]; None: do not
+    spent  nobody else reads the currents: their memory becomes that of their gradient, where a kernel can
     """
-    currents = memory.laid_out(currents, channels_last=gain is not None)
+    given, currents = currents, memory.laid_out(currents, channels_last=gain is not None)
     told = task(dynamics, rule, emit, gain, held)
     derivative = None
     if told.surrogate == GIVEN and torch.is_grad_enabled():
@@ -41,7 +43,8 @@ def run(
     tensors = (currents, signature, adaptation, derivative)
     if torch.compiler.is_compiling() or _traced(currents, signature, adaptation):
         return neuron(*tensors, told.numbers, told.switches, local)  # type: ignore[no-any-return]
-    return _Fused.apply(currents, _passed(signature), _passed(adaptation), derivative, told, local)  # type: ignore[no-any-return, no-untyped-call]
+    spent = spent or currents.data_ptr() != given.data_ptr()
+    return _Fused.apply(currents, _passed(signature), _passed(adaptation), derivative, told, local, spent)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _passed(parameter: Tensor | None) -> Tensor | None:
@@ -115,9 +118,13 @@ def _backward(
     adaptation: Tensor | None,
     derivative: Tensor | None,
     wanted: Sequence[str],
+    spent: bool = False,
 ) -> list[Tensor]:
-    backward = cuda.backward if currents.is_cuda else cpu.backward
-    found = backward(told, gradient, currents, signature, adaptation, derivative, wanted)
+    tensors = gradient, currents, signature, adaptation, derivative
+    if currents.is_cuda:
+        found = cuda.backward(told, *tensors, wanted)
+    else:
+        found = cpu.backward(told, *tensors, wanted, spent=spent)
     return [value for value in found if value is not None]
 
 
@@ -152,7 +159,7 @@ def _spread(
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        currents, signature, adaptation, derivative, ctx.told, ctx.local = inputs
+        currents, signature, adaptation, derivative, ctx.told, ctx.local, ctx.spent = inputs
         tensors = currents, signature, adaptation, derivative
         ctx.given = [tensor is not None for tensor in tensors]
         ctx.save_for_backward(*tensors)
@@ -165,7 +172,9 @@ class _Fused(torch.autograd.Function):
         functorch = torch._C._functorch
         if functorch.is_legacy_batchedtensor(grads[0]) or functorch.is_functorch_wrapped_tensor(grads[0]):
             raise BackendError("a fused layer takes one gradient at a time, not a batch of them; use the eager backend")
-        return *_differentiate(ctx, grads[0], _backward, *_reached(ctx)), None, None, None
+        spent = ctx.spent and not torch._C._autograd._get_current_graph_task_keep_graph()
+        kernel = partial(_backward, spent=spent)
+        return *_differentiate(ctx, grads[0], kernel, *_reached(ctx)), None, None, None, None
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
