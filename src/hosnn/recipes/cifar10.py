@@ -4,8 +4,6 @@ Batch, loss, gradient, weight decay, clipping and dropout are the authors'; they
 the paper's, its Cutout grey.  Learning rate: the authors' 5e-4.  Nothing here was tuned; see the docs for what was run.
 """
 
-from dataclasses import replace
-
 from hosnn.data.augment import Cutout, InTurn, RandomCrop, RandomFlip
 from hosnn.nn.convnet import paper_cifar10
 from hosnn.recipes.variants import fgsm_trained, made_homeostatic, trained_on
@@ -27,22 +25,22 @@ def start() -> Experiment:
 
 def lif_clean() -> Experiment:
     """LIF, trained on clean images."""
-    return trained_on(start(), "cifar10-lif-clean", epochs=30)
+    return trained_on(start(), epochs=30)
 
 
 def lif_fgsm() -> Experiment:
     """LIF, trained on FGSM at 2/255, one perturbation per time step as in the authors' code."""
-    return replace(fgsm_trained(lif_clean(), 2 / 255), name="cifar10-lif-fgsm")
+    return fgsm_trained(lif_clean(), 2 / 255)
 
 
 def homeostatic_clean() -> Experiment:
     """TA-LIF, trained on clean images; k starts at 1/5 as in the authors' code."""
-    return replace(made_homeostatic(lif_clean(), 0.2), name="cifar10-homeostatic-clean")
+    return made_homeostatic(lif_clean(), 0.2)
 
 
 def homeostatic_fgsm() -> Experiment:
     """TA-LIF, trained on FGSM at 2/255: HoSNN."""
-    return replace(made_homeostatic(lif_fgsm(), 0.2), name="cifar10-homeostatic-fgsm")
+    return made_homeostatic(lif_fgsm(), 0.2)
 
 
 GRID = (lif_clean, lif_fgsm, homeostatic_clean, homeostatic_fgsm)

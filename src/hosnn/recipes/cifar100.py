@@ -28,22 +28,22 @@ def start() -> Experiment:
 
 def lif_clean() -> Experiment:
     """LIF, trained on clean images."""
-    return trained_on(start(), "cifar100-lif-clean", epochs=30)
+    return trained_on(start(), epochs=30)
 
 
 def lif_fgsm() -> Experiment:
     """LIF, trained on FGSM at 2/255, one perturbation per time step as in the authors' code."""
-    return replace(fgsm_trained(lif_clean(), 2 / 255), name="cifar100-lif-fgsm")
+    return fgsm_trained(lif_clean(), 2 / 255)
 
 
 def homeostatic_clean() -> Experiment:
     """TA-LIF, trained on clean images; k starts at 1/5 as in the authors' code."""
-    return replace(made_homeostatic(lif_clean(), 0.2), name="cifar100-homeostatic-clean")
+    return made_homeostatic(lif_clean(), 0.2)
 
 
 def homeostatic_fgsm() -> Experiment:
     """TA-LIF, trained on FGSM at 2/255: HoSNN as the paper says."""
-    return replace(made_homeostatic(lif_fgsm(), 0.2), name="cifar100-homeostatic-fgsm")
+    return made_homeostatic(lif_fgsm(), 0.2)
 
 
 def lif_fgsm_4() -> Experiment:
@@ -53,7 +53,7 @@ def lif_fgsm_4() -> Experiment:
 
 def homeostatic_fgsm_4() -> Experiment:
     """TA-LIF, trained on FGSM at 4/255: HoSNN as the authors' public configuration says."""
-    return replace(made_homeostatic(lif_fgsm_4(), 0.2), name="cifar100-homeostatic-fgsm-4")
+    return made_homeostatic(lif_fgsm_4(), 0.2)
 
 
 GRID = (lif_clean, lif_fgsm, homeostatic_clean, homeostatic_fgsm)

@@ -3,8 +3,6 @@
 Trained in bfloat16 (`--precision bf16-mixed`) it takes less than an hour on two cores; results are measured in float32.
 """
 
-from dataclasses import replace
-
 from hosnn.data.augment import InTurn, RandomCrop, RandomFlip
 from hosnn.nn.convnet import small_convnet
 from hosnn.recipes.variants import fgsm_trained, made_homeostatic, trained_on
@@ -26,22 +24,22 @@ def start() -> Experiment:
 
 def lif_clean() -> Experiment:
     """LIF, trained on clean images."""
-    return trained_on(start(), "cifar10-small-lif-clean", epochs=3)
+    return trained_on(start(), epochs=3)
 
 
 def lif_fgsm() -> Experiment:
     """LIF, trained on FGSM at 2/255, one perturbation per time step as in the authors' code."""
-    return replace(fgsm_trained(lif_clean(), 2 / 255), name="cifar10-small-lif-fgsm")
+    return fgsm_trained(lif_clean(), 2 / 255)
 
 
 def homeostatic_clean() -> Experiment:
     """TA-LIF, trained on clean images."""
-    return replace(made_homeostatic(lif_clean()), name="cifar10-small-homeostatic-clean")
+    return made_homeostatic(lif_clean())
 
 
 def homeostatic_fgsm() -> Experiment:
     """TA-LIF, trained on FGSM at 2/255: HoSNN."""
-    return replace(made_homeostatic(lif_fgsm()), name="cifar10-small-homeostatic-fgsm")
+    return made_homeostatic(lif_fgsm())
 
 
 GRID = (lif_clean, lif_fgsm, homeostatic_clean, homeostatic_fgsm)

@@ -26,22 +26,22 @@ def start() -> Experiment:
 
 def lif_clean() -> Experiment:
     """LIF, trained on clean images."""
-    return trained_on(start(), "fashion-mnist-lif-clean", epochs=6)
+    return trained_on(start(), epochs=6)
 
 
 def lif_fgsm() -> Experiment:
     """LIF, trained on FGSM at 2/255, one perturbation per time step as in the authors' code."""
-    return replace(fgsm_trained(lif_clean(), 2 / 255), name="fashion-mnist-lif-fgsm")
+    return fgsm_trained(lif_clean(), 2 / 255)
 
 
 def homeostatic_clean() -> Experiment:
     """TA-LIF, trained on clean images."""
-    return replace(made_homeostatic(lif_clean()), name="fashion-mnist-homeostatic-clean")
+    return made_homeostatic(lif_clean())
 
 
 def homeostatic_fgsm() -> Experiment:
     """TA-LIF, trained on FGSM at 2/255: HoSNN."""
-    return replace(made_homeostatic(lif_fgsm()), name="fashion-mnist-homeostatic-fgsm")
+    return made_homeostatic(lif_fgsm())
 
 
 def thresholds_fgsm() -> Experiment:

@@ -29,22 +29,22 @@ def start() -> Experiment:
 
 def lif_clean() -> Experiment:
     """LIF, trained on clean images."""
-    return trained_on(start(), "svhn-lif-clean", epochs=20)
+    return trained_on(start(), epochs=20)
 
 
 def lif_fgsm() -> Experiment:
     """LIF, trained on FGSM at 2/255, one perturbation per time step as in the authors' code."""
-    return replace(fgsm_trained(lif_clean(), 2 / 255), name="svhn-lif-fgsm")
+    return fgsm_trained(lif_clean(), 2 / 255)
 
 
 def homeostatic_clean() -> Experiment:
     """TA-LIF, trained on clean images; k starts at 1/5 as in the authors' code for CIFAR."""
-    return replace(made_homeostatic(lif_clean(), 0.2), name="svhn-homeostatic-clean")
+    return made_homeostatic(lif_clean(), 0.2)
 
 
 def homeostatic_fgsm() -> Experiment:
     """TA-LIF, trained on FGSM at 2/255: HoSNN."""
-    return replace(made_homeostatic(lif_fgsm(), 0.2), name="svhn-homeostatic-fgsm")
+    return made_homeostatic(lif_fgsm(), 0.2)
 
 
 GRID = (lif_clean, lif_fgsm, homeostatic_clean, homeostatic_fgsm)

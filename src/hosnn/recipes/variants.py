@@ -34,18 +34,28 @@ def with_epochs(experiment: Experiment, epochs: int) -> Experiment:
     return replace(experiment, optim=replace(experiment.optim, epochs=epochs), start=start)
 
 
-def trained_on(start: Experiment, name: str, epochs: int) -> Experiment:
-    """`start` trained on as it was, from its best weights, for so many epochs."""
+def trained_on(start: Experiment, epochs: int) -> Experiment:
+    """`start` trained on as it was, from its best weights, for so many epochs; x-start becomes x-lif-clean."""
+    name = f"{start.name.removesuffix('-start')}-lif-clean"
     return replace(start, name=name, start=start, optim=replace(start.optim, epochs=epochs))
 
 
 def fgsm_trained(experiment: Experiment, eps: float) -> Experiment:
-    """The same experiment on FGSM's images at `eps`, a perturbation for every time step, as the HoSNN authors train."""
+    """The same experiment on FGSM's images at `eps`, a perturbation for every time step, as the HoSNN authors train.
+
+    x-clean becomes x-fgsm.
+    """
     threat = Threat(Linf(eps), per_step=True)
     attack = OnFrames(OnTraces(fgsm(threat, loss=TraceCrossEntropy())))
-    return replace(experiment, objective=Adversarial(attack, experiment.objective.loss, craft_in="eval"))
+    objective = Adversarial(attack, experiment.objective.loss, craft_in="eval")
+    return replace(experiment, name=f"{experiment.name.removesuffix('-clean')}-fgsm", objective=objective)
 
 
 def made_homeostatic(experiment: Experiment, adaptation: float = 0.1) -> Experiment:
-    """The same experiment with its start's neurons made TA-LIF by the start's own signature."""
-    return replace(experiment, homeostasis=Homeostasis(adaptation=adaptation))
+    """The same experiment with its start's neurons made TA-LIF by the start's own signature.
+
+    x-lif-y becomes x-homeostatic-y.
+    """
+    before, _, after = experiment.name.partition("-lif")
+    name = f"{before}-homeostatic{after}"
+    return replace(experiment, name=name, homeostasis=Homeostasis(adaptation=adaptation))
