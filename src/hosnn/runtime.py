@@ -34,10 +34,9 @@ class Hardware:
 
     accelerator: str = "auto"  # cpu, cuda, mps or auto
     devices: int = 1  # how many of them, on each machine
+    nodes: int = 1  # machines, each with so many devices, that a cluster's scheduler started this on
     precision: Precision = "32-true"  # bf16-mixed is for training on GPUs; results are measured in 32-true
     threads: int = 0  # CPU threads of torch; 0 leaves torch's own choice
-
-    nodes: int = 1  # machines, each with so many devices, that a cluster's scheduler started this on
 
     def fabric(self, several: bool = False) -> Fabric:
         """A launched Fabric.  Raises ConfigError if the accelerator is not there.

@@ -17,8 +17,10 @@ from hosnn.evaluation.layer_speed import LIMIT, OUR_LIF, OURS, LayerCase
 from hosnn.evaluation.network_speed import PER_STEP, PER_STEP_FLOAT32, EvaluationCase, NetworkCase, stepwise
 from hosnn.evaluation.peak_memory import peak_memory
 from hosnn.evaluation.peer_neurons import PEERS, peer_versions
+from hosnn.evaluation.signature_speed import CALIBRATION, FORWARD, SignatureCase
 from hosnn.evaluation.speed import Case, Entry, Run, agreement, measure, quartiles, race, rotated
 from hosnn.evaluation.speed_report import Bench, markdown_bench
+from hosnn.nn.convnet import small_convnet
 from hosnn.nn.lenet import LeNet
 from hosnn.spiking.kernels import backend
 
@@ -153,8 +155,8 @@ def test_the_contestants_of_a_network_run(task, precision):
 
 def test_what_is_measured_can_be_chosen():
     assert [type(case) for case in cases(["evaluation"], False, "cpu")] == [EvaluationCase]
-    assert len(cases([], False, "cpu")) == 12
-    assert len({case.title for case in cases([], False, "cpu")}) == 12
+    assert len(cases([], False, "cpu")) == 13
+    assert len({case.title for case in cases([], False, "cpu")}) == 13
     with pytest.raises(ConfigError, match="leave out --quick"):
         cases(["evaluation"], True, "cpu")
     with pytest.raises(ConfigError, match="rounds got 0"):
@@ -173,6 +175,13 @@ def test_half_precision_is_set_beside_the_loop_in_float32():
     assert all(torch.isfinite(found).all() for found in outputs.values())
     full = NetworkCase("PGD-10", 2, compiled=False, blueprint=TINY).entries()[PER_STEP].make()()
     assert torch.equal(outputs[PER_STEP_FLOAT32], full)
+
+
+def test_a_signature_is_measured_beside_its_forward_pass():
+    rows = measure(SignatureCase(2, blueprint=small_convnet()), 1, memory=False, least=0)
+    assert [row.contestant for row in rows] == [FORWARD, CALIBRATION]
+    assert rows[0].ratio == 1
+    assert rows[1].ratio > 0.5  # which a forward pass alone would not undercut
 
 
 def test_the_verb_writes_json_markdown_and_a_picture(tmp_path, capsys):

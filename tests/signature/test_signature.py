@@ -180,3 +180,10 @@ def test_a_layer_signature_is_a_value() -> None:
     layer = LayerSignature(torch.zeros(2, 3), torch.ones(2, 3))
     with pytest.raises(AttributeError):
         layer.mean = torch.ones(2, 3)  # type: ignore[misc]
+
+
+def test_a_signature_says_its_shapes_not_its_numbers() -> None:
+    values = torch.zeros(5, 300, 7, dtype=torch.float64)
+    said = repr(Signature({"neurons1": LayerSignature(values, values)}, 20, "set", "hash", "network"))
+    assert "LayerSignature([5, 300, 7])" in said
+    assert len(said) < 200

@@ -18,13 +18,14 @@ from hosnn.evaluation.layer_speed import SHAPES, LayerCase
 from hosnn.evaluation.network_speed import EvaluationCase, NetworkCase, Precision, Task
 from hosnn.evaluation.peer_neurons import peer_versions
 from hosnn.evaluation.result import write_json, write_text
+from hosnn.evaluation.signature_speed import SignatureCase
 from hosnn.evaluation.speed import Case, Row, measure
 from hosnn.evaluation.speed_report import HEADINGS, Bench, cells, markdown_bench, picture
 from hosnn.nn.lenet import lenet_15c5_40c5_300, lenet_32c5_64c5_1024
 from hosnn.runtime import machine, versions
 from hosnn.spiking.gradient import GradientRule, bptt
 
-Work = Literal["layer", "training", "attack", "full-bptt", "inference", "evaluation"]
+Work = Literal["layer", "training", "attack", "full-bptt", "inference", "signature", "evaluation"]
 
 EVALUATION_ROUNDS = 3
 """An evaluation is long, and what disturbs it for a moment counts little."""
@@ -57,7 +58,7 @@ def bench(
 
     Args:
         only: kinds of work to measure: layer, training, attack (both by TSSL-BP), full-bptt (both by it), inference,
-            evaluation; all if not given.
+            signature, evaluation; all if not given.
         contestants: parts of names of those that take part, besides hosnn; all if not given.
         quick: about a minute: a small layer and a small network, 3 rounds, nothing compiled, no peak memory.
         rounds: turns of each contestant; evaluations take 3 at most.
@@ -92,11 +93,14 @@ def cases(only: Sequence[Work], quick: bool, device: str) -> list[Case]:
         "attack": [network("PGD-10", precision) for precision in precisions],
         "full-bptt": [] if quick else [network("FGSM training step", rule=bptt()), network("PGD-10", rule=bptt())],
         "inference": [network("inference")],
+        "signature": [] if quick else [SignatureCase(device=device)],
         "evaluation": [] if quick else [EvaluationCase(device=device)],
     }
     chosen = [case for name, some in found.items() if not only or name in only for case in some]
     if not chosen:
-        raise ConfigError("--quick measures neither evaluation nor full-bptt, which take longer; leave out --quick")
+        raise ConfigError(
+            "--quick measures no full-bptt, signature or evaluation, which take longer; leave out --quick"
+        )
     return chosen
 
 

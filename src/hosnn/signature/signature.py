@@ -34,6 +34,9 @@ class LayerSignature:
     mean: Tensor
     variance: Tensor
 
+    def __repr__(self) -> str:  # of a whole network it would print millions of numbers
+        return f"{type(self).__name__}({list(self.mean.shape)})"
+
 
 @dataclass(frozen=True)
 class Signature:
