@@ -33,7 +33,7 @@ needs_sanitizer = pytest.mark.skipif(not found_by_compiler("libasan.so"), reason
 def run_kernel_tests(library: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     chosen = "not compiled and not registered"  # torch's own compiler is not what is tested here
     tests = [
-        str(ROOT / "tests" / "spiking" / "test_kernels.py"),
+        *(str(ROOT / "tests" / "spiking" / name) for name in ("test_kernels.py", "test_spent_currents.py")),
         "-q",
         "-x",
         "-k",
