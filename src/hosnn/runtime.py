@@ -25,6 +25,13 @@ from hosnn.errors import ConfigError
 PATIENCE = timedelta(minutes=10)
 """How long a rank waits for the others before it gives them up; validation and saving are shorter."""
 
+
+def check_threads(threads: int) -> None:
+    """Raises ConfigError for a number that is none of CPU threads."""
+    if not 0 <= threads <= 4096:
+        raise ConfigError(f"threads got {threads}; expected 0 (torch's own choice) or a number of CPU threads")
+
+
 Precision = Literal["32-true", "64-true", "bf16-mixed"]
 
 
@@ -44,8 +51,7 @@ class Hardware:
         several  whether the caller's work can be shared by several devices, a process (rank) each.  What torchrun
                  started has as many as it says; otherwise the first process starts the others.
         """
-        if not 0 <= self.threads <= 4096:
-            raise ConfigError(f"threads got {self.threads}; expected 0 (torch's own choice) or a number of CPU threads")
+        check_threads(self.threads)
         devices, nodes = self.devices, self.nodes
         if TorchElasticEnvironment.detect():
             devices = int(os.environ.get("LOCAL_WORLD_SIZE", 1))

@@ -18,6 +18,7 @@ from hosnn.cluster.record import Sweep
 from hosnn.cluster.tasks import Cluster, Task, _attempt
 from hosnn.cluster.trials import trials
 from hosnn.cluster.work import Conditions
+from hosnn.errors import ConfigError
 from hosnn.evaluation.ledger import ledger_path, ledgers
 from hosnn.runtime import Deadline, Hardware
 from hosnn.training.experiment import Experiment
@@ -70,7 +71,9 @@ def test_a_sweep_trains_evaluates_records_and_shows(tmp_path: Path, capsys: pyte
     assert DONE[:2] == ["start: clean", "start: clean-seed1"] and len(DONE) == len(set(DONE)) == 6
     sweep = Sweep.load(tmp_path / "sweep" / "sweep.json")
     assert sweep.count("finished") == 4 == len({entry.identity for entry in sweep.trials})
-    assert all(Path(entry.folder, "evaluations", "smoke-n8.json").exists() for entry in sweep.trials)
+    for entry in sweep.trials:
+        own = "smoke-n8-seed1.json" if entry.seed else "smoke-n8.json"
+        assert Path(entry.folder, "evaluations", own).exists(), "where `hosnn evaluate` would look for it"
     assert "optim.lr=0.1 | 0, 1 |" in (tmp_path / "sweep" / "sweep.md").read_text()
     before = stamps(tmp_path)
     assert main([*command, "--json"]) == 0
@@ -100,6 +103,39 @@ def test_a_sweep_whose_time_is_up_says_how_to_go_on(tmp_path: Path, capsys: pyte
     said = " ".join(capsys.readouterr().err.split())
     assert "0 of 1 trials are finished; the same command goes on from there" in said
     assert main(command) == 0
+
+
+def test_what_was_finished_and_is_gone_does_not_count_while_it_is_not_done_again(tmp_path: Path):
+    command = ["sweep", ROBUST_RECIPE, "--runs", str(tmp_path)]
+    assert main(command) == 0
+    (tmp_path / "robust").rename(tmp_path / "elsewhere")
+    assert main([*command, "--max-time", "0.00001"]) == 1
+    assert Sweep.load(tmp_path / "sweep" / "sweep.json").count("waiting") == 1
+
+
+def test_another_sweep_does_not_take_the_place_of_a_finished_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["sweep", CLEAN_RECIPE, "--runs", str(tmp_path)]) == 0
+    before = (tmp_path / "sweep" / "sweep.json").read_text()
+    assert main(["sweep", ROBUST_RECIPE, "--runs", str(tmp_path)]) == 2
+    assert "1 finished trials that are not of this sweep (clean, ..)" in " ".join(capsys.readouterr().err.split())
+    assert (tmp_path / "sweep" / "sweep.json").read_text() == before
+    assert main(["sweep", ROBUST_RECIPE, "--runs", str(tmp_path), "--out", str(tmp_path / "other")]) == 0
+    assert main(["sweep", CLEAN_RECIPE, ROBUST_RECIPE, "--runs", str(tmp_path)]) == 0, "one that has them and more"
+
+
+def test_a_sweep_that_cannot_begin_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refused(*arguments: Any) -> Iterator[Any]:
+        raise ConfigError("there is no cluster")
+        yield
+
+    monkeypatch.setattr(sweep_verb, "carried_out", refused)
+    assert main(["sweep", CLEAN_RECIPE, "--runs", str(tmp_path)]) == 2
+    assert not list((tmp_path / "sweep").iterdir())
+
+
+@pytest.mark.parametrize("threads", ["-3", "5000"])
+def test_a_number_that_is_none_of_threads_is_refused(threads: str, tmp_path: Path):
+    assert main(["sweep", CLEAN_RECIPE, "--runs", str(tmp_path), "--threads", threads]) == 2
 
 
 def test_a_trial_that_others_start_from_is_trained_as_their_start(tmp_path: Path):

@@ -1,5 +1,6 @@
 """A sweep's file holds every trial once and is read back as it was; its tables show means over seeds."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +53,15 @@ def test_the_file_gives_back_what_was_written(partly: Sweep, tmp_path: Path):
     partly.save(tmp_path / "sweep.json")
     assert Sweep.load(tmp_path / "sweep.json") == partly
     assert [partly.count(state) for state in ("finished", "failed", "waiting")] == [4, 1, 1]
+
+
+def test_two_that_write_one_file_at_a_time_leave_it_whole(partly: Sweep, tmp_path: Path):
+    path = tmp_path / "sweep.json"
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(partly.save, path) for _ in range(200)]:
+            done.result()
+            assert Sweep.load(path) == partly
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "hosnn-sweep-1"}', '{"format": "hosnn-sweep-0"}'])

@@ -12,8 +12,10 @@ import pytest
 from hosnn.cluster import work
 from hosnn.cluster.record import Result
 from hosnn.cluster.work import Conditions, alone, carry_out, train
+from hosnn.errors import ConfigError
 from hosnn.evaluation.worker import Interrupted
 from hosnn.runtime import Deadline, Hardware
+from hosnn.training import lock
 from hosnn.training.pipeline import run
 from tests.training.toy import CLEAN, ROBUST, StopAfter, cpu, same_bits, toy_data
 
@@ -57,6 +59,11 @@ def test_a_run_of_another_verb_is_found_and_its_machine_is_unknown(conditions: C
     assert found.machine == {} and found.evaluation is None
 
 
+def test_more_images_than_there_are_are_refused(conditions: Conditions):
+    with pytest.raises(ConfigError, match="--samples got 17; toy has 16 test images"):
+        carry_out(CLEAN, replace(conditions, samples=17), Deadline())
+
+
 def _hold(folder: Path, held: Event) -> None:
     with alone(folder, Deadline()):
         held.set()
@@ -66,7 +73,7 @@ def _hold(folder: Path, held: Event) -> None:
 def test_a_folder_is_worked_in_by_one_process_until_it_ends_however_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(work, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(lock, "LOOK_EVERY", 0.01)
     context = multiprocessing.get_context("spawn")
     held = context.Event()
     other = context.Process(target=_hold, args=(tmp_path / "run", held))

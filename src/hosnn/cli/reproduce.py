@@ -20,7 +20,7 @@ from hosnn.evaluation.figures import bars, svg
 from hosnn.evaluation.protocols import protocol
 from hosnn.evaluation.report import render
 from hosnn.evaluation.result import write_text
-from hosnn.evaluation.stored import stored_or_fresh
+from hosnn.evaluation.stored import file_stem, stored_or_fresh
 from hosnn.evaluation.tables import markdown, rich_table
 from hosnn.evaluation.worker import Interrupted
 from hosnn.nn.layers import SpikingNetwork
@@ -145,11 +145,12 @@ class _Session:
         found = {}
         for wanted in plans:
             chosen = protocol(wanted.protocol, THREAT).resized(wanted.samples, wanted.panel_samples)
+            stem = file_stem(wanted.protocol, samples=wanted.samples, seed=experiment.seed)
             found[chosen.name] = stored_or_fresh(
                 network,
                 self.data,
                 chosen,
-                self.runs / experiment.name / "evaluations" / f"{chosen.name}.json",
+                self.runs / experiment.name / "evaluations" / f"{stem}.json",
                 name=experiment.name,
                 seed=experiment.seed,
                 progress=self.progress,

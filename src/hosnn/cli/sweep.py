@@ -22,7 +22,7 @@ from hosnn.evaluation.result import write_text
 from hosnn.evaluation.stored import USUAL_THREAT
 from hosnn.evaluation.worker import Interrupted
 from hosnn.robustness.threats import Threat
-from hosnn.runtime import Hardware
+from hosnn.runtime import Hardware, check_threads
 from hosnn.training.progress import TerminalProgress
 
 START = "start: "
@@ -96,8 +96,13 @@ def sweep(
     target = writable_folder(out or runs / "sweep") / "sweep.json"
     state = Sweep(recipes, set, grid, seeds, protocol, threat, samples).of(found, writable_folder(runs))
     if target.exists():
-        state = state.after(Sweep.load(target))
-    state.save(target)
+        before = Sweep.load(target)
+        if lost := state.lacks(before):
+            raise ConfigError(
+                f"{target} tells of {len(lost)} finished trials that are not of this sweep ({lost[0]}, ..); choose "
+                "another folder with --out (runs stay where they are), or remove the file"
+            )
+        state = state.after(before)
     conditions = Conditions(runs.resolve(), data_folder and data_folder.resolve(), hardware, protocol, threat, samples)
     console = console_for(json_output)
     console.print(f"{len(found)} trials from {len(starts(found))} starts", highlight=False)
@@ -109,12 +114,16 @@ def sweep(
             elif isinstance(outcome, Failed) and not name.startswith(START):
                 state = state.with_entry(name, "failed", error=outcome.error)
                 bar.report(f"{name} failed: {outcome.error}")
-            else:
+            elif name.startswith(START):
                 if outcome is None:
                     bar.report(f"{name} is trained")
                 continue
+            else:
+                state = state.with_entry(name, "waiting")
+                continue
             state.save(target)
             bar.advance()
+    state.save(target)
     write_text(target.with_suffix(".md"), markdown_sweep(state))
     console.print(rich_sweep(state))
     for failure in failures(state):
@@ -164,6 +173,7 @@ def room(workers: int | None, address: str | None, gpus: float, hardware: Hardwa
             f"--accelerator got {hardware.accelerator!r} with --gpus-per-trial {gpus:g}; expected "
             f"{', '.join(possible)}: what sets a GPU aside for a trial is --gpus-per-trial"
         )
+    check_threads(hardware.threads)
     cores = max(1, hardware.threads)
     accelerator = hardware.accelerator if hardware.accelerator != "auto" else "cuda" if gpus else "cpu"
     cluster = Cluster(workers or max(1, (os.cpu_count() or 1) // cores), address, cores, gpus)

@@ -121,6 +121,12 @@ class Sweep:
         known = {(entry.identity, entry.folder): entry for entry in before.trials if entry.state == "finished"}
         return replace(self, trials=tuple(known.get((entry.identity, entry.folder), entry) for entry in self.trials))
 
+    def lacks(self, before: "Sweep") -> tuple[str, ...]:
+        """Names of trials that an earlier call finished, and that are not of this sweep."""
+        own = {(entry.identity, entry.folder) for entry in self.trials}
+        finished = (entry for entry in before.trials if entry.state == "finished")
+        return tuple(entry.name for entry in finished if (entry.identity, entry.folder) not in own)
+
     def count(self, state: State) -> int:
         return sum(entry.state == state for entry in self.trials)
 

@@ -4,6 +4,7 @@ Ray does the scheduling; this module is all that knows it.  A task's work must b
 killed, for that is what trying again relies on.
 """
 
+import math
 import os
 import signal
 import socket
@@ -22,6 +23,7 @@ RETRIES = 3
 """How often a task begins anew whose worker, or whose whole machine, was lost."""
 
 LOOK_EVERY = 0.2  # seconds between looks at signals while waiting for tasks
+GRACE = 5.0  # seconds that workers have to stop by themselves when the time is up
 OBJECT_STORE = 128 * 2**20  # bytes; next to nothing is sent
 HEADLESS = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
 
@@ -76,15 +78,18 @@ def carried_out(
     The first Ctrl-C or SIGTERM asks all workers to stop at the next safe point; a second ends them at once.
     Raises ConfigError if Ray is not installed or the cluster is not there.
     """
-    with _connected(cluster) as ray, stopping(deadline):
+    with stopping(deadline), _connected(cluster, deadline) as ray, stopping(deadline):  # Ray sets signals of its own
         attempt = ray.remote(num_cpus=cluster.cpus, num_gpus=cluster.gpus, max_retries=RETRIES)(_attempt)
         running: dict[str, Any] = {}
         for task in tasks:
             running[task.name] = attempt.options(name=task.name).remote(task, until, running.get(task.after))
         names = {reference: name for name, reference in running.items()}
-        waiting, asked = list(names), False
+        waiting, asked, over = list(names), False, math.inf
         while waiting:
-            if deadline.signalled and not asked:
+            if deadline.reached:
+                over = min(over, time.monotonic())
+            # Workers know until when; those that wait for room, or whose machine hangs, have to be told.
+            if not asked and (deadline.signalled or time.monotonic() > over + GRACE):
                 asked = True
                 for reference in waiting:
                     ray.cancel(reference, force=False)  # to a worker this is a Ctrl-C
@@ -133,8 +138,11 @@ def _outcome(ray: Any, reference: Any) -> Any:
 
 
 @contextmanager
-def _connected(cluster: Cluster) -> Iterator[Any]:
-    """Ray, started on this machine or joined, for as long as the context lasts."""
+def _connected(cluster: Cluster, deadline: Deadline) -> Iterator[Any]:
+    """Ray, started on this machine or joined, for as long as the context lasts.
+
+    Raises Interrupted for a SIGTERM while it starts.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what it warns that it will do anyway
     try:
@@ -151,6 +159,9 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
         else:
             _check_address(cluster.address)
             ray.init(address=cluster.address, **HEADLESS)
+    except SystemExit as error:  # what Ray makes of a SIGTERM
+        deadline.signalled = signal.SIGTERM
+        raise Interrupted("while Ray started", deadline) from error
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"cannot use Ray at {cluster.address or 'this machine'}: {error}; start a cluster with `ray start --head` "
@@ -161,7 +172,8 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
         _check_room(ray.nodes(), cluster)
         yield ray
     finally:
-        ray.shutdown()
+        with stopping(deadline):
+            ray.shutdown()
 
 
 def _check_address(address: str) -> None:

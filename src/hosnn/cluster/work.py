@@ -1,31 +1,27 @@
 """What workers do: train an experiment, evaluate what came of it, going on where another worker stopped."""
 
 import json
-import os
-import platform
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from hosnn.cluster.record import Figures, Result
 from hosnn.data import Dataset, load_dataset
+from hosnn.errors import ConfigError
 from hosnn.evaluation.protocols import protocol
 from hosnn.evaluation.result import write_json
 from hosnn.evaluation.stored import USUAL_THREAT, file_stem, stored_or_fresh
 from hosnn.evaluation.worker import Interrupted
 from hosnn.robustness.threats import Threat
 from hosnn.runtime import Deadline, Hardware, machine
+from hosnn.training import lock
 from hosnn.training.checkpoint import load
 from hosnn.training.experiment import Experiment
-from hosnn.training.loop import Run
+from hosnn.training.loop import Run, precision_of
 from hosnn.training.pipeline import finished, run
-
-LOOK_EVERY = 0.5  # seconds between looks at a lock that another process holds
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ def carry_out(experiment: Experiment, conditions: Conditions, deadline: Deadline
 def _trained(experiment: Experiment, data: Dataset, conditions: Conditions, deadline: Deadline) -> Run:
     folder = conditions.runs / experiment.name
     fabric = conditions.hardware.fabric()
-    before = finished(experiment, data, folder)
+    before = finished(experiment, data, folder, precision_of(fabric))
     if before is not None:
         return before
     outcome = run(experiment, data, conditions.runs, fabric, deadline, resume=True)
@@ -76,7 +72,9 @@ def _trained(experiment: Experiment, data: Dataset, conditions: Conditions, dead
 
 def _evaluated(experiment: Experiment, data: Dataset, conditions: Conditions, deadline: Deadline) -> Figures:
     chosen = protocol(conditions.protocol or "", Threat.parse(conditions.threat)).resized(conditions.samples)
-    name = f"{file_stem(chosen.name, conditions.threat, conditions.samples)}.json"
+    if (conditions.samples or 0) > len(data.test):
+        raise ConfigError(f"--samples got {conditions.samples}; {data.name} has {len(data.test)} test images")
+    name = f"{file_stem(chosen.name, conditions.threat, conditions.samples, experiment.seed)}.json"
     folder = conditions.runs / experiment.name
     fabric = conditions.hardware.fabric()
     result = stored_or_fresh(
@@ -121,33 +119,11 @@ def _data(name: str, folder: Path | None) -> Dataset:
 
 @contextmanager
 def alone(folder: Path, deadline: Deadline) -> Iterator[None]:
-    """Wait until no other worker, of this sweep or of another, is at work in a run folder, and keep others out.
+    """Wait until no other process, of this sweep or of another command, is at work in a run folder; keep others out.
 
-    The system takes the lock from a process that dies, however it dies.
     Raises Interrupted if the deadline comes first.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "worker.lock").open("a+", encoding="utf-8") as file:
-        while not _locked(file):
-            if deadline.reached:
-                raise Interrupted(f"while another process worked in {folder}", deadline)
-            time.sleep(LOOK_EVERY)
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {platform.node()}\n")
-        file.flush()
+    with lock.alone(folder, deadline) as mine:
+        if not mine:
+            raise Interrupted(f"while another process worked in {folder}", deadline)
         yield
-
-
-def _locked(file: IO[str]) -> bool:
-    """Whether the file is now locked for this process; True where the file system has no locks."""
-    if sys.platform == "win32":
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True

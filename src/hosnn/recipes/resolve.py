@@ -3,10 +3,12 @@
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
 from enum import Enum
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import hosnn.recipes
@@ -45,6 +47,8 @@ def resolve(recipe: str) -> Experiment:
     path = f"hosnn.recipes.{short.partition(':')[0]}" if is_ours else module_name
     if not all(part.isidentifier() for part in path.split(".")):
         raise ConfigError(f"recipe got {recipe!r}; expected module:function{_nearest(recipe, ours)}")
+    if not is_ours and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # as `python -m hosnn` has it, so that the command finds what lies here
     try:
         module = importlib.import_module(path)
     except ModuleNotFoundError as error:
@@ -54,14 +58,22 @@ def resolve(recipe: str) -> Experiment:
     function = getattr(module, function_name, None)
     if not callable(function):
         raise ConfigError(f"unknown recipe {recipe!r}: {path} has no function {function_name!r}{_nearest(short, ours)}")
-    if any(
-        p.default is p.empty and p.kind is not p.VAR_KEYWORD for p in inspect.signature(function).parameters.values()
-    ):
+    if not _callable_as_it_is(function):
         raise ConfigError(f"{recipe} needs arguments; a recipe is a function without them, that returns an Experiment")
     experiment = function()
     if not isinstance(experiment, Experiment):
         raise ConfigError(f"{recipe} returned {type(experiment).__name__}; a recipe is a function -> Experiment")
     return experiment
+
+
+def _callable_as_it_is(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return False
+    except ValueError:  # some that are not written in Python do not tell
+        return True
+    return True
 
 
 def override(experiment: Experiment, settings: Sequence[str]) -> Experiment:

@@ -284,13 +284,19 @@ def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put `optimiser_state` back, in place."""
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Put `optimiser_state` back, in place.  Raises CheckpointError if it is of other parameters."""
     full = optimiser.state_dict()
+    shapes = [parameter.shape for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, _, name = key.partition(".")
         if not number.isdigit():
             continue  # weights beside averaged ones
+        if int(number) >= len(shapes) or (value.dim() and value.shape != shapes[int(number)]):
+            raise CheckpointError(
+                f"{source} holds {name} {tuple(value.shape)} of parameter {number}, which this network has not; "
+                f"expected {len(shapes)} parameters in the shapes they were trained in; train it again"
+            )
         state.setdefault(int(number), {})[name] = value
     optimiser.load_state_dict({"state": state, "param_groups": full["param_groups"]})

@@ -42,6 +42,7 @@ from hosnn.training.experiment import Experiment, Statistics
 from hosnn.training.log import RunLog
 from hosnn.training.progress import Progress
 from hosnn.training.ranks import LossOf, Ranks, check_parts, share_statistics
+from hosnn.training.spiking_layers import describe_homeostasis
 
 SAVE_EVERY_SECONDS = 120.0  # besides the end of every epoch: what a kill may cost
 VALIDATION_BATCH = 100  # images; an attack's graph of more would be what the whole run needs memory for
@@ -84,28 +85,30 @@ def fit(
     deadline, progress, ranks = deadline or Deadline(), progress or Progress(), Ranks(fabric)
     optim, checkpoints = experiment.optim, folder / "checkpoints"
     batch_size = check_parts(optim, len(data.train), ranks.count)
-    pointer, position = None, _fresh_position(ranks.count)
+    pointer, position = None, _fresh_position(ranks)
     state: Mapping[str, Tensor] = {}
     if resume and (pointer := read_pointer(checkpoints)) is not None:
-        position, state = _restore(network, checkpoints, pointer, experiment, data, ranks.count)
+        position, state = _restore(network, checkpoints, pointer, experiment, data, ranks)
     # Only now, because restoring may give the network new parameters (k) or another precision.
     fabric.strategy.precision.convert_module(network).to(fabric.device)
     optimiser = torch.optim.AdamW(network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
     averaged = Averaged(network, optim.average) if optim.average else None
     if pointer is not None:
-        restore_optimiser(optimiser, state)
+        restore_optimiser(optimiser, state, checkpoints / pointer.last)
         if averaged is not None:
             averaged.restore(network, state)
     kept = network if averaged is None else averaged.network
     if ranks.count > 1 and experiment.statistics is Statistics.ALL_RANKS:
         share_statistics(network)
-    model = fabric.strategy.setup_module(LossOf(network))
+    survives = f"the last checkpoint in {checkpoints} is intact"
+    with ranks.watched(survives):
+        model = fabric.strategy.setup_module(LossOf(network))
 
     steps_per_epoch = len(data.train) // batch_size
     total = steps_per_epoch * optim.epochs
     config = config_of(
         describe(experiment.network),
-        describe(experiment.homeostasis),
+        describe_homeostasis(network),
         {
             "name": experiment.name,
             "experiment": describe(experiment),
@@ -125,7 +128,6 @@ def fit(
     step, order, train = position["step"], None, data.train.to(fabric.device)
     started = saved = time.monotonic()
     started -= position["seconds"]
-    survives = f"the last checkpoint in {checkpoints} is intact"
     with stopping(deadline), ranks.watched(survives), progress.task(experiment.name, total, step) as bar:
         log = ranks.first(lambda: RunLog(folder, position["step"]))
         while step < total and not ranks.any(deadline.reached):
@@ -230,12 +232,18 @@ def _epoch_order(split: Split, seed: int, epoch: int) -> Tensor:
     return keys[:, 0].argsort(stable=True)
 
 
-def _fresh_position(ranks: int) -> dict[str, Any]:
-    return {"step": 0, "finished": False, "best": -1.0, "loss": 0.0, "seconds": 0.0, "ranks": ranks}
+def precision_of(fabric: Fabric) -> str:
+    """That of training, as `hosnn train --precision` takes it."""
+    return str(fabric.strategy.precision.precision)
+
+
+def _fresh_position(ranks: Ranks) -> dict[str, Any]:
+    position = {"step": 0, "finished": False, "best": -1.0, "loss": 0.0, "seconds": 0.0}
+    return position | {"ranks": ranks.count, "precision": precision_of(ranks.fabric)}
 
 
 def _restore(
-    network: SpikingNetwork, checkpoints: Path, pointer: Pointer, experiment: Experiment, data: Dataset, ranks: int
+    network: SpikingNetwork, checkpoints: Path, pointer: Pointer, experiment: Experiment, data: Dataset, ranks: Ranks
 ) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
     """Put the saved weights into `network`; returns the position and the optimiser's state."""
     saved = load(checkpoints / pointer.last)
@@ -251,14 +259,26 @@ def _restore(
             "data it began with, or choose another folder"
         )
     state = load_state(checkpoints, pointer.last)
-    position = _fresh_position(1) | dict(state.position)
-    if position["ranks"] != ranks and not position["finished"]:
+    here = _fresh_position(ranks)
+    position = here | {"ranks": 1} | dict(state.position)
+    if position["ranks"] != ranks.count and not position["finished"]:
         raise TrainingError(
-            f"{checkpoints.parent} was begun on {position['ranks']} ranks, this is {ranks}, which would not give the "
-            f"same bits; go on with --devices {position['ranks']} in all, or train in another folder"
+            f"{checkpoints.parent} was begun on {position['ranks']} ranks, this is {ranks.count}, which would not give "
+            f"the same bits; go on with --devices {position['ranks']} in all, or train in another folder"
         )
+    check_precision(position, here["precision"], checkpoints.parent)
     load_weights(network, saved.network.state_dict(), saved.config, checkpoints / pointer.last)
     return position, state.tensors
+
+
+def check_precision(position: Mapping[str, Any], precision: str, folder: Path) -> None:
+    """Raises TrainingError if a run was trained in another one; older runs do not tell."""
+    trained = position.get("precision", precision)
+    if trained != precision:
+        raise TrainingError(
+            f"{folder} was trained with --precision {trained}, this is {precision}, which does not give the same bits; "
+            f"give --precision {trained}, or train in another folder"
+        )
 
 
 def _kept(pointer: Pointer | None, checkpoints: Path) -> str:

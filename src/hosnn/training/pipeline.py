@@ -1,6 +1,8 @@
 """An experiment with everything it starts from: train the start, calibrate, make homeostatic, train."""
 
+from collections import deque
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -13,13 +15,14 @@ from torch import Tensor
 from hosnn.data import Dataset, Split
 from hosnn.errors import CheckpointError, ConfigError, SignatureError
 from hosnn.nn.layers import SpikingNetwork
-from hosnn.runtime import Deadline
+from hosnn.runtime import Deadline, stopping
 from hosnn.signature import Signature, calibrate, homeostatic
 from hosnn.signature.controls import static_thresholds
 from hosnn.signature.signature import network_identity
 from hosnn.training.checkpoint import load, load_state, read_pointer
 from hosnn.training.experiment import Experiment, LearnedThresholds
-from hosnn.training.loop import Run, fit
+from hosnn.training.lock import alone, holder
+from hosnn.training.loop import Run, check_precision, fit, precision_of
 from hosnn.training.progress import Progress
 from hosnn.training.ranks import Ranks, check_parts
 
@@ -41,9 +44,9 @@ def run(
     A finished run of the same identity is not trained again.  With `resume`, an unfinished one goes on.
     Raises CheckpointError if runs/NAME holds another experiment, or an unfinished one and `resume` is not set.
     """
-    deadline = deadline or Deadline()
+    deadline, progress, ranks = deadline or Deadline(), progress or Progress(), Ranks(fabric)
     folder = runs / experiment.name
-    done = finished(experiment, data, folder)
+    done = finished(experiment, data, folder, precision_of(fabric))
     if done is not None:
         return done
     if (experiment.network.image, experiment.network.classes) != (data.image_shape, data.num_classes):
@@ -52,6 +55,28 @@ def run(
             f"{experiment.name!r} takes {experiment.network.image} and {experiment.network.classes}; make them agree"
         )
     check_parts(experiment.optim, len(data.train), fabric.world_size)  # before hours of work on what it starts from
+    with ExitStack() as stack:
+        ranks.first(lambda: _alone(folder, stack))
+        return _carried_on(experiment, data, runs, fabric, deadline, progress, resume)
+
+
+def _alone(folder: Path, stack: ExitStack) -> None:
+    if not stack.enter_context(alone(folder)):
+        raise CheckpointError(
+            f"another process ({holder(folder)}) works in {folder}; wait until it ends, or choose another --runs folder"
+        )
+
+
+def _carried_on(
+    experiment: Experiment,
+    data: Dataset,
+    runs: Path,
+    fabric: Fabric,
+    deadline: Deadline,
+    progress: Progress,
+    resume: bool,
+) -> Run:
+    folder = runs / experiment.name
     if _unfinished(experiment, data, folder, resume):
         saved = load(folder, "last")
         provenance = saved.config["provenance"]
@@ -72,36 +97,61 @@ def run(
         chosen = experiment.homeostasis
         path = before.folder / "signature.safetensors"
         ranks = Ranks(fabric)
-        with ranks.watched(f"{before.folder}, which it starts from, is complete"):
-            recorded = _signature(network.to(fabric.device), data, path, ranks, progress or Progress())
+        with stopping(deadline), ranks.watched(f"{before.folder}, which it starts from, is complete"):
+            recorded = _signature(network.to(fabric.device), data, path, ranks, deadline, progress)
+        if recorded is None:
+            return Run(folder, False, 0, -1.0, 0.0)
         network = homeostatic(network, recorded, chosen.adaptation, chosen.share, chosen.beyond)
         provenance |= {"signature_samples": str(recorded.samples), "signature_model": recorded.model_sha256}
     return fit(network, experiment, data, folder, fabric, deadline, progress, provenance=provenance)
 
 
-def _signature(network: SpikingNetwork, data: Dataset, path: Path, ranks: Ranks, progress: Progress) -> Signature:
+def _signature(
+    network: SpikingNetwork, data: Dataset, path: Path, ranks: Ranks, deadline: Deadline, progress: Progress
+) -> Signature | None:
     """The signature of all training images: the one in the file if it is of this network and data, else written there.
 
-    Each rank looks at its share of the blocks.
+    Each rank looks at its share of the blocks.  None if the deadline comes first.
     """
-    known = ranks.first(lambda: _known_signature(network, data, path))
-    if known is not None:
-        return known
-    own = data.train.blocks(CALIBRATION_BATCH)[ranks.number :: ranks.count]
-    part = None
+    with ExitStack() as stack:  # of several processes that want the same one, the first records it
+        mine = ranks.first(lambda: stack.enter_context(alone(path.parent, deadline, f"{path.stem}.lock")))
+        known = ranks.first(lambda: _known_signature(network, data, path))
+        if known is not None or not mine:
+            return known
+        try:
+            part = _part_of_signature(network, data, path, ranks, deadline, progress)
+        except _TimeIsUp:
+            return None
+        parts = [part for part in ranks.gather(part) if part is not None]
+        found = reduce(Signature.merge, parts)
+        ranks.first(lambda: found.save(path))
+        return found
+
+
+class _TimeIsUp(Exception):
+    pass
+
+
+def _part_of_signature(
+    network: SpikingNetwork, data: Dataset, path: Path, ranks: Ranks, deadline: Deadline, progress: Progress
+) -> Signature | None:
+    """What this rank's share of the blocks gives; None if it has none.  Raises _TimeIsUp, on all ranks at once."""
+    blocks = data.train.blocks(CALIBRATION_BATCH)
+    own = blocks[ranks.number :: ranks.count]
     with progress.task(f"signature of {path.parent.name}", len(own)) as bar:
 
         def batches() -> Iterator[Tensor]:
-            for rows in own:
-                yield data.train.batch(rows)[0].to(ranks.fabric.device)
-                bar.advance()
+            for number in range(-(-len(blocks) // ranks.count)):  # as often on each rank: they ask together
+                if ranks.any(deadline.reached):
+                    raise _TimeIsUp
+                if number < len(own):
+                    yield data.train.batch(own[number])[0].to(ranks.fabric.device)
+                    bar.advance()
 
-        if own:
-            part = calibrate(network, batches(), dataset=f"{data.name} (train)", dataset_sha256=data.sha256)
-    parts = [part for part in ranks.gather(part) if part is not None]
-    found = reduce(Signature.merge, parts)
-    ranks.first(lambda: found.save(path))
-    return found
+        if not own:
+            deque(batches(), maxlen=0)
+            return None
+        return calibrate(network, batches(), dataset=f"{data.name} (train)", dataset_sha256=data.sha256)
 
 
 def _known_signature(network: SpikingNetwork, data: Dataset, path: Path) -> Signature | None:
@@ -119,14 +169,19 @@ def images(split: Split, batch_size: int = CALIBRATION_BATCH) -> Iterator[Tensor
         yield split.batch(rows)[0]
 
 
-def finished(experiment: Experiment, data: Dataset, folder: Path) -> Run | None:
-    """The run in `folder` if it is this experiment on this data and complete, else None."""
+def finished(experiment: Experiment, data: Dataset, folder: Path, precision: str | None = None) -> Run | None:
+    """The run in `folder` if it is this experiment on this data and complete, else None.
+
+    Raises TrainingError if it was trained in another precision than `precision` (None: in any).
+    """
     pointer = read_pointer(folder / "checkpoints")
     if pointer is None or not _is_of(folder, experiment, data):
         return None
     position = load_state(folder / "checkpoints", pointer.last).position
     if not position.get("finished"):
         return None
+    if precision is not None:
+        check_precision(position, precision, folder)
     return Run(folder, True, position["step"], position["best"], position["seconds"])
 
 

@@ -1,0 +1,85 @@
+"""A run folder belongs to one process, one precision and one network; time is up in a calibration too."""
+
+import multiprocessing
+import time
+from dataclasses import replace
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import pytest
+import torch
+
+from hosnn.errors import CheckpointError, TrainingError
+from hosnn.training import pipeline
+from hosnn.training.checkpoint import restore_optimiser
+from hosnn.training.lock import alone
+from hosnn.training.pipeline import run
+from tests.training.toy import CLEAN, ROBUST, StopAfter, cpu, same_bits, toy_data
+
+
+def _hold(folder: Path, held: Event) -> None:
+    with alone(folder):
+        held.set()
+        time.sleep(60)
+
+
+def test_a_folder_that_another_process_works_in_is_refused_at_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    held = context.Event()
+    other = context.Process(target=_hold, args=(tmp_path / "clean", held))
+    other.start()
+    try:
+        assert held.wait(60)
+        with pytest.raises(CheckpointError, match=rf"another process \({other.pid} on .*\) works in .*clean; wait"):
+            run(CLEAN, toy_data(), tmp_path, cpu())
+    finally:
+        other.kill()
+        other.join()
+    assert run(CLEAN, toy_data(), tmp_path, cpu()).finished
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "clean").write_text("precious")
+    with pytest.raises(CheckpointError, match=r"cannot use the folder .*clean"):
+        run(CLEAN, toy_data(), tmp_path, cpu())
+    assert (tmp_path / "clean").read_text() == "precious"
+
+
+def test_a_run_goes_on_in_the_precision_it_was_begun_in(tmp_path: Path) -> None:
+    run(CLEAN, toy_data(), tmp_path, cpu("bf16-mixed"), StopAfter(2))
+    with pytest.raises(TrainingError, match="trained with --precision bf16-mixed, this is 32-true"):
+        run(CLEAN, toy_data(), tmp_path, cpu(), resume=True)
+    assert run(CLEAN, toy_data(), tmp_path, cpu("bf16-mixed"), resume=True).finished
+
+
+def test_a_finished_run_does_not_stand_for_one_in_another_precision(tmp_path: Path) -> None:
+    run(CLEAN, toy_data(), tmp_path, cpu())
+    with pytest.raises(TrainingError, match="trained with --precision 32-true, this is bf16-mixed"):
+        run(CLEAN, toy_data(), tmp_path, cpu("bf16-mixed"))
+    with pytest.raises(TrainingError, match="trained with --precision 32-true"):  # nor may it be started from
+        run(ROBUST, toy_data(), tmp_path, cpu("bf16-mixed"))
+
+
+@pytest.mark.parametrize("asked", [0, 1, 2])
+def test_time_is_up_while_a_signature_is_recorded(tmp_path: Path, asked: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "CALIBRATION_BATCH", 20)  # three blocks
+    whole = run(ROBUST, toy_data(), tmp_path / "whole", cpu())
+    run(CLEAN, toy_data(), tmp_path / "cut", cpu())
+    stopped = run(ROBUST, toy_data(), tmp_path / "cut", cpu(), StopAfter(asked))
+    assert not stopped.finished and stopped.steps == 0
+    assert not (tmp_path / "cut" / "clean" / "signature.safetensors").exists()
+    same_bits(whole.folder, run(ROBUST, toy_data(), tmp_path / "cut", cpu(), resume=True).folder)
+
+
+def test_the_state_of_an_optimiser_of_other_parameters_is_refused(tmp_path: Path) -> None:
+    optimiser = torch.optim.AdamW([torch.zeros(3, requires_grad=True)])
+    for name, shape in (("0.exp_avg", (4,)), ("1.exp_avg", (3,))):
+        with pytest.raises(CheckpointError, match=r"of parameter \d, which this network has not"):
+            restore_optimiser(optimiser, {name: torch.zeros(shape)}, tmp_path)
+    restore_optimiser(optimiser, {"0.exp_avg": torch.ones(3), "0.step": torch.tensor(4.0)}, tmp_path)
+    assert torch.equal(optimiser.state_dict()["state"][0]["exp_avg"], torch.ones(3))
+
+
+def test_a_start_is_not_trained_where_its_recipe_has_no_time(tmp_path: Path) -> None:
+    stopped = run(replace(ROBUST, name="later"), toy_data(), tmp_path, cpu(), StopAfter(1))
+    assert not stopped.finished and stopped.folder == tmp_path / "later"
