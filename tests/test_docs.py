@@ -75,6 +75,21 @@ def test_every_percentage_in_the_results_page_is_in_its_json():
     assert set(claimed) <= known
 
 
+def test_every_percentage_of_the_small_cifar10_network_is_in_its_json():
+    results = ROOT / "docs" / "results" / "cifar10-small"
+    comparison = Comparison.load(results / "comparison.json")
+    found = [evaluation for cell in comparison.cells for evaluation in cell.evaluations.values()]
+    for folder in (results / "standard", results / "standard-2"):
+        found += update_module().evaluations(folder)
+    shares = [share for each in found for share in (each.clean_accuracy, each.worst_case)]
+    shares += [each.accuracy(row.attack) for each in found for row in each.rows]
+    known = {f"{100 * share:.1f}" for share in shares} | {f"{number.accuracy:.2f}" for number in comparison.published}
+    page = (ROOT / "docs" / "cifar10.md").read_text(encoding="utf-8").partition("## The authors' networks")[0]
+    claimed = re.findall(r"(\d+\.\d+) %", re.sub(r"<!-- docs/results.*?<!-- end -->", "", page, flags=re.DOTALL))
+    assert len(claimed) > 3
+    assert set(claimed) <= known
+
+
 def test_no_peer_attacks_better_than_ours_by_more_than_was_promised():
     found = json.loads((ROOT / "docs" / "results" / "attacks" / "peers.json").read_text(encoding="utf-8"))
     assert found["samples"] == 1000 and {pair["peer"] for pair in found["pairs"]} >= {"torchattacks", "pyautoattack"}

@@ -221,6 +221,37 @@ def test_when_the_time_is_up_the_same_command_goes_on(tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # of Ray itself, which runs in this process here
+def test_time_is_up_for_trials_that_wait_for_room_too(tmp_path: Path):
+    ray = importlib.import_module("ray")
+    full = importlib.import_module("ray.cluster_utils").Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
+    try:
+        ray.init(address=full.address, log_to_driver=False, logging_level="error")
+        taken = ray.remote(num_cpus=1)(lambda: time.sleep(300)).remote()
+        ray.wait([taken], timeout=3)
+        process = started(
+            *("sweep", RECIPES[0], "--runs", tmp_path, "--address", full.address, "--max-time", 0.05),
+        )
+        status, _, err = ended(process)
+    finally:
+        ray.shutdown()
+        full.shutdown()
+    assert status == 1 and "0 of 1 trials are finished" in err
+
+
+@pytest.mark.slow
+def test_a_sigterm_while_ray_starts_ends_with_its_status(tmp_path: Path):
+    process = started("sweep", RECIPES[0], "--runs", tmp_path, "--workers", 1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    waited_for(lambda: children.read_text().split() or None, process)
+    process.send_signal(signal.SIGTERM)
+    status, _, err = ended(process)
+    assert status == 143 and "the same command" in err
+
+
+@pytest.mark.slow
 def test_one_failing_trial_does_not_end_the_others(tmp_path: Path):
     process = started("sweep", RECIPES[0], "--grid", "optim.lr=5e-3,1e30", "--runs", tmp_path, "--workers", 1)
     status, out, err = ended(process)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from hosnn.errors import BackendError
-from hosnn.nn.convolution import FEW, convolve_images
+from hosnn.nn.convolution import FEW, channels_last, convolve_images
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.lenet import LeNet
 from hosnn.nn.neurons import neurons
@@ -88,3 +88,16 @@ def test_only_images_need_this() -> None:
     assert node.name().startswith("Convolution")
     with torch.no_grad():
         assert convolve_images(convolution, torch.rand(2, 1, 5, 5).requires_grad_()).grad_fn is None
+
+
+@pytest.mark.parametrize("channels", [1, 3, 8])
+def test_images_with_channels_last_stay_so_through_a_convolution(channels: int) -> None:
+    images = torch.rand(4, channels, 9, 7).requires_grad_()
+    convolution = nn.Conv2d(channels, 16, 3)
+    laid = channels_last(images)
+    seen = convolution(laid)
+    assert torch.equal(laid, images)
+    assert seen.movedim(1, -1).is_contiguous()
+    torch.testing.assert_close(seen, convolution(images))
+    (back,) = torch.autograd.grad(seen.sum(), images)
+    torch.testing.assert_close(back, torch.autograd.grad(convolution(images).sum(), images)[0])

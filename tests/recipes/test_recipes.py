@@ -1,6 +1,8 @@
 """Recipes give experiments that differ only in what they are meant to compare."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,6 +49,19 @@ def test_a_recipe_is_any_function_that_returns_an_experiment(monkeypatch, tmp_pa
     assert resolve("mine:quick") == demo.lif_clean()
     with pytest.raises(ConfigError, match="returned int"):
         resolve("mine:wrong")
+
+
+def test_recipes_in_the_current_folder_are_found_by_the_command_too(monkeypatch, tmp_path):
+    """Its sys.path begins with the folder of the script, where `python -m hosnn` has the current one."""
+    (tmp_path / "lying_here.py").write_text("from hosnn.recipes.demo import lif_clean\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(Path.cwd()))])
+    assert resolve("lying_here:lif_clean") == demo.lif_clean()
+
+
+def test_functions_that_tell_no_arguments_are_called_to_see():
+    with pytest.raises(ConfigError, match="builtins:dict returned dict; a recipe is a function -> Experiment"):
+        resolve("builtins:dict")
 
 
 def test_overrides_are_typed_by_the_field():

@@ -28,6 +28,11 @@ def convolve_images(convolution: nn.Conv2d, images: Tensor) -> Tensor:
     return _BackToImages.apply(images, convolution.weight, seen, _geometry(convolution))  # type: ignore[no-any-return, no-untyped-call]
 
 
+def channels_last(images: Tensor) -> Tensor:
+    """The same [B, C, H, W] with channels innermost, by strides that tell so of a single channel too."""
+    return images.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
+
+
 def _geometry(convolution: nn.Conv2d) -> dict[str, tuple[int, ...]]:
     return {name: tuple(getattr(convolution, name)) for name in ("stride", "padding", "dilation")}
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.nn.modules import module as everywhere
 
 from hosnn.errors import ConfigError, ShapeError
-from hosnn.nn.convolution import convolve_images
+from hosnn.nn.convolution import channels_last, convolve_images
 from hosnn.nn.neurons import LIF
 from hosnn.nn.normalisation import TimeBatchNorm
 from hosnn.spiking.coding import encode_constant, filter_synaptic
@@ -123,11 +123,14 @@ class Body(nn.Sequential):
         after = following[0] if following and isinstance(following[0], LIF) and not _hooked(following[0]) else None
         fused = after is not None and after.can_fuse(images if images.dim() == 5 else images[None])
         folded = images.flatten(0, -4)
+        pools = fused and len(following) > 1 and _pool(following[1])
+        if pools and images.device.type == "cpu":
+            folded = channels_last(folded)  # as pooling neurons want what comes of it
         seen = convolve_images(convolution, folded) if fused else convolution(folded)
         seen = seen.view(*images.shape[:-3], *seen.shape[1:])
         if seen.dim() == 4 and after is not None and after is others[0] and after.can_fuse(seen[None]):
             return _through(others, seen[None], Held(coding.steps, coding.tau_synapse), spent=not _hooked_everywhere())
-        if fused and len(following) > 1 and _pool(following[1]):
+        if pools:
             # Channels last costs nothing here; pooling neurons, and normalisation before them, would have to copy.
             return _through(others, coding(seen.movedim(-3, -1)).movedim(-1, -3))
         return _through(others, coding(seen))
