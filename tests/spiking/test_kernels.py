@@ -372,6 +372,12 @@ def test_several_gradients_at_once_are_refused() -> None:
         torch.autograd.grad(output, currents, torch.stack([output.detach()] * 2), is_grads_batched=True)
 
 
+@pytest.mark.parametrize("transformed", [torch.func.grad, torch.func.vmap])
+def test_transforms_of_functions_are_refused(transformed: Any) -> None:
+    with pytest.raises(BackendError, match=r"torch\.func"):
+        transformed(lambda currents: backend.layer(currents, Dynamics(), bptt()).sum())(torch.rand(4, 3, 2, 5))
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_process_starts_threads_of_its_own() -> None:
     large = torch.zeros(2, 2, 2 * cpu.ENOUGH)

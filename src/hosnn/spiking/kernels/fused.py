@@ -43,6 +43,10 @@ def run(
     tensors = (currents, signature, adaptation, derivative)
     if torch.compiler.is_compiling() or _traced(currents, signature, adaptation):
         return neuron(*tensors, told.numbers, told.switches, local)  # type: ignore[no-any-return]
+    if torch._C._functorch.is_functorch_wrapped_tensor(currents):
+        raise BackendError(
+            "torch.func (grad, vmap, ..) does not see through a spiking layer; use torch.autograd, a batch at a time"
+        )
     spent = spent or currents.data_ptr() != given.data_ptr()
     return _Fused.apply(currents, _passed(signature), _passed(adaptation), derivative, told, local, spent)  # type: ignore[no-any-return, no-untyped-call]
 
