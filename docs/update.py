@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 PLACE = re.compile(r"(<!-- (docs/results/[\w/-]+)/([\w-]+)\.md -->\n).*?(<!-- end -->)", re.DOTALL)
 TESTED = ("PGD-7, authors", "PGD-7 BPTT")
-"""Attacks on which models are compared pairwise, besides the worst case."""
+"""Attacks on which models are compared pairwise, where they were run, besides the worst case."""
 
 
 def updated(page: str) -> str:
@@ -38,7 +38,9 @@ def made(folder: Path, kind: str) -> str:
     if kind == "table":
         return markdown(Comparison.load(folder / "comparison.json"))
     if kind == "side-by-side":
-        return markdown_side_by_side(side_by_side(evaluations(folder), TESTED))
+        found = evaluations(folder)
+        attacks = {row.attack for evaluation in found for row in evaluation.rows}
+        return markdown_side_by_side(side_by_side(found, [name for name in TESTED if name in attacks]))
     return (folder / f"{kind}.md").read_text(encoding="utf-8")
 
 

@@ -3,6 +3,8 @@
 import re
 from typing import NamedTuple
 
+from hosnn.evaluation.entries import PATIENT
+
 
 class Word(NamedTuple):
     """A term, the pattern by which it is found in a text, and what it means."""
@@ -23,8 +25,8 @@ EXPLANATIONS = {
     "derivative; one perturbation per image, which stays a valid image. An image counts as kept only if it withstands "
     "all of them.",
     "standard": "Our evaluation for a number to quote. A line of different attacks, each of which sees only the images "
-    "that those before it left standing: APGD with two losses (cross-entropy and DLR), 100 steps each through full "
-    "BPTT; SA-PGD, 100 steps with the ASSG surrogate, which fits itself to each neuron; APGD through the three "
+    f"that those before it left standing: SA-PGD, {PATIENT} steps with the ASSG surrogate, which fits itself to each "
+    "neuron; APGD with two losses (cross-entropy and DLR), 100 steps each through full BPTT; APGD through the three "
     "surrogate gradients that a search on 100 images found to serve best against this very network; an attack on the "
     "adapting thresholds, where there are any; transfer from twin networks, where some were given; and Square with "
     "1,000 queries, which needs no gradient. An image counts as kept only if it withstands all of them.",
