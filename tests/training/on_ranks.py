@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hosnn.data.augment import InTurn, RandomCrop, RandomFlip
 from hosnn.draws import SampleRandom
-from hosnn.errors import HosnnError
+from hosnn.errors import DataError, HosnnError
 from hosnn.nn.convnet import ConvNet
 from hosnn.robustness.gradient import r_fgsm
 from hosnn.robustness.threats import Linf, Threat
@@ -68,6 +68,7 @@ EXPERIMENTS = {
     "uneven": replace(PLAIN, name="uneven", optim=replace(OPTIM, accumulate=3)),
     "float32": replace(PLAIN, name="float32"),
     "long": replace(PLAIN, name="long", optim=replace(OPTIM, epochs=100_000)),
+    **dict.fromkeys(("nothing-on-0", "nothing-on-1"), PLAIN),
 }
 
 
@@ -122,6 +123,8 @@ def main() -> int:
     found: dict[str, list[float]] = {}
     try:
         for name in what:
+            if name == f"nothing-on-{fabric.global_rank}":
+                raise DataError("this rank has no data")
             name, _, stop = name.partition("/")
             found[name] = trained(name, runs, fabric, int(stop) if stop else None, resume=True)
     except HosnnError as error:

@@ -120,6 +120,14 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(tmp_path: Path) -> None
     assert not (tmp_path / "uneven").exists()
 
 
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_rank_that_cannot_even_begin_ends_all_with_its_word(failing: int, tmp_path: Path) -> None:
+    with processes(tmp_path, 2, f"nothing-on-{failing}") as running:
+        _, errors = running.communicate(timeout=120)
+    assert running.returncode == 2 and "Traceback" not in errors, errors
+    assert "error this rank has no data" in errors and f"rank {1 - failing} of 2 lost another rank" in errors
+
+
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 

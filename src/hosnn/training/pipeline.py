@@ -55,7 +55,7 @@ def run(
             f"{experiment.name!r} takes {experiment.network.image} and {experiment.network.classes}; make them agree"
         )
     check_parts(experiment.optim, len(data.train), fabric.world_size)  # before hours of work on what it starts from
-    with ExitStack() as stack:
+    with ranks.watched(f"what is saved in {runs} is intact"), ExitStack() as stack:
         ranks.first(lambda: _alone(folder, stack))
         return _carried_on(experiment, data, runs, fabric, deadline, progress, resume)
 
@@ -97,7 +97,7 @@ def _carried_on(
         chosen = experiment.homeostasis
         path = before.folder / "signature.safetensors"
         ranks = Ranks(fabric)
-        with stopping(deadline), ranks.watched(f"{before.folder}, which it starts from, is complete"):
+        with stopping(deadline):
             recorded = _signature(network.to(fabric.device), data, path, ranks, deadline, progress)
         if recorded is None:
             return Run(folder, False, 0, -1.0, 0.0)
