@@ -4,6 +4,7 @@ import os
 import platform
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
-from typing import Literal
+from typing import Literal, NoReturn
 
 import numpy
 import torch
@@ -145,6 +146,19 @@ def stopping(deadline: Deadline) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process with a status.
+
+    After an error among several ranks without ceremony: gloo's threads, whose peers are gone, would now and then abort it
+    on its way out, with another status.
+    """
+    if status == 2 and torch.distributed.is_available() and torch.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from hosnn.errors import DataError, HosnnError
 from hosnn.nn.convnet import ConvNet
 from hosnn.robustness.gradient import r_fgsm
 from hosnn.robustness.threats import Linf, Threat
-from hosnn.runtime import Hardware, Precision
+from hosnn.runtime import Hardware, Precision, leave
 from hosnn.spiking.gradient import bptt
 from hosnn.training import pipeline
 from hosnn.training.experiment import Experiment, Homeostasis, Optimisation, Statistics
@@ -136,4 +136,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

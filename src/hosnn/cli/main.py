@@ -4,7 +4,6 @@ Exit status: 0 done, 1 the time was up before the end (the same command goes on)
 3 a check of an evaluation warns, 4 one failed, 128 + signal stopped by it (130: Ctrl-C).
 """
 
-import sys
 from collections.abc import Callable
 
 import tyro
@@ -21,6 +20,7 @@ from hosnn.cli.sweep import sweep
 from hosnn.cli.train import train
 from hosnn.errors import HosnnError
 from hosnn.evaluation.worker import Interrupted
+from hosnn.runtime import leave
 
 VERBS: dict[str, Callable[..., int]] = {
     "reproduce": reproduce,
@@ -66,4 +66,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 def entry() -> None:
     """The console script."""
-    sys.exit(main())
+    leave(main())
