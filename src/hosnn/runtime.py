@@ -151,7 +151,7 @@ def stopping(deadline: Deadline) -> Iterator[None]:
 def leave(status: int) -> NoReturn:
     """End the process with a status.
 
-    After an error among several ranks without ceremony: gloo's threads, whose peers are gone, would now and then abort it
+    After an error among several ranks without ceremony: gloo's threads, whose peers are gone, now and then abort it
     on its way out, with another status.
     """
     if status == 2 and torch.distributed.is_available() and torch.distributed.is_initialized():
