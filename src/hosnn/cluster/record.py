@@ -1,6 +1,5 @@
 """A sweep as a value: every trial once, with what came of it; its file."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, Literal
 from hosnn.cluster.trials import Trial
 from hosnn.errors import ConfigError
 from hosnn.evaluation.check import Severity
-from hosnn.evaluation.result import write_json
+from hosnn.evaluation.result import read_json, write_json
 
 FORMAT = "hosnn-sweep-1"
 
@@ -152,10 +151,7 @@ class Sweep:
     @classmethod
     def load(cls, path: Path) -> "Sweep":
         """Read what `save` wrote.  Raises ConfigError if it is something else."""
-        try:
-            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ConfigError(f"cannot read the sweep {path}: {error}; choose another --out, or remove it") from error
+        return read_json(path, "sweep", cls.from_json, "; choose another --out, or remove it")
 
 
 def _entry(content: Mapping[str, Any]) -> Entry:

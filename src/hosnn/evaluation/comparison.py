@@ -1,13 +1,12 @@
 """The 2x2 of neuron and training under several protocols, beside published numbers: what `hosnn reproduce` finds."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from hosnn.errors import ConfigError
-from hosnn.evaluation.result import Evaluation, write_json
+from hosnn.evaluation.result import Evaluation, read_json, write_json
 
 FORMAT = "hosnn-comparison-1"
 
@@ -110,7 +109,4 @@ class Comparison:
     @classmethod
     def load(cls, path: Path) -> "Comparison":
         """Read what `save` wrote.  Raises ConfigError if it is something else."""
-        try:
-            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ConfigError(f"cannot read the comparison {path}: {error}") from error
+        return read_json(path, "comparison", cls.from_json)

@@ -7,10 +7,10 @@ import contextlib
 import json
 import math
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hosnn.errors import ConfigError
 from hosnn.evaluation.check import Check, Severity, worst
@@ -19,6 +19,8 @@ from hosnn.evaluation.statistics import Interval, proportion, wilson
 FORMAT = "hosnn-evaluation-2"
 FORMER = "hosnn-evaluation-1"
 """Without panels, checks and facts about the network; its one curve is now the panel "eps"."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -231,10 +233,7 @@ class Evaluation:
     @classmethod
     def load(cls, path: Path) -> "Evaluation":
         """Read what `save` wrote.  Raises ConfigError if it is something else."""
-        try:
-            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ConfigError(f"cannot read the evaluation {path}: {error}") from error
+        return read_json(path, "evaluation", cls.from_json)
 
     def _clean_correct(self) -> list[bool]:
         return [guess == label for guess, label in zip(self.clean, self.labels, strict=True)]
@@ -242,6 +241,14 @@ class Evaluation:
 
 def _rows(content: Iterable[Mapping[str, Any]]) -> tuple[Row, ...]:
     return tuple(Row(**{**row, "predictions": tuple(row["predictions"])}) for row in content)
+
+
+def read_json(path: Path, what: str, made: Callable[[Any], T], then: str = "") -> T:
+    """What is made of a JSON file's content.  Raises ConfigError, which ends in `then`, if it is no `what`."""
+    try:
+        return made(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"cannot read the {what} {path}: {error}{then}") from error
 
 
 def write_json(path: Path, content: Any) -> None:

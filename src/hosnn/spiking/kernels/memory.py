@@ -88,9 +88,8 @@ def inputs(
     steps, neurons = lengths(task, currents)[0], currents.shape[2:]
     if _fits(signature, currents, steps) and _fits(adaptation, currents):
         return {"currents": currents, "signature": signature, "adaptation": adaptation}
-    ones = [1] * (
-        1 + len(neurons) - signature.dim()
-    )  # u*[t] broadcasts to the neurons from the right, time stays first
+    # u*[t] broadcasts to the neurons from the right, time stays first
+    ones = [1] * (1 + len(neurons) - signature.dim())
     if len(signature) < steps:
         raise ShapeError(
             f"a layer got {steps} time steps and a signature of {len(signature)}; calibrate at {steps} steps"
