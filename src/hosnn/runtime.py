@@ -124,6 +124,11 @@ class Deadline:
         self.signalled = 0
 
     @property
+    def left(self) -> float | None:
+        """Seconds until the time is up; None if it never is."""
+        return None if self._end is None else self._end - time.monotonic()
+
+    @property
     def reached(self) -> bool:
         return bool(self.signalled) or (self._end is not None and time.monotonic() >= self._end)
 

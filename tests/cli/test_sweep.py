@@ -1,6 +1,7 @@
 """`hosnn sweep` and `hosnn evaluate --shards` without Ray: its tasks are done here, one after the other."""
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,9 +40,8 @@ def robust() -> Experiment:
 DONE: list[str] = []
 
 
-def one_after_the_other(
-    todo: Sequence[Task], cluster: Cluster, deadline: Deadline, until: float | None = None
-) -> Iterator[tuple[str, Any]]:
+def one_after_the_other(todo: Sequence[Task], cluster: Cluster, deadline: Deadline) -> Iterator[tuple[str, Any]]:
+    until = None if deadline.left is None else time.time() + deadline.left
     ended: dict[str, Any] = {}
     for task in todo:
         DONE.append(task.name)

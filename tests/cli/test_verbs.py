@@ -73,7 +73,6 @@ def test_train_without_a_recipe_lists_the_recipes(hosnn: Run):
         (("evaluate", ".", "--threat", "linf:2/0"), "a number or a fraction"),
         (("evaluate", ".", "--threat", "l7:1"), "linf, l2 or l1"),
         (("evaluate", ".", "--protocol", "pape"), "did you mean 'paper'?"),
-        (("evaluate", ".", "--samples", "0"), "at least 1 image"),
         (("reproduce", "fashion"), "did you mean 'fashion-mnist'?"),
         (("calibrate", "nowhere"), "does not exist"),
         (("train", "demo:lif_fgsm", "--no-such-option"), "no-such-option"),
@@ -159,6 +158,13 @@ def test_ctrl_c_outside_a_safe_point_is_130_and_a_message(hosnn: Run, monkeypatc
 def test_the_train_verb_is_an_ordinary_function(tmp_path: Path, capsys):
     assert train(None) == 0
     assert "demo:lif_clean" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("samples", [0, -3, 10**6])
+def test_more_or_fewer_images_than_there_are_are_refused(hosnn: Run, trained: Path, samples: int):
+    status, _, err = hosnn("evaluate", trained / "demo-homeostatic-clean", "--samples", samples)
+    assert status == 2
+    assert f"--samples got {samples}; fashion-mnist-sample has 1000 test images" in " ".join(err.split())
 
 
 def test_a_changed_protocol_does_not_replace_the_plain_result(hosnn: Run, trained: Path, tmp_path: Path):

@@ -23,6 +23,7 @@ from hosnn.errors import CheckpointError
 from hosnn.evaluation.ledger import ledger_path, ledgers
 from hosnn.training.checkpoint import load_state, read_pointer
 from hosnn.training.pipeline import run
+from tests.cli.test_sweep import timeless
 from tests.training.toy import cpu, same_bits
 
 pytest.importorskip("ray")
@@ -103,14 +104,6 @@ def check_undisturbed(name: str, runs: Path, folder: Path, seeds: tuple[int, ...
     experiment = next(trial.experiment for trial in trials(RECIPES, (), GRID, seeds) if trial.experiment.name == name)
     run(experiment, fashion_mnist_sample(), folder, cpu())
     same_bits(runs / name, folder / name)
-
-
-def timeless(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text())
-    del found["seconds"]
-    for row in (*found["rows"], *(row for panel in found["panels"] for row in panel["rows"])):
-        del row["seconds"]
-    return found
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])

@@ -1,10 +1,7 @@
 """What a worker does, without Ray: train and evaluate once, go on where another stopped, never two in one folder."""
 
-import multiprocessing
 import os
-import time
 from dataclasses import replace
-from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -17,7 +14,7 @@ from hosnn.evaluation.worker import Interrupted
 from hosnn.runtime import Deadline, Hardware
 from hosnn.training import lock
 from hosnn.training.pipeline import run
-from tests.training.toy import CLEAN, ROBUST, StopAfter, cpu, same_bits, toy_data
+from tests.training.toy import CLEAN, ROBUST, StopAfter, cpu, same_bits, toy_data, worked_in
 
 
 @pytest.fixture
@@ -64,27 +61,13 @@ def test_more_images_than_there_are_are_refused(conditions: Conditions):
         carry_out(CLEAN, replace(conditions, samples=17), Deadline())
 
 
-def _hold(folder: Path, held: Event) -> None:
-    with alone(folder, Deadline()):
-        held.set()
-        time.sleep(60)
-
-
 def test_a_folder_is_worked_in_by_one_process_until_it_ends_however_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(lock, "LOOK_EVERY", 0.01)
-    context = multiprocessing.get_context("spawn")
-    held = context.Event()
-    other = context.Process(target=_hold, args=(tmp_path / "run", held))
-    other.start()
-    try:
-        assert held.wait(60)
-        assert (tmp_path / "run" / "worker.lock").read_text().startswith(f"{other.pid} on ")
+    with worked_in(tmp_path / "run") as other:
+        assert (tmp_path / "run" / "worker.lock").read_text().startswith(f"{other} on ")
         with pytest.raises(Interrupted, match="another process worked in"), alone(tmp_path / "run", Deadline(0.05)):
             raise AssertionError
-    finally:
-        other.kill()
-        other.join()
     with alone(tmp_path / "run", Deadline(5)):
         assert (tmp_path / "run" / "worker.lock").read_text().startswith(f"{os.getpid()} on ")

@@ -15,7 +15,7 @@ from hosnn.signature import calibrate, homeostatic
 from hosnn.spiking.dynamics import Dynamics, Reset
 from hosnn.spiking.gradient import GradientRule, bptt, tssl_bp
 from hosnn.spiking.kernels import backend, cpu
-from hosnn.spiking.kernels.task import Held
+from hosnn.spiking.kernels.task import Around, Held
 from hosnn.spiking.surrogate import Arctan
 
 TINY = LeNet(channels=(2, 3), hidden=8)
@@ -248,9 +248,9 @@ def test_an_input_held_inside_the_kernel_is_the_filtered_input(after: str) -> No
         x = seen.clone().requires_grad_()
         gain = 4.4 if after == "pool" else None
         if inside:
-            output = layer(x[None], gain, Held(6, 2.0))
+            output = layer(x[None], Around(gain, Held(6, 2.0)))
         else:
-            output = layer(ConstantCoding(6, 2.0)(x), gain)
+            output = layer(ConstantCoding(6, 2.0)(x), Around(gain))
         weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
         found.append((output.detach(), *torch.autograd.grad((output * weights).sum(), x)))
     assert torch.equal(found[0][0], found[1][0])

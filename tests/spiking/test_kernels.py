@@ -20,7 +20,7 @@ from hosnn.nn.layers import SumPool
 from hosnn.spiking.dynamics import Dynamics, Reset
 from hosnn.spiking.gradient import GradientRule, WholeLayer, bptt, tssl_bp
 from hosnn.spiking.kernels import backend, cpu, eager, fused
-from hosnn.spiking.kernels.task import Emitted, task
+from hosnn.spiking.kernels.task import Around, Emitted, task
 from hosnn.spiking.surrogate import SURROGATES, Exponential, PotentialDependent, Sigmoid, Surrogate
 
 pytestmark = pytest.mark.skipif(cpu.library() is None, reason="the native kernel was not built")
@@ -207,7 +207,7 @@ def test_pooling_on_the_way_is_pooling_afterwards(shape: tuple[int, int, int], a
         ]
         signature, adaptation = parts[:0:-1] or (None, None)
         gain = 1.1 * 4 if inside else None
-        traces = fused.run(parts[0], given.dynamics, bptt(), signature, adaptation, Emitted.TRACES, gain)
+        traces = fused.run(parts[0], given.dynamics, bptt(), signature, adaptation, Emitted.TRACES, Around(gain))
         pooled = traces if inside else SumPool(2, 1.1)(traces.flatten(0, 1)).unflatten(0, traces.shape[:2])
         weights = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(2))
         found.append((pooled.detach(), torch.autograd.grad((pooled * weights).sum(), parts)))

@@ -14,7 +14,7 @@ from hosnn.nn.neurons import LIF
 from hosnn.spiking.dynamics import Dynamics
 from hosnn.spiking.gradient import GradientRule, bptt, tssl_bp
 from hosnn.spiking.kernels import cpu, fused
-from hosnn.spiking.kernels.task import Emitted, Held
+from hosnn.spiking.kernels.task import Around, Emitted, Held
 from hosnn.spiking.surrogate import PotentialDependent
 
 pytestmark = pytest.mark.skipif(cpu.library() is None, reason="the native kernel was not built")
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(cpu.library() is None, reason="the native kernel
 
 def emitted(currents: Tensor, parts: list[Tensor], spent: bool, rule: GradientRule, **around: Any) -> Tensor:
     signature, adaptation = parts
-    return fused.run(currents, Dynamics(), rule, signature, adaptation, Emitted.TRACES, **around, spent=spent)
+    return fused.run(currents, Dynamics(), rule, signature, adaptation, Emitted.TRACES, Around(**around, spent=spent))
 
 
 def inputs(shape: tuple[int, ...], steps: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, list[Tensor]]:

@@ -1,9 +1,6 @@
 """A run folder belongs to one process, one precision and one network; time is up in a calibration too."""
 
-import multiprocessing
-import time
 from dataclasses import replace
-from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -11,30 +8,15 @@ import torch
 
 from hosnn.errors import CheckpointError, TrainingError
 from hosnn.training import pipeline
-from hosnn.training.checkpoint import restore_optimiser
-from hosnn.training.lock import alone
+from hosnn.training.optimiser_state import restore_optimiser
 from hosnn.training.pipeline import run
-from tests.training.toy import CLEAN, ROBUST, StopAfter, cpu, same_bits, toy_data
-
-
-def _hold(folder: Path, held: Event) -> None:
-    with alone(folder):
-        held.set()
-        time.sleep(60)
+from tests.training.toy import CLEAN, ROBUST, StopAfter, cpu, same_bits, toy_data, worked_in
 
 
 def test_a_folder_that_another_process_works_in_is_refused_at_once(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    held = context.Event()
-    other = context.Process(target=_hold, args=(tmp_path / "clean", held))
-    other.start()
-    try:
-        assert held.wait(60)
-        with pytest.raises(CheckpointError, match=rf"another process \({other.pid} on .*\) works in .*clean; wait"):
+    with worked_in(tmp_path / "clean") as other:
+        with pytest.raises(CheckpointError, match=rf"another process \({other} on .*\) works in .*clean; wait"):
             run(CLEAN, toy_data(), tmp_path, cpu())
-    finally:
-        other.kill()
-        other.join()
     assert run(CLEAN, toy_data(), tmp_path, cpu()).finished
 
 

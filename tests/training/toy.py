@@ -1,12 +1,16 @@
 """A data set of 64 images, the smallest networks, and experiments that train in a fraction of a second."""
 
 import json
+import multiprocessing
 import os
 import random
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ from hosnn.robustness.threats import Linf, Threat
 from hosnn.runtime import Deadline, Hardware, Precision
 from hosnn.training.checkpoint import read_pointer
 from hosnn.training.experiment import Experiment, Homeostasis, Optimisation
+from hosnn.training.lock import alone
 from hosnn.training.objectives import Adversarial, Clean, VanRossum
 from hosnn.training.pipeline import run
 
@@ -59,12 +64,12 @@ class StopAfter(Deadline):
 
     def __init__(self, steps: int) -> None:
         super().__init__()
-        self.left = steps
+        self.steps_left = steps
 
     @property
     def reached(self) -> bool:
-        self.left -= 1
-        return self.left < 0
+        self.steps_left -= 1
+        return self.steps_left < 0
 
 
 def tensors(run_folder: Path, generation: str = "last") -> dict[str, Tensor]:
@@ -133,6 +138,27 @@ def main() -> None:
     killed_again_and_again(experiment, data, runs, fabric, kills)
     result = run(experiment, data, runs, fabric, resume=True)
     print(f"steps {result.steps}", flush=True)
+
+
+@contextmanager
+def worked_in(folder: Path) -> Iterator[int]:
+    """Another process, its number, works in a run folder until it is killed."""
+    context = multiprocessing.get_context("spawn")
+    held = context.Event()
+    other = context.Process(target=_work_in, args=(folder, held))
+    other.start()
+    try:
+        assert held.wait(60)
+        yield other.pid or 0
+    finally:
+        other.kill()
+        other.join()
+
+
+def _work_in(folder: Path, held: Event) -> None:
+    with alone(folder):
+        held.set()
+        time.sleep(60)
 
 
 def longer(epochs: int) -> Experiment:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -121,7 +120,7 @@ def evaluate(
         return 0
     it = ready(request)
     if shards is not None:
-        _hand_out(request, it, shards, address, limit, max_time, progress)
+        _hand_out(request, it, shards, address, limit, progress)
     partial = ledger_path(it.folder, it.stem)
     kept = partial if isinstance(it.network, nn.Module) else None
     try:
@@ -152,7 +151,6 @@ def _hand_out(
     count: int,
     address: str | None,
     limit: Deadline,
-    max_time: float | None,
     progress: Progress,
 ) -> None:
     """Have workers do all shares, each kept where whoever gathers them looks.  Raises Interrupted when stopped."""
@@ -163,11 +161,10 @@ def _hand_out(
     workers = min(count, max(1, (os.cpu_count() or 1) // cores))
     cluster = Cluster(workers, address, cores, gpus=float(it.device == "cuda"))
     tasks = [Task(f"share {number}/{count}", share, (distant, Shard(number, count))) for number in range(count)]
-    until = None if max_time is None else time.time() + 60 * max_time
     errors: dict[str, str] = {}
     done = 0
     with progress.task(f"{it.found.name}, {request.protocol}", count) as bar:
-        for name, outcome in carried_out(tasks, cluster, limit, until):
+        for name, outcome in carried_out(tasks, cluster, limit):
             if isinstance(outcome, Failed):
                 errors.setdefault(outcome.error, name)
             elif not isinstance(outcome, Stopped):

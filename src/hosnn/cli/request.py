@@ -16,7 +16,7 @@ from hosnn.evaluation.ledger import ledger_path
 from hosnn.evaluation.protocol import Protocol
 from hosnn.evaluation.protocols import protocol as protocol_named
 from hosnn.evaluation.session import Subject
-from hosnn.evaluation.stored import file_stem
+from hosnn.evaluation.stored import file_stem, on_images_of
 from hosnn.evaluation.worker import Shard
 from hosnn.robustness.model import Model
 from hosnn.robustness.threats import Threat
@@ -70,20 +70,15 @@ class Ready:
 
 def ready(request: Request) -> Ready:
     """Load the model, its data and the protocol.  Raises ConfigError for whatever does not fit."""
-    chosen = protocol_named(request.protocol, Threat.parse(request.threat), models_named(request.twins))
-    samples, hardware = request.samples, request.hardware
-    if samples is not None and samples < 1:
-        raise ConfigError(f"--samples got {samples}; expected at least 1 image")
+    named = protocol_named(request.protocol, Threat.parse(request.threat), models_named(request.twins))
+    hardware = request.hardware
     found = candidate(request.model, request.data, request.data_folder)
-    if samples is not None:
-        if samples > len(found.data.test):
-            raise ConfigError(f"--samples got {samples}; {found.data.name} has {len(found.data.test)} test images")
-        chosen = chosen.resized(samples)
+    chosen = on_images_of(found.data, named, request.samples)
     if hardware.precision != "32-true":
         raise ConfigError(f"--precision got {hardware.precision!r}; robustness is measured in 32-true")
     folder = writable_folder(request.out or found.folder)
     # Only the protocol as it stands takes the plain name, which `hosnn reproduce` looks for.
-    stem = file_stem(request.protocol, request.threat, samples, request.seed)
+    stem = file_stem(request.protocol, request.threat, request.samples, request.seed)
     stem += "" if found.usual else f"-{found.data.name}"
     fabric = hardware.fabric()
     network = found.model.to(fabric.device) if isinstance(found.model, nn.Module) else found.model

@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -92,7 +91,6 @@ def sweep(
     if samples is not None and (protocol is None or samples < 1):
         raise ConfigError(f"--samples got {samples}; expected at least 1 image, and a --protocol to attack them")
     limit = deadline(max_time)
-    until = None if max_time is None else time.time() + 60 * max_time
     target = writable_folder(out or runs / "sweep") / "sweep.json"
     state = Sweep(recipes, set, grid, seeds, protocol, threat, samples).of(found, writable_folder(runs))
     if target.exists():
@@ -107,7 +105,7 @@ def sweep(
     console = console_for(json_output)
     console.print(f"{len(found)} trials from {len(starts(found))} starts", highlight=False)
     with TerminalProgress(console).task("sweep", len(found)) as bar:
-        for name, outcome in carried_out(tasks(found, conditions), cluster, limit, until):
+        for name, outcome in carried_out(tasks(found, conditions), cluster, limit):
             if isinstance(outcome, Result):
                 state = state.with_entry(name, "finished", result=outcome)
                 bar.report(f"{name} validation accuracy {outcome.validation:.2%}{_robust(outcome.evaluation)}")

@@ -69,17 +69,15 @@ class Stopped:
     """How a task ended that may go on another time."""
 
 
-def carried_out(
-    tasks: Sequence[Task], cluster: Cluster, deadline: Deadline, until: float | None = None
-) -> Iterator[tuple[str, Any]]:
+def carried_out(tasks: Sequence[Task], cluster: Cluster, deadline: Deadline) -> Iterator[tuple[str, Any]]:
     """Do all tasks; yields (name, what the work returned, or Failed, or Stopped) as they end.
 
-    until  Unix time at which workers are to stop
     The first Ctrl-C or SIGTERM asks all workers to stop at the next safe point; a second ends them at once.
     Raises ConfigError if Ray is not installed or the cluster is not there.
     """
     with stopping(deadline), _connected(cluster, deadline) as ray, stopping(deadline):  # Ray sets signals of its own
         attempt = ray.remote(num_cpus=cluster.cpus, num_gpus=cluster.gpus, max_retries=RETRIES)(_attempt)
+        until = None if deadline.left is None else time.time() + deadline.left  # as clocks of other machines tell it
         running: dict[str, Any] = {}
         for task in tasks:
             running[task.name] = attempt.options(name=task.name).remote(task, until, running.get(task.after))

@@ -10,10 +10,9 @@ from typing import Any
 
 from hosnn.cluster.record import Figures, Result
 from hosnn.data import Dataset, load_dataset
-from hosnn.errors import ConfigError
 from hosnn.evaluation.protocols import protocol
 from hosnn.evaluation.result import write_json
-from hosnn.evaluation.stored import USUAL_THREAT, file_stem, stored_or_fresh
+from hosnn.evaluation.stored import USUAL_THREAT, file_stem, on_images_of, stored_or_fresh
 from hosnn.evaluation.worker import Interrupted
 from hosnn.robustness.threats import Threat
 from hosnn.runtime import Deadline, Hardware, machine
@@ -71,9 +70,8 @@ def _trained(experiment: Experiment, data: Dataset, conditions: Conditions, dead
 
 
 def _evaluated(experiment: Experiment, data: Dataset, conditions: Conditions, deadline: Deadline) -> Figures:
-    chosen = protocol(conditions.protocol or "", Threat.parse(conditions.threat)).resized(conditions.samples)
-    if (conditions.samples or 0) > len(data.test):
-        raise ConfigError(f"--samples got {conditions.samples}; {data.name} has {len(data.test)} test images")
+    named = protocol(conditions.protocol or "", Threat.parse(conditions.threat))
+    chosen = on_images_of(data, named, conditions.samples)
     name = f"{file_stem(chosen.name, conditions.threat, conditions.samples, experiment.seed)}.json"
     folder = conditions.runs / experiment.name
     fabric = conditions.hardware.fabric()

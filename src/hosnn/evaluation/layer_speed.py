@@ -16,6 +16,7 @@ from hosnn.nn.neurons import LIF, TALIF, Emit
 from hosnn.spiking.dynamics import Dynamics
 from hosnn.spiking.gradient import bptt
 from hosnn.spiking.kernels import backend, eager
+from hosnn.spiking.kernels.task import Around
 
 BYTES = 20
 """Moved per element-step in float32 at least: read currents twice, read a gradient, write output and gradient."""
@@ -124,7 +125,7 @@ class LayerCase:
         def handed_over(leaf: Tensor) -> Tensor:
             with torch.no_grad():
                 leaf.copy_(source)
-            return layer(leaf, spent=True)  # type: ignore[no-any-return]
+            return layer(leaf, Around(spent=True))  # type: ignore[no-any-return]
 
         return self._run(handed_over, layer.adaptation, currents=currents)
 

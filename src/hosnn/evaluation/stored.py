@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from hosnn.data import Dataset
+from hosnn.errors import ConfigError
 from hosnn.evaluation.evaluate import evaluate
 from hosnn.evaluation.ledger import ledger_path
 from hosnn.evaluation.protocol import Protocol
@@ -23,6 +24,15 @@ def file_stem(protocol: str, threat: str = USUAL_THREAT, samples: int | None = N
     changed = (("", threat != USUAL_THREAT, threat), ("n", samples is not None, samples), ("seed", seed != 0, seed))
     shown = [re.sub(r"[:/]", "_", f"{word}{value}") for word, differs, value in changed if differs]
     return "-".join([protocol, *shown])
+
+
+def on_images_of(data: Dataset, protocol: Protocol, samples: int | None) -> Protocol:
+    """The protocol on so many test images, None: on its own number.  Raises ConfigError if there are not so many."""
+    if samples is None:
+        return protocol
+    if not 1 <= samples <= len(data.test):
+        raise ConfigError(f"--samples got {samples}; {data.name} has {len(data.test)} test images: 1 to so many")
+    return protocol.resized(samples)
 
 
 def stored_or_fresh(

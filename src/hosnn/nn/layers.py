@@ -14,7 +14,7 @@ from hosnn.nn.neurons import LIF
 from hosnn.nn.normalisation import TimeBatchNorm
 from hosnn.spiking.coding import encode_constant, filter_synaptic
 from hosnn.spiking.decoding import mean_over_time
-from hosnn.spiking.kernels.task import Held
+from hosnn.spiking.kernels.task import ALONE, Around, Held
 
 
 class Normalise(nn.Module):
@@ -129,41 +129,41 @@ class Body(nn.Sequential):
         seen = convolve_images(convolution, folded) if fused else convolution(folded)
         seen = seen.view(*images.shape[:-3], *seen.shape[1:])
         if seen.dim() == 4 and after is not None and after is others[0] and after.can_fuse(seen[None]):
-            return _through(others, seen[None], Held(coding.steps, coding.tau_synapse), spent=not _hooked_everywhere())
+            held = Held(coding.steps, coding.tau_synapse)
+            return _through(others, seen[None], Around(held=held, spent=not _hooked_everywhere()))
         if pools:
             # Channels last costs nothing here; pooling neurons, and normalisation before them, would have to copy.
             return _through(others, coding(seen.movedim(-3, -1)).movedim(-1, -3))
         return _through(others, coding(seen))
 
 
-def _through(layers: Sequence[nn.Module], x: Tensor, held: Held | None = None, spent: bool = False) -> Tensor:
-    """held  the input is held for the first layer, which can be fused; spent  nobody else reads it."""
+def _through(layers: Sequence[nn.Module], x: Tensor, around: Around = ALONE) -> Tensor:
+    """around  of the first layer; if it holds its input that can be fused"""
     waiting = list(layers)
     while waiting:
         layer = waiting.pop(0)
         if isinstance(layer, LIF) and layer.as_written and not _hooked(layer):
             pool = _pool(waiting[0]) if waiting else None
             if pool and layer.can_fuse(x):
-                x = layer(x, pool.gain * pool.size**2, held, spent)
+                x = layer(x, around._replace(gain=pool.gain * pool.size**2))
                 x = OverTime(*list(waiting.pop(0))[1:])(x)  # type: ignore[call-overload]
             else:
-                x = layer(x, held=held, spent=spent)
+                x = layer(x, around)
         else:
             x = layer(x)
-        held, spent = None, _only_hands_on(layer)
+        around = Around(spent=_only_hands_on(layer))
     return x
 
 
 def _only_hands_on(layer: nn.Module) -> bool:
     """Whether nobody but the next layer sees what a layer gives: its own way back does not need it."""
-    inside = list(layer) if isinstance(layer, OverTime) and _untouched(OverTime, layer) else []
-    kinds = (nn.Conv2d, nn.Linear)
+    inside, kinds = _inside(layer), (nn.Conv2d, nn.Linear)
     return bool(inside) and any(_untouched(kind, inside[-1]) for kind in kinds) and not _hooked_everywhere()
 
 
 def _pool(layer: nn.Module) -> SumPool | None:
     """The pooling of 2 x 2 that a layer begins with."""
-    first = next(iter(layer), None) if isinstance(layer, OverTime) and _untouched(OverTime, layer) else None
+    first = next(iter(_inside(layer)), None)
     if not isinstance(first, SumPool) or not _untouched(SumPool, first) or _hooked(first):
         return None
     settings = (first.size, first.kernel_size, first.stride, first.padding, first.ceil_mode, first.divisor_override)
@@ -172,10 +172,15 @@ def _pool(layer: nn.Module) -> SumPool | None:
 
 def _convolution(layer: nn.Module) -> nn.Conv2d | None:
     """The convolution without bias that a layer consists of."""
-    inside = list(layer) if isinstance(layer, OverTime) and _untouched(OverTime, layer) else []
+    inside = _inside(layer)
     if len(inside) != 1 or not isinstance(inside[0], nn.Conv2d):
         return None
     return inside[0] if _untouched(nn.Conv2d, inside[0]) and inside[0].bias is None else None
+
+
+def _inside(layer: nn.Module) -> list[nn.Module]:
+    """What `OverTime` folds time for; nothing of another layer, or of one that something looks on."""
+    return list(layer) if isinstance(layer, OverTime) and _untouched(OverTime, layer) else []
 
 
 def _untouched(kind: type[nn.Module], module: nn.Module) -> bool:

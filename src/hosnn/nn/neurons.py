@@ -13,7 +13,7 @@ from hosnn.errors import ConfigError, ShapeError
 from hosnn.spiking.dynamics import Dynamics, Step
 from hosnn.spiking.gradient import GradientRule, Rule, bptt
 from hosnn.spiking.kernels import backend, eager
-from hosnn.spiking.kernels.task import Held
+from hosnn.spiking.kernels.task import ALONE, Around
 
 
 class Emit(Enum):
@@ -55,16 +55,9 @@ class LIF(nn.Module):
         self.emit = emit
         self.fixed_threshold = fixed_threshold
 
-    def forward(
-        self, currents: Tensor, gain: float | None = None, held: Held | None = None, spent: bool = False
-    ) -> Tensor:
-        """The layer, where `can_fuse` together with what stands around it, in one pass over memory.
-
-        gain  pool afterwards: gain times the mean over windows of 2 x 2, [.., C, H, W] -> [.., C, H // 2, W // 2]
-        held  the currents are one input [1, B, *N], held for `held.steps` behind a synaptic filter
-        spent  nobody else reads the currents: a backward that keeps no graph may write over them
-        """
-        return self._run(currents, gain, held, spent)
+    def forward(self, currents: Tensor, around: Around = ALONE) -> Tensor:
+        """The layer, where `can_fuse` together with what stands around it, in one pass over memory."""
+        return self._run(currents, around)
 
     @property
     def as_written(self) -> bool:
@@ -77,13 +70,11 @@ class LIF(nn.Module):
         homeostasis = getattr(self, "signature", None), getattr(self, "adaptation", None)
         return self.as_written and whole and backend.fuses(currents, self.rule, *homeostasis)
 
-    def _run(
-        self, currents: Tensor, gain: float | None = None, held: Held | None = None, spent: bool = False
-    ) -> Tensor:
+    def _run(self, currents: Tensor, around: Around) -> Tensor:
         self._check(currents)
-        signature, adaptation = self._homeostasis(held.steps if held else len(currents))
+        signature, adaptation = self._homeostasis(around.held.steps if around.held else len(currents))
         fired = self.emit is Emit.SPIKES
-        return backend.layer(currents, self.dynamics, self.rule, signature, adaptation, fired, gain, held, spent)
+        return backend.layer(currents, self.dynamics, self.rule, signature, adaptation, fired, around)
 
     def trajectory(self, currents: Tensor) -> Step:
         """Membrane before reset, threshold, spikes and trace over time, each [T, B, *N]."""

@@ -10,7 +10,7 @@ from hosnn.errors import ConfigError, ShapeError
 from hosnn.nn.neurons import LIF, Beyond, Emit, prolonged
 from hosnn.spiking.dynamics import Dynamics
 from hosnn.spiking.gradient import GradientRule, Rule
-from hosnn.spiking.kernels.task import Held
+from hosnn.spiking.kernels.task import Around
 
 
 class ThresholdLIF(LIF):
@@ -77,10 +77,8 @@ class ThresholdLIF(LIF):
     def can_fuse(self, currents: Tensor) -> bool:
         return super().can_fuse(currents) and not self._teaches_through_currents
 
-    def _run(
-        self, currents: Tensor, gain: float | None = None, held: Held | None = None, spent: bool = False
-    ) -> Tensor:
-        return super()._run(self._taught(currents), gain, held, spent)
+    def _run(self, currents: Tensor, around: Around) -> Tensor:
+        return super()._run(self._taught(currents), around)
 
     def constrain_(self) -> None:
         """Project learned thresholds back to positive ones, in place."""

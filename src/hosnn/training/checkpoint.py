@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -272,31 +271,3 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"cannot read {path}: {error}; the file is truncated or no safetensors file, fetch or train it again"
         ) from error
-
-
-def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimiser's state by parameter number and name, e.g. "0.exp_avg"."""
-    state = optimiser.state_dict()["state"]
-    return {
-        f"{number}.{name}": torch.as_tensor(value).detach().cpu().clone()
-        for number, entries in state.items()
-        for name, value in entries.items()
-    }
-
-
-def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor], source: Path) -> None:
-    """Put `optimiser_state` back, in place.  Raises CheckpointError if it is of other parameters."""
-    full = optimiser.state_dict()
-    shapes = [parameter.shape for group in optimiser.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        number, _, name = key.partition(".")
-        if not number.isdigit():
-            continue  # weights beside averaged ones
-        if int(number) >= len(shapes) or (value.dim() and value.shape != shapes[int(number)]):
-            raise CheckpointError(
-                f"{source} holds {name} {tuple(value.shape)} of parameter {number}, which this network has not; "
-                f"expected {len(shapes)} parameters in the shapes they were trained in; train it again"
-            )
-        state.setdefault(int(number), {})[name] = value
-    optimiser.load_state_dict({"state": state, "param_groups": full["param_groups"]})

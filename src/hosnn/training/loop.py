@@ -32,14 +32,13 @@ from hosnn.training.checkpoint import (
     load,
     load_state,
     load_weights,
-    optimiser_state,
     read_pointer,
-    restore_optimiser,
     save_generation,
 )
 from hosnn.training.configuration import describe
 from hosnn.training.experiment import Experiment, Statistics
 from hosnn.training.log import RunLog
+from hosnn.training.optimiser_state import optimiser_state, restore_optimiser
 from hosnn.training.progress import Progress
 from hosnn.training.ranks import LossOf, Ranks, check_parts, share_statistics
 from hosnn.training.spiking_layers import describe_homeostasis

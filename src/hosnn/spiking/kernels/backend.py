@@ -14,7 +14,7 @@ from hosnn.errors import BackendError
 from hosnn.spiking.dynamics import Dynamics
 from hosnn.spiking.gradient import GradientRule, Rule, WholeLayer
 from hosnn.spiking.kernels import cpu, cuda, eager, fused, memory
-from hosnn.spiking.kernels.task import Emitted, Held
+from hosnn.spiking.kernels.task import ALONE, Around, Emitted
 
 BACKENDS = ("auto", "eager", "cpu", "triton")
 
@@ -89,14 +89,11 @@ def layer(
     signature: Tensor | None = None,
     adaptation: Tensor | None = None,
     spikes: bool = False,
-    gain: float | None = None,
-    held: Held | None = None,
-    spent: bool = False,
+    around: Around = ALONE,
 ) -> Tensor:
     """A layer over T steps from rest, its traces or `spikes`; arguments as in `eager.traces`.
 
-    gain, held  also pool, or hold the input, as `fused.run` does; only where `fuses` says so
-    spent       as in `fused.run`
+    around  pools, or holds the input, only where `fuses` says so
     Raises BackendError if the backend asked for by name cannot do it.
     """
     chosen = _chosen()
@@ -104,8 +101,8 @@ def layer(
     if not reason:
         emit = Emitted.SPIKES if spikes else Emitted.TRACES
         each = rule if isinstance(rule, GradientRule) else GradientRule()
-        return fused.run(currents, dynamics, each, signature, adaptation, emit, gain, held, spent)
-    if gain is not None or held is not None:
+        return fused.run(currents, dynamics, each, signature, adaptation, emit, around)
+    if around.gain is not None or around.held is not None:
         raise BackendError(f"no kernel does this layer together with its neighbours: {reason}; run them one by one")
     if chosen not in ("auto", "eager") and not _watched():
         raise BackendError(f"backend {chosen!r} cannot run this layer: {reason}; use 'auto' or 'eager'")

@@ -14,7 +14,7 @@ from hosnn.errors import BackendError
 from hosnn.spiking.dynamics import Dynamics
 from hosnn.spiking.gradient import GradientRule
 from hosnn.spiking.kernels import cpu, cuda, memory
-from hosnn.spiking.kernels.task import GIVEN, Emitted, Held, Task, task
+from hosnn.spiking.kernels.task import ALONE, GIVEN, Around, Emitted, Held, Task, task
 
 
 def run(
@@ -24,16 +24,13 @@ def run(
     signature: Tensor | None,
     adaptation: Tensor | None,
     emit: Emitted,
-    gain: float | None = None,
-    held: Held | None = None,
-    spent: bool = False,
+    around: Around = ALONE,
 ) -> Tensor:
-    """A layer over T steps from rest, [T, B, *N] -> [T, B, *N]; arguments as in `eager.traces`.
+    """A layer over T steps from rest, with what stands around it: [T, B, *N] -> [T, B, *N], pooled if told to.
 
-    held  the currents are one input [1, B, *N], held for some time steps behind a synaptic filter
-    gain  pool [T, B, C, H, W] to gain times the mean of windows of 2 x 2, [T, B, C, H // 2, W // 2]; None: do not
-    spent  nobody else reads the currents: their memory becomes that of their gradient, where a kernel can
+    Other arguments as in `eager.traces`.
     """
+    gain, held, spent = around
     given, currents = currents, memory.laid_out(currents, channels_last=gain is not None)
     told = task(dynamics, rule, emit, gain, held)
     derivative = None
@@ -47,7 +44,7 @@ def run(
         raise BackendError(
             "torch.func (grad, vmap, ..) does not see through a spiking layer; use torch.autograd, a batch at a time"
         )
-    spent = spent or currents.data_ptr() != given.data_ptr()
+    spent |= currents.data_ptr() != given.data_ptr()
     return _Fused.apply(currents, _passed(signature), _passed(adaptation), derivative, told, local, spent)  # type: ignore[no-any-return, no-untyped-call]
 
 

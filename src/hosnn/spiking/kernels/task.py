@@ -99,6 +99,22 @@ class Held(NamedTuple):
     tau_synapse: float
 
 
+class Around(NamedTuple):
+    """What stands around a layer, which its kernel can do, or use, on the way.
+
+    gain   pool afterwards: gain times the mean over windows of 2 x 2, [.., C, H, W] -> [.., C, H // 2, W // 2]
+    held   the currents are one input [1, B, *N], held for some time steps behind a synaptic filter
+    spent  nobody else reads the currents: a backward that keeps no graph may write their gradient over them
+    """
+
+    gain: float | None = None
+    held: Held | None = None
+    spent: bool = False
+
+
+ALONE = Around()
+
+
 def task(
     dynamics: Dynamics, rule: GradientRule, emit: Emitted, gain: float | None = None, held: Held | None = None
 ) -> Task:
