@@ -156,10 +156,10 @@ def stopping(deadline: Deadline) -> Iterator[None]:
 def leave(status: int) -> NoReturn:
     """End the process with a status.
 
-    After an error among several ranks without ceremony: gloo's threads, whose peers are gone, now and then abort it
-    on its way out, with another status.
+    One rank of several goes without ceremony: gloo's threads now and then abort a process on its way out, with another
+    status, above all where their peers are gone.  Everything that was to be kept is written by then.
     """
-    if status == 2 and torch.distributed.is_available() and torch.distributed.is_initialized():
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

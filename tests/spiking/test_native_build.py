@@ -116,6 +116,7 @@ WIDTHS = """
 import hashlib, torch
 from hosnn.nn.neurons import TALIF
 from hosnn.spiking.kernels import backend
+from hosnn.spiking.kernels.task import Around
 torch.manual_seed(0)
 digest = hashlib.sha256()
 for shape in ((5, 3, 40, 6, 6), (4, 2, 77), (3, 2, 64, 4, 4)):
@@ -123,7 +124,7 @@ for shape in ((5, 3, 40, 6, 6), (4, 2, 77), (3, 2, 64, 4, 4)):
     layer = TALIF(torch.rand(shape[0], *shape[2:]), torch.rand(shape[2:]))
     with backend.choose("cpu"):
         for gain in (None, 1.1) if len(shape) == 5 else (None,):
-            traces = layer(currents, gain)
+            traces = layer(currents, Around(gain))
             found = torch.autograd.grad(traces.square().sum(), (currents, layer.adaptation))
             spikes = traces.detach()
             digest.update(spikes.contiguous().numpy().tobytes())
