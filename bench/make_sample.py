@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hosnn.data import Split, fashion_mnist
 from hosnn.data.dataset import content_sha256
-from hosnn.data.fashion import FASHION_MNIST, SAMPLE, SAMPLE_FOLDER
+from hosnn.data.fashion_mnist_files import FASHION_MNIST, SAMPLE, SAMPLE_FOLDER
 from hosnn.data.selection import rank_within_class
 
 

@@ -26,21 +26,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hosnn.data import Dataset, load_dataset
-from hosnn.draws import SampleRandom
 from hosnn.errors import DataError
 from hosnn.evaluation.evaluate import evaluate
-from hosnn.evaluation.protocol import Protocol
-from hosnn.evaluation.protocols import full
-from hosnn.evaluation.result import write_json, write_text
-from hosnn.evaluation.statistics import wilson
+from hosnn.files import write_json, write_text
+from hosnn.protocols.builtin import full
+from hosnn.protocols.protocol import Protocol
+from hosnn.provenance import machine, versions
+from hosnn.results.statistics import wilson
+from hosnn.rng import SampleRandom
 from hosnn.robustness.apgd import APGD, APGDTargeted
 from hosnn.robustness.ensembles import Worst
 from hosnn.robustness.fab import FAB
-from hosnn.robustness.gradient import PGD
 from hosnn.robustness.model import Attack
+from hosnn.robustness.pgd import PGD
 from hosnn.robustness.square import Square
 from hosnn.robustness.threats import Linf, Threat
-from hosnn.runtime import machine, versions
 
 MARGIN = 0.3
 """Points of robust accuracy that chance may give: attacks start at random."""
@@ -227,7 +227,7 @@ def evaluated(protocol: Protocol, model: Counting, x: Tensor, y: Tensor, seed: i
     start = time.perf_counter()
     found = evaluate(model, (x, y), protocol, seed=seed, threads=0)
     seconds = time.perf_counter() - start
-    return Measured(torch.tensor(found.standing), 0, model.forward_passes, model.backward_passes, seconds)
+    return Measured(torch.tensor(found.robust), 0, model.forward_passes, model.backward_passes, seconds)
 
 
 @torch.no_grad()
@@ -271,22 +271,22 @@ def compare(model: Counting, name: str, threat: Threat, data: Dataset, options: 
 HEADER = ("network", "threat", "attack", "peer", "ours %", "peer's %", "ours - peer's", "passes", "seconds", "verdict")
 
 
-def cells(entry: dict[str, Any]) -> list[str]:
+def cells(spec: dict[str, Any]) -> list[str]:
     """A row of the table; passes and seconds as ours over the peer's."""
-    ours, theirs = entry["ours"], entry["theirs"]
+    ours, theirs = spec["ours"], spec["theirs"]
     passes = [each["forward_per_sample"] + each["backward_per_sample"] for each in (ours, theirs)]
     return [
-        *(entry[key] for key in ("network", "threat", "attack", "peer")),
+        *(spec[key] for key in ("network", "threat", "attack", "peer")),
         *(f"{100 * each['robust_accuracy']:.1f}" for each in (ours, theirs)),
-        f"{entry['difference_points']:+.1f}",
+        f"{spec['difference_points']:+.1f}",
         f"{passes[0] / max(passes[1], 1e-9):.2f}",
-        f"{entry['seconds_ratio']:.2f}",
-        "ok" if entry["ours_not_weaker"] else "WEAKER",
+        f"{spec['seconds_ratio']:.2f}",
+        "ok" if spec["ours_not_weaker"] else "WEAKER",
     ]
 
 
 def markdown(content: dict[str, Any]) -> str:
-    rows = [HEADER, ["---"] * len(HEADER), *(cells(entry) for entry in content["pairs"])]
+    rows = [HEADER, ["---"] * len(HEADER), *(cells(spec) for spec in content["pairs"])]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return (
         f"Robust accuracy after our attack and after the peer's, {content['samples']} test images of "
@@ -303,7 +303,7 @@ def kept(content: dict[str, Any], options: Options) -> list[dict[str, Any]]:
     other = [key for key, value in same.items() if before.get(key) != value]
     if other:
         raise SystemExit(f"{options.out} differs in {', '.join(other)}; run all pairs again, or choose another --out")
-    return [entry for entry in before["pairs"] if entry["attack"] not in options.only]
+    return [spec for spec in before["pairs"] if spec["attack"] not in options.only]
 
 
 def main(options: Options) -> int:
@@ -313,7 +313,7 @@ def main(options: Options) -> int:
         data = load_dataset("fashion-mnist-sample")
     samples = min(options.samples, len(data.test))
     networks: list[dict[str, Any]] = []
-    entries: list[dict[str, Any]] = []
+    attacks: list[dict[str, Any]] = []
     content = {
         "format": "hosnn-peers-1",
         "dataset": data.name,
@@ -322,29 +322,29 @@ def main(options: Options) -> int:
         "epochs": options.epochs,
         "margin_points": MARGIN,
         "networks": networks,
-        "pairs": entries,
+        "pairs": attacks,
         "versions": versions() | {name: version(name) for name in PEERS},
         "machine": machine(),
     }
     before = kept(content, options)
     for name, adversarial, threat in SETTINGS:
-        entries += [entry for entry in before if entry["network"] == name]
+        attacks += [spec for spec in before if spec["network"] == name]
         start = time.perf_counter()
         model = Counting(train(data, options, adversarial)).eval()
         print(f"{name}: trained in {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
         x, y = data.test.subset(samples).batch(torch.arange(samples))
         accuracy = float((predict(model, x) == y).double().mean())
         networks.append({"name": name, "train_eps": TRAIN_EPS if adversarial else 0.0, "clean_accuracy": accuracy})
-        for entry in compare(model, name, Threat.parse(threat), data, options):
-            entries.append(entry)
-            print(" | ".join(cells(entry)), file=sys.stderr, flush=True)
+        for spec in compare(model, name, Threat.parse(threat), data, options):
+            attacks.append(spec)
+            print(" | ".join(cells(spec)), file=sys.stderr, flush=True)
             write_json(options.out, content)  # hours of work: what is measured is kept
             write_text(options.out.with_suffix(".md"), markdown(content))
     table = Table(*HEADER)
-    for entry in entries:
-        table.add_row(*cells(entry))
+    for spec in attacks:
+        table.add_row(*cells(spec))
     Console().print(table)
-    return int(not all(entry["ours_not_weaker"] for entry in entries))
+    return int(not all(spec["ours_not_weaker"] for spec in attacks))
 
 
 if __name__ == "__main__":

@@ -12,10 +12,11 @@ bench         as `hosnn bench` wrote it
 import re
 from pathlib import Path
 
-from hosnn.evaluation.comparison import Comparison
-from hosnn.evaluation.result import Evaluation
-from hosnn.evaluation.side_by_side import markdown_side_by_side, side_by_side
-from hosnn.evaluation.tables import markdown
+from hosnn.report.comparison_markdown import comparison_markdown
+from hosnn.report.reproduction_tables import markdown
+from hosnn.results.comparison import compare_models
+from hosnn.results.evaluation import Evaluation
+from hosnn.results.reproduction import ReproductionResult
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -36,11 +37,11 @@ def updated(page: str) -> str:
 def made(folder: Path, kind: str) -> str:
     """One table."""
     if kind == "table":
-        return markdown(Comparison.load(folder / "comparison.json"))
+        return markdown(ReproductionResult.load(folder / "comparison.json"))
     if kind == "side-by-side":
         found = evaluations(folder)
         attacks = {row.attack for evaluation in found for row in evaluation.rows}
-        return markdown_side_by_side(side_by_side(found, [name for name in TESTED if name in attacks]))
+        return comparison_markdown(compare_models(found, [name for name in TESTED if name in attacks]))
     return (folder / f"{kind}.md").read_text(encoding="utf-8")
 
 

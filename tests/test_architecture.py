@@ -9,23 +9,26 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "hosnn"
 
 ORDER = (
-    *("errors", "draws", "runtime", "spiking", "nn", "signature", "robustness", "estimators", "data", "training"),
-    *("evaluation", "theory", "interop", "export", "recipes", "cluster", "cli"),
+    *("errors", "rng", "deadline", "files", "progress", "provenance", "runtime"),
+    *("spiking", "nn", "signature", "robustness", "estimators", "data", "training"),
+    *("results", "protocols", "checks", "evaluation", "report", "theory", "interop", "export", "benchmark"),
+    *("recipes", "cluster", "cli"),
 )
 """A module imports from its own package and from those before it."""
 
 ONLY = {
-    "robustness": {"errors", "draws", "runtime"},
-    "data": {"errors", "draws"},
+    "robustness": {"errors", "rng", "runtime"},
+    "data": {"errors", "rng", "files"},
+    "results": {"errors", "files"},
     "spiking": {"errors"},
-    **{name: set() for name in ("errors", "draws")},
+    **{name: set() for name in ("errors", "rng")},
 }
 """Packages that may see less: attacks know nothing of spikes, spikes nothing of anything."""
 
 EXEMPT = ("__init__", "__main__")
 """hosnn/__init__.py and hosnn/__main__.py gather the public names."""
 
-LINES = 320
+LINES = 300
 VAGUE = {"utils", "util", "common", "base", "helpers", "helper", "misc"}
 
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -9,10 +9,10 @@ from types import ModuleType
 import pytest
 
 import hosnn
-from hosnn.evaluation.comparison import Comparison
-from hosnn.evaluation.matrix import matrix
-from hosnn.evaluation.result import Evaluation
-from hosnn.evaluation.tables import markdown
+from hosnn.report.reproduction_tables import markdown
+from hosnn.results.attack_matrix import matrix
+from hosnn.results.evaluation import Evaluation
+from hosnn.results.reproduction import ReproductionResult
 from hosnn.signature import fingerprint
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +41,7 @@ def test_tables_are_those_of_their_json(page: Path):
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.parent.name)
 def test_results_say_how_they_were_made(path: Path):
-    comparison = Comparison.load(path)
+    comparison = ReproductionResult.load(path)
     for cell in comparison.cells:
         for evaluation in cell.evaluations.values():
             assert len(evaluation.index) == len(set(evaluation.index)) == len(evaluation.labels)
@@ -52,10 +52,10 @@ def test_results_say_how_they_were_made(path: Path):
 
 def test_every_percentage_in_the_results_page_is_in_its_json():
     page = ROOT / "docs" / "fashion-mnist.md"
-    comparison = Comparison.load(ROOT / "docs" / "results" / "fashion-mnist" / "comparison.json")
+    comparison = ReproductionResult.load(ROOT / "docs" / "results" / "fashion-mnist" / "comparison.json")
     known = {f"{number.accuracy:.2f}" for number in comparison.published}
     known |= set(re.findall(r"(\d+\.\d) \(", markdown(comparison)))  # means over seeds
-    eager = Comparison.load(ROOT / "docs" / "results" / "fashion-mnist" / "eager" / "comparison.json")
+    eager = ReproductionResult.load(ROOT / "docs" / "results" / "fashion-mnist" / "eager" / "comparison.json")
     for cell in (*comparison.cells, *eager.cells):
         known.add(f"{100 * cell.validation:.2f}")
         for evaluation in cell.evaluations.values():
@@ -77,7 +77,7 @@ def test_every_percentage_in_the_results_page_is_in_its_json():
 
 def test_every_percentage_of_the_small_cifar10_network_is_in_its_json():
     results = ROOT / "docs" / "results" / "cifar10-small"
-    comparison = Comparison.load(results / "comparison.json")
+    comparison = ReproductionResult.load(results / "comparison.json")
     found = [evaluation for cell in comparison.cells for evaluation in cell.evaluations.values()]
     for folder in (results / "standard", results / "standard-2"):
         found += update_module().evaluations(folder)
@@ -113,7 +113,7 @@ def test_the_white_box_side_of_standard_is_strong_enough(path: Path):
 
 
 def test_the_networks_behind_the_eager_results_are_here():
-    comparison = Comparison.load(ROOT / "docs" / "results" / "fashion-mnist" / "eager" / "comparison.json")
+    comparison = ReproductionResult.load(ROOT / "docs" / "results" / "fashion-mnist" / "eager" / "comparison.json")
     for cell in comparison.cells:
         network = hosnn.load(ROOT / "models" / "fashion-mnist" / cell.experiment.removeprefix("fashion-mnist-"))
         for evaluation in cell.evaluations.values():

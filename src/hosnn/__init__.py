@@ -10,27 +10,27 @@ result = hosnn.evaluate(homeostatic, (x, y))        # accuracy under attack, one
 from hosnn.errors import HosnnError
 from hosnn.estimators import Through
 from hosnn.evaluation.evaluate import evaluate
-from hosnn.evaluation.paper import PaperChoices, paper
-from hosnn.evaluation.protocol import Protocol
-from hosnn.evaluation.protocols import full, smoke, standard, sweep
-from hosnn.evaluation.result import Evaluation
 from hosnn.nn.convnet import ConvNet, paper_cifar10, paper_cifar100, small_convnet, vgg11
 from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, OverTime, SpikingNetwork, SumPool, TimeDropout
 from hosnn.nn.lenet import LeNet, lenet_15c5_40c5_300, lenet_32c5_64c5_1024
-from hosnn.nn.neurons import LIF, TALIF, Beyond, Emit
+from hosnn.nn.neurons import LIF, TALIF, Emit, Extrapolation
 from hosnn.nn.normalisation import Norm, TimeBatchNorm
 from hosnn.nn.resnet import ResNet, resnet18
+from hosnn.protocols.builtin import full, smoke, standard, sweep
+from hosnn.protocols.paper import PaperChoices, paper
+from hosnn.protocols.protocol import Protocol
+from hosnn.results.evaluation import Evaluation
 from hosnn.robustness.apgd import APGD, APGDTargeted
 from hosnn.robustness.decision import HopSkipJump
 from hosnn.robustness.ensembles import EOT, Noise, Transfer, Worst
 from hosnn.robustness.fab import FAB
-from hosnn.robustness.gradient import PGD, bim, fgsm, mi_fgsm, r_fgsm
+from hosnn.robustness.pgd import PGD, bim, fgsm, mi_fgsm, r_fgsm
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.square import Square
 from hosnn.robustness.threats import L1, L2, Linf, Threat
 from hosnn.signature import Share, Signature, calibrate, homeostatic
-from hosnn.spiking.dynamics import Dynamics, Reset
-from hosnn.spiking.gradient import GradientRule, bptt, tssl_bp
+from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
+from hosnn.spiking.state import Dynamics, Reset
 from hosnn.training.models import load, load_into, save
 
 __version__ = "0.1.0"
@@ -46,12 +46,12 @@ __all__ = [
     "SAPGD",
     "TALIF",
     "APGDTargeted",
-    "Beyond",
     "ConstantCoding",
     "ConvNet",
     "Dynamics",
     "Emit",
     "Evaluation",
+    "Extrapolation",
     "GradientRule",
     "HopSkipJump",
     "HosnnError",

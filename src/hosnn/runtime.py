@@ -1,18 +1,12 @@
 """The machine: devices and precision (Lightning Fabric), threads, versions, stopping politely."""
 
 import os
-import platform
 import random
-import signal
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from importlib.metadata import PackageNotFoundError, version
-from types import FrameType
 from typing import Literal, NoReturn
 
 import numpy
@@ -82,75 +76,6 @@ class Hardware:
             ) from error
         fabric.launch()
         return fabric
-
-
-def versions() -> dict[str, str]:
-    """Versions of hosnn, Python and the libraries a result depends on."""
-    found = {"python": platform.python_version()}
-    for package in ("hosnn", "torch", "numpy", "lightning-fabric"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def machine() -> dict[str, str | int]:
-    """The hardware a result was measured on."""
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count() or 1,
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123  (one line, no Path needed)
-            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown"
-
-
-class Deadline:
-    """Tells a loop when to stop: the time is up, or the user pressed Ctrl-C (or sent SIGTERM) once."""
-
-    def __init__(self, seconds: float | None = None) -> None:
-        if seconds is not None and not seconds > 0:
-            raise ConfigError(f"max-time got {seconds:g} seconds; expected a time > 0")
-        self._end = None if seconds is None else time.monotonic() + seconds
-        self.signalled = 0
-
-    @property
-    def left(self) -> float | None:
-        """Seconds until the time is up; None if it never is."""
-        return None if self._end is None else self._end - time.monotonic()
-
-    @property
-    def reached(self) -> bool:
-        return bool(self.signalled) or (self._end is not None and time.monotonic() >= self._end)
-
-
-@contextmanager
-def stopping(deadline: Deadline) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM ask `deadline` to stop at the next safe point; a second interrupts at once."""
-
-    def ask(number: int, _: FrameType | None) -> None:
-        if deadline.signalled:
-            raise KeyboardInterrupt
-        deadline.signalled = number
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def leave(status: int) -> NoReturn:

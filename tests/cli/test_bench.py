@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from hosnn.benchmark.calibration import CALIBRATION, FORWARD, SignatureCase
+from hosnn.benchmark.layers import LIMIT, OUR_LIF, OURS, LayerCase
+from hosnn.benchmark.networks import PER_STEP, PER_STEP_FLOAT32, EvaluationCase, NetworkCase, stepwise
+from hosnn.benchmark.peak_memory import peak_memory
+from hosnn.benchmark.peers import PEERS, peer_versions
+from hosnn.benchmark.report import Bench, markdown_bench
+from hosnn.benchmark.timing import Call, Case, Contestant, agreement, measure, quartiles, race, rotated
 from hosnn.cli.bench import bench, cases, run
 from hosnn.errors import ConfigError
-from hosnn.evaluation.layer_speed import LIMIT, OUR_LIF, OURS, LayerCase
-from hosnn.evaluation.network_speed import PER_STEP, PER_STEP_FLOAT32, EvaluationCase, NetworkCase, stepwise
-from hosnn.evaluation.peak_memory import peak_memory
-from hosnn.evaluation.peer_neurons import PEERS, peer_versions
-from hosnn.evaluation.signature_speed import CALIBRATION, FORWARD, SignatureCase
-from hosnn.evaluation.speed import Case, Entry, Run, agreement, measure, quartiles, race, rotated
-from hosnn.evaluation.speed_report import Bench, markdown_bench
 from hosnn.nn.convnet import small_convnet
 from hosnn.nn.lenet import LeNet
 from hosnn.spiking.kernels import backend
@@ -28,8 +28,8 @@ TINY = LeNet(channels=(2, 3), hidden=8, image=(1, 16, 16))
 NOTHING = torch.zeros(3)
 
 
-def doing(work: Callable[[], object] = lambda: None, result: Tensor = NOTHING) -> Callable[[], Run]:
-    def make() -> Run:
+def doing(work: Callable[[], object] = lambda: None, result: Tensor = NOTHING) -> Callable[[], Call]:
+    def make() -> Call:
         def call() -> Tensor:
             work()
             return result
@@ -39,7 +39,7 @@ def doing(work: Callable[[], object] = lambda: None, result: Tensor = NOTHING) -
     return make
 
 
-def refusing() -> Run:
+def refusing() -> Call:
     raise ImportError("no such\nlibrary")
 
 
@@ -51,12 +51,12 @@ class Fake:
     device: str = "cpu"
     reference: str = "small"
 
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, Contestant]:
         return {
-            "small": Entry(doing(lambda: torch.ones(8 * 2**18))),
-            "large": Entry(doing(lambda: torch.ones(64 * 2**18)), like="small"),
-            "odd": Entry(doing(result=torch.tensor([0.0, 0.0, 1.0])), like="small", memory=False),
-            "absent": Entry(refusing),
+            "small": Contestant(doing(lambda: torch.ones(8 * 2**18))),
+            "large": Contestant(doing(lambda: torch.ones(64 * 2**18)), like="small"),
+            "odd": Contestant(doing(result=torch.tensor([0.0, 0.0, 1.0])), like="small", memory=False),
+            "absent": Contestant(refusing),
         }
 
 
@@ -108,7 +108,7 @@ def test_a_reference_that_fails_is_an_error():
         measure(Fake(), 0)
 
 
-def large() -> Run:
+def large() -> Call:
     return Fake().entries()["large"].make()
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from hosnn.cli.main import main
-from hosnn.evaluation.comparison import Comparison
 from hosnn.recipes import demo
 from hosnn.recipes.reproductions import REPRODUCTIONS, Plan
 from hosnn.recipes.resolve import override
+from hosnn.results.reproduction import ReproductionResult
 from hosnn.training.experiment import Experiment
 
 SMALL = ("network.channels=2,3", "network.hidden=8", "optim.epochs=1", "start.optim.epochs=1", "optim.batch_size=128")
@@ -38,7 +38,7 @@ def test_the_whole_way_and_a_second_run_that_does_nothing_twice(tmp_path: Path, 
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "PGD-7" in printed
-    comparison = Comparison.load(out / "comparison.json")
+    comparison = ReproductionResult.load(out / "comparison.json")
     assert [(cell.neuron, cell.training) for cell in comparison.cells] == [
         ("LIF", "clean"),
         ("LIF", "FGSM 2/255"),

@@ -10,12 +10,13 @@ import torch
 
 import hosnn
 from hosnn.cli.main import main
-from hosnn.cli.subject import candidate, twins
+from hosnn.cli.subject import candidate, transfer_sources
 from hosnn.data import fashion_mnist_sample
-from hosnn.evaluation.controls import Controls, markdown_controls
-from hosnn.evaluation.result import Evaluation
-from hosnn.evaluation.side_by_side import side_by_side
+from hosnn.evaluation.ablations import Ablations
 from hosnn.nn.lenet import LeNet
+from hosnn.report.ablations_markdown import ablations_markdown
+from hosnn.results.comparison import compare_models
+from hosnn.results.evaluation import Evaluation
 from hosnn.signature import calibrate, homeostatic
 from tests.evaluation import synthetic
 
@@ -147,7 +148,7 @@ def test_the_results_of_functions_of_one_name_in_several_files_do_not_meet(own: 
     found = [candidate(Path(f"{path}:network"), "fashion-mnist-sample", None) for path in (own, other)]
     assert [each.name for each in found] == ["networks of mine-network", "others-network"]
     assert [each.folder for each in found] == [Path("runs") / each.name / "evaluations" for each in found]
-    assert set(twins((Path(f"{own}:network"), Path(f"{other}:network")))) == {each.name for each in found}
+    assert set(transfer_sources((Path(f"{own}:network"), Path(f"{other}:network")))) == {each.name for each in found}
 
 
 def test_brackets_in_names_are_printed_as_they_are(
@@ -256,7 +257,7 @@ def test_a_further_network_called_like_a_twin_is_refused(
 def test_networks_of_other_layers_stand_in_the_table_of_controls() -> None:
     models = [replace(synthetic.evaluation("controls", 10, 9, {"PGD": 5}), model=name) for name in ("a", "b")]
     rates = {"a": {"body.1": 0.25, "body.3": 0.5}, "b": {"layers.0": 0.125}}
-    found = Controls("a", side_by_side(models), rates, {}, {}, (), 0, {}, {})
-    text = markdown_controls(found)
+    found = Ablations("a", compare_models(models), rates, {}, {}, (), 0, {}, {})
+    text = ablations_markdown(found)
     assert "| network | body.1 | body.3 | layers.0 |" in text
     assert "| a | 0.250 | 0.500 | – |" in text and "| b | – | – | 0.125 |" in text

@@ -16,12 +16,13 @@ from hosnn.cli.request import Request, _absolute
 from hosnn.cli.sweep import tasks
 from hosnn.cluster import work
 from hosnn.cluster.record import Sweep
-from hosnn.cluster.tasks import Cluster, Task, _attempt
+from hosnn.cluster.tasks import Cluster, Job, _attempt
 from hosnn.cluster.trials import trials
 from hosnn.cluster.work import Conditions
+from hosnn.deadline import Deadline
 from hosnn.errors import ConfigError
-from hosnn.evaluation.ledger import ledger_path, ledgers
-from hosnn.runtime import Deadline, Hardware
+from hosnn.evaluation.journal import journal_path, journals
+from hosnn.runtime import Hardware
 from hosnn.training.experiment import Experiment
 from hosnn.training.pipeline import run
 from tests.training.toy import CLEAN, ROBUST, cpu, toy_data
@@ -33,14 +34,14 @@ def clean() -> Experiment:
     return CLEAN
 
 
-def robust() -> Experiment:
+def correct_after() -> Experiment:
     return ROBUST
 
 
 DONE: list[str] = []
 
 
-def one_after_the_other(todo: Sequence[Task], cluster: Cluster, deadline: Deadline) -> Iterator[tuple[str, Any]]:
+def one_after_the_other(todo: Sequence[Job], cluster: Cluster, deadline: Deadline) -> Iterator[tuple[str, Any]]:
     until = None if deadline.left is None else time.time() + deadline.left
     ended: dict[str, Any] = {}
     for task in todo:
@@ -182,7 +183,7 @@ def test_shares_of_an_evaluation_gather_to_the_bits_of_the_plain_command(tmp_pat
     assert main([*command, str(shared), "--shards", "3", "--max-time", "0.00001"]) == 1
     assert main([*command, str(shared), "--shards", "3"]) in (0, 3, 4)
     assert timeless(shared / "smoke-n120.json") == timeless(tmp_path / "plain" / "smoke-n120.json")
-    assert not ledgers(ledger_path(shared, "smoke-n120"))
+    assert not journals(journal_path(shared, "smoke-n120"))
 
 
 def test_a_share_that_fails_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch):

@@ -20,7 +20,7 @@ from hosnn.cluster.record import Sweep
 from hosnn.cluster.trials import starts, trials
 from hosnn.data import fashion_mnist_sample
 from hosnn.errors import CheckpointError
-from hosnn.evaluation.ledger import ledger_path, ledgers
+from hosnn.evaluation.journal import journal_path, journals
 from hosnn.training.checkpoint import load_state, read_pointer
 from hosnn.training.pipeline import run
 from tests.cli.test_sweep import timeless
@@ -263,7 +263,7 @@ def test_shares_done_by_workers_gather_to_the_bits_of_one_run(tmp_path: Path):
     assert status in (0, 3, 4), err
     shared = tmp_path / "shared"
     process = started(*command, "--out", shared, "--shards", 2)
-    share = ledger_path(shared, "smoke-n800", (0, 2))
+    share = journal_path(shared, "smoke-n800", (0, 2))
     worker = waited_for(lambda: _writer(share), process)
     kept = share.read_text()
     os.kill(worker, signal.SIGKILL)
@@ -271,7 +271,7 @@ def test_shares_done_by_workers_gather_to_the_bits_of_one_run(tmp_path: Path):
     assert status in (0, 3, 4), out + err
     assert kept.count("\n") > 2, "there was something to go on from"
     assert timeless(shared / "smoke-n800.json") == timeless(tmp_path / "plain" / "smoke-n800.json")
-    assert not ledgers(ledger_path(shared, "smoke-n800"))
+    assert not journals(journal_path(shared, "smoke-n800"))
 
 
 def _writer(share: Path) -> int | None:

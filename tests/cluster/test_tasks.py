@@ -8,10 +8,9 @@ import time
 import pytest
 
 from hosnn.cli.main import main
-from hosnn.cluster.tasks import Cluster, Failed, Stopped, Task, _attempt, _check_address, _check_room, carried_out
+from hosnn.cluster.tasks import Cluster, Failed, Job, Stopped, _attempt, _check_address, _check_room, carried_out
+from hosnn.deadline import Deadline, Interrupted
 from hosnn.errors import ConfigError, TrainingError
-from hosnn.evaluation.worker import Interrupted
-from hosnn.runtime import Deadline
 
 
 def square(number: int, deadline: Deadline) -> int:
@@ -35,20 +34,20 @@ def pressed(deadline: Deadline) -> None:
 
 
 def test_a_task_gives_its_result_or_says_why_it_has_none(capsys: pytest.CaptureFixture[str]):
-    assert _attempt(Task("3", square, (3,)), None) == 9
-    assert _attempt(Task("-1", square, (-1,)), None) == Failed("negative; use another number")
-    assert _attempt(Task("0", square, (0,)), None) == Failed("ZeroDivisionError: nothing")
+    assert _attempt(Job("3", square, (3,)), None) == 9
+    assert _attempt(Job("-1", square, (-1,)), None) == Failed("negative; use another number")
+    assert _attempt(Job("0", square, (0,)), None) == Failed("ZeroDivisionError: nothing")
     assert "Traceback" in capsys.readouterr().err, "what is no user's error can be looked up in the worker's log"
 
 
 def test_a_task_whose_time_is_up_or_whose_user_presses_ctrl_c_is_stopped():
-    assert _attempt(Task("late", patient, ()), time.time() - 1) == Stopped()
-    assert _attempt(Task("short", patient, ()), time.time() + 0.05) == Stopped()
-    assert _attempt(Task("pressed", pressed, ()), None) == Stopped()
+    assert _attempt(Job("late", patient, ()), time.time() - 1) == Stopped()
+    assert _attempt(Job("short", patient, ()), time.time() + 0.05) == Stopped()
+    assert _attempt(Job("pressed", pressed, ()), None) == Stopped()
 
 
 def test_what_waits_for_a_task_ends_as_that_does():
-    task = Task("3", square, (3,), after="first")
+    task = Job("3", square, (3,), after="first")
     assert _attempt(task, None, None) == 9
     assert _attempt(task, None, Failed("no data")) == Failed("first, which it starts from, failed: no data")
     assert _attempt(task, None, Stopped()) == Stopped()
@@ -57,7 +56,7 @@ def test_what_waits_for_a_task_ends_as_that_does():
 def test_without_ray_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'hosnn\[ray\]'"):
-        list(carried_out([Task("3", square, (3,))], Cluster(), Deadline()))
+        list(carried_out([Job("3", square, (3,))], Cluster(), Deadline()))
     assert main(["sweep", "demo:lif_clean", "--runs", str(tmp_path)]) == 2
     assert "hosnn[ray]" in capsys.readouterr().err
 

@@ -9,9 +9,9 @@ import pytest
 from hosnn.cluster import work
 from hosnn.cluster.record import Result
 from hosnn.cluster.work import Conditions, alone, carry_out, train
+from hosnn.deadline import Deadline, Interrupted
 from hosnn.errors import ConfigError
-from hosnn.evaluation.worker import Interrupted
-from hosnn.runtime import Deadline, Hardware
+from hosnn.runtime import Hardware
 from hosnn.training import lock
 from hosnn.training.pipeline import run
 from tests.training.toy import CLEAN, ROBUST, StopAfter, cpu, same_bits, toy_data, worked_in

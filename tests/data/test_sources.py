@@ -9,19 +9,21 @@ from typing import Any
 import pytest
 import torch
 
-from hosnn.data import Dataset, fashion
+from hosnn.data import Dataset, fashion_mnist_files
 from hosnn.data.download import fetch_file
-from hosnn.data.fashion import FASHION_MNIST, fashion_mnist
+from hosnn.data.fashion_mnist_files import FASHION_MNIST, fashion_mnist
 from hosnn.data.sources import cache_folder, describe, find_in_folder, system_data_folders
 from hosnn.errors import DataError
 
 from .formats import TEST, TINY, TRAIN, random_split, write_idx_files, write_parquet, write_parquet_files
 
 
-def stand_in(monkeypatch: pytest.MonkeyPatch, host: str = fashion.HOST, **changes: Any) -> None:
+def stand_in(monkeypatch: pytest.MonkeyPatch, host: str = fashion_mnist_files.HOST, **changes: Any) -> None:
     """The tiny set in place of the full one, in the same places and under the same published hashes."""
     specification = replace(TINY, **{"published": FASHION_MNIST.specification.published, **changes})
-    monkeypatch.setattr(fashion, "FASHION_MNIST", replace(FASHION_MNIST, specification=specification, host=host))
+    monkeypatch.setattr(
+        fashion_mnist_files, "FASHION_MNIST", replace(FASHION_MNIST, specification=specification, host=host)
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -146,7 +148,7 @@ def test_offline_and_absent_is_one_error_that_lists_every_source(monkeypatch: py
     with pytest.raises(DataError) as caught:
         fashion_mnist()
     text = str(caught.value)
-    assert all(f"\n  - {source.name}: " in text for source in fashion.FASHION_MNIST.sources())
+    assert all(f"\n  - {source.name}: " in text for source in fashion_mnist_files.FASHION_MNIST.sources())
     assert text.count(f"not tried, {switch}=1 is set") == 2
     assert "apt install dataset-fashion-mnist" in text
     assert "hf download zalando-datasets/fashion_mnist --repo-type dataset" in text
@@ -203,7 +205,7 @@ def test_an_unwritable_cache_is_a_data_error(tmp_path: Path) -> None:
 
 def test_describe_tells_what_is_there_without_reading_it(tmp_path: Path) -> None:
     damage(write_idx_files(tmp_path / "share" / "datasets" / "fashion-mnist"))
-    found = {status.source: status for status in describe("tiny", fashion.FASHION_MNIST.sources())}
+    found = {status.source: status for status in describe("tiny", fashion_mnist_files.FASHION_MNIST.sources())}
     assert [status.found for status in found.values()] == [True, False, False, False, False]
     assert str(tmp_path) in found["Debian package dataset-fashion-mnist"].detail
     assert found["original host"].detail == "tried if nothing is found here"

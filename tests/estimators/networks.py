@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hosnn.nn.layers import ConstantCoding, MeanReadout, OverTime
 from hosnn.nn.neurons import LIF, Emit
 from hosnn.signature import calibrate, homeostatic
-from hosnn.spiking.dynamics import Dynamics, Reset
+from hosnn.spiking.state import Dynamics, Reset
 
 STEPS = 5
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hosnn.estimators import ALTERNATIVES, CUTS, ENSEMBLE, HART, WIDTHS, AdaptiveSharpness, Estimator, title
-from hosnn.spiking.gradient import GradientRule, bptt, tssl_bp
+from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
 from hosnn.spiking.surrogate import Exponential, PiecewiseLinear, Rectangle, Sigmoid
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_pre_hooks
 
-from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.estimators import (
     BPTR,
@@ -25,13 +24,14 @@ from hosnn.estimators import (
 )
 from hosnn.nn.layers import ConstantCoding, SpikingNetwork
 from hosnn.nn.neurons import LIF, neurons
+from hosnn.rng import SampleRandom
 from hosnn.robustness.ensembles import Worst
-from hosnn.robustness.gradient import PGD, Again, fgsm
 from hosnn.robustness.losses import cross_entropy
 from hosnn.robustness.model import Attack, counted, input_gradient
+from hosnn.robustness.pgd import PGD, Restart, fgsm
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.spiking.decoding import target_traces
-from hosnn.spiking.gradient import GradientRule, bptt, tssl_bp
+from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
 from hosnn.spiking.surrogate import SURROGATES, Arctan
 from tests.nn.test_networks import TINY, images, lif_network, talif_network
 from tests.robustness.models import linear
@@ -169,7 +169,7 @@ def test_the_worst_of_attacks_on_frames_is_frames() -> None:
     members = tuple(OnFrames(PGD(THREAT, steps=1, step_size=size)) for size in (0.01, 1.0))
     frames = Worst(members)(network, x, y, rng())
     assert frames.shape == (6, TINY.steps, 1, 28, 28)
-    alone = [Again(member, number, "member") for number, member in enumerate(members)]
+    alone = [Restart(member, number, "member") for number, member in enumerate(members)]
     lost = [network(member(network, x, y, rng())).argmax(1) != y for member in alone]
     assert torch.equal(network(frames).argmax(1) != y, lost[0] | lost[1])
 

@@ -3,19 +3,19 @@
 import pytest
 import torch
 
-from hosnn.draws import SampleRandom
-from hosnn.estimators import BPTR, AdaptiveSharpness, AgainstHomeostasis, Estimator, SignatureError, Through, title
+from hosnn.estimators import BPTR, AdaptiveSharpness, AgainstHomeostasis, Estimator, SignatureDeviation, Through, title
+from hosnn.rng import SampleRandom
 from hosnn.robustness.apgd import APGD, APGDTargeted
 from hosnn.robustness.decision import HopSkipJump
 from hosnn.robustness.ensembles import EOT, Worst
 from hosnn.robustness.fab import FAB
-from hosnn.robustness.gradient import PGD, mi_fgsm
 from hosnn.robustness.losses import targeted_margin
 from hosnn.robustness.model import Attack
+from hosnn.robustness.pgd import PGD, mi_fgsm
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.square import Square
 from hosnn.robustness.threats import Linf, Threat
-from hosnn.spiking.gradient import bptt
+from hosnn.spiking.gradient_rule import bptt
 from tests.estimators.networks import adaptive, images, plain
 
 THREAT = Threat(Linf(0.2))
@@ -55,5 +55,5 @@ def test_any_attack_with_a_loss_can_be_aimed_at_homeostasis(attack: Attack) -> N
     with torch.no_grad():
         y = network(x).argmax(1)
     rng = SampleRandom(0, torch.arange(10))
-    found = AgainstHomeostasis(attack, SignatureError(), 10.0)(network, x, y, rng)
+    found = AgainstHomeostasis(attack, SignatureDeviation(), 10.0)(network, x, y, rng)
     assert THREAT.allows(found, x).all() and not torch.equal(found, attack(network, x, y, rng))

@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hosnn.draws import SampleRandom
 from hosnn.estimators import ALTERNATIVES, CUTS, ENSEMBLE, WIDTHS, AdaptiveSharpness, Estimator, Through, title
 from hosnn.estimators.rules import differentiated
 from hosnn.nn.neurons import Emit, neurons
-from hosnn.robustness.gradient import PGD, at_clean, fgsm
+from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import cross_entropy
 from hosnn.robustness.model import Model, input_gradient
+from hosnn.robustness.pgd import PGD, at_clean, fgsm
 from hosnn.robustness.threats import Linf, Threat
-from hosnn.spiking.dynamics import Reset
-from hosnn.spiking.gradient import GradientRule, Rule, bptt
+from hosnn.spiking.gradient_rule import GradientRule, Rule, bptt
 from hosnn.spiking.kernels import eager
+from hosnn.spiking.state import Reset
 from tests.estimators.networks import adaptive, images, labels, plain
 from tests.robustness.models import linear
 

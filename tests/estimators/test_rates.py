@@ -6,9 +6,9 @@ from torch import Tensor
 
 from hosnn.errors import ConfigError
 from hosnn.estimators import BPTR, HART, RGA, ActivationBackward
-from hosnn.spiking.dynamics import Dynamics, Reset
-from hosnn.spiking.gradient import WholeLayer
+from hosnn.spiking.gradient_rule import WholeLayer
 from hosnn.spiking.kernels import eager
+from hosnn.spiking.state import Dynamics, Reset
 from hosnn.spiking.surrogate import PiecewiseLinear, Sigmoid
 
 STEPS = 5

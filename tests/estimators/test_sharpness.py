@@ -8,22 +8,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.estimators import AdaptiveSharpness, SearchedSharpness, Through, with_rule
+from hosnn.estimators.model_wrappers import Wrapped, inside
 from hosnn.estimators.rules import differentiated
 from hosnn.estimators.sharpness import Memory, Sharpened
-from hosnn.estimators.wrapping import Wrapped, inside
 from hosnn.nn.layers import ConstantCoding
 from hosnn.nn.neurons import LIF, neurons
+from hosnn.rng import SampleRandom
 from hosnn.robustness.ensembles import Worst
-from hosnn.robustness.gradient import PGD
 from hosnn.robustness.losses import cross_entropy
 from hosnn.robustness.model import Attack, Model, Repeated, fresh, input_gradient, rows, scores
+from hosnn.robustness.pgd import PGD
 from hosnn.robustness.threats import Linf, Threat
-from hosnn.spiking.dynamics import Dynamics, Reset
-from hosnn.spiking.gradient import GradientRule, bptt
+from hosnn.spiking.gradient_rule import GradientRule, bptt
 from hosnn.spiking.kernels import backend, cpu, eager
+from hosnn.spiking.state import Dynamics, Reset
 from hosnn.spiking.surrogate import Arctan
 from tests.estimators.networks import Scores, adaptive, images, labels, plain
 
@@ -76,11 +76,11 @@ def test_layers_and_time_steps_are_remembered_apart() -> None:
 
 
 def test_a_frozen_memory_changes_nothing_and_is_changed_by_nothing() -> None:
-    watched, other = Memory(AdaptiveSharpness(), 3), Memory(AdaptiveSharpness(), 3)
+    record_layers, other = Memory(AdaptiveSharpness(), 3), Memory(AdaptiveSharpness(), 3)
     for seed in range(4):
-        with watched.frozen():
-            watched.sharpness("a", 0, distances(100 + seed))
-        assert torch.equal(watched.sharpness("a", 0, distances(seed)), other.sharpness("a", 0, distances(seed)))
+        with record_layers.frozen():
+            record_layers.sharpness("a", 0, distances(100 + seed))
+        assert torch.equal(record_layers.sharpness("a", 0, distances(seed)), other.sharpness("a", 0, distances(seed)))
 
 
 def test_samples_that_drop_out_take_nothing_along_and_leave_nothing() -> None:

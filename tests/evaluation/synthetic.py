@@ -6,9 +6,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from hosnn.evaluation.check import Check
-from hosnn.evaluation.comparison import Cell, Comparison, Published
-from hosnn.evaluation.result import Evaluation, Network, Panel, Row
+from hosnn.results.check import Check
+from hosnn.results.evaluation import AttackResult, Evaluation, Network, Panel
+from hosnn.results.reproduction import Cell, Published, ReproductionResult
 
 CLASSES = 10
 KINDS = (("LIF", "clean"), ("LIF", "FGSM 2/255"), ("TA-LIF", "clean"), ("TA-LIF", "FGSM 2/255"))
@@ -33,7 +33,7 @@ def evaluation(
     labels = tuple(at % CLASSES for at in range(samples))
     threat = "linf:8/255/step" if protocol == "paper" else "linf:8/255"
     eps_rows = tuple(
-        Row(f"PGD @ {round(eps * 255)}/255", threat, eps, guesses(labels, right), 1.0)
+        AttackResult(f"PGD @ {round(eps * 255)}/255", threat, eps, guesses(labels, right), 1.0)
         for eps, right in zip(EPS, curve, strict=False)
     )
     return Evaluation(
@@ -50,7 +50,7 @@ def evaluation(
         index=tuple(range(samples)),
         labels=labels,
         clean=guesses(labels, clean),
-        rows=tuple(Row(name, threat, 8 / 255, guesses(labels, right), 1.5) for name, right in rows.items()),
+        rows=tuple(AttackResult(name, threat, 8 / 255, guesses(labels, right), 1.5) for name, right in rows.items()),
         panels=(Panel("eps", eps_rows),) if eps_rows else (),
         seconds=12.0,
         versions={"python": "3.12", "torch": "2.13.0"},
@@ -74,10 +74,12 @@ def rich() -> Evaluation:
     plain = evaluation("standard", 200, 180, {})
     labels = plain.labels
 
-    def row(name: str, left: Sequence[bool], kind: str = "white-box", method: str = "", estimator: str = "") -> Row:
+    def row(
+        name: str, left: Sequence[bool], kind: str = "white-box", method: str = "", estimator: str = ""
+    ) -> AttackResult:
         found = tuple(label if stands else (label + 1) % CLASSES for label, stands in zip(labels, left, strict=False))
         passes = (100 * len(left), 0 if kind == "queries" else 100 * len(left))
-        return Row(name, plain.threat, 8 / 255, found, 3.5, kind, method or name, estimator, 100, *passes)
+        return AttackResult(name, plain.threat, 8 / 255, found, 3.5, kind, method or name, estimator, 100, *passes)
 
     def first(right: int, count: int = 100) -> list[bool]:
         return [at < right for at in range(count)]
@@ -86,7 +88,7 @@ def rich() -> Evaluation:
         """Every `period`-th image is lost."""
         return [bool(at % period) for at in range(count)]
 
-    cascade, standing = [], first(180, 200)
+    cascade, robust = [], first(180, 200)
     for name, kind, estimator, right in (
         ("APGD-CE", "white-box", "full BPTT", 120),
         ("APGD-DLR", "white-box", "full BPTT", 110),
@@ -96,9 +98,9 @@ def rich() -> Evaluation:
         ("APGD-CE from the twin", "transfer", "full BPTT", 83),
     ):
         full = row(name, first(right, 200), kind, name.partition(",")[0], estimator)
-        seen = tuple(guess if alive else -1 for guess, alive in zip(full.predictions, standing, strict=True))
+        seen = tuple(guess if alive else -1 for guess, alive in zip(full.predictions, robust, strict=True))
         cascade.append(replace(full, predictions=seen))
-        standing = first(right, 200)
+        robust = first(right, 200)
     eps = tuple(
         replace(row(f"APGD-CE @ {level}/255", first(right)), threat=f"linf:{level}/255", eps=level / 255)
         for level, right in ((2, 80), (4, 72), (8, 55), (16, 30), (32, 12), (64, 3), (255, 0))
@@ -134,7 +136,9 @@ def rich() -> Evaluation:
     )
 
 
-def comparison(seeds: Sequence[int] = (0,), sweep: bool = True, samples: int = 1000, columns=COLUMNS) -> Comparison:
+def comparison(
+    seeds: Sequence[int] = (0,), sweep: bool = True, samples: int = 1000, columns=COLUMNS
+) -> ReproductionResult:
     """The 2x2 with numbers of which each is known: seed s loses s images more everywhere."""
     cells = []
     for seed in seeds:
@@ -152,7 +156,7 @@ def comparison(seeds: Sequence[int] = (0,), sweep: bool = True, samples: int = 1
             if sweep:
                 found["sweep"] = evaluation("sweep", samples, clean - seed, {"w=0.1": worst + 9, "w=1": worst - seed})
             cells.append(Cell(neuron, training, f"run-{place}-{seed}", "ef" * 32, seed, 8, 600.0, 0.88, found))
-    return Comparison(
+    return ReproductionResult(
         "Made-up 2x2",
         "made-up",
         "15C5-40C5-300",

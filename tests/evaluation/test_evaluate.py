@@ -9,18 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.data import Split, fashion_mnist_sample
-from hosnn.draws import SampleRandom
+from hosnn.deadline import Deadline, Interrupted
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.evaluation.evaluate import evaluate
-from hosnn.evaluation.protocol import Entry, PanelPlan, Protocol
-from hosnn.evaluation.protocols import smoke
-from hosnn.evaluation.result import Evaluation
-from hosnn.evaluation.statistics import wilson
-from hosnn.evaluation.worker import Interrupted
-from hosnn.robustness.gradient import PGD, fgsm
+from hosnn.protocols.builtin import smoke
+from hosnn.protocols.protocol import AttackSpec, PanelPlan, Protocol
+from hosnn.results.evaluation import Evaluation
+from hosnn.results.statistics import wilson
+from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Attack, Model
+from hosnn.robustness.pgd import PGD, fgsm
 from hosnn.robustness.threats import Linf, Threat
-from hosnn.runtime import Deadline
 from tests.evaluation.synthetic import Linear
 
 EPS = 0.05
@@ -51,8 +50,8 @@ class Shift:
 
 
 def protocol(*attacks: tuple[str, Attack], **settings: Any) -> Protocol:
-    entries = tuple(Entry(name, attack, THREAT) for name, attack in attacks)
-    return Protocol("test", "made for a test", THREAT, entries, None, block_size=16, **settings)
+    specs = tuple(AttackSpec(name, attack, THREAT) for name, attack in attacks)
+    return Protocol("test", "made for a test", THREAT, specs, None, block_size=16, **settings)
 
 
 FOUR = protocol(
@@ -63,7 +62,9 @@ FOUR = protocol(
     panels=(
         PanelPlan(
             "eps",
-            tuple(Entry(f"PGD @ {eps}", PGD(Threat(Linf(eps)), steps=3), Threat(Linf(eps))) for eps in (0.01, 0.1)),
+            tuple(
+                AttackSpec(f"PGD @ {eps}", PGD(Threat(Linf(eps)), steps=3), Threat(Linf(eps))) for eps in (0.01, 0.1)
+            ),
             samples=20,
         ),
     ),
@@ -76,7 +77,7 @@ def test_robust_accuracy_of_a_linear_model_is_its_closed_form() -> None:
     result = evaluate(linear(), (x, y), protocol(("PGD", PGD(THREAT, steps=20, step_size=0.25))))
     exact = margin > EPS * WEIGHT.abs().sum()
     assert 0.2 < exact.double().mean() < 0.8
-    assert result.robust(result.row("PGD")) == exact.tolist()
+    assert result.correct_after(result.row("PGD")) == exact.tolist()
     assert result.worst_case == result.accuracy("PGD") == pytest.approx(float(exact.double().mean()))
     assert result.clean_accuracy == pytest.approx(float((margin > 0).double().mean()))
     assert result.interval("PGD") == wilson(int(exact.sum()), 60)
@@ -85,9 +86,9 @@ def test_robust_accuracy_of_a_linear_model_is_its_closed_form() -> None:
 def test_the_worst_case_is_the_and_over_samples_not_the_least_row() -> None:
     x, y = images()
     result = evaluate(linear(), (x, y), protocol(("up", Shift(EPS)), ("down", Shift(-EPS))))
-    up, down = (result.robust(row) for row in result.rows)
+    up, down = (result.correct_after(row) for row in result.rows)
     clean = [guess == label for guess, label in zip(result.clean, result.labels, strict=True)]
-    assert result.standing == [a and b and c for a, b, c in zip(clean, up, down, strict=True)]
+    assert result.robust == [a and b and c for a, b, c in zip(clean, up, down, strict=True)]
     assert result.worst_case < min(result.accuracy("up"), result.accuracy("down"))
 
 
@@ -95,11 +96,11 @@ def test_a_cascade_shows_attacks_only_what_stands_and_ends_at_the_same_worst_cas
     x, y = images()
     plain = evaluate(linear(), (x, y), FOUR)
     cascade = evaluate(linear(), (x, y), replace(FOUR, cascade=True))
-    assert cascade.standing == plain.standing
-    standing = [guess == label for guess, label in zip(cascade.clean, cascade.labels, strict=True)]
+    assert cascade.robust == plain.robust
+    robust = [guess == label for guess, label in zip(cascade.clean, cascade.labels, strict=True)]
     for row in cascade.rows:
-        assert [guess != -1 for guess in row.predictions] == standing
-        standing = cascade.robust(row)
+        assert [guess != -1 for guess in row.predictions] == robust
+        robust = cascade.correct_after(row)
     assert cascade.accuracy(cascade.rows[-1].attack) == cascade.worst_case
     accuracies = [cascade.accuracy(row.attack) for row in cascade.rows]
     assert accuracies == sorted(accuracies, reverse=True)
@@ -143,14 +144,14 @@ def without_time(result: Evaluation) -> dict[str, Any]:
 class StopAfter(Deadline):
     """A deadline that comes after so many looks at it."""
 
-    def __init__(self, looks: int) -> None:
+    def __init__(self, eot_samples: int) -> None:
         super().__init__()
-        self.looks = looks
+        self.eot_samples = eot_samples
 
     @property
     def reached(self) -> bool:
-        self.looks -= 1
-        return self.looks < 0
+        self.eot_samples -= 1
+        return self.eot_samples < 0
 
 
 @dataclass(frozen=True)
@@ -169,18 +170,18 @@ class Counted:
 
 
 @pytest.mark.parametrize("cascade", [False, True])
-@pytest.mark.parametrize("looks", [0, 1, 6, 15])
-def test_an_interrupted_evaluation_goes_on_to_the_same_result(tmp_path: Path, cascade: bool, looks: int) -> None:
-    ledger, plan = tmp_path / "partial.jsonl", replace(FOUR, cascade=cascade)
+@pytest.mark.parametrize("eot_samples", [0, 1, 6, 15])
+def test_an_interrupted_evaluation_goes_on_to_the_same_result(tmp_path: Path, cascade: bool, eot_samples: int) -> None:
+    journal, plan = tmp_path / "partial.jsonl", replace(FOUR, cascade=cascade)
     whole = evaluate(linear(), images(), plan)
     with pytest.raises(Interrupted, match="goes on from there"):
-        evaluate(linear(), images(), plan, partial=ledger, deadline=StopAfter(looks))
-    assert len(ledger.read_text().splitlines()) == 1 + looks
-    with ledger.open("a") as file:
+        evaluate(linear(), images(), plan, partial=journal, deadline=StopAfter(eot_samples))
+    assert len(journal.read_text().splitlines()) == 1 + eot_samples
+    with journal.open("a") as file:
         file.write('{"attack": "PGD", "block": 3, "predic')  # as a kill leaves it
-    resumed = evaluate(linear(), images(), plan, partial=ledger)
+    resumed = evaluate(linear(), images(), plan, partial=journal)
     assert without_time(resumed) == without_time(whole)
-    assert ledger.exists()  # whoever saves the result removes it, so that a full disk costs no work
+    assert journal.exists()  # whoever saves the result removes it, so that a full disk costs no work
 
 
 def test_finished_blocks_are_not_attacked_again_but_only_for_the_same_evaluation(tmp_path: Path) -> None:
@@ -196,12 +197,12 @@ def test_finished_blocks_are_not_attacked_again_but_only_for_the_same_evaluation
         (linear(), (x, y), other, 0, 8),
     ]
     for model, data, chosen, seed, expected in runs:
-        ledger = tmp_path / "partial.jsonl"
-        ledger.unlink(missing_ok=True)
+        journal = tmp_path / "partial.jsonl"
+        journal.unlink(missing_ok=True)
         with pytest.raises(Interrupted):
-            evaluate(linear(), (x, y), plan, partial=ledger, deadline=StopAfter(5))
+            evaluate(linear(), (x, y), plan, partial=journal, deadline=StopAfter(5))
         seen.clear()
-        resumed = evaluate(model, data, chosen, seed=seed, partial=ledger)
+        resumed = evaluate(model, data, chosen, seed=seed, partial=journal)
         assert len(seen) == expected
         assert without_time(resumed) == without_time(evaluate(model, data, chosen, seed=seed))
 

@@ -12,22 +12,22 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.data import fashion_mnist_sample
+from hosnn.deadline import Deadline, Interrupted
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.estimators import title
-from hosnn.evaluation.adapt import best
 from hosnn.evaluation.evaluate import evaluate, evaluate_shard
-from hosnn.evaluation.ledger import ledger_path, ledgers
-from hosnn.evaluation.protocol import Entry, Found, Kind, PanelPlan, Protocol, Search
-from hosnn.evaluation.result import Evaluation, Row
-from hosnn.evaluation.worker import LOOKS, Interrupted, Shard, logits_of
+from hosnn.evaluation.journal import journal_path, journals
+from hosnn.evaluation.runner import Shard, logits_of
 from hosnn.nn.lenet import LeNet
+from hosnn.protocols.applicability import best
+from hosnn.protocols.protocol import EOT_SAMPLES, AttackKind, AttackSpec, BestEstimator, PanelPlan, Protocol, Search
+from hosnn.results.evaluation import AttackResult, Evaluation
 from hosnn.robustness.apgd import APGD
 from hosnn.robustness.ensembles import Transfer
-from hosnn.robustness.gradient import PGD
+from hosnn.robustness.pgd import PGD
 from hosnn.robustness.square import Square
 from hosnn.robustness.threats import Linf, Threat
-from hosnn.runtime import Deadline
-from hosnn.spiking.gradient import bptt
+from hosnn.spiking.gradient_rule import bptt
 from hosnn.spiking.surrogate import Rectangle, Sigmoid
 from tests.evaluation.test_evaluate import StopAfter, without_time
 
@@ -38,14 +38,14 @@ PLAN = Protocol(
     "made for a test",
     THREAT,
     (
-        Entry("APGD", APGD(THREAT, 3), THREAT, estimator=bptt(), steps=3),
-        Entry("best", APGD(THREAT, 3), THREAT, estimator=Found(0), spiking=True, steps=3),
-        Entry("Square", Square(THREAT, 5), THREAT, kind=Kind.QUERIES, steps=5),
+        AttackSpec("APGD", APGD(THREAT, 3), THREAT, estimator=bptt(), steps=3),
+        AttackSpec("best", APGD(THREAT, 3), THREAT, estimator=BestEstimator(0), spiking=True, steps=3),
+        AttackSpec("Square", Square(THREAT, 5), THREAT, kind=AttackKind.QUERIES, steps=5),
     ),
     samples=22,
     cascade=True,
     search=Search(PGD(THREAT, 2), CANDIDATES, samples=10, keep=2),
-    panels=(PanelPlan("controls", (Entry("PGD", PGD(THREAT, 2), THREAT, estimator=Found(1)),), 12),),
+    panels=(PanelPlan("controls", (AttackSpec("PGD", PGD(THREAT, 2), THREAT, estimator=BestEstimator(1)),), 12),),
     block_size=5,
 )
 
@@ -78,18 +78,20 @@ def test_shards_gather_to_the_bits_of_one_run(
             fashion_mnist_sample(),
             PLAN,
             Shard(number, count),
-            ledger_path(tmp_path, "test", (number, count)),
+            journal_path(tmp_path, "test", (number, count)),
             threads=1,
         )
-    gathered = ledger_path(tmp_path, "test")
-    assert len(ledgers(gathered)) == count
+    gathered = journal_path(tmp_path, "test")
+    assert len(journals(gathered)) == count
     result = evaluate(network, fashion_mnist_sample(), PLAN, partial=gathered, threads=1, deadline=StopAfter(0))
     assert without_time(result) == without_time(whole)  # and nothing was left to do
 
 
 def test_a_missing_share_is_done_by_the_run_that_gathers(network: nn.Module, whole: Evaluation, tmp_path: Path) -> None:
-    evaluate_shard(network, fashion_mnist_sample(), PLAN, Shard(1, 2), ledger_path(tmp_path, "test", (1, 2)), threads=1)
-    gathered = ledger_path(tmp_path, "test")
+    evaluate_shard(
+        network, fashion_mnist_sample(), PLAN, Shard(1, 2), journal_path(tmp_path, "test", (1, 2)), threads=1
+    )
+    gathered = journal_path(tmp_path, "test")
     with pytest.raises(Interrupted):
         evaluate(network, fashion_mnist_sample(), PLAN, partial=gathered, deadline=StopAfter(2))
     result = evaluate(network, fashion_mnist_sample(), PLAN, partial=gathered)
@@ -97,10 +99,10 @@ def test_a_missing_share_is_done_by_the_run_that_gathers(network: nn.Module, who
 
 
 def test_a_share_of_another_evaluation_is_not_gathered(network: nn.Module, tmp_path: Path) -> None:
-    path = ledger_path(tmp_path, "test", (0, 1))
+    path = journal_path(tmp_path, "test", (0, 1))
     evaluate_shard(network, fashion_mnist_sample(), PLAN, Shard(), path, threads=1)
     shares = path.read_text()
-    other = evaluate(network, fashion_mnist_sample(), PLAN, seed=1, partial=ledger_path(tmp_path, "test"))
+    other = evaluate(network, fashion_mnist_sample(), PLAN, seed=1, partial=journal_path(tmp_path, "test"))
     assert path.read_text() == shares
     assert without_time(other) == without_time(evaluate(network, fashion_mnist_sample(), PLAN, seed=1))
 
@@ -114,7 +116,7 @@ def test_a_share_that_is_none_is_refused(number: int, count: int) -> None:
 def test_a_deadline_in_several_threads_keeps_what_was_begun(
     network: nn.Module, whole: Evaluation, tmp_path: Path
 ) -> None:
-    path = ledger_path(tmp_path, "test")
+    path = journal_path(tmp_path, "test")
     with pytest.raises(Interrupted, match="goes on from there"):
         evaluate(network, fashion_mnist_sample(), PLAN, partial=path, threads=2, deadline=StopAfter(7))
     assert len(path.read_text().splitlines()) == 1 + 7
@@ -124,9 +126,9 @@ def test_a_deadline_in_several_threads_keeps_what_was_begun(
 
 def test_passes_are_counted(whole: Evaluation) -> None:
     apgd, found, square = whole.rows
-    standing = sum(guess == label for guess, label in zip(whole.clean, whole.labels, strict=True))
-    left = sum(whole.robust(apgd))
-    assert standing <= apgd.backward <= apgd.forward and apgd.backward <= 4 * standing
+    robust = sum(guess == label for guess, label in zip(whole.clean, whole.labels, strict=True))
+    left = sum(whole.correct_after(apgd))
+    assert robust <= apgd.backward <= apgd.forward and apgd.backward <= 4 * robust
     assert (square.backward, square.steps, square.kind) == (0, 5, "queries")
     assert left <= found.backward <= 4 * left
     assert whole.passes()[0] > apgd.forward + square.forward
@@ -142,7 +144,7 @@ def test_entries_take_the_estimator_that_the_search_found(whole: Evaluation) -> 
 def test_the_search_keeps_what_leaves_fewest_standing_together() -> None:
     y = torch.zeros(6, dtype=torch.int64)
     guesses = [(1, 1, 1, 0, 0, 0), (1, 1, 0, 0, 0, 0), (0, 0, 0, 0, 1, 1)]
-    rows = [Row(str(at), "linf:8/255", 8 / 255, guess, 1.0) for at, guess in enumerate(guesses)]
+    rows = [AttackResult(str(at), "linf:8/255", 8 / 255, guess, 1.0) for at, guess in enumerate(guesses)]
     search = Search(PGD(THREAT, 2), CANDIDATES, keep=3)
     assert best(search, rows, y) == (CANDIDATES[0], CANDIDATES[2], CANDIDATES[1])
     assert best(replace(search, keep=1), rows[1:], y) == CANDIDATES[1:2] or best(
@@ -204,8 +206,8 @@ def test_estimators_are_left_out_where_no_spiking_layer_is_found_and_that_is_sai
 def test_losses_that_need_more_classes_than_there_are_are_left_out() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 2))
     data = fashion_mnist_sample().test.batch(torch.arange(20))
-    entry = replace(PLAN.entries[0], classes=3)
-    result = evaluate(model, (data[0], data[1] % 2), replace(PLAN, entries=(entry, PLAN.entries[2])))
+    spec = replace(PLAN.attacks[0], classes=3)
+    result = evaluate(model, (data[0], data[1] % 2), replace(PLAN, attacks=(spec, PLAN.attacks[2])))
     assert [row.attack for row in result.rows] == ["Square"]
     assert "APGD: its loss needs 3 classes, the model has 2" in result.skipped
 
@@ -246,7 +248,7 @@ def test_a_deadline_that_never_comes_changes_nothing(network: nn.Module, whole: 
 
 def transferring(twin: nn.Module) -> Protocol:
     attack = Transfer(twin, PGD(THREAT, 1))
-    return replace(PLAN, entries=(*PLAN.entries, Entry("transfer", attack, THREAT, kind=Kind.TRANSFER)))
+    return replace(PLAN, attacks=(*PLAN.attacks, AttackSpec("transfer", attack, THREAT, kind=AttackKind.TRANSFER)))
 
 
 class Fails(nn.Module):
@@ -294,9 +296,9 @@ def test_blocks_of_a_model_whose_forward_was_changed_are_not_gone_on_with(tmp_pa
 
 def test_random_models_are_attacked_at_the_mean_of_several_looks() -> None:
     random, steady = Noisy(), Scaled(1.0)
-    plan = replace(PLAN, entries=(Entry("PGD", PGD(THREAT, 2, keep_best=False), THREAT),), cascade=False)
+    plan = replace(PLAN, attacks=(AttackSpec("PGD", PGD(THREAT, 2, keep_best=False), THREAT),), cascade=False)
     rows = [evaluate(model, fashion_mnist_sample(), plan).row("PGD") for model in (random, steady)]
-    assert rows[0].backward == LOOKS * rows[1].backward > 0
+    assert rows[0].backward == EOT_SAMPLES * rows[1].backward > 0
 
 
 class Uncopied(nn.Module):
@@ -384,7 +386,7 @@ def test_logits_that_are_no_real_numbers_are_refused(dtype: torch.dtype) -> None
 
 
 def test_time_spent_before_an_interruption_is_counted(network: nn.Module, tmp_path: Path) -> None:
-    path = ledger_path(tmp_path, "test", (0, 1))
+    path = journal_path(tmp_path, "test", (0, 1))
     evaluate_shard(network, fashion_mnist_sample(), PLAN, Shard(), path, threads=1)
-    result = evaluate(network, fashion_mnist_sample(), PLAN, partial=ledger_path(tmp_path, "test"), threads=1)
+    result = evaluate(network, fashion_mnist_sample(), PLAN, partial=journal_path(tmp_path, "test"), threads=1)
     assert result.seconds > sum(row.seconds for row in (*result.rows, *result.panels[0].rows, *result.panels[1].rows))

@@ -16,7 +16,7 @@ from hosnn.nn.neurons import LIF, TALIF, hidden_neurons, neurons
 from hosnn.nn.normalisation import Norm
 from hosnn.nn.resnet import ResNet, resnet18
 from hosnn.signature import calibrate, homeostatic
-from hosnn.spiking.gradient import bptt, tssl_bp
+from hosnn.spiking.gradient_rule import bptt, tssl_bp
 from hosnn.spiking.kernels import backend, cpu
 
 PAPER = ConvNet("4C3-6C3-P2-8C3-P2-6C3-12-4", image=(3, 8, 8))

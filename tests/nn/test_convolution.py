@@ -9,7 +9,7 @@ from hosnn.nn.convolution import FEW, channels_last, convolve_images
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.lenet import LeNet
 from hosnn.nn.neurons import neurons
-from hosnn.spiking.gradient import bptt
+from hosnn.spiking.gradient_rule import bptt
 from hosnn.spiking.kernels import backend
 
 GEOMETRIES = (

@@ -12,10 +12,10 @@ from hosnn.nn.layers import Body, ConstantCoding, HasOutputs, Normalise, OverTim
 from hosnn.nn.lenet import LeNet, lenet_15c5_40c5_300, lenet_32c5_64c5_1024
 from hosnn.nn.neurons import LIF, TALIF, hidden_neurons, neurons
 from hosnn.signature import calibrate, homeostatic
-from hosnn.spiking.dynamics import Dynamics, Reset
-from hosnn.spiking.gradient import GradientRule, bptt, tssl_bp
+from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
 from hosnn.spiking.kernels import backend, cpu
-from hosnn.spiking.kernels.task import Around, Held
+from hosnn.spiking.kernels.kernel_spec import Around, Held
+from hosnn.spiking.state import Dynamics, Reset
 from hosnn.spiking.surrogate import Arctan
 
 TINY = LeNet(channels=(2, 3), hidden=8)

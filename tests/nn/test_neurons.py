@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.errors import ConfigError, ShapeError
-from hosnn.nn.neurons import LIF, TALIF, Beyond, Emit, constrain_, hidden_neurons, neurons
-from hosnn.spiking.dynamics import Dynamics, Reset
-from hosnn.spiking.gradient import bptt, tssl_bp
+from hosnn.nn.neurons import LIF, TALIF, Emit, Extrapolation, constrain_, hidden_neurons, neurons
+from hosnn.spiking.gradient_rule import bptt, tssl_bp
+from hosnn.spiking.state import Dynamics, Reset
 from hosnn.spiking.surrogate import Rectangle
 
 
@@ -60,8 +60,10 @@ def test_fewer_steps_than_the_signature_use_its_beginning() -> None:
     assert torch.equal(TALIF(signature(5))(x), TALIF(signature(5)[:3])(x))
 
 
-@pytest.mark.parametrize(("beyond", "rows"), [(Beyond.HOLD_LAST, [0, 1, 2, 2, 2]), (Beyond.REPEAT, [0, 1, 2, 0, 1])])
-def test_beyond_the_signature_is_what_the_user_chose(beyond: Beyond, rows: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("beyond", "rows"), [(Extrapolation.HOLD_LAST, [0, 1, 2, 2, 2]), (Extrapolation.REPEAT, [0, 1, 2, 0, 1])]
+)
+def test_beyond_the_signature_is_what_the_user_chose(beyond: Extrapolation, rows: list[int]) -> None:
     x, known = currents(5), signature(3)
     assert torch.equal(TALIF(known, beyond=beyond)(x), TALIF(known[rows])(x))
 

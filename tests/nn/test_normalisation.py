@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.nn.modes import statistics_held
-from hosnn.nn.neurons import Beyond
+from hosnn.nn.neurons import Extrapolation
 from hosnn.nn.normalisation import TimeBatchNorm
 
 EACH = pytest.mark.parametrize("steps", [None, 4], ids=["shared", "per-step"])
@@ -21,7 +21,7 @@ def currents(steps: int = 4, dense: bool = False, seed: int = 0) -> Tensor:
     return drawn * scale + scale
 
 
-def trained(steps: int | None, dense: bool = False, **options: Beyond) -> TimeBatchNorm:
+def trained(steps: int | None, dense: bool = False, **options: Extrapolation) -> TimeBatchNorm:
     layer = TimeBatchNorm(3, steps, dense, **options).double()
     for parameter in layer.parameters():
         nn.init.uniform_(parameter, 0.5, 2)
@@ -85,9 +85,9 @@ def test_more_steps_than_statistics_are_refused_unless_said_otherwise() -> None:
     with pytest.raises(ShapeError, match=r"got 6 time steps but has statistics for 4.*HOLD_LAST"):
         trained(4)(x)
     torch.manual_seed(0)
-    layer = trained(4, beyond=Beyond.HOLD_LAST).eval()
+    layer = trained(4, beyond=Extrapolation.HOLD_LAST).eval()
     assert torch.equal(layer(x)[5], layer.each[3](x[5]))
-    layer.beyond = Beyond.REPEAT
+    layer.beyond = Extrapolation.REPEAT
     assert torch.equal(layer(x)[5], layer.each[1](x[5]))
     assert trained(None)(x).shape == x.shape
 

@@ -9,13 +9,13 @@ import pytest
 
 from hosnn.cli.main import main
 from hosnn.data.cifar_files import CIFAR10_PYTHON, CIFAR100_PYTHON
-from hosnn.evaluation.comparison import Comparison
 from hosnn.recipes import cifar10, cifar10_small, cifar100, svhn
 from hosnn.recipes.reproductions import REPRODUCTIONS
 from hosnn.recipes.resolve import override
+from hosnn.results.reproduction import ReproductionResult
 from hosnn.training.experiment import Experiment
 from tests.data.colour_formats import stand_in_for_cifar, write_cifar, write_svhn
-from tests.data.test_house_numbers import use as stand_in_for_svhn
+from tests.data.test_svhn_files import use as stand_in_for_svhn
 
 FILES: dict[str, Callable[[Path], object]] = {
     "cifar10": lambda folder: write_cifar(folder, CIFAR10_PYTHON),
@@ -66,7 +66,7 @@ def test_a_whole_reproduction_runs_on_the_original_files(tmp_path: Path, monkeyp
     monkeypatch.setitem(REPRODUCTIONS, "svhn", replace(real, grid=grid, plans=plans))
     write_svhn(tmp_path / "data")
     assert main(["reproduce", "svhn", "--data-folder", str(tmp_path / "data")]) == 0
-    found = Comparison.load(tmp_path / "runs" / "svhn" / "comparison.json")
+    found = ReproductionResult.load(tmp_path / "runs" / "svhn" / "comparison.json")
     assert [(cell.neuron, cell.training) for cell in found.cells] == [
         *(("LIF", "clean"), ("LIF", "FGSM 2/255")),
         *(("TA-LIF", "clean"), ("TA-LIF", "FGSM 2/255")),

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
+from hosnn.rng import SampleRandom
 from hosnn.robustness.apgd import APGD, APGDTargeted, Schedule, Walk
-from hosnn.robustness.gradient import PGD, at_clean, on_sphere
 from hosnn.robustness.losses import (
     Loss,
     cross_entropy,
@@ -24,6 +23,7 @@ from hosnn.robustness.losses import (
     targeted_margin,
 )
 from hosnn.robustness.model import Attack, Model, Repeated, counted, input_gradient
+from hosnn.robustness.pgd import PGD, at_clean, on_sphere
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.threats import L1, L2, Ball, Linf, Threat
 from tests.robustness.models import Wavy, linear, samples
@@ -199,11 +199,11 @@ def test_the_step_is_the_published_one(threat: Threat) -> None:
         points.append(threat.project(now + share * (ahead - now) + (1 - share) * (now - before), x))
     seen: list[Tensor] = []
 
-    def watched(x: Tensor) -> Tensor:
+    def record_layers(x: Tensor) -> Tensor:
         seen.append(x.detach())
         return bent(x)
 
-    APGD(threat, steps=20, start=at_clean)(watched, x, y, rng())
+    APGD(threat, steps=20, start=at_clean)(record_layers, x, y, rng())
     assert len(seen) == 21
     for taken, published in zip(seen, points, strict=False):
         torch.testing.assert_close(taken, published)

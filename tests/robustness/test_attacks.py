@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
+from hosnn.rng import SampleRandom
 from hosnn.robustness.apgd import APGD, APGDTargeted
 from hosnn.robustness.ensembles import EOT, Noise, Transfer, Worst
-from hosnn.robustness.gradient import PGD, at_clean, bim, fgsm, half_eps_signs, mi_fgsm, misclassified, r_fgsm
 from hosnn.robustness.losses import (
     cross_entropy,
     margin,
@@ -21,6 +20,7 @@ from hosnn.robustness.losses import (
     targeted_margin,
 )
 from hosnn.robustness.model import Attack, counted, input_gradient
+from hosnn.robustness.pgd import PGD, at_clean, bim, fgsm, half_eps_signs, mi_fgsm, misclassified, r_fgsm
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.threats import L1, L2, Ball, Linf, Threat
 from tests.robustness.models import Wavy, linear, samples

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
+from hosnn.rng import SampleRandom
 from hosnn.robustness.decision import HopSkipJump
 from hosnn.robustness.model import counted
 from hosnn.robustness.threats import L1, L2, Ball, Linf, Threat

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
+from hosnn.rng import SampleRandom
 from hosnn.robustness.apgd import APGD, APGDTargeted
 from hosnn.robustness.ensembles import EOT, Noise, Transfer, Worst
 from hosnn.robustness.fab import FAB
-from hosnn.robustness.gradient import PGD, Again, at_clean, fgsm
 from hosnn.robustness.losses import margin
 from hosnn.robustness.model import Attack, Model, Repeated, counted
+from hosnn.robustness.pgd import PGD, Restart, at_clean, fgsm
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.threats import Linf, Threat
 from tests.robustness.models import Wavy, linear, samples
@@ -42,7 +42,7 @@ def test_worst_is_never_weaker_than_a_member() -> None:
         Noise(Threat(Linf(0.01))),
     )
     worst = fooled(model, Worst(members)(model, x, y, rng(200)), y)
-    alone = [Again(member, number, "member") for number, member in enumerate(members)]
+    alone = [Restart(member, number, "member") for number, member in enumerate(members)]
     each = [fooled(model, member(model, x, y, rng(200)), y) for member in alone]
     assert torch.equal(worst, torch.stack(each).any(0))
     assert all(0 < one.sum() < worst.sum() for one in each)
@@ -58,8 +58,8 @@ def test_worst_shows_members_only_what_still_stands() -> None:
 
     first = PGD(LINF, steps=5)
     Worst((first, watching))(model, x, y, rng())
-    standing = ~fooled(model, first(model, x, y, rng()), y)
-    assert 0 < standing.sum() < 16 and torch.equal(seen[0], rng().index[standing])
+    robust = ~fooled(model, first(model, x, y, rng()), y)
+    assert 0 < robust.sum() < 16 and torch.equal(seen[0], rng().index[robust])
 
 
 def test_transfer_does_not_look_at_its_victim() -> None:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
+from hosnn.rng import SampleRandom
 from hosnn.robustness.ensembles import Noise
 from hosnn.robustness.fab import FAB, to_hyperplane
 from hosnn.robustness.model import counted

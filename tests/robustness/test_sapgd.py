@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
-from hosnn.robustness.gradient import PGD, at_clean, fgsm
+from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import cross_entropy, margin
 from hosnn.robustness.model import input_gradient
+from hosnn.robustness.pgd import PGD, at_clean, fgsm
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.threats import L1, L2, Linf, Threat
 from tests.robustness.models import linear, samples
@@ -46,12 +46,12 @@ def test_the_step_is_the_published_one() -> None:
         points.append(x_adv)
     seen: list[Tensor] = []
 
-    def watched(x: Tensor) -> Tensor:
+    def record_layers(x: Tensor) -> Tensor:
         seen.append(x.detach())
         scores: Tensor = model(x)
         return scores
 
-    SAPGD(LINF, steps=8, start=at_clean)(watched, x, y, rng())
+    SAPGD(LINF, steps=8, start=at_clean)(record_layers, x, y, rng())
     assert len(seen) == 9
     for taken, published in zip(seen, points, strict=False):
         torch.testing.assert_close(taken, published)

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
+from hosnn.rng import SampleRandom
 from hosnn.robustness.threats import BALLS, L1, L2, Ball, Linf, Threat, format_eps, parse_eps
 
 KINDS = pytest.mark.parametrize("kind", BALLS)

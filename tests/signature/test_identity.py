@@ -8,8 +8,8 @@ import torch
 from hosnn.errors import SignatureError
 from hosnn.nn.lenet import LeNet
 from hosnn.signature import calibrate, homeostatic
-from hosnn.spiking.dynamics import Dynamics, Reset
-from hosnn.spiking.gradient import bptt
+from hosnn.spiking.gradient_rule import bptt
+from hosnn.spiking.state import Dynamics, Reset
 
 SMALL = LeNet(channels=(2, 3), hidden=8)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hosnn.errors import ConfigError, ShapeError, SignatureError
 from hosnn.nn.lenet import LeNet
-from hosnn.nn.neurons import TALIF, Beyond
+from hosnn.nn.neurons import TALIF, Extrapolation
 from hosnn.signature import LayerSignature, Share, Signature, calibrate, fingerprint, homeostatic
 from tests.nn.test_networks import TINY, images, lif_network
 
@@ -117,8 +117,8 @@ def test_a_signature_of_another_length_is_refused_though_a_homeostatic_network_m
     assert robust(images(2)).shape == (2, 10)
 
 
-@pytest.mark.parametrize("beyond", [Beyond.HOLD_LAST, Beyond.REPEAT])
-def test_a_shorter_signature_serves_a_longer_run_if_the_user_says_how(beyond: Beyond) -> None:
+@pytest.mark.parametrize("beyond", [Extrapolation.HOLD_LAST, Extrapolation.REPEAT])
+def test_a_shorter_signature_serves_a_longer_run_if_the_user_says_how(beyond: Extrapolation) -> None:
     long = lif_network(replace(TINY, steps=7))
     robust = homeostatic(long, recorded(), beyond=beyond)
     assert robust(images(2)).isfinite().all()

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hosnn.errors import ConfigError
-from hosnn.spiking.dynamics import Dynamics, Reset, lif_step, resting, talif_step
-from hosnn.spiking.gradient import GradientRule, bptt, tssl_bp
+from hosnn.spiking.dynamics import lif_step, resting, talif_step
+from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
 from hosnn.spiking.kernels import eager
+from hosnn.spiking.state import Dynamics, Reset
 from hosnn.spiking.surrogate import SURROGATES
 from tests.spiking.reference import Neuron, forward
 

@@ -17,10 +17,10 @@ from torch.utils.checkpoint import checkpoint
 
 from hosnn.errors import BackendError, ShapeError
 from hosnn.nn.layers import SumPool
-from hosnn.spiking.dynamics import Dynamics, Reset
-from hosnn.spiking.gradient import GradientRule, WholeLayer, bptt, tssl_bp
+from hosnn.spiking.gradient_rule import GradientRule, WholeLayer, bptt, tssl_bp
 from hosnn.spiking.kernels import backend, cpu, eager, fused
-from hosnn.spiking.kernels.task import Around, Emitted, task
+from hosnn.spiking.kernels.kernel_spec import Around, Emitted, task
+from hosnn.spiking.state import Dynamics, Reset
 from hosnn.spiking.surrogate import SURROGATES, Exponential, PotentialDependent, Sigmoid, Surrogate
 
 pytestmark = pytest.mark.skipif(cpu.library() is None, reason="the native kernel was not built")
@@ -344,12 +344,12 @@ def test_a_second_derivative_is_refused_not_dropped() -> None:
 def test_only_gradients_that_are_used_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, ...]] = []
 
-    def watched(*arguments: Any, **options: Any) -> Any:
+    def record_layers(*arguments: Any, **options: Any) -> Any:
         asked.append(tuple(arguments[-1]))
         return backward(*arguments, **options)
 
     backward = cpu.backward
-    monkeypatch.setattr(cpu, "backward", watched)
+    monkeypatch.setattr(cpu, "backward", record_layers)
     currents = torch.randn(3, 2, 6).requires_grad_()
     signature, adaptation = torch.rand(3, 6).requires_grad_(), torch.rand(6).requires_grad_()
 

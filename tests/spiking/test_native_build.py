@@ -116,7 +116,7 @@ WIDTHS = """
 import hashlib, torch
 from hosnn.nn.neurons import TALIF
 from hosnn.spiking.kernels import backend
-from hosnn.spiking.kernels.task import Around
+from hosnn.spiking.kernels.kernel_spec import Around
 torch.manual_seed(0)
 digest = hashlib.sha256()
 for shape in ((5, 3, 40, 6, 6), (4, 2, 77), (3, 2, 64, 4, 4)):

@@ -11,10 +11,10 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from hosnn.nn.layers import Body, ConstantCoding, OverTime, SumPool
 from hosnn.nn.neurons import LIF
-from hosnn.spiking.dynamics import Dynamics
-from hosnn.spiking.gradient import GradientRule, bptt, tssl_bp
+from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
 from hosnn.spiking.kernels import cpu, fused
-from hosnn.spiking.kernels.task import Around, Emitted, Held
+from hosnn.spiking.kernels.kernel_spec import Around, Emitted, Held
+from hosnn.spiking.state import Dynamics
 from hosnn.spiking.surrogate import PotentialDependent
 
 pytestmark = pytest.mark.skipif(cpu.library() is None, reason="the native kernel was not built")
@@ -104,11 +104,11 @@ def overwritten(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     seen: list[bool] = []
     backward = cpu.backward
 
-    def watched(*arguments: Any, **options: Any) -> Any:
+    def record_layers(*arguments: Any, **options: Any) -> Any:
         seen.append(options["spent"])
         return backward(*arguments, **options)
 
-    monkeypatch.setattr(cpu, "backward", watched)
+    monkeypatch.setattr(cpu, "backward", record_layers)
     return seen
 
 

@@ -17,10 +17,10 @@ from torch import Tensor
 from hosnn.errors import BackendError
 from hosnn.nn.layers import SumPool
 from hosnn.spiking.coding import encode_constant
-from hosnn.spiking.dynamics import Reset
-from hosnn.spiking.gradient import GradientRule, bptt, tssl_bp
+from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
 from hosnn.spiking.kernels import cuda, eager, memory
-from hosnn.spiking.kernels.task import GIVEN, Emitted, Held, Task, task
+from hosnn.spiking.kernels.kernel_spec import GIVEN, Emitted, Held, Task, task
+from hosnn.spiking.state import Reset
 from hosnn.spiking.surrogate import SURROGATES, Sigmoid
 from tests.spiking.test_kernels import RULES, Layer, far_from_threshold, layer
 

@@ -12,18 +12,18 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from hosnn.data.augment import InTurn, RandomCrop, RandomFlip
-from hosnn.draws import SampleRandom
 from hosnn.errors import DataError, HosnnError
 from hosnn.nn.convnet import ConvNet
-from hosnn.robustness.gradient import r_fgsm
+from hosnn.progress import Bar, Progress
+from hosnn.rng import SampleRandom
+from hosnn.robustness.pgd import r_fgsm
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.runtime import Hardware, Precision, leave
-from hosnn.spiking.gradient import bptt
+from hosnn.spiking.gradient_rule import bptt
 from hosnn.training import pipeline
 from hosnn.training.experiment import Experiment, Homeostasis, Optimisation, Statistics
 from hosnn.training.objectives import Adversarial, CrossEntropy, VanRossum
 from hosnn.training.pipeline import run
-from hosnn.training.progress import Bar, Progress
 from tests.training.toy import CLEAN, NETWORK, StopAfter, toy_data
 
 SHOWN: list[list[int]] = []
@@ -111,10 +111,10 @@ def fabric_of(ranks: int, precision: Precision = "64-true") -> Fabric:
 
 def trained(name: str, runs: Path, fabric: Fabric, stop: int | None = None, resume: bool = False) -> list[float]:
     """The loss of every step."""
-    watched = Watched()
+    record_layers = Watched()
     with double() if "float32" not in name else nullcontext():
-        run(EXPERIMENTS[name], toy_data(), runs, fabric, StopAfter(stop) if stop else None, watched, resume)
-    return watched.losses
+        run(EXPERIMENTS[name], toy_data(), runs, fabric, StopAfter(stop) if stop else None, record_layers, resume)
+    return record_layers.losses
 
 
 def main() -> int:

@@ -10,14 +10,14 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from hosnn.data import Dataset
-from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.nn.convnet import ConvNet
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.neurons import TALIF, neurons
 from hosnn.nn.normalisation import Norm
 from hosnn.nn.resnet import ResNet
-from hosnn.robustness.gradient import PGD, fgsm
+from hosnn.rng import SampleRandom
+from hosnn.robustness.pgd import PGD, fgsm
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.signature import calibrate, homeostatic
 from hosnn.training.experiment import Experiment, Homeostasis, Optimisation

@@ -18,13 +18,13 @@ from hosnn.data import Dataset
 from hosnn.errors import CheckpointError
 from hosnn.estimators import BPTR, with_rule
 from hosnn.nn.layers import SpikingNetwork
-from hosnn.nn.neurons import TALIF, Beyond, neurons
+from hosnn.nn.neurons import TALIF, Extrapolation, neurons
 from hosnn.nn.thresholds import ThresholdLIF
 from hosnn.signature import Share, calibrate, homeostatic
-from hosnn.signature.controls import frozen_at_mean_threshold, static_thresholds
+from hosnn.signature.ablations import frozen_at_mean_threshold, static_thresholds
 from hosnn.signature.homeostasis import replace_layer
-from hosnn.spiking.dynamics import Dynamics, Reset
-from hosnn.spiking.gradient import GradientRule, bptt, tssl_bp
+from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
+from hosnn.spiking.state import Dynamics, Reset
 from hosnn.spiking.surrogate import Arctan, FastSigmoid
 from hosnn.training import checkpoint, models
 from hosnn.training.checkpoint import (
@@ -80,8 +80,8 @@ def test_a_network_is_read_back_bit_for_bit(description: Any, dtype: torch.dtype
         assert files == {"model.safetensors", "config.json", "card.md"}
 
 
-@pytest.mark.parametrize("beyond", Beyond)
-def test_what_a_signature_means_beyond_its_steps_is_read_back_too(beyond: Beyond, tmp_path: Path) -> None:
+@pytest.mark.parametrize("beyond", Extrapolation)
+def test_what_a_signature_means_beyond_its_steps_is_read_back_too(beyond: Extrapolation, tmp_path: Path) -> None:
     network = homeostatic(lif_network(), calibrate(lif_network(), [images()]), 0.3, beyond=beyond)
     models.save(network, tmp_path / "saved")
     into = models.load_into(lif_network(seed=5), tmp_path / "saved")
@@ -378,7 +378,9 @@ def test_no_pickle_is_written(trained: Path) -> None:
 def test_layers_that_differ_are_each_read_back(into: bool, tmp_path: Path) -> None:
     twin = static_thresholds(lif_network(), images())
     names = [name for name, layer in neurons(twin).items() if isinstance(layer, ThresholdLIF)]
-    for name, learn, beyond in zip(names, (False, True, False), (Beyond.HOLD_LAST, *[Beyond.REPEAT] * 2), strict=True):
+    for name, learn, beyond in zip(
+        names, (False, True, False), (Extrapolation.HOLD_LAST, *[Extrapolation.REPEAT] * 2), strict=True
+    ):
         layer = twin.get_submodule(name)
         assert isinstance(layer, ThresholdLIF)
         replace_layer(twin, name, ThresholdLIF.from_lif(layer, layer.threshold.detach(), learn, beyond))
@@ -387,7 +389,7 @@ def test_layers_that_differ_are_each_read_back(into: bool, tmp_path: Path) -> No
     assert torch.equal(back(images()), twin(images()))
     found = [layer for layer in neurons(back).values() if isinstance(layer, ThresholdLIF)]
     assert [layer.learns for layer in found] == [False, True, False]
-    assert [layer.beyond for layer in found] == [Beyond.HOLD_LAST, Beyond.REPEAT, Beyond.REPEAT]
+    assert [layer.beyond for layer in found] == [Extrapolation.HOLD_LAST, Extrapolation.REPEAT, Extrapolation.REPEAT]
 
 
 @pytest.mark.parametrize("build", [lif_network, lambda: adapting(lif_network())], ids=["lif", "talif"])

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from hosnn.errors import CheckpointError, ConfigError
 from hosnn.nn.lenet import LeNet
 from hosnn.signature import calibrate, homeostatic
-from hosnn.spiking.gradient import GradientRule
+from hosnn.spiking.gradient_rule import GradientRule
 from hosnn.training.models import load, save
 
 SMALL = LeNet(channels=(2, 3), hidden=8)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hosnn.nn.neurons import TALIF, Beyond, hidden_neurons
+from hosnn.nn.neurons import TALIF, Extrapolation, hidden_neurons
 from hosnn.nn.thresholds import ThresholdLIF
 from hosnn.training.checkpoint import load
 from hosnn.training.experiment import Homeostasis, LearnedThresholds
@@ -38,10 +38,10 @@ def test_what_starts_from_learned_thresholds_goes_on_learning_them(tmp_path: Pat
 
 
 def test_what_a_signature_means_beyond_its_end_is_handed_on(tmp_path: Path) -> None:
-    held = replace(ROBUST, name="held", homeostasis=Homeostasis(0.2, beyond=Beyond.HOLD_LAST))
+    held = replace(ROBUST, name="held", homeostasis=Homeostasis(0.2, beyond=Extrapolation.HOLD_LAST))
     further = replace(held, name="further", start=held, homeostasis=None)
     layers = hidden_neurons(load(run(further, toy_data(), tmp_path, cpu()).folder).network).values()
-    assert all(isinstance(layer, TALIF) and layer.beyond is Beyond.HOLD_LAST for layer in layers)
+    assert all(isinstance(layer, TALIF) and layer.beyond is Extrapolation.HOLD_LAST for layer in layers)
 
 
 @pytest.mark.parametrize("steps", [1, 4])

@@ -18,16 +18,17 @@ from torch import Tensor, nn
 
 from hosnn.data import Dataset
 from hosnn.data.augment import RandomCrop
-from hosnn.draws import SampleRandom
+from hosnn.deadline import Deadline, stopping
 from hosnn.errors import CheckpointError, ConfigError, TrainingError
 from hosnn.estimators import OnFrames, OnTraces, Through, TraceCrossEntropy
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.neurons import TALIF, constrain_, neurons
-from hosnn.robustness.gradient import PGD, fgsm
+from hosnn.rng import SampleRandom
+from hosnn.robustness.pgd import PGD, fgsm
 from hosnn.robustness.threats import Linf, Threat
-from hosnn.runtime import Deadline, Precision, stopping
+from hosnn.runtime import Precision
 from hosnn.signature import calibrate
-from hosnn.spiking.gradient import bptt
+from hosnn.spiking.gradient_rule import bptt
 from hosnn.training.checkpoint import load, read_pointer
 from hosnn.training.configuration import describe
 from hosnn.training.experiment import Experiment, Homeostasis, Optimisation, Statistics

@@ -11,8 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from hosnn.data import Dataset
-from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
+from hosnn.rng import SampleRandom
 from hosnn.training import loop
 from hosnn.training.checkpoint import load, read_pointer
 from hosnn.training.experiment import Experiment

@@ -20,10 +20,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hosnn.data import Dataset, Split
+from hosnn.deadline import Deadline
 from hosnn.nn.lenet import LeNet
-from hosnn.robustness.gradient import r_fgsm
+from hosnn.robustness.pgd import r_fgsm
 from hosnn.robustness.threats import Linf, Threat
-from hosnn.runtime import Deadline, Hardware, Precision
+from hosnn.runtime import Hardware, Precision
 from hosnn.training.checkpoint import read_pointer
 from hosnn.training.experiment import Experiment, Homeostasis, Optimisation
 from hosnn.training.lock import alone

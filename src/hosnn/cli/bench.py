@@ -11,19 +11,19 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from hosnn.benchmark.calibration import SignatureCase
+from hosnn.benchmark.layers import SHAPES, LayerCase
+from hosnn.benchmark.networks import EvaluationCase, NetworkCase, Precision, Workload
+from hosnn.benchmark.peers import peer_versions
+from hosnn.benchmark.report import HEADINGS, Bench, cells, markdown_bench, picture
+from hosnn.benchmark.timing import Case, Timing, measure
 from hosnn.cli.options import Folder, console_for, writable_folder
 from hosnn.errors import ConfigError
-from hosnn.evaluation.figures import svg
-from hosnn.evaluation.layer_speed import SHAPES, LayerCase
-from hosnn.evaluation.network_speed import EvaluationCase, NetworkCase, Precision, Task
-from hosnn.evaluation.peer_neurons import peer_versions
-from hosnn.evaluation.result import write_json, write_text
-from hosnn.evaluation.signature_speed import SignatureCase
-from hosnn.evaluation.speed import Case, Row, measure
-from hosnn.evaluation.speed_report import HEADINGS, Bench, cells, markdown_bench, picture
+from hosnn.files import write_json, write_text
 from hosnn.nn.lenet import lenet_15c5_40c5_300, lenet_32c5_64c5_1024
-from hosnn.runtime import machine, versions
-from hosnn.spiking.gradient import GradientRule, bptt
+from hosnn.provenance import machine, versions
+from hosnn.report.plotting import svg
+from hosnn.spiking.gradient_rule import GradientRule, bptt
 
 Work = Literal["layer", "training", "attack", "full-bptt", "inference", "signature", "evaluation"]
 
@@ -84,7 +84,7 @@ def cases(only: Sequence[Work], quick: bool, device: str) -> list[Case]:
     blueprint, batch = (lenet_15c5_40c5_300(), 16) if quick else (lenet_32c5_64c5_1024(), 64)
     precisions: tuple[Precision, ...] = ("float32",) if quick else ("float32", "bfloat16")
 
-    def network(task: Task, precision: Precision = "float32", rule: GradientRule = blueprint.rule) -> NetworkCase:
+    def network(task: Workload, precision: Precision = "float32", rule: GradientRule = blueprint.rule) -> NetworkCase:
         return NetworkCase(task, batch, precision, device, not quick, replace(blueprint, rule=rule))
 
     found: dict[Work, list[Case]] = {
@@ -114,7 +114,7 @@ def run(
 ) -> int:
     """Measure, and hand out after every piece of work what there is so far."""
     console = console_for(json_output)
-    rows: list[Row] = []
+    rows: list[Timing] = []
     for case in work:
         few = min(rounds, EVALUATION_ROUNDS) if isinstance(case, EvaluationCase) else rounds
         with console.status(case.title):
@@ -132,7 +132,7 @@ def run(
     return 0
 
 
-def _show(console: Console, rows: Sequence[Row]) -> None:
+def _show(console: Console, rows: Sequence[Timing]) -> None:
     table = Table(title=rows[0].case)
     for place, heading in enumerate(HEADINGS[1:]):
         table.add_column(heading, justify="right" if place else "left")

@@ -10,9 +10,11 @@ from rich.table import Table
 
 from hosnn.cli.evaluate import MARKS
 from hosnn.cli.options import Folder, console, writable_folder
-from hosnn.evaluation.result import Evaluation, write_json, write_text
-from hosnn.evaluation.side_by_side import SideBySide, markdown_side_by_side, side_by_side
-from hosnn.evaluation.tables import percent
+from hosnn.files import write_json, write_text
+from hosnn.report.comparison_markdown import comparison_markdown
+from hosnn.results.comparison import Comparison, compare_models
+from hosnn.results.evaluation import Evaluation
+from hosnn.results.text import percent
 
 Results = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RESULT.json ...")]
 
@@ -41,11 +43,11 @@ def compare(
         out: folder for side-by-side.json and side-by-side.md; nothing is written if not given.
         json_output: print the comparison as JSON and nothing else.
     """
-    found = side_by_side([Evaluation.load(path) for path in results], attacks)
+    found = compare_models([Evaluation.load(path) for path in results], attacks)
     if out is not None:
         folder = writable_folder(out)
         write_json(folder / "side-by-side.json", found.to_json())
-        write_text(folder / "side-by-side.md", markdown_side_by_side(found))
+        write_text(folder / "side-by-side.md", comparison_markdown(found))
     if json_output:
         print(json.dumps(found.to_json()))
         return 0
@@ -55,7 +57,7 @@ def compare(
     return 0
 
 
-def table(found: SideBySide) -> Table:
+def table(found: Comparison) -> Table:
     """Accuracies by model, and what the checks of their evaluations came to."""
     shown = Table(title="accuracy in percent")
     shown.add_column("measure")

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from hosnn.cli.options import console
 from hosnn.data import SourceStatus, describe_sources
-from hosnn.runtime import machine, versions
+from hosnn.provenance import machine, versions
 from hosnn.spiking.kernels import cpu
 from hosnn.spiking.kernels.backend import active
 

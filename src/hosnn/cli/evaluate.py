@@ -22,21 +22,23 @@ from hosnn.cli.options import (
 )
 from hosnn.cli.request import Ready, Request, ready, share
 from hosnn.cli.subject import Candidate
-from hosnn.cluster.tasks import Cluster, Failed, Stopped, Task, carried_out
+from hosnn.cluster.tasks import Cluster, Failed, Job, Stopped, carried_out
+from hosnn.deadline import Deadline, Interrupted, stopping
 from hosnn.errors import ConfigError
 from hosnn.estimators import Through
-from hosnn.evaluation.close_up import Example, examples
 from hosnn.evaluation.evaluate import evaluate as run_protocol
-from hosnn.evaluation.evaluation_report import render_evaluation
-from hosnn.evaluation.ledger import ledger_path, ledgers
-from hosnn.evaluation.markdown import markdown_evaluation
-from hosnn.evaluation.protocol import Protocol
-from hosnn.evaluation.result import Evaluation, write_text
-from hosnn.evaluation.worker import Interrupted, Shard
-from hosnn.robustness.gradient import PGD
-from hosnn.runtime import Deadline, Hardware, stopping
-from hosnn.spiking.gradient import bptt
-from hosnn.training.progress import Progress, TerminalProgress
+from hosnn.evaluation.examples import Example, examples
+from hosnn.evaluation.journal import journal_path, journals
+from hosnn.evaluation.runner import Shard
+from hosnn.files import write_text
+from hosnn.progress import Progress, TerminalProgress
+from hosnn.protocols.protocol import Protocol
+from hosnn.report.evaluation_html import render_evaluation
+from hosnn.report.evaluation_markdown import markdown_evaluation
+from hosnn.results.evaluation import Evaluation
+from hosnn.robustness.pgd import PGD
+from hosnn.runtime import Hardware
+from hosnn.spiking.gradient_rule import bptt
 
 STATUS = {"pass": 0, "warn": 3, "fail": 4}
 MARKS = {"pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]fail[/]"}
@@ -51,7 +53,7 @@ def evaluate(
     seed: int = 0,
     data: Name = None,
     data_folder: Folder = None,
-    twins: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="MODEL")] = (),
+    transfer_sources: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="MODEL")] = (),
     out: Folder = None,
     shard: Annotated[str | None, tyro.conf.arg(metavar="I/N")] = None,
     shards: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
@@ -103,7 +105,7 @@ def evaluate(
         hardware: where to run; --threads is the number of images' blocks worked on at a time (0: one per core).
         json_output: print the result as JSON and nothing else.
     """
-    request = Request(model, protocol, threat, samples, seed, data, data_folder, twins, out, hardware)
+    request = Request(model, protocol, threat, samples, seed, data, data_folder, transfer_sources, out, hardware)
     part = _shard(shard)
     if shards is not None and shards < 1:
         raise ConfigError(f"--shards got {shards}; expected at least 1")
@@ -121,7 +123,7 @@ def evaluate(
     it = ready(request)
     if shards is not None:
         _hand_out(request, it, shards, address, limit, progress)
-    partial = ledger_path(it.folder, it.stem)
+    partial = journal_path(it.folder, it.stem)
     kept = partial if isinstance(it.network, nn.Module) else None
     try:
         with stopping(limit):
@@ -131,7 +133,7 @@ def evaluate(
     except Interrupted as stop:
         raise Interrupted(stop.place, limit, kept=kept is not None) from stop
     result.save(it.folder / f"{it.stem}.json")
-    for path in ledgers(partial):
+    for path in journals(partial):
         path.unlink(missing_ok=True)
     write_text(it.folder / f"{it.stem}.md", markdown_evaluation(result, it.found.data.classes))
     page = render_evaluation(result, _examples(it.found, it.protocol, result, seed), it.found.data.classes)
@@ -160,7 +162,7 @@ def _hand_out(
     cores = distant.hardware.threads
     workers = min(count, max(1, (os.cpu_count() or 1) // cores))
     cluster = Cluster(workers, address, cores, gpus=float(it.device == "cuda"))
-    tasks = [Task(f"share {number}/{count}", share, (distant, Shard(number, count))) for number in range(count)]
+    tasks = [Job(f"share {number}/{count}", share, (distant, Shard(number, count))) for number in range(count)]
     errors: dict[str, str] = {}
     done = 0
     with progress.task(f"{it.found.name}, {request.protocol}", count) as bar:

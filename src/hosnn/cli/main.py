@@ -9,17 +9,17 @@ from collections.abc import Callable
 import tyro
 from rich.console import Console
 
+from hosnn.cli.ablate import ablate
 from hosnn.cli.bench import bench
 from hosnn.cli.calibrate import calibrate
 from hosnn.cli.compare import compare
-from hosnn.cli.controls import controls
 from hosnn.cli.doctor import doctor
 from hosnn.cli.evaluate import evaluate
 from hosnn.cli.reproduce import reproduce
 from hosnn.cli.sweep import sweep
 from hosnn.cli.train import train
+from hosnn.deadline import Interrupted
 from hosnn.errors import HosnnError
-from hosnn.evaluation.worker import Interrupted
 from hosnn.runtime import leave
 
 VERBS: dict[str, Callable[..., int]] = {
@@ -28,7 +28,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "calibrate": calibrate,
     "evaluate": evaluate,
     "compare": compare,
-    "controls": controls,
+    "ablate": ablate,
     "sweep": sweep,
     "bench": bench,
     "doctor": doctor,

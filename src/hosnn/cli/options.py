@@ -8,9 +8,9 @@ from rich.console import Console
 from torch import nn
 
 from hosnn.data import Dataset, load_dataset
+from hosnn.deadline import Deadline
 from hosnn.errors import ConfigError
 from hosnn.nn.layers import SpikingNetwork
-from hosnn.runtime import Deadline
 from hosnn.training import checkpoint
 from hosnn.training.checkpoint import Loaded
 from hosnn.training.models import folder_of

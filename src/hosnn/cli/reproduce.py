@@ -11,33 +11,34 @@ from lightning_fabric import Fabric
 
 from hosnn.cli.options import Folder, Minutes, console_for, deadline, writable_folder
 from hosnn.data import Dataset, load_dataset
-from hosnn.draws import SampleRandom
+from hosnn.deadline import Deadline, Interrupted
 from hosnn.errors import ConfigError, nearest
 from hosnn.estimators import Through
-from hosnn.evaluation.close_up import examples, neuron_stories
-from hosnn.evaluation.comparison import Cell, Comparison
-from hosnn.evaluation.figures import bars, svg
-from hosnn.evaluation.protocols import protocol
-from hosnn.evaluation.report import render
-from hosnn.evaluation.result import write_text
-from hosnn.evaluation.stored import file_stem, stored_or_fresh
-from hosnn.evaluation.tables import markdown, rich_table
-from hosnn.evaluation.worker import Interrupted
+from hosnn.evaluation.examples import examples, neuron_traces
+from hosnn.evaluation.store import file_stem, stored_or_fresh
+from hosnn.files import write_text
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.modes import device_of
+from hosnn.progress import Progress, TerminalProgress
+from hosnn.protocols.builtin import protocol
 from hosnn.recipes.reproductions import REPRODUCTIONS, Plan, Reproduction
 from hosnn.recipes.variants import with_seed
-from hosnn.robustness.gradient import PGD
+from hosnn.report.plotting import svg
+from hosnn.report.reproduction_figures import bars
+from hosnn.report.reproduction_html import render
+from hosnn.report.reproduction_tables import markdown, rich_table
+from hosnn.results.reproduction import Cell, ReproductionResult
+from hosnn.rng import SampleRandom
+from hosnn.robustness.pgd import PGD
 from hosnn.robustness.threats import Linf, Threat, format_eps
-from hosnn.runtime import Deadline, Hardware
-from hosnn.spiking.gradient import bptt
+from hosnn.runtime import Hardware
+from hosnn.spiking.gradient_rule import bptt
 from hosnn.training.checkpoint import load
 from hosnn.training.configuration import describe
 from hosnn.training.experiment import Experiment
 from hosnn.training.log import read_log
 from hosnn.training.objectives import Adversarial
 from hosnn.training.pipeline import run
-from hosnn.training.progress import Progress, TerminalProgress
 
 THREAT = Threat(Linf(8 / 255))
 
@@ -88,7 +89,7 @@ def reproduce(
         session.cell(experiment, network, chosen.plans)
         for experiment, network in zip(experiments, trained, strict=True)
     ]
-    comparison = Comparison(
+    comparison = ReproductionResult(
         chosen.title,
         data.name,
         experiments[0].network.title,
@@ -170,7 +171,7 @@ class _Session:
         )
 
 
-def _report(comparison: Comparison, networks: dict[str, SpikingNetwork], data: Dataset, runs: Path) -> str:
+def _report(comparison: ReproductionResult, networks: dict[str, SpikingNetwork], data: Dataset, runs: Path) -> str:
     """The page, with a close-up of the adversarially trained pair of the first seed under our own PGD."""
     pair = {
         f"{cell.neuron}, trained {cell.training}": networks[cell.experiment]
@@ -188,7 +189,7 @@ def _report(comparison: Comparison, networks: dict[str, SpikingNetwork], data: D
     rng = SampleRandom(0, split.index[:1])
     x_adv = {name: attack(network, x, y, rng) for name, network in pair.items()}
     logs = {cell.experiment: read_log(runs / cell.experiment) for cell in comparison.cells}
-    return render(comparison, neuron_stories(pair, x, x_adv), shown, logs)
+    return render(comparison, neuron_traces(pair, x, x_adv), shown, logs)
 
 
 def _training(experiment: Experiment) -> str:

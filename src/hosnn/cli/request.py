@@ -9,19 +9,20 @@ from torch import nn
 
 from hosnn.cli.options import writable_folder
 from hosnn.cli.subject import Candidate, candidate
-from hosnn.cli.subject import twins as models_named
+from hosnn.cli.subject import transfer_sources as models_named
+from hosnn.deadline import Deadline, stopping
 from hosnn.errors import ConfigError
 from hosnn.evaluation.evaluate import evaluate_shard
-from hosnn.evaluation.ledger import ledger_path
-from hosnn.evaluation.protocol import Protocol
-from hosnn.evaluation.protocols import protocol as protocol_named
-from hosnn.evaluation.session import Subject
-from hosnn.evaluation.stored import file_stem, on_images_of
-from hosnn.evaluation.worker import Shard
+from hosnn.evaluation.journal import journal_path
+from hosnn.evaluation.runner import Shard
+from hosnn.evaluation.setup import Subject
+from hosnn.evaluation.store import file_stem, on_images_of
+from hosnn.progress import Progress
+from hosnn.protocols.builtin import protocol as protocol_named
+from hosnn.protocols.protocol import Protocol
 from hosnn.robustness.model import Model
 from hosnn.robustness.threats import Threat
-from hosnn.runtime import Deadline, Hardware, stopping
-from hosnn.training.progress import Progress
+from hosnn.runtime import Hardware
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Request:
     seed: int
     data: str | None
     data_folder: Path | None
-    twins: tuple[Path, ...]
+    transfer_sources: tuple[Path, ...]
     out: Path | None
     hardware: Hardware
 
@@ -45,7 +46,7 @@ class Request:
             self,
             model=_absolute(self.model),
             data_folder=self.data_folder and self.data_folder.resolve(),
-            twins=tuple(map(_absolute, self.twins)),
+            transfer_sources=tuple(map(_absolute, self.transfer_sources)),
             out=folder.resolve(),
             hardware=replace(self.hardware, accelerator=device, threads=max(1, self.hardware.threads)),
         )
@@ -70,7 +71,7 @@ class Ready:
 
 def ready(request: Request) -> Ready:
     """Load the model, its data and the protocol.  Raises ConfigError for whatever does not fit."""
-    named = protocol_named(request.protocol, Threat.parse(request.threat), models_named(request.twins))
+    named = protocol_named(request.protocol, Threat.parse(request.threat), models_named(request.transfer_sources))
     hardware = request.hardware
     found = candidate(request.model, request.data, request.data_folder)
     chosen = on_images_of(found.data, named, request.samples)
@@ -95,7 +96,7 @@ def share(request: Request, part: Shard, deadline: Deadline, progress: Progress 
     it = ready(request)
     if not isinstance(it.network, nn.Module):
         raise ConfigError(f"--shard needs an nn.Module; {request.model} is a {type(it.network).__name__}")
-    kept = ledger_path(it.folder, it.stem, (part.number, part.count))
+    kept = journal_path(it.folder, it.stem, (part.number, part.count))
     with stopping(deadline):
         evaluate_shard(
             it.network, it.found.data, it.protocol, part, kept, **it.options, progress=progress, deadline=deadline

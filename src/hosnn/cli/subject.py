@@ -59,7 +59,7 @@ def candidate(source: Path, data: str | None, data_folder: Path | None) -> Candi
     )
 
 
-def twins(sources: tuple[Path, ...]) -> dict[str, nn.Module]:
+def transfer_sources(sources: tuple[Path, ...]) -> dict[str, nn.Module]:
     """Models to transfer from, by name."""
     found: dict[str, nn.Module] = {}
     for source in sources:

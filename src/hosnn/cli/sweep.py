@@ -12,17 +12,17 @@ import tyro
 from hosnn.cli.options import Folder, Minutes, Name, console_for, deadline, writable_folder
 from hosnn.cluster.record import Figures, Result, Sweep
 from hosnn.cluster.tables import failures, markdown_sweep, rich_sweep
-from hosnn.cluster.tasks import Cluster, Failed, Task, carried_out
+from hosnn.cluster.tasks import Cluster, Failed, Job, carried_out
 from hosnn.cluster.trials import Trial, starts, trials
 from hosnn.cluster.work import Conditions, carry_out, train
+from hosnn.deadline import Interrupted
 from hosnn.errors import ConfigError
-from hosnn.evaluation.protocols import protocol as protocol_named
-from hosnn.evaluation.result import write_text
-from hosnn.evaluation.stored import USUAL_THREAT
-from hosnn.evaluation.worker import Interrupted
+from hosnn.evaluation.store import USUAL_THREAT
+from hosnn.files import write_text
+from hosnn.progress import TerminalProgress
+from hosnn.protocols.builtin import protocol as protocol_named
 from hosnn.robustness.threats import Threat
 from hosnn.runtime import Hardware, check_threads
-from hosnn.training.progress import TerminalProgress
 
 START = "start: "
 """What names of tasks begin with that train what others start from."""
@@ -134,11 +134,11 @@ def sweep(
     return 2 if state.count("failed") else 0
 
 
-def tasks(found: Sequence[Trial], conditions: Conditions) -> list[Task]:
+def tasks(found: Sequence[Trial], conditions: Conditions) -> list[Job]:
     """Everything that trials start from, each once; then the trials, each after what it starts from."""
     behind = starts(found)
     first = [
-        Task(START + each.name, train, (each, conditions), START + each.start.name if each.start else "")
+        Job(START + each.name, train, (each, conditions), START + each.start.name if each.start else "")
         for each in behind
     ]
     names = {each.name for each in behind}
@@ -147,7 +147,7 @@ def tasks(found: Sequence[Trial], conditions: Conditions) -> list[Task]:
         each = trial.experiment
         own = START + each.name if each.name in names else ""  # others start from it: it is trained as their start
         after = own or (START + each.start.name if each.start else "")
-        then.append(Task(each.name, carry_out, (each, conditions), after))
+        then.append(Job(each.name, carry_out, (each, conditions), after))
     return [*first, *then]
 
 

@@ -8,11 +8,11 @@ import tyro
 
 from hosnn.cli.options import Folder, Minutes, console, console_for, deadline, writable_folder
 from hosnn.data import load_dataset
+from hosnn.progress import Progress, TerminalProgress
 from hosnn.recipes.resolve import built_in, override, resolve
 from hosnn.recipes.variants import with_seed
 from hosnn.runtime import Hardware
 from hosnn.training.pipeline import run
-from hosnn.training.progress import Progress, TerminalProgress
 
 
 def train(

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from hosnn.cluster.trials import Trial
 from hosnn.errors import ConfigError
-from hosnn.evaluation.check import Severity
-from hosnn.evaluation.result import read_json, write_json
+from hosnn.files import read_json, write_json
+from hosnn.results.check import Severity
 
 FORMAT = "hosnn-sweep-1"
 
@@ -56,7 +56,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Entry:
+class TrialRecord:
     """A trial with what came of it.
 
     state  finished, failed (then `error` says why) or waiting: not begun, under way or interrupted
@@ -88,12 +88,12 @@ class Sweep:
     protocol: str | None
     threat: str
     samples: int | None
-    trials: tuple[Entry, ...] = ()
+    trials: tuple[TrialRecord, ...] = ()
 
     def of(self, found: Sequence[Trial], runs: Path) -> "Sweep":
         """The sweep with these trials, all waiting."""
         entries = (
-            Entry(
+            TrialRecord(
                 trial.recipe,
                 trial.overrides,
                 trial.seed,
@@ -154,9 +154,9 @@ class Sweep:
         return read_json(path, "sweep", cls.from_json, "; choose another --out, or remove it")
 
 
-def _entry(content: Mapping[str, Any]) -> Entry:
+def _entry(content: Mapping[str, Any]) -> TrialRecord:
     result = content["result"]
     if result is not None:
         figures = result["evaluation"]
         result = Result(**{**result, "evaluation": None if figures is None else Figures(**figures)})
-    return Entry(**{**content, "overrides": tuple(content["overrides"]), "result": result})
+    return TrialRecord(**{**content, "overrides": tuple(content["overrides"]), "result": result})

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from hosnn.cluster.record import Entry, Result, Sweep
-from hosnn.evaluation.check import SEVERITIES
-from hosnn.evaluation.tables import NOT_RUN, inline, percent, rule, table_row
+from hosnn.cluster.record import Result, Sweep, TrialRecord
+from hosnn.results.check import SEVERITIES
+from hosnn.results.text import NOT_RUN, inline, percent, rule, table_row
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def headings(sweep: Sweep) -> list[str]:
 
 def lines(sweep: Sweep) -> list[Line]:
     """One line per recipe and overrides, in the order they were asked for."""
-    groups: dict[tuple[str, tuple[str, ...]], list[Entry]] = {}
+    groups: dict[tuple[str, tuple[str, ...]], list[TrialRecord]] = {}
     for entry in sweep.trials:
         groups.setdefault((entry.recipe, entry.overrides), []).append(entry)
     return [
@@ -107,7 +107,7 @@ def provenance(sweep: Sweep) -> str:
     return f"Versions: {versions or 'unknown'}. Hardware: {machines or 'unknown'}."
 
 
-def _texts(sweep: Sweep, entries: Sequence[Entry]) -> Iterable[str]:
+def _texts(sweep: Sweep, entries: Sequence[TrialRecord]) -> Iterable[str]:
     results = _results(entries)
     yield mean_and_deviation([result.validation for result in results])
     yield f"{statistics.fmean(result.seconds for result in results) / 60:.1f}" if results else NOT_RUN
@@ -118,11 +118,11 @@ def _texts(sweep: Sweep, entries: Sequence[Entry]) -> Iterable[str]:
         yield max((each.verdict for each in figures), key=SEVERITIES.index) if figures else NOT_RUN
 
 
-def _results(entries: Iterable[Entry]) -> list[Result]:
+def _results(entries: Iterable[TrialRecord]) -> list[Result]:
     return [entry.result for entry in entries if entry.result is not None]
 
 
-def _seeds(entries: Sequence[Entry]) -> str:
+def _seeds(entries: Sequence[TrialRecord]) -> str:
     done = [str(entry.seed) for entry in entries if entry.state == "finished"]
     every = ", ".join(str(entry.seed) for entry in entries)
     return every if len(done) == len(entries) else f"{', '.join(done) or 'none'} of {every}"

@@ -15,9 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from hosnn.deadline import Deadline, Interrupted, stopping
 from hosnn.errors import ConfigError, HosnnError
-from hosnn.evaluation.worker import Interrupted
-from hosnn.runtime import Deadline, stopping
 
 RETRIES = 3
 """How often a task begins anew whose worker, or whose whole machine, was lost."""
@@ -44,7 +43,7 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Task:
+class Job:
     """Something to do: `work(*arguments, deadline)`.
 
     work   a function that workers can import; it raises Interrupted when the deadline stops it
@@ -69,7 +68,7 @@ class Stopped:
     """How a task ended that may go on another time."""
 
 
-def carried_out(tasks: Sequence[Task], cluster: Cluster, deadline: Deadline) -> Iterator[tuple[str, Any]]:
+def carried_out(tasks: Sequence[Job], cluster: Cluster, deadline: Deadline) -> Iterator[tuple[str, Any]]:
     """Do all tasks; yields (name, what the work returned, or Failed, or Stopped) as they end.
 
     The first Ctrl-C or SIGTERM asks all workers to stop at the next safe point; a second ends them at once.
@@ -96,7 +95,7 @@ def carried_out(tasks: Sequence[Task], cluster: Cluster, deadline: Deadline) -> 
                 yield names[reference], _outcome(ray, reference)
 
 
-def _attempt(task: Task, until: float | None, before: Any = None) -> Any:
+def _attempt(task: Job, until: float | None, before: Any = None) -> Any:
     """One task, on a worker.  What a user can mend comes back as a value, so that Ray does not try it again."""
     if isinstance(before, Failed):
         return Failed(f"{task.after}, which it starts from, failed: {before.error}")

@@ -10,12 +10,13 @@ from typing import Any
 
 from hosnn.cluster.record import Figures, Result
 from hosnn.data import Dataset, load_dataset
-from hosnn.evaluation.protocols import protocol
-from hosnn.evaluation.result import write_json
-from hosnn.evaluation.stored import USUAL_THREAT, file_stem, on_images_of, stored_or_fresh
-from hosnn.evaluation.worker import Interrupted
+from hosnn.deadline import Deadline, Interrupted
+from hosnn.evaluation.store import USUAL_THREAT, file_stem, on_images_of, stored_or_fresh
+from hosnn.files import write_json
+from hosnn.protocols.builtin import protocol
+from hosnn.provenance import machine
 from hosnn.robustness.threats import Threat
-from hosnn.runtime import Deadline, Hardware, machine
+from hosnn.runtime import Hardware
 from hosnn.training import lock
 from hosnn.training.checkpoint import load
 from hosnn.training.experiment import Experiment

@@ -3,10 +3,10 @@
 from hosnn.data.catalogue import describe_sources, load_dataset
 from hosnn.data.cifar import cifar10, cifar10_jpeg75, cifar100
 from hosnn.data.dataset import Dataset, Split
-from hosnn.data.fashion import fashion_mnist, fashion_mnist_sample
-from hosnn.data.house_numbers import svhn
+from hosnn.data.fashion_mnist_files import fashion_mnist, fashion_mnist_sample
 from hosnn.data.images import check_images, check_labels
 from hosnn.data.sources import SourceStatus
+from hosnn.data.svhn_files import svhn
 
 __all__ = [
     "Dataset",

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError, ShapeError
+from hosnn.rng import SampleRandom
 
 Augmentation = Callable[[Tensor, SampleRandom], Tensor]
 """(images [B, C, H, W], uint8 in 0..255 or floating point in [0, 1]; one stream per image) -> the same shape, dtype."""

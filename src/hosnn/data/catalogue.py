@@ -5,9 +5,9 @@ from pathlib import Path
 
 from hosnn.data.cifar import CIFAR10, CIFAR10_JPEG75, CIFAR100, cifar10, cifar10_jpeg75, cifar100
 from hosnn.data.dataset import Dataset
-from hosnn.data.fashion import FASHION_MNIST, SAMPLE, SAMPLE_FOLDER, fashion_mnist, fashion_mnist_sample
-from hosnn.data.house_numbers import SVHN, svhn
+from hosnn.data.fashion_mnist_files import FASHION_MNIST, SAMPLE, SAMPLE_FOLDER, fashion_mnist, fashion_mnist_sample
 from hosnn.data.sources import Source, SourceStatus, describe, find_in_folder
+from hosnn.data.svhn_files import SVHN, svhn
 from hosnn.errors import ConfigError, nearest
 
 

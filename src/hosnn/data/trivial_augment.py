@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from hosnn.data.augment import whole_numbers
-from hosnn.draws import SampleRandom
 from hosnn.errors import ShapeError
+from hosnn.rng import SampleRandom
 
 STRENGTHS = 31  # 0 (nothing, or nearly) to 30
 UNIT = 1 << 16  # parts of a pixel

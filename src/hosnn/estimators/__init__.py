@@ -1,12 +1,18 @@
 """Where spiking models and attacks meet: gradient estimators, and attacks on what a spiking network does over time."""
 
+from hosnn.estimators.adaptive_losses import (
+    AdaptiveLoss,
+    AgainstHomeostasis,
+    LowerThresholds,
+    SignatureDeviation,
+    SilenceNeurons,
+)
+from hosnn.estimators.attack_wrappers import InNormalisedUnits, OnFrames, OnTraces, TraceCrossEntropy
 from hosnn.estimators.catalogue import ALTERNATIVES, CUTS, ENSEMBLE, WIDTHS, title
-from hosnn.estimators.defence import AgainstHomeostasis, LowerThresholds, SignatureError, SilenceNeurons, Term
 from hosnn.estimators.rates import BPTR, HART, RGA, ActivationBackward
 from hosnn.estimators.rules import Estimator, Through, with_rule
 from hosnn.estimators.search import SearchedSharpness
 from hosnn.estimators.sharpness import AdaptiveSharpness
-from hosnn.estimators.views import InNormalisedUnits, OnFrames, OnTraces, TraceCrossEntropy
 
 __all__ = [
     "ALTERNATIVES",
@@ -17,6 +23,7 @@ __all__ = [
     "RGA",
     "WIDTHS",
     "ActivationBackward",
+    "AdaptiveLoss",
     "AdaptiveSharpness",
     "AgainstHomeostasis",
     "Estimator",
@@ -25,9 +32,8 @@ __all__ = [
     "OnFrames",
     "OnTraces",
     "SearchedSharpness",
-    "SignatureError",
+    "SignatureDeviation",
     "SilenceNeurons",
-    "Term",
     "Through",
     "TraceCrossEntropy",
     "title",

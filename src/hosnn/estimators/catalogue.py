@@ -5,7 +5,7 @@ from dataclasses import fields
 from hosnn.estimators.rates import BPTR, HART, RGA, ActivationBackward
 from hosnn.estimators.rules import Estimator
 from hosnn.estimators.sharpness import AdaptiveSharpness
-from hosnn.spiking.gradient import GradientRule, bptt, tssl_bp
+from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
 from hosnn.spiking.surrogate import (
     Arctan,
     Exponential,

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
-from hosnn.spiking.dynamics import Dynamics, Step
-from hosnn.spiking.gradient import WholeLayer
+from hosnn.spiking.gradient_rule import WholeLayer
+from hosnn.spiking.state import Dynamics, Step
 from hosnn.spiking.surrogate import PiecewiseLinear, Surrogate
 
 

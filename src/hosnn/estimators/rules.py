@@ -8,13 +8,13 @@ from typing import TypeVar
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
+from hosnn.estimators.model_wrappers import Wrapped, innermost, inside, network_of
 from hosnn.estimators.sharpness import AdaptiveSharpness, Memory, Remembered, Sharpened
-from hosnn.estimators.wrapping import Wrapped, innermost, inside, network_of
 from hosnn.nn.neurons import LIF, neurons
+from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Attack, Model
-from hosnn.spiking.gradient import Rule
+from hosnn.spiking.gradient_rule import Rule
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -90,10 +90,10 @@ class _Told(Wrapped):
     layers in the copy too.  The same holds of layers that a network keeps in a plain list.
     """
 
-    watched: list[bool] = field(default_factory=list, compare=False)
+    record_layers: list[bool] = field(default_factory=list, compare=False)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.watched:
+        if self.record_layers:
             return self.model(x)
         network = network_of(inside(self.model))  # a twin of this one, if another estimator was put inside
         own = set() if network is None else set(neurons(network).values())
@@ -115,5 +115,5 @@ class _Told(Wrapped):
                 "function, or kept in a plain list), so they would ignore the gradient estimator; make them modules of "
                 "the network (attributes or nn.ModuleList) and call them as self.layer(..) in its forward"
             )
-        self.watched.append(True)
+        self.record_layers.append(True)
         return found

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.estimators.rules import differentiated
 from hosnn.estimators.sharpness import AdaptiveSharpness
-from hosnn.robustness.gradient import misclassified
+from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import margin
 from hosnn.robustness.model import Attack, Model, rows, scores
+from hosnn.robustness.pgd import misclassified
 
 
 @dataclass(frozen=True)
@@ -68,22 +68,22 @@ class _Best:
     def improve(self, attack: Attack, settings: AdaptiveSharpness, vanishing: Tensor, rng: SampleRandom) -> Tensor:
         """Attack the standing samples at their A/2 `vanishing` [B]; the margin each reaches [B], others -inf."""
         reached = torch.full_like(self.margin, -float("inf"))
-        standing = (~self.lost).nonzero()[:, 0]
-        if not len(standing):
+        robust = (~self.lost).nonzero()[:, 0]
+        if not len(robust):
             return reached
-        inside, x, y = rows(self.model, standing), self.x[standing], self.y[standing]
-        twin = differentiated(inside, settings, len(standing), vanishing[standing])
-        points = attack(twin, x, y, rng.rows(standing))
+        inside, x, y = rows(self.model, robust), self.x[robust], self.y[robust]
+        twin = differentiated(inside, settings, len(robust), vanishing[robust])
+        points = attack(twin, x, y, rng.rows(robust))
         found = scores(inside, points)
         logits = found.mean(0) if found.dim() == 3 else found  # outputs over time
-        reached[standing] = margin(logits, y).nan_to_num(nan=-float("inf")).to(reached.dtype)
+        reached[robust] = margin(logits, y).nan_to_num(nan=-float("inf")).to(reached.dtype)
         if self.point is None:
             self.point = points.clone()
-        self.lost[standing] = wrong = misclassified(found, y)
+        self.lost[robust] = wrong = misclassified(found, y)
         better = reached > self.margin
-        better[standing] |= wrong  # an argmax may fall on the wrong one of two equal scores, at a margin of 0
-        chosen = better[standing]
-        self.point[standing[chosen]] = points[chosen]
+        better[robust] |= wrong  # an argmax may fall on the wrong one of two equal scores, at a margin of 0
+        chosen = better[robust]
+        self.point[robust[chosen]] = points[chosen]
         self.margin = torch.where(better, reached, self.margin)
         self.vanishing = torch.where(better, vanishing, self.vanishing)
         return reached

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
-from hosnn.estimators.wrapping import Wrapped
-from hosnn.spiking.gradient import GradientRule, Sharpness
+from hosnn.estimators.model_wrappers import Wrapped
+from hosnn.spiking.gradient_rule import GradientRule, Sharpness
 from hosnn.spiking.surrogate import Surrogate
 
 

@@ -11,23 +11,25 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from hosnn.checks.binarization_test import BinarizationTest, challenge
+from hosnn.checks.probes import diagnose
+from hosnn.checks.run_checks import findings
 from hosnn.data import Dataset, Split
-from hosnn.draws import SampleRandom
+from hosnn.deadline import Deadline
 from hosnn.estimators import Estimator, title
-from hosnn.evaluation.active import ActiveTest, challenge
-from hosnn.evaluation.adapt import best, candidates
-from hosnn.evaluation.findings import findings
-from hosnn.evaluation.probes import diagnose
-from hosnn.evaluation.protocol import PanelPlan, Protocol
-from hosnn.evaluation.protocols import smoke
-from hosnn.evaluation.result import Evaluation, Panel, Row
-from hosnn.evaluation.session import Session, Subject, session_of
-from hosnn.evaluation.worker import Images, Shard, Worker
+from hosnn.evaluation.runner import AttackRunner, Images, Shard
+from hosnn.evaluation.setup import Session, Subject, session_of
 from hosnn.nn.modes import evaluating
+from hosnn.progress import Bar, Progress
+from hosnn.protocols.applicability import best, candidates
+from hosnn.protocols.builtin import smoke
+from hosnn.protocols.protocol import PanelPlan, Protocol
+from hosnn.provenance import machine, versions
+from hosnn.results.evaluation import AttackResult, Evaluation, Panel
+from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Model
-from hosnn.runtime import Deadline, full_precision, machine, versions
+from hosnn.runtime import full_precision
 from hosnn.spiking.kernels import backend
-from hosnn.training.progress import Bar, Progress
 
 
 def evaluate(
@@ -57,7 +59,7 @@ def evaluate(
     with evaluating(model), full_precision():
         session = session_of(model, data, protocol or smoke(), subject, seed, partial, Shard(), threads, deadline)
         clean, rows, panels, found = _attack(session, progress or Progress())
-        images, device = session.worker.images, session.worker.device
+        images, device = session.runner.images, session.runner.device
         probed = slice(0, session.protocol.probes)
         diagnosis = (
             diagnose(model, images.x[probed].to(device), images.y[probed].to(device), session.protocol.threat, seed)
@@ -83,10 +85,10 @@ def evaluate(
         panels,
         time.monotonic() - started + session.before,
         versions(),
-        machine() | {"backend": backend.active(session.worker.device)},
+        machine() | {"backend": backend.active(session.runner.device)},
         network=session.network,
         skipped=session.skipped,
-        clamped=all(entry.threat.domain is not None for entry in session.protocol.entries),
+        clamped=all(spec.threat.domain is not None for spec in session.protocol.attacks),
     )
     return replace(result, checks=findings(result, diagnosis, active))
 
@@ -116,52 +118,52 @@ def evaluate_shard(
 
 def _attack(
     session: Session, progress: Progress
-) -> tuple[Tensor, tuple[Row, ...], tuple[Panel, ...], tuple[Estimator, ...]]:
+) -> tuple[Tensor, tuple[AttackResult, ...], tuple[Panel, ...], tuple[Estimator, ...]]:
     """Predictions on clean images, the protocol's rows, its panels, the search first, and what the search found."""
-    worker, protocol = session.worker, session.protocol
-    blocks, y = worker.images.blocks(protocol.block_size), worker.images.y
+    runner, protocol = session.runner, session.protocol
+    blocks, y = runner.images.blocks(protocol.block_size), runner.images.y
     panels = []
     found: tuple[Estimator, ...] = ()
-    with progress.task(f"{session.subject.model}, {protocol.name}", _work(protocol, worker.images)) as bar:
-        clean = worker.predict(blocks)
+    with progress.task(f"{session.subject.model}, {protocol.name}", _work(protocol, runner.images)) as bar:
+        clean = runner.predict(blocks)
         if protocol.search:
-            panels.append(_panel(worker, candidates(protocol.search, protocol.threat), protocol.block_size, bar))
+            panels.append(_panel(runner, candidates(protocol.search, protocol.threat), protocol.block_size, bar))
             found = best(protocol.search, panels[0].rows, y)
             bar.report(f"gradient estimators that serve best: {', '.join(map(title, found))}")
-        standing = clean == y if protocol.cascade else torch.ones_like(y, dtype=torch.bool)
+        robust = clean == y if protocol.cascade else torch.ones_like(y, dtype=torch.bool)
         rows = []
-        for entry in protocol.entries:
-            row, predictions = worker.run(entry.bound(found), blocks, standing, bar)
+        for spec in protocol.attacks:
+            row, predictions = runner.run(spec.bound(found), blocks, robust, bar)
             if protocol.cascade:
-                standing = standing & (predictions == y)
+                robust = robust & (predictions == y)
             rows.append(row)
-            bar.report(f"{entry.name} {float((predictions == y).double().mean()):.2%}")
+            bar.report(f"{spec.name} {float((predictions == y).double().mean()):.2%}")
         for plan in protocol.panels:
-            bound = replace(plan, entries=tuple(entry.bound(found) for entry in plan.entries))
-            panels.append(_panel(worker, bound, protocol.block_size, bar))
+            bound = replace(plan, attacks=tuple(spec.bound(found) for spec in plan.attacks))
+            panels.append(_panel(runner, bound, protocol.block_size, bar))
     return clean, tuple(rows), tuple(panels), found
 
 
-def _challenge(session: Session, found: tuple[Estimator, ...]) -> ActiveTest | None:
+def _challenge(session: Session, found: tuple[Estimator, ...]) -> BinarizationTest | None:
     """The active test on the first images, if the protocol has one."""
-    worker, protocol = session.worker, session.protocol
+    runner, protocol = session.runner, session.protocol
     if not protocol.active:
         return None
-    images, first = worker.images, slice(0, protocol.active)
-    entries = [entry.bound(found) for entry in protocol.entries]
-    rng = SampleRandom(worker.seed, images.index[first]).fold("active test")
-    return challenge(worker.model, entries, images.x[first].to(worker.device), protocol.threat, rng)
+    images, first = runner.images, slice(0, protocol.active)
+    attacks = [spec.bound(found) for spec in protocol.attacks]
+    rng = SampleRandom(runner.seed, images.index[first]).fold("active test")
+    return challenge(runner.model, attacks, images.x[first].to(runner.device), protocol.threat, rng)
 
 
-def _panel(worker: Worker, plan: PanelPlan, block_size: int, bar: Bar) -> Panel:
-    blocks = worker.images.blocks(block_size, plan.samples)
-    everyone = torch.ones_like(worker.images.y, dtype=torch.bool)
-    return Panel(plan.name, tuple(worker.run(entry, blocks, everyone, bar, plan.name)[0] for entry in plan.entries))
+def _panel(runner: AttackRunner, plan: PanelPlan, block_size: int, bar: Bar) -> Panel:
+    blocks = runner.images.blocks(block_size, plan.samples)
+    everyone = torch.ones_like(runner.images.y, dtype=torch.bool)
+    return Panel(plan.name, tuple(runner.run(spec, blocks, everyone, bar, plan.name)[0] for spec in plan.attacks))
 
 
 def _work(protocol: Protocol, images: Images) -> int:
     """Number of blocks to attack."""
-    total = len(images.blocks(protocol.block_size)) * len(protocol.entries)
+    total = len(images.blocks(protocol.block_size)) * len(protocol.attacks)
     if protocol.search:
         total += len(images.blocks(protocol.block_size, protocol.search.samples)) * len(protocol.search.candidates)
-    return total + sum(len(images.blocks(protocol.block_size, p.samples)) * len(p.entries) for p in protocol.panels)
+    return total + sum(len(images.blocks(protocol.block_size, p.samples)) * len(p.attacks) for p in protocol.panels)

@@ -7,7 +7,7 @@ from torch import nn
 
 from hosnn.errors import ConfigError
 from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, SpikingNetwork
-from hosnn.spiking.dynamics import Dynamics
+from hosnn.spiking.state import Dynamics
 
 
 class Blueprint(Protocol):

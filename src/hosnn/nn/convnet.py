@@ -17,8 +17,8 @@ from hosnn.nn.blueprint import assemble, check
 from hosnn.nn.layers import Body, OverTime, SpikingNetwork, SumPool, TimeDropout
 from hosnn.nn.neurons import LIF
 from hosnn.nn.normalisation import Norm, normalisations
-from hosnn.spiking.dynamics import Dynamics
-from hosnn.spiking.gradient import GradientRule, bptt, tssl_bp
+from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
+from hosnn.spiking.state import Dynamics
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)

@@ -14,7 +14,7 @@ from hosnn.nn.neurons import LIF
 from hosnn.nn.normalisation import TimeBatchNorm
 from hosnn.spiking.coding import encode_constant, filter_synaptic
 from hosnn.spiking.decoding import mean_over_time
-from hosnn.spiking.kernels.task import ALONE, Around, Held
+from hosnn.spiking.kernels.kernel_spec import ALONE, Around, Held
 
 
 class Normalise(nn.Module):

@@ -9,8 +9,8 @@ from hosnn.errors import ConfigError
 from hosnn.nn.blueprint import assemble, check
 from hosnn.nn.layers import Body, OverTime, SpikingNetwork, SumPool, TimeDropout
 from hosnn.nn.neurons import LIF
-from hosnn.spiking.dynamics import Dynamics
-from hosnn.spiking.gradient import GradientRule, tssl_bp
+from hosnn.spiking.gradient_rule import GradientRule, tssl_bp
+from hosnn.spiking.state import Dynamics
 
 
 @dataclass(frozen=True)

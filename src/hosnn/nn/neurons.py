@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.errors import ConfigError, ShapeError
-from hosnn.spiking.dynamics import Dynamics, Step
-from hosnn.spiking.gradient import GradientRule, Rule, bptt
+from hosnn.spiking.gradient_rule import GradientRule, Rule, bptt
 from hosnn.spiking.kernels import backend, eager
-from hosnn.spiking.kernels.task import ALONE, Around
+from hosnn.spiking.kernels.kernel_spec import ALONE, Around
+from hosnn.spiking.state import Dynamics, Step
 
 
 class Emit(Enum):
@@ -23,7 +23,7 @@ class Emit(Enum):
     SPIKES = "spikes"
 
 
-class Beyond(Enum):
+class Extrapolation(Enum):
     """What a signature means after its last time step: an error, its last value held, or the whole repeated."""
 
     ERROR = "error"
@@ -123,7 +123,7 @@ class TALIF(LIF):
         dynamics: Dynamics | None = None,
         rule: Rule | None = None,
         emit: Emit = Emit.TRACE,
-        beyond: Beyond = Beyond.ERROR,
+        beyond: Extrapolation = Extrapolation.ERROR,
     ) -> None:
         super().__init__(dynamics, rule, emit)
         if emit is Emit.SPIKES and isinstance(self.rule, GradientRule) and self.rule.local_adaptation:
@@ -146,7 +146,9 @@ class TALIF(LIF):
         self.beyond = beyond
 
     @classmethod
-    def from_lif(cls, layer: LIF, signature: Tensor, adaptation: Tensor | float, beyond: Beyond = Beyond.ERROR) -> Self:
+    def from_lif(
+        cls, layer: LIF, signature: Tensor, adaptation: Tensor | float, beyond: Extrapolation = Extrapolation.ERROR
+    ) -> Self:
         """The homeostatic twin of a plain layer.  Raises ConfigError for one with thresholds of its own."""
         if layer.own_thresholds:
             raise ConfigError(
@@ -172,7 +174,7 @@ class TALIF(LIF):
             )
 
 
-def prolonged(values: Tensor, steps: int, beyond: Beyond) -> Tensor:
+def prolonged(values: Tensor, steps: int, beyond: Extrapolation) -> Tensor:
     """`values` [T, *N] over another number of time steps [steps, *N]: cut, or as `beyond` says.
 
     Raises ShapeError for more than T steps unless `beyond` says what then.
@@ -180,13 +182,13 @@ def prolonged(values: Tensor, steps: int, beyond: Beyond) -> Tensor:
     known = len(values)
     if steps <= known:
         return values if steps == known else values[:steps]
-    if beyond is Beyond.ERROR:
+    if beyond is Extrapolation.ERROR:
         raise ShapeError(
             f"a layer got currents over {steps} time steps but was calibrated on {known}; calibrate at {steps} "
-            "steps, or choose Beyond.HOLD_LAST or Beyond.REPEAT"
+            "steps, or choose Extrapolation.HOLD_LAST or Extrapolation.REPEAT"
         )
     at = torch.arange(steps, device=values.device)
-    return values[at.clamp(max=known - 1) if beyond is Beyond.HOLD_LAST else at % known]
+    return values[at.clamp(max=known - 1) if beyond is Extrapolation.HOLD_LAST else at % known]
 
 
 def constrain_(model: nn.Module) -> None:

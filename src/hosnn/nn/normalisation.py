@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from hosnn.errors import ConfigError, ShapeError
-from hosnn.nn.neurons import Beyond
+from hosnn.nn.neurons import Extrapolation
 
 
 class Norm(Enum):
@@ -36,7 +36,7 @@ class TimeBatchNorm(nn.Module):
     """
 
     def __init__(
-        self, channels: int, steps: int | None = None, dense: bool = False, beyond: Beyond = Beyond.ERROR
+        self, channels: int, steps: int | None = None, dense: bool = False, beyond: Extrapolation = Extrapolation.ERROR
     ) -> None:
         super().__init__()
         if channels < 1 or (steps is not None and steps < 1):
@@ -60,17 +60,17 @@ class TimeBatchNorm(nn.Module):
         return norm(currents)  # type: ignore[no-any-return]
 
     def _at(self, t: int, steps: int) -> int:
-        return t % steps if self.beyond is Beyond.REPEAT else min(t, steps - 1)
+        return t % steps if self.beyond is Extrapolation.REPEAT else min(t, steps - 1)
 
     def _check(self, currents: Tensor) -> None:
         shape = tuple(currents.shape)
         if currents.dim() != self.dimensions or shape[2] != self.channels:
             expected = "[T, B, C]" if self.dimensions == 3 else "[T, B, C, H, W]"
             raise ShapeError(f"TimeBatchNorm got currents {shape}; expected {expected} with C = {self.channels}")
-        if self.steps is not None and shape[0] > self.steps and self.beyond is Beyond.ERROR:
+        if self.steps is not None and shape[0] > self.steps and self.beyond is Extrapolation.ERROR:
             raise ShapeError(
                 f"TimeBatchNorm got {shape[0]} time steps but has statistics for {self.steps}; run at most as many, "
-                "choose Beyond.HOLD_LAST or Beyond.REPEAT, or share statistics over time (Norm.SHARED)"
+                "choose Extrapolation.HOLD_LAST or Extrapolation.REPEAT, or share statistics over time (Norm.SHARED)"
             )
         counted = currents[0] if self.steps is not None else currents
         if any(norm.training for norm in self.each) and counted.numel() <= self.channels:

@@ -11,8 +11,8 @@ from hosnn.nn.convnet import CIFAR10_MEAN, CIFAR10_STD
 from hosnn.nn.layers import Body, OverTime, SpikingNetwork, TimeDropout
 from hosnn.nn.neurons import LIF
 from hosnn.nn.normalisation import Norm, normalisations
-from hosnn.spiking.dynamics import Dynamics
-from hosnn.spiking.gradient import GradientRule, bptt
+from hosnn.spiking.gradient_rule import GradientRule, bptt
+from hosnn.spiking.state import Dynamics
 
 
 class Residual(nn.Module):

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.errors import ConfigError, ShapeError
-from hosnn.nn.neurons import LIF, Beyond, Emit, prolonged
-from hosnn.spiking.dynamics import Dynamics
-from hosnn.spiking.gradient import GradientRule, Rule
-from hosnn.spiking.kernels.task import Around
+from hosnn.nn.neurons import LIF, Emit, Extrapolation, prolonged
+from hosnn.spiking.gradient_rule import GradientRule, Rule
+from hosnn.spiking.kernels.kernel_spec import Around
+from hosnn.spiking.state import Dynamics
 
 
 class ThresholdLIF(LIF):
@@ -41,7 +41,7 @@ class ThresholdLIF(LIF):
         rule: Rule | None = None,
         emit: Emit = Emit.TRACE,
         learn: bool = True,
-        beyond: Beyond = Beyond.ERROR,
+        beyond: Extrapolation = Extrapolation.ERROR,
     ) -> None:
         super().__init__(dynamics, rule, emit)
         least = self.LEAST if learn else -math.inf
@@ -66,7 +66,9 @@ class ThresholdLIF(LIF):
         self.beyond = beyond
 
     @classmethod
-    def from_lif(cls, layer: LIF, threshold: Tensor, learn: bool = True, beyond: Beyond = Beyond.ERROR) -> Self:
+    def from_lif(
+        cls, layer: LIF, threshold: Tensor, learn: bool = True, beyond: Extrapolation = Extrapolation.ERROR
+    ) -> Self:
         """The twin of a layer with thresholds of its own in place of its constant or adapting one."""
         return cls(threshold, layer.dynamics, layer.rule, layer.emit, learn, beyond)
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hosnn.evaluation.comparison import Published
 from hosnn.recipes import cifar10, cifar10_small, cifar100, demo, fashion_mnist, svhn
+from hosnn.results.reproduction import Published
 from hosnn.training.experiment import Experiment
 
 

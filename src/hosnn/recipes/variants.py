@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from hosnn.estimators import OnFrames, OnTraces, TraceCrossEntropy
-from hosnn.robustness.gradient import fgsm
+from hosnn.robustness.pgd import fgsm
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.training.experiment import Experiment, Homeostasis
 from hosnn.training.objectives import Adversarial

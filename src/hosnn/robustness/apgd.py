@@ -11,11 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
-from hosnn.robustness.gradient import Start, misclassified, on_sphere
+from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import Aimed, Loss, TargetedLoss, cross_entropy, targeted_dlr
 from hosnn.robustness.model import Ascent, Model, fresh, input_gradient, rows, scores
+from hosnn.robustness.pgd import Start, misclassified, on_sphere
 from hosnn.robustness.threats import L2, Linf, Threat, per_sample
 
 
@@ -125,7 +125,7 @@ Rule = Callable[[Threat, Walk], tuple[Tensor, tuple[Tensor, ...]]]
 """(threat, walk) -> the next point [b, ...], allowed, and what to remember"""
 
 
-class Found(NamedTuple):
+class AttackOutcome(NamedTuple):
     """Per sample the adversarial point met first, else the point of largest loss."""
 
     x_adv: Tensor  # [B, ...]
@@ -145,7 +145,7 @@ class Climb:
 
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom, loss_of: Callable[[Tensor], Loss]
-    ) -> Found:
+    ) -> AttackOutcome:
         """Climb; a sample found misclassified on the way costs no more passes.
 
         loss_of  the loss of some of the samples, by position
@@ -154,7 +154,7 @@ class Climb:
         x_adv = self.threat.project(x + self.start(self.threat.ball, x, rng.fold("start")), x)
         seen = input_gradient(model, x_adv, y, loss_of(torch.arange(len(y), device=y.device)))
         walk = _begin(x, y, x_adv, seen, self.size)
-        found = Found(x_adv.clone(), torch.zeros_like(y, dtype=torch.bool), walk.loss.clone())
+        found = AttackOutcome(x_adv.clone(), torch.zeros_like(y, dtype=torch.bool), walk.loss.clone())
         checkpoints, before = self.schedule.checkpoints, 0
         for number in range(self.schedule.steps + 1):
             if number:
@@ -174,34 +174,34 @@ class Climb:
         return found
 
 
-Run = Callable[[Model, Tensor, Tensor, SampleRandom, Tensor], Found]
-"""(model, x, y, rng, positions of these samples in the batch) -> Found"""
+Attempt = Callable[[Model, Tensor, Tensor, SampleRandom, Tensor], AttackOutcome]
+"""(model, x, y, rng, positions of these samples in the batch) -> AttackOutcome"""
 
 
-def in_turn(runs: Sequence[Run], model: Model, x: Tensor, y: Tensor, rng: SampleRandom, standing: Tensor) -> Tensor:
+def in_turn(runs: Sequence[Attempt], model: Model, x: Tensor, y: Tensor, rng: SampleRandom, robust: Tensor) -> Tensor:
     """Runs on the samples at `standing`, each on what those before it left; the others come back as they are.
 
     returns  per sample an adversarial point, else that of largest loss  [B, ...]
     """
     x_adv, loss = x.clone(), None
     for number, run in enumerate(runs):
-        if len(standing) == 0:
+        if len(robust) == 0:
             break
-        begun = rows(fresh(model) if number else model, standing)
-        found = run(begun, x[standing], y[standing], rng.rows(standing), standing)
+        begun = rows(fresh(model) if number else model, robust)
+        found = run(begun, x[robust], y[robust], rng.rows(robust), robust)
         if loss is None:
             loss = found.loss.new_full(y.shape, -float("inf"))
-        better = found.fooled | (found.loss > loss[standing])
-        x_adv[standing[better]], loss[standing[better]] = found.x_adv[better], found.loss[better]
-        standing = standing[~found.fooled]
+        better = found.fooled | (found.loss > loss[robust])
+        x_adv[robust[better]], loss[robust[better]] = found.x_adv[better], found.loss[better]
+        robust = robust[~found.fooled]
     return x_adv
 
 
 def restarted(climb: Climb, restarts: int, loss: Loss, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
     """Independent climbs, each from a start of its own."""
 
-    def once(number: int) -> Run:
-        def run(model: Model, x: Tensor, y: Tensor, rng: SampleRandom, positions: Tensor) -> Found:
+    def once(number: int) -> Attempt:
+        def run(model: Model, x: Tensor, y: Tensor, rng: SampleRandom, positions: Tensor) -> AttackOutcome:
             return climb(model, x, y, rng.fold("restart", number) if number else rng, lambda chosen: loss)
 
         return run
@@ -280,14 +280,14 @@ class APGDTargeted:
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
         clean = scores(model, x)
-        standing = (~misclassified(clean, y)).nonzero()[:, 0]
+        robust = (~misclassified(clean, y)).nonzero()[:, 0]
         logits = clean.mean(0) if clean.dim() == 3 else clean
         others = logits.scatter(1, y[:, None], -float("inf"))
         likely = others.sort(dim=1, descending=True, stable=True).indices
         climb = Climb(self.threat, self.start, heavy_ball, 2.0, Schedule(self.steps, self.rho))
 
-        def towards(rank: int, number: int) -> Run:
-            def run(model: Model, x: Tensor, y: Tensor, rng: SampleRandom, positions: Tensor) -> Found:
+        def towards(rank: int, number: int) -> Attempt:
+            def run(model: Model, x: Tensor, y: Tensor, rng: SampleRandom, positions: Tensor) -> AttackOutcome:
                 target = likely[positions, rank]
                 return climb(
                     model, x, y, rng.fold("run", rank, number), lambda chosen: Aimed(self.loss, target[chosen])
@@ -297,4 +297,4 @@ class APGDTargeted:
 
         ranks = range(min(self.targets, logits.shape[1] - 1))
         runs = [towards(rank, number) for rank in ranks for number in range(self.restarts)]
-        return in_turn(runs, model, x, y, rng, standing)
+        return in_turn(runs, model, x, y, rng, robust)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
-from hosnn.robustness.gradient import Again, first_success
+from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Attack, Model, Repeated
+from hosnn.robustness.pgd import Restart, first_success
 from hosnn.robustness.threats import Threat
 
 
@@ -29,7 +29,7 @@ class Worst:
             raise ConfigError("Worst got no attacks; expected at least one")
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
-        members = [Again(attack, number, "member") for number, attack in enumerate(self.attacks)]
+        members = [Restart(attack, number, "member") for number, attack in enumerate(self.attacks)]
         return first_success(members, model, x, y, rng)
 
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
+from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import Aimed
 from hosnn.robustness.model import Model, fresh, input_gradient, rows, scores
 from hosnn.robustness.threats import L1, L2, Linf, Threat, per_sample
@@ -78,38 +78,38 @@ class FAB:
         distance[wrong] = 0.0
         for rank in range(min(self.targets, ranked.shape[1])):
             for restart in range(self.restarts):
-                standing = (distance > enough).nonzero()[:, 0]
-                if not len(standing):
+                robust = (distance > enough).nonzero()[:, 0]
+                if not len(robust):
                     break
-                start = x[standing]
+                start = x[robust]
                 model = fresh(model) if rank or restart else model
                 if restart:
-                    half, draw = self.threat.scaled(0.5), rng.rows(standing).fold("fab", rank, restart)
+                    half, draw = self.threat.scaled(0.5), rng.rows(robust).fold("fab", rank, restart)
                     start = half.project(start + half.ball.sample(start, draw), start)
-                target = ranked[standing, rank]
-                found = self._walk(rows(model, standing), x[standing], y[standing], target, start, enough)
-                closer = found.distance < distance[standing]
-                best[standing[closer]], distance[standing[closer]] = found.x_adv[closer], found.distance[closer]
+                target = ranked[robust, rank]
+                found = self._walk(rows(model, robust), x[robust], y[robust], target, start, enough)
+                closer = found.distance < distance[robust]
+                best[robust[closer]], distance[robust[closer]] = found.x_adv[closer], found.distance[closer]
         return Closest(best, distance)
 
     def _walk(self, model: Model, x: Tensor, y: Tensor, target: Tensor, start: Tensor, enough: float) -> Closest:
         """One run towards one target each."""
         best, distance = x.clone(), torch.full(y.shape, torch.inf, dtype=_precise(x), device=x.device)
-        standing, looking = torch.arange(len(y), device=y.device), model
+        robust, looking = torch.arange(len(y), device=y.device), model
         point, centre = start, x
         for _ in range(self.steps):
-            lead = input_gradient(looking, point, y[standing], Aimed(_lead, target[standing]))
+            lead = input_gradient(looking, point, y[robust], Aimed(_lead, target[robust]))
             point = self._step(point, centre, lead.loss, lead.gradient)
-            wrong = scores(looking, point).argmax(1) != y[standing]
+            wrong = scores(looking, point).argmax(1) != y[robust]
             length = torch.where(wrong, self.threat.ball.size(point - centre).to(distance), torch.inf)
-            closer = length < distance[standing]
-            best[standing[closer]], distance[standing[closer]] = point[closer], length[closer]
+            closer = length < distance[robust]
+            best[robust[closer]], distance[robust[closer]] = point[closer], length[closer]
             point = torch.where(per_sample(wrong, point), centre + self.backward * (point - centre), point)
             done = length <= enough
             if done.any():
-                standing, point, centre = standing[~done], point[~done], centre[~done]
-                looking = rows(model, standing)
-            if not len(standing):
+                robust, point, centre = robust[~done], point[~done], centre[~done]
+                looking = rows(model, robust)
+            if not len(robust):
                 break
         return Closest(best, distance)
 

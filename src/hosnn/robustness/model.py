@@ -13,8 +13,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
+from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import Loss
 
 Model = Callable[[Tensor], Tensor]
@@ -133,10 +133,10 @@ def input_gradient(model: Model, x: Tensor, y: Tensor, loss: Loss) -> Ascent:
     _count(x, model, backward=True)
     if not isinstance(model, Repeated):
         return _input_gradient(model, x, y, loss)
-    looks = [_input_gradient(model.model, x, y, loss)]
+    eot_samples = [_input_gradient(model.model, x, y, loss)]
     with model.frozen():
-        looks += [_input_gradient(model.model, x, y, loss) for _ in range(model.times - 1)]
-    return Ascent(*(torch.stack(values).mean(0) for values in zip(*looks, strict=True)))
+        eot_samples += [_input_gradient(model.model, x, y, loss) for _ in range(model.times - 1)]
+    return Ascent(*(torch.stack(values).mean(0) for values in zip(*eot_samples, strict=True)))
 
 
 def _input_gradient(model: Model, x: Tensor, y: Tensor, loss: Loss) -> Ascent:

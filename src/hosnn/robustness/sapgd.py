@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
+from hosnn.rng import SampleRandom
 from hosnn.robustness.apgd import Climb, Schedule, Walk, restarted
-from hosnn.robustness.gradient import Start, on_sphere, unit_largest, unit_mean
 from hosnn.robustness.losses import Loss, cross_entropy
 from hosnn.robustness.model import Model
+from hosnn.robustness.pgd import Start, on_sphere, unit_largest, unit_mean
 from hosnn.robustness.threats import Linf, Threat, per_sample
 
 

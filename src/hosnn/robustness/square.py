@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
+from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import margin
 from hosnn.robustness.model import Model, rows, scores
 from hosnn.robustness.threats import L2, Linf, Threat, per_sample
@@ -47,38 +47,38 @@ class Square:
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
         x_adv = x.clone()
-        standing = torch.arange(len(y), device=y.device)
+        robust = torch.arange(len(y), device=y.device)
         for number in range(self.restarts):
-            restart = rng.rows(standing).fold("square", "restart", number)
-            x_adv[standing], fooled = self._search(rows(model, standing), x[standing], y[standing], restart)
-            standing = standing[~fooled]
+            restart = rng.rows(robust).fold("square", "restart", number)
+            x_adv[robust], fooled = self._search(rows(model, robust), x[robust], y[robust], restart)
+            robust = robust[~fooled]
         return x_adv
 
     def _search(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> tuple[Tensor, Tensor]:
         """One run: points [B, ...], and which of them fool the model [B]."""
         result, fooled = x.clone(), torch.zeros_like(y, dtype=torch.bool)
-        standing = torch.arange(len(y), device=y.device)
+        robust = torch.arange(len(y), device=y.device)
         centre, looking = _image(x), model
         start, change = (_stripes, _recolour) if isinstance(self.threat.ball, Linf) else (_tiles, _move)
         best, highest = centre, torch.full(y.shape, -math.inf, dtype=x.dtype, device=x.device)
         for query in range(self.queries):
-            if not len(standing):
+            if not len(robust):
                 break
-            draw = rng.rows(standing).fold("square", query)
+            draw = rng.rows(robust).fold("square", query)
             if query:
                 halved = sum(query * 10_000 // self.queries > limit for limit in HALVINGS)
                 candidate = change(self.threat, centre, best, self.p / 2**halved, draw)
             else:
                 candidate = start(self.threat, centre, draw)
             seen = scores(looking, candidate.view(-1, *x.shape[1:]))
-            value, wrong = margin(seen, y[standing]), seen.argmax(1) != y[standing]
+            value, wrong = margin(seen, y[robust]), seen.argmax(1) != y[robust]
             better = wrong | (value > highest)
             best, highest = torch.where(per_sample(better, best), candidate, best), torch.where(better, value, highest)
             if query == self.queries - 1 or wrong.any():
-                result[standing], fooled[standing] = best.view(-1, *x.shape[1:]), wrong
+                result[robust], fooled[robust] = best.view(-1, *x.shape[1:]), wrong
                 left = ~wrong
-                standing, centre, best, highest = standing[left], centre[left], best[left], highest[left]
-                looking = rows(model, standing)
+                robust, centre, best, highest = robust[left], centre[left], best[left], highest[left]
+                looking = rows(model, robust)
         return result, fooled
 
 

@@ -11,8 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
+from hosnn.rng import SampleRandom
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from hosnn.errors import SignatureError
 from hosnn.nn.modes import evaluating
 from hosnn.nn.neurons import LIF, hidden_neurons
 from hosnn.signature.signature import LayerSignature, Signature, network_identity
-from hosnn.spiking.dynamics import Step
+from hosnn.spiking.state import Step
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hosnn.errors import SignatureError
 from hosnn.nn.modes import device_of
-from hosnn.nn.neurons import LIF, TALIF, Beyond, hidden_neurons
+from hosnn.nn.neurons import LIF, TALIF, Extrapolation, hidden_neurons
 from hosnn.signature.signature import Signature, network_identity
 
 M = TypeVar("M", bound=nn.Module)
@@ -36,7 +36,7 @@ def homeostatic(
     signature: Signature,
     adaptation: float = 0.2,
     share: Share = Share.NEURON,
-    beyond: Beyond = Beyond.ERROR,
+    beyond: Extrapolation = Extrapolation.ERROR,
 ) -> M:
     """A copy of `model` whose hidden LIF layers adapt their thresholds to hold the membrane at `signature`.
 
@@ -53,10 +53,10 @@ def homeostatic(
             f"{sorted(layers)}; calibrate this network"
         )
     steps = getattr(model, "steps", signature.steps)
-    if steps != signature.steps and beyond is Beyond.ERROR:
+    if steps != signature.steps and beyond is Extrapolation.ERROR:
         raise SignatureError(
             f"the signature has {signature.steps} time steps but the network runs {steps}; calibrate at {steps} steps, "
-            "or choose Beyond.HOLD_LAST or Beyond.REPEAT"
+            "or choose Extrapolation.HOLD_LAST or Extrapolation.REPEAT"
         )
     if network_identity(model) != signature.model_sha256:
         raise SignatureError(
@@ -77,7 +77,7 @@ def replace_layer(model: nn.Module, name: str, layer: nn.Module) -> None:
     setattr(model.get_submodule(parent), child, layer)
 
 
-def _adapting(layer: LIF, mean: Tensor, adaptation: float, share: Share, beyond: Beyond) -> TALIF:
+def _adapting(layer: LIF, mean: Tensor, adaptation: float, share: Share, beyond: Extrapolation) -> TALIF:
     rates = torch.full(share.shape(mean.shape[1:]), adaptation, dtype=mean.dtype, device=mean.device)
     return TALIF.from_lif(layer, mean, rates, beyond)
 

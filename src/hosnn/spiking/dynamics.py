@@ -5,69 +5,11 @@ Shapes: B batch, N neuron dimensions (any number).  Potentials are dimensionless
 Time constants count time steps.
 """
 
-import math
-from dataclasses import dataclass
-from enum import Enum
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from hosnn.errors import ConfigError
-from hosnn.spiking.gradient import GradientRule
-
-
-class Reset(Enum):
-    """What a spike does to the membrane: HARD v = u (1 - s), the authors' code; SOFT v = u - θ s, the theory."""
-
-    HARD = "hard"
-    SOFT = "soft"
-
-
-@dataclass(frozen=True)
-class Dynamics:
-    """Constants of a neuron.  Raises ConfigError for time constants below 1 step or a threshold that is not positive.
-
-    tau_membrane  τ_m, time steps      tau_synapse  τ_s, time steps      threshold  θ[0], potential
-    """
-
-    tau_membrane: float = 5.0
-    tau_synapse: float = 3.0
-    threshold: float = 1.0
-    reset: Reset = Reset.HARD
-
-    def __post_init__(self) -> None:
-        for name in ("tau_membrane", "tau_synapse"):
-            tau = getattr(self, name)
-            if not (math.isfinite(tau) and tau >= 1):
-                raise ConfigError(f"Dynamics got {name} = {tau!r}; expected a number of time steps >= 1, e.g. 5")
-        if not (math.isfinite(self.threshold) and self.threshold > 0):
-            raise ConfigError(f"Dynamics got threshold = {self.threshold!r}; expected a positive potential, e.g. 1")
-
-    @property
-    def membrane_decay(self) -> float:
-        return 1 - 1 / self.tau_membrane
-
-    @property
-    def synaptic_decay(self) -> float:
-        return 1 - 1 / self.tau_synapse
-
-
-class State(NamedTuple):
-    """What a neuron carries to the next step, each [B, *N]."""
-
-    membrane: Tensor  # v, after reset
-    threshold: Tensor  # θ
-    trace: Tensor  # a
-
-
-class Step(NamedTuple):
-    """What a neuron did in one step, each [B, *N] (or [T, B, *N] for a whole run)."""
-
-    membrane: Tensor  # u, before reset
-    threshold: Tensor  # θ
-    spikes: Tensor  # s in {0, 1}
-    trace: Tensor  # a, the layer's output
+from hosnn.spiking.gradient_rule import GradientRule
+from hosnn.spiking.state import Dynamics, Reset, State, Step
 
 
 def resting(like: Tensor, dynamics: Dynamics) -> State:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from hosnn.errors import CheckpointError, HosnnError
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.neurons import TALIF, neurons
-from hosnn.runtime import versions
+from hosnn.provenance import versions
 from hosnn.training.configuration import network_from
 from hosnn.training.spiking_layers import restore
 

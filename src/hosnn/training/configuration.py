@@ -10,8 +10,8 @@ from hosnn.nn.convnet import ConvNet
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.lenet import LeNet
 from hosnn.nn.resnet import ResNet
-from hosnn.spiking.dynamics import Dynamics
-from hosnn.spiking.gradient import GradientRule
+from hosnn.spiking.gradient_rule import GradientRule
+from hosnn.spiking.state import Dynamics
 from hosnn.spiking.surrogate import SURROGATES
 
 BLUEPRINTS = (LeNet, ConvNet, ResNet)

@@ -9,7 +9,7 @@ from enum import Enum
 from hosnn.data.augment import Augmentation
 from hosnn.errors import ConfigError
 from hosnn.nn.blueprint import Blueprint
-from hosnn.nn.neurons import Beyond
+from hosnn.nn.neurons import Extrapolation
 from hosnn.signature.homeostasis import Share
 from hosnn.training.configuration import BLUEPRINTS, added, describe
 from hosnn.training.objectives import Objective
@@ -67,7 +67,7 @@ class Homeostasis:
 
     adaptation: float = 0.2
     share: Share = Share.NEURON
-    beyond: Beyond = Beyond.ERROR
+    beyond: Extrapolation = Extrapolation.ERROR
 
     def __post_init__(self) -> None:
         if not 0 <= self.adaptation < float("inf"):

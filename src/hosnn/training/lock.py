@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from hosnn.deadline import Deadline
 from hosnn.errors import CheckpointError
-from hosnn.runtime import Deadline
 
 LOCK = "worker.lock"
 LOOK_EVERY = 0.5  # seconds between looks at a lock that another process holds

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from hosnn.data import Dataset, Split
 from hosnn.data.augment import augment
-from hosnn.draws import SampleRandom
+from hosnn.deadline import Deadline, stopping
 from hosnn.errors import TrainingError
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.neurons import constrain_
-from hosnn.runtime import Deadline, stopping
+from hosnn.progress import Progress
+from hosnn.rng import SampleRandom
 from hosnn.training.averaging import Averaged, weights_beside
 from hosnn.training.checkpoint import (
     Pointer,
@@ -39,7 +40,6 @@ from hosnn.training.configuration import describe
 from hosnn.training.experiment import Experiment, Statistics
 from hosnn.training.log import RunLog
 from hosnn.training.optimiser_state import optimiser_state, restore_optimiser
-from hosnn.training.progress import Progress
 from hosnn.training.ranks import LossOf, Ranks, check_parts, share_statistics
 from hosnn.training.spiking_layers import describe_homeostasis
 
@@ -100,7 +100,7 @@ def fit(
     if ranks.count > 1 and experiment.statistics is Statistics.ALL_RANKS:
         share_statistics(network)
     survives = f"the last checkpoint in {checkpoints} is intact"
-    with ranks.watched(survives):
+    with ranks.record_layers(survives):
         model = fabric.strategy.setup_module(LossOf(network))
 
     steps_per_epoch = len(data.train) // batch_size
@@ -127,7 +127,7 @@ def fit(
     step, order, train = position["step"], None, data.train.to(fabric.device)
     started = saved = time.monotonic()
     started -= position["seconds"]
-    with stopping(deadline), ranks.watched(survives), progress.task(experiment.name, total, step) as bar:
+    with stopping(deadline), ranks.record_layers(survives), progress.task(experiment.name, total, step) as bar:
         log = ranks.first(lambda: RunLog(folder, position["step"]))
         while step < total and not ranks.any(deadline.reached):
             epoch, within = divmod(step, steps_per_epoch)

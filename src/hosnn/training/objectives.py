@@ -10,10 +10,10 @@ from typing import Literal, Protocol
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hosnn.draws import SampleRandom
 from hosnn.errors import ConfigError
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.modes import evaluating, statistics_held
+from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Attack
 from hosnn.spiking.decoding import target_traces, van_rossum_loss
 

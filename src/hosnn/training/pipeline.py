@@ -13,17 +13,17 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from hosnn.data import Dataset, Split
+from hosnn.deadline import Deadline, stopping
 from hosnn.errors import CheckpointError, ConfigError, SignatureError
 from hosnn.nn.layers import SpikingNetwork
-from hosnn.runtime import Deadline, stopping
+from hosnn.progress import Progress
 from hosnn.signature import Signature, calibrate, homeostatic
-from hosnn.signature.controls import static_thresholds
+from hosnn.signature.ablations import static_thresholds
 from hosnn.signature.signature import network_identity
 from hosnn.training.checkpoint import load, load_state, read_pointer
 from hosnn.training.experiment import Experiment, LearnedThresholds
 from hosnn.training.lock import alone, holder
 from hosnn.training.loop import Run, check_precision, fit, precision_of
-from hosnn.training.progress import Progress
 from hosnn.training.ranks import Ranks, check_parts
 
 CALIBRATION_BATCH = 100
@@ -55,7 +55,7 @@ def run(
             f"{experiment.name!r} takes {experiment.network.image} and {experiment.network.classes}; make them agree"
         )
     check_parts(experiment.optim, len(data.train), fabric.world_size)  # before hours of work on what it starts from
-    with ranks.watched(f"what is saved in {runs} is intact"), ExitStack() as stack:
+    with ranks.record_layers(f"what is saved in {runs} is intact"), ExitStack() as stack:
         ranks.first(lambda: _alone(folder, stack))
         return _carried_on(experiment, data, runs, fabric, deadline, progress, resume)
 

@@ -98,7 +98,7 @@ class Ranks:
         return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
     @contextmanager
-    def watched(self, saved: str) -> Iterator[None]:
+    def record_layers(self, saved: str) -> Iterator[None]:
         """Failures of communication become a TrainingError that says what happened; `saved` what is left."""
         try:
             yield

@@ -12,10 +12,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from hosnn.errors import CheckpointError, ConfigError, HosnnError
-from hosnn.nn.neurons import LIF, TALIF, Beyond, hidden_neurons, neurons
+from hosnn.nn.neurons import LIF, TALIF, Extrapolation, hidden_neurons, neurons
 from hosnn.nn.thresholds import ThresholdLIF
 from hosnn.signature.homeostasis import replace_layer
-from hosnn.spiking.gradient import GradientRule
+from hosnn.spiking.gradient_rule import GradientRule
 from hosnn.training.configuration import describe, rebuild
 
 
@@ -89,8 +89,8 @@ def restore(network: nn.Module, tensors: Mapping[str, Tensor], config: Mapping[s
             raise CheckpointError(f"{source} holds a damaged layer {name}: {error}") from error
 
 
-def _setting(description: Mapping[str, Any]) -> tuple[Beyond, bool]:
-    return Beyond(description.get("beyond", Beyond.ERROR.value)), bool(description.get("learn", False))
+def _setting(description: Mapping[str, Any]) -> tuple[Extrapolation, bool]:
+    return Extrapolation(description.get("beyond", Extrapolation.ERROR.value)), bool(description.get("learn", False))
 
 
 def _restore_rule(layers: Mapping[str, LIF], name: str, rule: Any) -> None:

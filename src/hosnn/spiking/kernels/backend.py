@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import BackendError
-from hosnn.spiking.dynamics import Dynamics
-from hosnn.spiking.gradient import GradientRule, Rule, WholeLayer
+from hosnn.spiking.gradient_rule import GradientRule, Rule, WholeLayer
 from hosnn.spiking.kernels import cpu, cuda, eager, fused, memory
-from hosnn.spiking.kernels.task import ALONE, Around, Emitted
+from hosnn.spiking.kernels.kernel_spec import ALONE, Around, Emitted
+from hosnn.spiking.state import Dynamics
 
 BACKENDS = ("auto", "eager", "cpu", "triton")
 
@@ -131,7 +131,7 @@ def _there(kernel: str) -> bool:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _watched() -> bool:
-    return eager.being_watched()
+    return eager.is_recording()
 
 
 def fuses(currents: Tensor, rule: Rule, *homeostasis: Tensor | None) -> bool:

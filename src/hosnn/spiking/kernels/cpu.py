@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import BackendError, ShapeError
-from hosnn.spiking.gradient import Sharpness
+from hosnn.spiking.gradient_rule import Sharpness
 from hosnn.spiking.kernels import memory
+from hosnn.spiking.kernels.kernel_spec import Task
 from hosnn.spiking.kernels.memory import Gradients
-from hosnn.spiking.kernels.task import Task
 
 ENOUGH = 1 << 17
 """Element-steps below which a second thread costs more than it saves."""

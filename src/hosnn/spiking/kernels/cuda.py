@@ -15,8 +15,8 @@ from torch import Tensor
 
 from hosnn.errors import BackendError
 from hosnn.spiking.kernels import memory
+from hosnn.spiking.kernels.kernel_spec import Task
 from hosnn.spiking.kernels.memory import Gradients
-from hosnn.spiking.kernels.task import Task
 
 LONGEST, CHUNK = 16, 8
 """Time steps that are unrolled: all of them up to LONGEST, else CHUNK at a time."""

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from hosnn.spiking.coding import filter_synaptic
-from hosnn.spiking.dynamics import Dynamics, Step, lif_step, resting, talif_step
-from hosnn.spiking.gradient import GradientRule, Rule, WholeLayer, bptt
+from hosnn.spiking.dynamics import lif_step, resting, talif_step
+from hosnn.spiking.gradient_rule import GradientRule, Rule, WholeLayer, bptt
+from hosnn.spiking.state import Dynamics, Step
 
 
-class Seen(NamedTuple):
+class LayerRecord(NamedTuple):
     """One layer's run, with its graph, and what it was held against."""
 
     run: Step  # [T, B, *N] each
@@ -25,17 +26,17 @@ class Seen(NamedTuple):
     dynamics: Dynamics
 
 
-_watcher: ContextVar[list[Seen] | None] = ContextVar("watcher", default=None)
+_watcher: ContextVar[list[LayerRecord] | None] = ContextVar("watcher", default=None)
 
 
 @contextmanager
-def watched() -> Iterator[list[Seen]]:
+def record_layers() -> Iterator[list[LayerRecord]]:
     """Collect what every layer that runs meanwhile in this thread does, in the order of the layers' calls.
 
     Outputs keep their bits; membrane and threshold carry a gradient as the layer's rule says (under a `WholeLayer`
     rule, which says nothing of them, that of full BPTT).
     """
-    seen: list[Seen] = []
+    seen: list[LayerRecord] = []
     token = _watcher.set(seen)
     try:
         yield seen
@@ -43,7 +44,7 @@ def watched() -> Iterator[list[Seen]]:
         _watcher.reset(token)
 
 
-def being_watched() -> bool:
+def is_recording() -> bool:
     """Whether this thread is inside `watched`."""
     return _watcher.get() is not None
 
@@ -105,7 +106,7 @@ def traces(
 
 
 def _watch(
-    watcher: list[Seen],
+    watcher: list[LayerRecord],
     currents: Tensor,
     dynamics: Dynamics,
     rule: Rule,
@@ -113,7 +114,7 @@ def _watch(
     adaptation: Tensor | None,
 ) -> Step:
     run = trajectory(currents, dynamics, rule, signature, adaptation)
-    watcher.append(Seen(run, signature, adaptation, dynamics))
+    watcher.append(LayerRecord(run, signature, adaptation, dynamics))
     return run
 
 

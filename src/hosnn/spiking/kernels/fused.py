@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import BackendError
-from hosnn.spiking.dynamics import Dynamics
-from hosnn.spiking.gradient import GradientRule
+from hosnn.spiking.gradient_rule import GradientRule
 from hosnn.spiking.kernels import cpu, cuda, memory
-from hosnn.spiking.kernels.task import ALONE, GIVEN, Around, Emitted, Held, Task, task
+from hosnn.spiking.kernels.kernel_spec import ALONE, GIVEN, Around, Emitted, Held, Task, task
+from hosnn.spiking.state import Dynamics
 
 
 def run(

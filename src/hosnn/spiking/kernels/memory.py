@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import ShapeError
-from hosnn.spiking.kernels.task import Task
+from hosnn.spiking.kernels.kernel_spec import Task
 
 DTYPES = (torch.float32, torch.bfloat16)
 """Of currents and outputs.  The state between time steps is float32 in either."""

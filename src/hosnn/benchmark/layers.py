@@ -1,0 +1,136 @@
+"""One layer of neurons, forward and backward: our kernel beside the eager loop, the compiler, peers and a copy.
+
+Shapes: T time, B batch, N neuron dimensions.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from hosnn.benchmark.peers import PEERS, peer_layer
+from hosnn.benchmark.timing import Call, Contestant, cores
+from hosnn.nn.neurons import LIF, TALIF, Emit
+from hosnn.spiking.gradient_rule import bptt
+from hosnn.spiking.kernels import backend, eager
+from hosnn.spiking.kernels.kernel_spec import Around
+from hosnn.spiking.state import Dynamics
+
+BYTES = 20
+"""Moved per element-step in float32 at least: read currents twice, read a gradient, write output and gradient."""
+
+OURS, OUR_LIF = "hosnn TA-LIF", "hosnn LIF"
+TWO_THREADS = "hosnn TA-LIF, 2 threads"
+SPENT = "hosnn TA-LIF, currents given up, copied before"
+EAGER = "eager TA-LIF"
+LIMIT = f"copy of {BYTES} bytes per element-step"
+
+SHAPES = (
+    (5, 64, 1024),
+    (5, 64, 32, 14, 14),
+    (5, 16, 128, 32, 32),
+    (32, 64, 32, 14, 14),
+)
+"""T, B, *N of the layers that are measured."""
+
+
+@dataclass(frozen=True)
+class LayerCase:
+    """Forward and backward of one layer in float32: output from currents, dL/dI (and dL/dk) from dL/doutput.
+
+    TA-LIF hands on traces and learns one k per neuron; LIF, ours and the peers', hands on spikes.  In a network that
+    convolves before, our layer may write over its currents; alone it gets a copy of them for that.
+    """
+
+    shape: tuple[int, ...]
+    device: str = "cpu"
+    compiled: bool = True
+
+    @property
+    def title(self) -> str:
+        steps, *others = self.shape
+        return f"layer {'x'.join(map(str, others))}, T={steps}"
+
+    @property
+    def reference(self) -> str:
+        return OURS
+
+    def entries(self) -> dict[str, Contestant]:
+        found = {
+            OURS: Contestant(lambda: self._ours("auto")),
+            EAGER: Contestant(lambda: self._ours("eager"), like=OURS),
+            "torch.compile of eager TA-LIF": Contestant(self._compiled, like=OURS),
+            OUR_LIF: Contestant(lambda: self._run(LIF(rule=bptt(), emit=Emit.SPIKES))),
+            **{name: Contestant(partial(self._peer, name), like=OUR_LIF) for name in PEERS},
+            LIMIT: Contestant(self._copy, memory=False),
+        }
+        if not self.compiled:
+            found = {name: entry for name, entry in found.items() if "compile" not in name}
+        if self.device == "cpu":
+            found[SPENT] = Contestant(self._spent, like=OURS)
+        if self.device == "cpu" and cores() > 1:
+            found[TWO_THREADS] = Contestant(lambda: self._ours("auto"), threads=2, memory=False)
+        return found
+
+    def _currents(self) -> Tensor:
+        """Normal numbers at which roughly every fifth neuron fires."""
+        generator = torch.Generator().manual_seed(0)
+        return (torch.randn(self.shape, generator=generator) * 0.8 + 0.2).to(self.device).requires_grad_()
+
+    def _talif(self) -> TALIF:
+        generator = torch.Generator().manual_seed(1)
+        steps, _, *neurons = self.shape
+        signature = 0.3 + 0.1 * torch.randn(steps, *neurons, generator=generator)
+        return TALIF(signature, torch.full(tuple(neurons), 0.2), rule=bptt()).to(self.device)
+
+    def _ours(self, chosen: str) -> Call:
+        layer = self._talif()
+        run = self._run(layer, layer.adaptation)
+
+        def chosen_run() -> Tensor:
+            with backend.choose(chosen):
+                return run()
+
+        return chosen_run
+
+    def _peer(self, name: str) -> Call:
+        return self._run(peer_layer(name))
+
+    def _compiled(self) -> Call:
+        layer, dynamics, rule = self._talif(), Dynamics(), bptt()
+
+        def loop(currents: Tensor, signature: Tensor, adaptation: Tensor) -> Tensor:
+            return eager.traces(currents, dynamics, rule, signature, adaptation)
+
+        compiled = torch.compile(loop, dynamic=False)
+        return self._run(lambda currents: compiled(currents, layer.signature, layer.adaptation), layer.adaptation)
+
+    def _run(self, layer: Callable[[Tensor], Tensor], *parameters: Tensor, currents: Tensor | None = None) -> Call:
+        currents = self._currents() if currents is None else currents
+        gradient = torch.randn(self.shape, generator=torch.Generator().manual_seed(2)).to(self.device)
+
+        def run() -> Tensor:
+            output = layer(currents)
+            torch.autograd.grad(output, (currents, *parameters), gradient)
+            return output.detach()
+
+        return run
+
+    def _spent(self) -> Call:
+        layer, source = self._talif(), self._currents().detach()
+        currents = torch.empty_like(source).requires_grad_()
+
+        def handed_over(leaf: Tensor) -> Tensor:
+            with torch.no_grad():
+                leaf.copy_(source)
+            return layer(leaf, Around(spent=True))  # type: ignore[no-any-return]
+
+        return self._run(handed_over, layer.adaptation, currents=currents)
+
+    def _copy(self) -> Call:
+        """What the bytes take at the speed of a copy, which reads one half of them and writes the other."""
+        source = torch.randn(BYTES * self._currents().numel() // 8, device=self.device)
+        target = torch.empty_like(source)
+        return lambda: target.copy_(source)

@@ -1,0 +1,1 @@
+"""Whether a number can be believed: checks of the model and of the attacks."""

@@ -1,0 +1,184 @@
+"""A model made two-class for every image by itself, so that an adversarial example is known to be in the ball.
+
+Shapes: x [B, ...] (frames [B, T, ...] under a threat per step), features [B, K], those of inner points [I, B, K].
+Source: Zimmermann et al. 2022, "Increasing Confidence in Adversarial Robustness Evaluations", and its code.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from hosnn.checks.queries import scores_of
+from hosnn.estimators.model_wrappers import Wrapped
+from hosnn.rng import SampleRandom
+from hosnn.robustness.model import Model, rows, scores
+from hosnn.robustness.pgd import on_sphere
+from hosnn.robustness.threats import Linf, Threat, per_sample
+
+INNER, RADIUS = 200, 0.95
+"""Points that must be of class 0, and the part of eps within which they lie.  The authors' code: 999 points,
+and the same radius."""
+
+CANDIDATES = 20
+"""Boundary points tried for an image; its readout separates the first that can be separated."""
+
+CLOSE = 0.01
+"""How far behind the boundary point its class ends, as a part of the gap to the nearest inner point: so close that
+hardly more than that point is of class 1, and far enough for rounding not to take it back."""
+
+SEPARATE = 1e-3
+"""The least gap, relative to the reach of the scores: with CLOSE, a hundred times the rounding of float32."""
+
+ROUNDS = 300
+"""Of the search for a readout; Gilbert's converges as one over their number."""
+
+
+class Penultimate(nn.Module):
+    """What the last linear layer of a network is given, averaged over time: x [B, ...] -> [B, K].
+
+    Spiking networks read out over time: the layer sees [T, B, K], [T · B, K] with time first, or [B, K] at every step.
+    """
+
+    def __init__(self, network: nn.Module, layer: str) -> None:
+        super().__init__()
+        self.network, self.layer = network, layer
+
+    @property
+    def steps(self) -> int:
+        return int(self.network.steps)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen: list[Tensor] = []
+        layer = self.network.get_submodule(self.layer)
+        handle = layer.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+        try:
+            self.network(x)
+        finally:
+            handle.remove()
+        return torch.stack([each.reshape(-1, len(x), each.shape[-1]).mean(0) for each in seen]).mean(0)
+
+
+def features_of(model: Model, x: Tensor) -> Model:
+    """What readouts read: the input of the last linear layer, or the logits of a model without one that is understood.
+
+    Logits of spikes are few and often constant all over the ball; what is below them is not.
+    """
+    if not isinstance(model, nn.Module):
+        return model
+    names = [name for name, part in model.named_modules() if isinstance(part, nn.Linear) and name]
+    if not names:
+        return model
+    features = Penultimate(model, names[-1])
+    two = torch.cat([x[:1], 1 - x[:1]])
+    try:
+        together, alone = scores(features, two), torch.cat([scores(features, each) for each in torch.split(two, 1)])
+    except RuntimeError:  # the layer is not used, or its batch is not understood
+        return model
+    # Tokens or another order of time and batch would mix the samples.
+    return features if (together - alone).abs().mean() <= 1e-2 * alone.abs().mean() else model
+
+
+@dataclass(frozen=True)
+class Binarized(Wrapped):
+    """Features made two classes, for every sample its own:  s = w · (features - centre) + offset,  scores (-s, s) / 2.
+
+    A wrapper like the estimators' own, so that spiking layers are found inside and `rows` reaches everything.
+    """
+
+    weight: Tensor  # w      [B, K]
+    centre: Tensor  # features of the boundary point  [B, K]
+    offset: Tensor  # score of the boundary point  [B]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        score = ((self.model(x) - self.centre) * self.weight).sum(-1) + self.offset
+        return torch.stack([-score, score], -1) / 2
+
+    def rows(self, chosen: Tensor, /) -> Self:
+        parts = {name: getattr(self, name)[chosen] for name in ("weight", "centre", "offset")}
+        return replace(self, model=rows(self.model, chosen), **parts)
+
+
+def binarize(model: Model, x: Tensor, threat: Threat, rng: SampleRandom) -> tuple[Binarized, Tensor, Tensor]:
+    """Readouts for x, the boundary point of each (class 1, inside the threat), and whether one was found  [B] bool."""
+    shown = as_attacked(model, x, threat)
+    points = [shown, *(_inside(threat, shown, rng.fold("inner", number)) for number in range(INNER - 1))]
+    features = features_of(model, shown)
+    inner = torch.stack([_seen(features, each) for each in points])  # [I, B, K]
+    logits = _seen(model, shown)
+    spread = logits.amax(1) - logits.amin(1)
+    boundary, built = shown.clone(), torch.zeros(len(x), dtype=torch.bool)
+    centre, weight, offset = inner[0].clone(), torch.zeros_like(inner[0]), torch.zeros_like(inner[0, :, 0])
+    for number in range(CANDIDATES):
+        left = (~built).nonzero()[:, 0]
+        if not len(left):
+            break
+        candidate = on_surface(threat, shown[left], rng.rows(left).fold("boundary", number))
+        outer = _seen(features, candidate)
+        direction, gap, reach = separate(inner[:, left], outer)
+        good = gap > SEPARATE * reach
+        there = left[good]
+        # Scores reach as far as the model's own logits do, so that a loss that saturates there saturates here.
+        scale = spread[there] / reach[good]
+        weight[there], centre[there] = scale[:, None] * direction[good], outer[good]
+        offset[there], boundary[there] = scale * CLOSE * gap[good], candidate[good]
+        built[there] = True
+    parts = (part.to(x.device, torch.promote_types(x.dtype, torch.float32)) for part in (weight, centre, offset))
+    binarized = Binarized(features, *parts)
+    # The guarantee is checked, not believed: a model that draws random numbers may answer otherwise now.
+    holds = (scores(binarized, boundary).argmax(1) == 1) & (scores(binarized, shown).argmax(1) == 0)
+    return binarized, boundary, built & holds.cpu()
+
+
+def separate(inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The widest gap between inner points [I, B, K] and one outer point [B, K] each, by Gilbert's algorithm (1966).
+
+    The shortest vector v from the convex hull of the inner points to the outer one is the normal of the widest gap.
+    returns  directions w of length 1 [B, K], gaps min_i w · (outer - inner_i) [B], which are positive exactly if w
+             separates, and reaches max_i w · (outer - inner_i) [B]
+    """
+    away, each = outer - inner, torch.arange(len(outer))
+    tiny = torch.finfo(away.dtype).tiny
+    nearest = away.mean(0)
+    direction, gap, reach = torch.zeros_like(nearest), nearest.new_full((len(outer),), -torch.inf), nearest[:, 0].abs()
+    for _ in range(ROUNDS):
+        unit = nearest / torch.linalg.vector_norm(nearest, dim=1, keepdim=True).clamp(min=tiny)
+        along = (away * unit).sum(-1)  # [I, B]
+        least, at = along.min(0)
+        wider = least > gap
+        direction = torch.where(wider[:, None], unit, direction)
+        gap, reach = torch.where(wider, least, gap), torch.where(wider, along.amax(0), reach)
+        back = nearest - away[at, each]
+        step = ((nearest * back).sum(1) / back.square().sum(1).clamp(min=tiny)).clamp(0, 1)
+        nearest = nearest - step[:, None] * back
+    return direction, gap, reach
+
+
+def on_surface(threat: Threat, x: Tensor, rng: SampleRandom) -> Tensor:
+    """Random points as far from x as allowed: corners for linf, else a sphere, pushed out again where pixels end."""
+    ball = threat.ball
+    if isinstance(ball, Linf):
+        return threat.project(x + ball.eps * rng.sign(x), x)
+    point = threat.project(x + on_sphere(ball, x, rng), x)
+    for _ in range(3):
+        size = ball.size(point - x).clamp(min=torch.finfo(x.dtype).tiny)
+        point = threat.project(x + (point - x) * per_sample(ball.eps / size, x), x)
+    return point
+
+
+def _inside(threat: Threat, x: Tensor, rng: SampleRandom) -> Tensor:
+    smaller = threat.scaled(RADIUS)
+    return smaller.project(x + smaller.ball.sample(x, rng), x)
+
+
+def _seen(model: Model, x: Tensor) -> Tensor:
+    return scores_of(model, x).cpu().double()
+
+
+def as_attacked(model: Model, x: Tensor, threat: Threat) -> Tensor:
+    """What the threat perturbs: the images, or their frames."""
+    if not threat.per_step:
+        return x
+    steps: int = model.steps  # type: ignore[attr-defined]
+    return x[:, None].expand(-1, steps, *x.shape[1:]).contiguous()

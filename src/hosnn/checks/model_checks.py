@@ -1,0 +1,246 @@
+"""Checks that look at the model: measured shares in, a finding out.  What the attacks' results tell is in `outcomes`.
+
+Sources: Carlini et al. 2019 (arXiv 1902.06705), Athalye et al. 2018 (1802.00420), Tramer et al. 2020 (2002.08347),
+Croce & Hein 2020 (2003.01690), Pintor et al. 2022 (2106.09947).
+"""
+
+import math
+from dataclasses import replace
+
+from hosnn.protocols.protocol import EOT_SAMPLES
+from hosnn.results.check import Check, Severity
+
+FEW, MANY = 0.01, 0.10
+"""Shares of images to warn and to fail above: one in a hundred moves a published digit, one in ten the result."""
+
+SAME = 1e-4
+"""Two forwards differ by less, relative to the spread of the logits: rounding, which is 1e-7 per operation."""
+
+BATCH_WARN, BATCH_FAIL, BATCH_CLASS = 0.05, 0.5, 0.02
+"""Rounding differs with the batch size and may flip a spike in a few images; their class it hardly ever changes."""
+
+FAITHFUL, USEFUL = 0.90, 0.75
+"""Honest surrogate gradients beat a random step in 0.96 to 1.00 of trials, much too narrow ones in 0.6 to 0.85."""
+
+DEAD_WARN, DEAD_FAIL = 0.10, 0.50
+"""ReLU networks have a few pixels that nothing looks at; a clamped input has whole regions."""
+
+STILL = 0.25
+"""Inputs stored with 8 bits move with a step of eps/2 at every usual eps; those rounded to a few levels do not."""
+
+DISTINCT = 0.5
+"""Real numbers hardly ever coincide: fewer distinct logits than half the images is a grid."""
+
+NATURALLY_COARSE = ("hosnn", "foreign")
+"""Networks whose logits may be counts of spikes, a grid that hides nothing; ties then are a check of their own."""
+
+
+def graded(value: float, warn: float, fail: float = math.inf) -> Severity:
+    """pass up to `warn`, fail above `fail`; not a number fails."""
+    return "pass" if value <= warn else "warn" if value <= fail else "fail"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def softened(check: Check, because: str) -> Check:
+    """A failing check whose cause the attacks got around: a warning that says how."""
+    if check.severity != "fail":
+        return check
+    return replace(check, severity="warn", figure=f"{check.figure}; {because}")
+
+
+def no_gradient(present: bool) -> Check:
+    """Whether scores depend on the input by way of autograd."""
+    return Check(
+        "gradient",
+        "pass" if present else "fail",
+        "reaches the input" if present else "does not reach the input",
+        float(present),
+        "Without a gradient from scores to pixels no gradient attack can work, so only attacks by queries and by "
+        "transfer say anything; let the gradient through (no detach, no_grad or conversion on the way).",
+    )
+
+
+def zero_gradients(share: float, samples: int) -> Check:
+    """Images whose margin has a gradient of exactly zero, or not a number."""
+    return Check(
+        "zero gradients",
+        graded(share, FEW, MANY),
+        f"{percent(share)} of {samples} images",
+        share,
+        "Where the gradient is zero or not a number an attack stands still, which looks like robustness; attack "
+        "through a wider surrogate, or around the operation that has no derivative.",
+    )
+
+
+def saturated_loss(share: float, samples: int) -> Check:
+    """Images whose cross-entropy has lost its gradient in float32 while the margin still has one."""
+    return Check(
+        "saturated loss",
+        graded(share, FEW, MANY),
+        f"{percent(share)} of {samples} images",
+        share,
+        "The cross-entropy of a very sure model rounds to a flat surface although the model itself is not flat; attack "
+        "a loss that is free of scale (DLR, margin), or divide the logits.",
+    )
+
+
+def saturated_softmax(share: float, samples: int) -> Check:
+    """Images whose highest probability is exactly 1 in float32."""
+    return Check(
+        "saturated softmax",
+        graded(share, 0.5),
+        f"highest probability is 1 on {percent(share)} of {samples} images",
+        share,
+        "If the softmax rounds to 1 the logits are scaled so large that losses on probabilities go blind; use attacks "
+        "with a loss free of scale (DLR, margin), or divide the logits.",
+    )
+
+
+def zero_budget(share: float, samples: int) -> Check:
+    """Images that an attack at eps = 0 changes."""
+    return Check(
+        "eps = 0",
+        "pass" if share == 0 else "fail",
+        f"{percent(share)} of {samples} images changed",
+        share,
+        "With no budget an attack must return each image bit for bit; if it does not, attack and threat disagree on "
+        "what may be changed, or pixels lie outside the valid range.",
+    )
+
+
+def randomness(difference: float) -> Check:
+    """Difference of two forwards that draw different random numbers, relative to the spread of the logits."""
+    return Check(
+        "randomness",
+        graded(difference, SAME),
+        f"two forwards differ by {difference:.2g} of the logits' spread",
+        difference,
+        "A model that answers the same image differently blurs its gradients and makes one try look like robustness; "
+        f"gradient attacks here follow the mean of {EOT_SAMPLES} forward passes (EOT); compare only with such numbers.",
+    )
+
+
+def carried_state(difference: float) -> Check:
+    """Difference of forwards of one batch before and after others, with equal random numbers."""
+    return Check(
+        "state between calls",
+        "pass" if difference <= SAME else "fail",
+        f"forwards differ by {difference:.2g} of the logits' spread",
+        difference,
+        "The answer must depend on the image alone; if earlier calls change it (a membrane not reset, or random "
+        "numbers from a generator of the model's own), start every call from rest and seed from torch.",
+    )
+
+
+def batch_dependence(logits: float, predictions: float, samples: int) -> Check:
+    """Images whose logits, and whose class, change with batch size and order."""
+    severity: Severity = "fail" if predictions > BATCH_CLASS else graded(logits, BATCH_WARN, BATCH_FAIL)
+    return Check(
+        "batch",
+        severity,
+        f"{percent(predictions)} of {samples} images change class, {percent(logits)} logits",
+        logits,
+        "An image's answer must not depend on what else is in the batch or in which order; if it does (batch "
+        "statistics in eval mode), attacked images defend each other: use stored statistics.",
+    )
+
+
+def ties(share: float, samples: int) -> Check:
+    """Images whose two highest logits are equal."""
+    return Check(
+        "ties",
+        graded(share, FEW, 0.5),
+        f"{percent(share)} of {samples} images",
+        share,
+        "Where two classes share the highest logit the order of classes decides, so accuracy means that much less; "
+        "read out finer values (mean current or membrane instead of few spikes).",
+    )
+
+
+def coarse_logits(distinct: float, dtype: str, half: bool, spiking: str) -> Check:
+    """Logits in half precision, or on a grid.
+
+    distinct  different values over images, in the class that has most
+    half      every logit fits into a half-precision number
+    """
+    coarse = half or (distinct < DISTINCT and spiking not in NATURALLY_COARSE)
+    return Check(
+        "coarse logits",
+        "warn" if coarse else "pass",
+        f"{dtype}{' values that fit into 16 bits' if half and dtype == 'float32' else ''}, "
+        f"{percent(distinct)} of values distinct",
+        distinct,
+        "Rounded logits hide small changes from attacks by queries and from losses, and create ties; evaluate with "
+        "float32 logits that are not rounded.",
+    )
+
+
+def training_mode(outputs: float, gradients: float, samples: int) -> Check:
+    """Images with other logits, or another gradient, if all but dropout and normalisation is in train mode.
+
+    NaN: the model gives no logits in train mode.
+    """
+    worst = max(outputs, gradients)
+    figure = f"{percent(outputs)} of {samples} images have other logits, {percent(gradients)} another gradient"
+    return Check(
+        "train and eval mode",
+        "warn" if math.isnan(worst) else graded(worst, FEW),
+        "could not be measured: no logits in train mode" if math.isnan(worst) else figure,
+        worst,
+        "Apart from dropout and normalisation a network should compute the same in both modes; if thresholds adapt or "
+        "surrogates exist in one mode only, training met another model, or attacks meet another gradient.",
+    )
+
+
+def gradient_fidelity(fidelity: float, eps: float) -> Check:
+    """How often a step along the gradient raises the loss more than a random step of the same size."""
+    severity: Severity = "pass" if fidelity >= FAITHFUL else "warn" if fidelity >= USEFUL else "fail"
+    return Check(
+        "gradient fidelity",
+        severity,
+        f"beats a random step in {percent(fidelity)} of trials at eps = {eps:.3g}",
+        fidelity,
+        "A step along the gradient should raise the loss more than a random one nearly always (chance: 50 %); if not, "
+        "the gradient misleads attacks: use another surrogate, or attacks without gradients.",
+    )
+
+
+def dead_pixels(share: float) -> Check:
+    """Pixels with a gradient of exactly zero although a large move of them changes the logits."""
+    return Check(
+        "dead pixels",
+        graded(share, DEAD_WARN, DEAD_FAIL),
+        f"{percent(share)} of pixels",
+        share,
+        "Pixels that matter but have no gradient are out of a gradient attack's sight; look for clamps at the input "
+        "and attack around them, or start at random points.",
+    )
+
+
+def rounded_input(share: float) -> Check:
+    """Inputs of the first layer with weights that stay the same to the bit when every pixel moves by eps/2."""
+    return Check(
+        "rounded input",
+        graded(share, STILL),
+        f"{percent(share)} of inputs unmoved by eps/2",
+        share,
+        "If small moves of pixels do not arrive at the first layer (rounding, clamping), gradients before it mean "
+        "nothing; replace that step by the identity in the backward pass of attacks (BPDA).",
+    )
+
+
+def foreign_spikes(spiking: str) -> Check:
+    """Whether gradient estimators apply to the spikes seen."""
+    foreign = spiking == "foreign"
+    figure = {"foreign": "spikes, but not from hosnn layers", "hosnn": "hosnn layers", "none": "no spikes seen"}
+    return Check(
+        "gradient estimators",
+        "warn" if foreign else "pass",
+        figure.get(spiking, "unknown"),
+        float(not foreign),
+        "For spikes of foreign layers only the gradient that the model brings along can be used, which makes the "
+        "evaluation weaker; convert them to hosnn layers so that every estimator applies.",
+    )

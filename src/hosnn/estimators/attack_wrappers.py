@@ -1,0 +1,110 @@
+"""Attacks on what a spiking network takes and gives over time.  Each wraps an attack and is one itself.
+
+Shapes: x [B, C, H, W] or frames [B, T, C, H, W]; outputs over time [T, B, K].
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hosnn.errors import ConfigError
+from hosnn.estimators.model_wrappers import Wrapped, inside, network_of
+from hosnn.nn.layers import MeanReadout, SpikingNetwork
+from hosnn.rng import SampleRandom
+from hosnn.robustness.model import Attack, Model
+from hosnn.spiking.decoding import target_traces, trace_cross_entropy
+
+
+@dataclass(frozen=True)
+class OnFrames:
+    """Repeat the image over the network's time steps, then attack: every step gets its own perturbation.
+
+    Another, stronger threat model than one perturbed image; the authors' evaluation uses it.
+    returns  frames [B, T, C, H, W]
+    Raises ConfigError for a model that does not say how many time steps it runs.
+    """
+
+    attack: Attack
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+        steps = getattr(model, "steps", None)
+        if not isinstance(steps, int):
+            raise ConfigError(
+                f"a threat per time step got a {type(model).__name__}; expected a hosnn SpikingNetwork, which says how "
+                "many time steps it runs; use a threat without /step for other models"
+            )
+        frames = x[:, None].expand(-1, steps, *x.shape[1:]).contiguous()
+        return self.attack(model, frames, y, rng)
+
+
+@dataclass(frozen=True)
+class OnTraces:
+    """Show the attack the network's outputs over time [T, B, K] in place of its logits; the attack's loss takes those.
+
+    Success is judged by the outputs' mean over time: raises ConfigError for a model without outputs(x), and for a
+    SpikingNetwork that reads its logits out in another way than MeanReadout.
+    """
+
+    attack: Attack
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+        outputs = getattr(model, "outputs", None)
+        if outputs is None:
+            raise ConfigError(
+                f"a loss over output traces got a {type(model).__name__}; expected a network with outputs(x) -> "
+                "[T, B, K], such as a hosnn SpikingNetwork"
+            )
+        network = network_of(inside(model))
+        if isinstance(network, SpikingNetwork) and not isinstance(network.readout, MeanReadout):
+            raise ConfigError(
+                f"a loss over output traces got a network read out by {type(network.readout).__name__}; the attack "
+                "would judge success by the outputs' mean over time, which is not the network's own decision; attack "
+                "its logits instead (without OnTraces)"
+            )
+        return self.attack(outputs, x, y, rng)
+
+
+@dataclass(frozen=True)
+class TraceCrossEntropy:
+    """The authors' attack loss, cross-entropy at every time step against the target trace (`trace_cross_entropy`).
+
+    (outputs [T, B, K], y [B]) -> [B].  spikes: the label's desired spike train, its last entry held if the network
+    runs longer; tau_synapse in time steps.
+    """
+
+    spikes: tuple[int, ...] = (0, 1, 1, 1, 1)
+    tau_synapse: float = 3.0
+
+    def __call__(self, outputs: Tensor, y: Tensor) -> Tensor:
+        train = (*self.spikes, *self.spikes[-1:] * len(outputs))[: len(outputs)]
+        return trace_cross_entropy(outputs, target_traces(y, train, outputs.shape[2], self.tau_synapse))
+
+
+@dataclass(frozen=True)
+class InNormalisedUnits:
+    """Attack z = (x - mean)/std rather than x, so that one eps in z means another eps per channel of x.
+
+    The authors divide eps by one scalar std while images are normalised per channel.  `std` relative to that scalar
+    keeps the inner attack's eps in pixel units; its threat has no pixel domain.  With one channel this equals the
+    attack on pixels, up to rounding.
+    """
+
+    attack: Attack
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+        mean = torch.tensor(self.mean, dtype=x.dtype, device=x.device)[:, None, None]
+        std = torch.tensor(self.std, dtype=x.dtype, device=x.device)[:, None, None]
+        z = self.attack(_Denormalised(model, mean, std), (x - mean) / std, y, rng)
+        return z * std + mean
+
+
+@dataclass(frozen=True)
+class _Denormalised(Wrapped):
+    mean: Tensor  # [C, 1, 1]
+    std: Tensor  # [C, 1, 1]
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.model(z * self.std + self.mean)

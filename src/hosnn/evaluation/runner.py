@@ -1,0 +1,239 @@
+"""Running attacks on fixed blocks of images, on one thread or several, with finished blocks kept."""
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pickle import PicklingError
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hosnn.deadline import Deadline, Interrupted
+from hosnn.errors import ConfigError, HosnnError, ShapeError
+from hosnn.evaluation.journal import Journal
+from hosnn.progress import Bar
+from hosnn.protocols.protocol import EOT_SAMPLES, AttackSpec
+from hosnn.results.evaluation import AttackResult
+from hosnn.rng import SampleRandom
+from hosnn.robustness.model import Model, counted
+from hosnn.runtime import own_randomness
+
+COPYING = (TypeError, RuntimeError, ValueError, AttributeError, copy.Error, PicklingError)
+"""What copying a module ends in that holds open files, locks, generators or tensors with a graph."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Share `number` (from 0) of `count`: every count-th block.  Raises ConfigError for numbers that make no share."""
+
+    number: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.number < self.count:
+            raise ConfigError(f"shard got {self.number}/{self.count}; expected i/n with 0 <= i < n, e.g. 0/4 .. 3/4")
+
+    def has(self, block: int) -> bool:
+        return block % self.count == self.number
+
+
+@dataclass(frozen=True)
+class Images:
+    """What is attacked: x [N, C, H, W], and y [N] and index [N] on the CPU, where results are kept."""
+
+    x: Tensor
+    y: Tensor
+    index: Tensor
+
+    def blocks(self, size: int, count: int | None = None) -> list[slice]:
+        """Fixed blocks of `size` images over the first `count`."""
+        end = min(len(self.y), len(self.y) if count is None else count)
+        return [slice(at, min(at + size, end)) for at in range(0, end, size)]
+
+
+@dataclass(frozen=True)
+class AttackRunner:
+    """Attacks blocks of images and keeps what it found in the ledger.
+
+    threads  how many blocks are worked on at a time, each with one thread of torch and a copy of the model of its own,
+             so that the number changes no bit of the result; 0: one at a time, with torch's own threads, which is also
+             what a model that cannot be copied gets
+    random   the model draws random numbers: they are seeded per block, which needs threads = 0
+    """
+
+    model: Model
+    images: Images
+    device: torch.device
+    seed: int
+    journal: Journal
+    deadline: Deadline
+    shard: Shard = field(default_factory=Shard)
+    threads: int = 0
+    random: bool = False
+
+    def __post_init__(self) -> None:
+        if self.threads:
+            try:
+                self._own_model()
+            except COPYING:
+                object.__setattr__(self, "threads", 0)
+
+    def run(
+        self, spec: AttackSpec, blocks: Sequence[slice], robust: Tensor, bar: Bar, panel: str = ""
+    ) -> tuple[AttackResult, Tensor]:
+        """One attack over all blocks of this shard; samples not standing, or of other shards, get prediction -1.
+
+        panel  attacks of one panel draw the same random numbers, so that they differ in what they are meant to; an
+               attack outside has its own
+        """
+        name, stream = (f"{panel}: {spec.name}", panel) if panel else (spec.name, spec.name)
+        name += f" through {spec.estimator_title}" if spec.estimator_title else ""  # a search may find another
+        found: dict[int, dict[str, Any]] = {}
+        todo = []
+        for number in range(len(blocks)):
+            done = self.journal.get(name, number)
+            if done is not None:
+                found[number] = done
+                bar.advance()
+            elif panel == "search" or self.shard.has(number):
+                todo.append(number)
+        stopped = None
+        for number, done in self._each(todo, lambda at: self._block(spec, blocks[at], robust[blocks[at]], stream)):
+            if done is None:
+                stopped = number if stopped is None else stopped
+            else:
+                found[number] = self.journal.put(name, number, done)
+                bar.advance()
+        if stopped is not None:
+            raise Interrupted(f"in {name}, block {stopped + 1} of {len(blocks)}", self.deadline, self.journal.kept)
+        return self._row(spec, blocks, found)
+
+    def _row(
+        self, spec: AttackSpec, blocks: Sequence[slice], found: dict[int, dict[str, Any]]
+    ) -> tuple[AttackResult, Tensor]:
+        predictions: list[int] = []
+        for number, block in enumerate(blocks):
+            missing = [-1] * (block.stop - block.start)
+            predictions += found[number]["predictions"] if number in found else missing
+        total = {key: sum(done[key] for done in found.values()) for key in ("seconds", "forward", "backward")}
+        row = AttackResult(
+            spec.name,
+            str(spec.threat),
+            float(spec.threat.ball.eps),
+            tuple(predictions),
+            total["seconds"],
+            spec.kind.value,
+            spec.method or spec.name,
+            spec.estimator_title,
+            spec.steps,
+            total["forward"],
+            total["backward"],
+        )
+        return row, torch.tensor(predictions)
+
+    def _each(
+        self, numbers: Sequence[int], work: Callable[[int], dict[str, Any] | None]
+    ) -> Iterator[tuple[int, dict[str, Any] | None]]:
+        """work(number) for all numbers, as they end."""
+        if not self.threads:
+            yield from ((number, work(number)) for number in numbers)
+            return
+        before = torch.get_num_threads()
+        # torch counts threads per thread; one each, or they would wait for one another.
+        pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            futures = {pool.submit(work, number): number for number in numbers}
+            yield from ((futures[future], future.result()) for future in as_completed(futures))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            torch.set_num_threads(before)
+
+    def _block(self, spec: AttackSpec, block: slice, robust: Tensor, stream: str) -> dict[str, Any] | None:
+        """One attack on one block; None if it is time to stop."""
+        if self.deadline.reached:
+            return None
+        started = time.perf_counter()
+        with counted() as passes, self._randomness(block):
+            predictions = self._attack(self._own_model(), spec, block, robust, stream)
+        seconds = time.perf_counter() - started
+        return {"predictions": predictions, "seconds": seconds, "forward": passes.forward, "backward": passes.backward}
+
+    def _randomness(self, block: slice) -> AbstractContextManager[None]:
+        return own_randomness(self.seed + block.start) if self.random else nullcontext()
+
+    def _own_model(self) -> Model:
+        """The model; with several threads a copy that shares its parameters, lest they meet in what it stores."""
+        if not self.threads or not isinstance(self.model, nn.Module):
+            return self.model
+        return copy.deepcopy(self.model, memo={id(parameter): parameter for parameter in self.model.parameters()})
+
+    def _attack(self, model: Model, spec: AttackSpec, block: slice, robust: Tensor, stream: str) -> list[int]:
+        guesses = torch.full((block.stop - block.start,), -1)
+        rows = robust.nonzero()[:, 0]
+        if len(rows):
+            images = self.images
+            x, y = images.x[block][rows].to(self.device), images.y[block][rows].to(self.device)
+            rng = SampleRandom(self.seed, images.index[block][rows]).fold(stream)
+            x_adv = spec.applied(EOT_SAMPLES if self.random else 1)(model, x, y, rng)
+            if not _allowed(spec, x_adv, x):
+                raise ConfigError(
+                    f"attack {spec.name!r} left its threat {spec.threat}, so its result would mean nothing"
+                )
+            guesses[rows] = _logits(model, x_adv).argmax(1).cpu()
+        return guesses.tolist()
+
+    def predict(self, blocks: Sequence[slice]) -> Tensor:
+        """Predictions on the clean images."""
+        found = []
+        for block in blocks:
+            with self._randomness(block):
+                found.append(_logits(self.model, self.images.x[block].to(self.device)).argmax(1).cpu())
+        return torch.cat(found)
+
+
+def logits_of(model: Model, x: Tensor) -> Tensor:
+    """A first look: the model's logits for x [B, ...], the same each time and without a trace in random numbers.
+
+    Raises ShapeError unless they are floating point, finite and [B, K], and if the model does not take x at all.
+    """
+    try:
+        with own_randomness(0):
+            return _logits(model, x)
+    except HosnnError:
+        raise
+    except Exception as error:  # whatever a foreign model may raise
+        raise ShapeError(
+            f"the model does not take images {tuple(x.shape)} {x.dtype} on {x.device}: {type(error).__name__}: "
+            f"{error}; expected a model from such images in [0, 1] to logits"
+        ) from error
+
+
+def _logits(model: Model, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        logits = model(x)
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x) or logits.shape[1] < 2:
+        came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ShapeError(
+            f"the model returned {came} for {len(x)} images; expected logits [{len(x)}, classes], at least 2 classes"
+        )
+    if not logits.is_floating_point():
+        raise ShapeError(
+            f"the model returned logits {logits.dtype}; expected real numbers, of which losses have gradients: return "
+            "logits.float() of values from before any rounding or comparison"
+        )
+    if not bool(logits.isfinite().all()):
+        raise ShapeError("the model returned logits with NaN or infinity for valid images; mend the model first")
+    return logits
+
+
+def _allowed(spec: AttackSpec, x_adv: Tensor, x: Tensor) -> bool:
+    """Whether x_adv [B, C, H, W], or frames [B, T, C, H, W] under a threat per step, respects the entry's threat."""
+    if x_adv.shape == x.shape:
+        return bool(spec.threat.allows(x_adv, x).all())
+    if not spec.threat.per_step or x_adv.dim() <= x.dim() or x_adv[:, 0].shape != x.shape:
+        return False
+    return bool(spec.threat.allows(x_adv, x[:, None].expand_as(x_adv)).all())

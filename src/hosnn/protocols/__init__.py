@@ -1,0 +1,1 @@
+"""Which attacks an evaluation runs, as data."""

@@ -1,0 +1,143 @@
+"""The HoSNN authors' own evaluation, each of its choices a switch; for comparison with published numbers only."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+from hosnn.errors import ConfigError
+from hosnn.estimators import InNormalisedUnits, OnFrames, OnTraces, Through, TraceCrossEntropy
+from hosnn.protocols.protocol import LOOKED_AT, AttackSpec, PanelPlan, Protocol
+from hosnn.robustness.losses import Loss, cross_entropy
+from hosnn.robustness.model import Attack
+from hosnn.robustness.pgd import PGD, at_clean, bim, fgsm, r_fgsm
+from hosnn.robustness.threats import Linf, Threat, format_eps
+from hosnn.spiking.gradient_rule import bptt, tssl_bp
+
+CURVE = tuple(Fraction(level, 255) for level in (2, 4, 8, 16, 32, 64))
+
+
+@dataclass(frozen=True)
+class PaperChoices:
+    """The authors' choices, each of which a reader will ask about; all True reproduces their evaluation.
+
+    truncated_gradient  TSSL-BP: no path through leak, reset or threshold, surrogate at the resting threshold
+    per_step            every time step gets its own perturbation
+    unclamped           perturbed pixels may leave [0, 1]
+    trace_loss          cross-entropy over the output trace at every step, not over the logits
+    scalar_std          eps is divided by one scalar std and applied to normalised images: `mean`, `std` per channel.
+                        With one channel this changes nothing, so it matters for colour images only; the pixel
+                        domain has no meaning in those units, so it needs `unclamped`
+    """
+
+    truncated_gradient: bool = True
+    per_step: bool = True
+    unclamped: bool = True
+    trace_loss: bool = True
+    scalar_std: bool = False
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __str__(self) -> str:
+        return ", ".join(
+            (
+                "gradient truncated (TSSL-BP)" if self.truncated_gradient else "full gradient (BPTT)",
+                "one perturbation per time step" if self.per_step else "one perturbation per image",
+                "no clamp to valid pixels" if self.unclamped else "valid pixels",
+                "loss over output traces" if self.trace_loss else "loss over logits",
+                *(["eps over one scalar std"] if self.scalar_std else []),
+            )
+        )
+
+    def threat(self, threat: Threat) -> Threat:
+        """The threat that these choices amount to."""
+        return replace(threat, domain=None if self.unclamped else threat.domain, per_step=self.per_step)
+
+    def wrap(self, make: Callable[[Threat, Loss], Attack], threat: Threat) -> Attack:
+        """The attack that `make` gives, under these choices."""
+        loss: Loss = TraceCrossEntropy() if self.trace_loss else cross_entropy
+        inner = make(threat, loss)
+        if self.scalar_std:
+            scalar = sum(self.std) / len(self.std)
+            inner = InNormalisedUnits(inner, self.mean, tuple(std / scalar for std in self.std))
+        if self.trace_loss:
+            inner = OnTraces(inner)
+        if self.per_step:
+            inner = OnFrames(inner)
+        return Through(tssl_bp() if self.truncated_gradient else bptt(), inner)
+
+
+def _pgd7(threat: Threat, loss: Loss) -> PGD:
+    return PGD(threat, steps=7, step_size=1 / 3, start=at_clean, keep_best=False, loss=loss)
+
+
+def paper(threat: Threat = Threat(Linf(8 / 255)), choices: PaperChoices = PaperChoices()) -> Protocol:  # noqa: B008
+    """FGSM, R-FGSM, BIM-7 and PGD-7 (steps of eps/3, no random start) as in the authors' code, on all test images.
+
+    Source: authors' code, tools/attack.py (August 2023).
+    """
+    if choices.scalar_std and not (choices.std and choices.mean and choices.unclamped):
+        raise ConfigError(
+            "PaperChoices(scalar_std=True) needs mean and std per channel (give the network's own) and unclamped=True"
+        )
+    threat = choices.threat(threat)
+
+    widest = max(choices.std) * len(choices.std) / sum(choices.std) if choices.scalar_std else 1.0
+
+    def spec(name: str, make: Callable[[Threat, Loss], Attack], at: Threat = threat) -> AttackSpec:
+        return AttackSpec(name, choices.wrap(make, at), at.scaled(widest))
+
+    return Protocol(
+        "paper",
+        f"the authors' attacks: {choices}",
+        threat,
+        (spec("FGSM", fgsm), spec("R-FGSM", r_fgsm), spec("BIM-7", bim_7), spec("PGD-7", _pgd7)),
+        samples=None,
+        panels=(
+            PanelPlan(
+                "eps",
+                tuple(spec(f"PGD-7 @ {format_eps(float(eps))}", _pgd7, threat.with_eps(float(eps))) for eps in CURVE),
+                samples=500,
+            ),
+        ),
+    )
+
+
+def bim_7(threat: Threat, loss: Loss) -> PGD:
+    """Seven steps of eps/7."""
+    return bim(threat, 7, loss)
+
+
+SWITCHES = {
+    "truncated_gradient": "full gradient",
+    "per_step": "one perturbation per image",
+    "unclamped": "valid pixels",
+    "trace_loss": "loss over logits",
+}
+"""The authors' choices, and what stands in place of each when it is switched off."""
+
+
+def choices(threat: Threat = Threat(Linf(8 / 255))) -> Protocol:  # noqa: B008
+    """PGD-7 as the authors run it, with each of their choices switched off alone, then one after the other.
+
+    The last is PGD-7 through full BPTT on valid images: what their attack would have been without the choices.
+    """
+    plans: dict[str, dict[str, Any]] = {"PGD-7, authors": {}}
+    plans |= {f"PGD-7, {instead}": {switch: False} for switch, instead in SWITCHES.items()}
+    off = list(SWITCHES)
+    for count in range(2, len(off)):
+        plans[f"PGD-7, {', '.join(SWITCHES[switch] for switch in off[:count])}"] = dict.fromkeys(off[:count], False)
+    plans["PGD-7 BPTT"] = dict.fromkeys(off, False)
+    attacks = []
+    for name, switched in plans.items():
+        chosen = replace(PaperChoices(), **switched)
+        at = chosen.threat(threat)
+        attacks.append(AttackSpec(name, chosen.wrap(_pgd7, at), at, spiking=True, method="PGD-7", steps=7))
+    return Protocol(
+        "choices",
+        "the authors' PGD-7 with their choices switched off, each alone and one after the other",
+        PaperChoices().threat(threat),
+        tuple(attacks),
+        samples=1000,
+        probes=LOOKED_AT,
+    )

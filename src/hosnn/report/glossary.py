@@ -1,0 +1,188 @@
+"""Explanations for newcomers: what the protocols do, and what the words on a page mean."""
+
+import re
+from typing import NamedTuple
+
+from hosnn.protocols.attacks import PATIENT
+
+
+class Term(NamedTuple):
+    """A term, the pattern by which it is found in a text, and what it means."""
+
+    term: str
+    pattern: str
+    meaning: str
+
+
+EXPLANATIONS = {
+    "paper": "The HoSNN authors' own evaluation, for comparison with their numbers and for nothing else. The attacker "
+    "differentiates the network by the shortcut it was trained with (TSSL-BP: no gradient through leak, reset or "
+    "threshold), the image is repeated over time before the attack, so that every time step has a perturbation of its "
+    "own, and pixels may leave their valid range.",
+    "smoke": "A first look of our own. The attacker sees the whole gradient, through leak, reset and threshold, and "
+    "has one perturbation per image, which stays a valid image.",
+    "sweep": "Many steps and several starts with the whole gradient, repeated for several widths of the surrogate "
+    "derivative; one perturbation per image, which stays a valid image. An image counts as kept only if it withstands "
+    "all of them.",
+    "standard": "Our evaluation for a number to quote. A line of different attacks, each of which sees only the images "
+    f"that those before it left standing: SA-PGD, {PATIENT} steps with the ASSG surrogate, which fits itself to each "
+    "neuron; APGD with two losses (cross-entropy and DLR), 100 steps each through full BPTT; APGD through the three "
+    "surrogate gradients that a search on 100 images found to serve best against this very network; an attack on the "
+    "adapting thresholds, where there are any; transfer from twin networks, where some were given; and Square with "
+    "1,000 queries, which needs no gradient. An image counts as kept only if it withstands all of them.",
+    "full": "Our most thorough evaluation, meant for all test images. What the standard protocol does, with 5 restarts "
+    "and through the whole surrogate ensemble and every other gradient estimator; AutoAttack's four attacks at their "
+    "published settings; and, on 200 images beside them, HopSkipJump, which sees only the predicted class. Each attack "
+    "sees only the images that those before it left standing; an image counts as kept only if it withstands all of "
+    "them. The active test then hides adversarial points of its own making around 50 images, and counts how many the "
+    "attacks find.",
+}
+
+GLOSSARY = (
+    Term(
+        "LIF",
+        r"(?<!TA-)\bLIF\b",
+        "Leaky integrate-and-fire neuron. Its membrane potential collects input and leaks; above a fixed threshold it "
+        "spikes and is reset.",
+    ),
+    Term(
+        "TA-LIF",
+        r"\bTA-LIF\b",
+        "Threshold-adapting LIF, the neuron of HoSNN. Its threshold moves with the gap between its membrane and its "
+        "signature, at a rate learned in training.",
+    ),
+    Term(
+        "Signature",
+        r"[Ss]ignature",
+        "Neural dynamic signature: a neuron's mean membrane potential at each time step over clean training images, "
+        "recorded once from a trained LIF network.",
+    ),
+    Term(
+        "Eps",
+        r"\beps\b",
+        "The attacker's budget. At Linf 8/255 every pixel may change by at most 8 of its 255 grey levels.",
+    ),
+    Term(
+        "FGSM",
+        r"\bFGSM\b",
+        "Fast gradient sign method: one step of size eps in the direction that raises the loss most. Training on such "
+        "images is adversarial training.",
+    ),
+    Term(
+        "PGD",
+        r"(?<!SA-)\bPGD\b",
+        "Projected gradient descent: many smaller steps, each brought back inside the budget. PGD-7 takes seven of "
+        "them.",
+    ),
+    Term(
+        "APGD",
+        r"\bAPGD\b",
+        "PGD that sets its own step size: it halves the step when the loss stops rising and goes on from the best "
+        "point so far. APGD-CE raises the cross-entropy, APGD-DLR the DLR loss.",
+    ),
+    Term(
+        "DLR",
+        r"\bDLR\b",
+        "Difference of logits ratio: a loss that does not change when all scores are multiplied by the same number, so "
+        "that a network cannot hide its gradient behind large scores.",
+    ),
+    Term(
+        "SA-PGD",
+        r"\bSA-PGD\b",
+        "PGD for spiking networks, whose gradients differ wildly in size: each pixel takes a step of its own, scaled "
+        "by its gradient over the last iterations.",
+    ),
+    Term(
+        "ASSG",
+        r"\bASSG\b",
+        "Adaptive sharpness surrogate gradient: the surrogate's width follows how far each neuron usually is from its "
+        "threshold, so that few gradients vanish.",
+    ),
+    Term(
+        "FAB",
+        r"\bFAB\b",
+        "Fast adaptive boundary: instead of raising a loss within the budget, it looks for the nearest image on the "
+        "other side of the decision boundary.",
+    ),
+    Term(
+        "Square",
+        r"\bSquare\b",
+        "An attack without gradients: it changes random squares of pixels and keeps what raises the loss. If it takes "
+        "images that gradient attacks leave, the gradient misleads them.",
+    ),
+    Term(
+        "HopSkipJump",
+        r"\bHopSkipJump\b",
+        "An attack that sees nothing but the predicted class: it walks along the decision boundary towards the image.",
+    ),
+    Term("White-box", r"\bwhite-box\b", "An attack that sees the whole network and differentiates it."),
+    Term("Query", r"\bquer(y|ies|ied)\b", "One image shown to the model to read its answer, without any gradient."),
+    Term(
+        "Transfer",
+        r"\b[Tt]ransfer\b",
+        "An attack made against another model, such as a twin with other neurons or another seed, and then tried on "
+        "this one.",
+    ),
+    Term(
+        "AutoAttack",
+        r"\bAutoAttack\b",
+        "The usual yardstick for networks without spikes: APGD-CE, APGD-DLR, FAB and Square, one after the other.",
+    ),
+    Term(
+        "EOT",
+        r"\bEOT\b",
+        "Expectation over transformation: against a random model the attacker averages the gradient over several "
+        "looks.",
+    ),
+    Term("Restart", r"\brestarts?\b", "The same attack once more from another random start."),
+    Term(
+        "Surrogate gradient",
+        r"\b[Ss]urrogates?\b",
+        "A spike is a jump and has no useful derivative, so training and attacks replace its derivative by a smooth "
+        "bump, whose shape and width are a choice.",
+    ),
+    Term(
+        "Surrogate ensemble",
+        r"\b[Ss]urrogate ensemble\b",
+        "The same attack through many surrogate gradients. Which one serves an attacker best differs from network to "
+        "network, so one alone flatters some.",
+    ),
+    Term(
+        "Gradient estimator",
+        r"\bestimators?\b",
+        "The way in which an attacker differentiates a spiking network: which surrogate gradient stands for the spike, "
+        "and which paths the gradient takes. The network's answers stay the same.",
+    ),
+    Term(
+        "BPTT",
+        r"\bBPTT\b",
+        "Backpropagation through time: the gradient through all time steps, with the paths through leak, reset and "
+        "threshold left open.",
+    ),
+    Term(
+        "TSSL-BP", r"\bTSSL-BP\b", "The HoSNN authors' training rule, a shortcut of BPTT that leaves those paths out."
+    ),
+    Term(
+        "Active test",
+        r"\b[Aa]ctive test\b",
+        "The network gets a new last layer for which an adversarial image is known to exist within the budget. An "
+        "attack that does not find it is too weak for this network.",
+    ),
+    Term(
+        "Masked gradient",
+        r"\b[Mm]asked|\b[Mm]asking\b",
+        "A gradient that is zero, noisy or points astray, so that attacks fail although adversarial images exist. It "
+        "looks like robustness and is none.",
+    ),
+)
+
+
+def terms_in(text: str) -> list[Term]:
+    """The words of the glossary that a text uses, and those that their meanings use in turn."""
+    found: list[Term] = []
+    while True:
+        seen = " ".join((text, *(word.meaning for word in found)))
+        more = [word for word in GLOSSARY if re.search(word.pattern, seen)]
+        if more == found:
+            return found
+        found = more

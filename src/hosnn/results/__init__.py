@@ -1,0 +1,1 @@
+"""What an evaluation found, as values: nothing here computes or imports torch."""

@@ -1,0 +1,171 @@
+"""Projected gradient attacks, and their constructors FGSM, R-FGSM, BIM and MI-FGSM.
+
+An attack is a frozen value called with (model, x, y, rng) -> x_adv.  Shapes: x [B, ...], y [B], scores [B, K].
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from hosnn.errors import ConfigError
+from hosnn.rng import SampleRandom
+from hosnn.robustness.losses import Loss, cross_entropy
+from hosnn.robustness.model import Attack, Model, fresh, input_gradient, rows, scores
+from hosnn.robustness.threats import Ball, Threat, per_sample
+
+Start = Callable[[Ball, Tensor, SampleRandom], Tensor]
+
+
+def at_clean(ball: Ball, x: Tensor, rng: SampleRandom) -> Tensor:
+    """Start at x itself."""
+    return torch.zeros_like(x)
+
+
+def uniform_in_ball(ball: Ball, x: Tensor, rng: SampleRandom) -> Tensor:
+    """Start at a random point of the ball (Madry et al. 2018)."""
+    return ball.sample(x, rng)
+
+
+def half_eps_signs(ball: Ball, x: Tensor, rng: SampleRandom) -> Tensor:
+    """Start at x ± eps/2, signs at random (R-FGSM, Tramer et al. 2018)."""
+    return ball.eps / 2 * rng.sign(x)
+
+
+def on_sphere(ball: Ball, x: Tensor, rng: SampleRandom) -> Tensor:
+    """Start at a random point of the ball's surface, as AutoAttack does."""
+    inside = ball.sample(x, rng)
+    size = ball.size(inside).clamp(min=torch.finfo(x.dtype).tiny)
+    return ball.project(inside * per_sample(ball.eps / size, x))
+
+
+@dataclass(frozen=True)
+class PGD:
+    """Projected gradient ascent on a loss (Madry et al. 2018):  x <- P(x + step_size · eps · steepest(g)).
+
+        g <- momentum · g + grad / mean|grad|      with momentum (Dong et al. 2018), else g = grad
+
+    step_size  a fraction of eps
+    restarts   independent runs; the first adversarial point found is kept
+    keep_best  return an adversarial point passed on the way rather than the last point.  A sample that has one costs
+               no more passes, so to craft with BatchNorm in training mode, where samples influence each other, turn
+               this off
+    """
+
+    threat: Threat
+    steps: int = 20
+    step_size: float = 0.1
+    start: Start = uniform_in_ball
+    restarts: int = 1
+    keep_best: bool = True
+    loss: Loss = cross_entropy
+    momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.restarts < 1 or not self.step_size > 0:
+            raise ConfigError(
+                f"PGD got steps = {self.steps}, restarts = {self.restarts}, step_size = {self.step_size}; "
+                "expected at least 1 step and restart, and a step size > 0 (a fraction of eps)"
+            )
+        if not (math.isfinite(self.momentum) and self.momentum >= 0):
+            raise ConfigError(f"PGD got momentum = {self.momentum}; expected a number >= 0, 1 as in MI-FGSM")
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+        if self.restarts > 1:
+            once = replace(self, restarts=1)
+            return first_success([Restart(once, number) for number in range(self.restarts)], model, x, y, rng)
+        x_adv = self.threat.project(x + self.start(self.threat.ball, x, rng.fold("start")), x)
+        result, going = x_adv.clone(), torch.arange(len(y), device=y.device)
+        direction = torch.zeros_like(x_adv)
+        for _ in range(self.steps):
+            ascent = input_gradient(model, x_adv, y, self.loss)
+            # A gradient that is not a number would move pixels to NaN, out of every threat: stand still there instead.
+            gradient = ascent.gradient.nan_to_num()
+            if self.momentum:
+                gradient = direction = self.momentum * direction + unit_mean(gradient)
+            if self.keep_best and (wrong := misclassified(ascent.scores, y)).any():
+                result[going[wrong]] = x_adv[wrong]
+                on = ~wrong
+                model, going, x, y, x_adv, gradient, direction = (
+                    *(rows(model, on), going[on]),
+                    *(value[on] for value in (x, y, x_adv, gradient, direction)),
+                )
+                if len(going) == 0:
+                    return result
+            step = self.step_size * self.threat.ball.eps * self.threat.ball.steepest(gradient)
+            x_adv = self.threat.project(x_adv + step, x)
+        result[going] = x_adv
+        return result
+
+
+def fgsm(threat: Threat, loss: Loss = cross_entropy) -> PGD:
+    """One full step along the steepest direction (Goodfellow et al. 2015)."""
+    return PGD(threat, steps=1, step_size=1.0, start=at_clean, keep_best=False, loss=loss)
+
+
+def r_fgsm(threat: Threat, loss: Loss = cross_entropy) -> PGD:
+    """A random sign step of eps/2, then FGSM with eps/2 (Tramer et al. 2018; authors' code)."""
+    return PGD(threat, steps=1, step_size=0.5, start=half_eps_signs, keep_best=False, loss=loss)
+
+
+def bim(threat: Threat, steps: int = 7, loss: Loss = cross_entropy) -> PGD:
+    """Iterated FGSM with steps of eps/steps from the clean image (Kurakin et al. 2017)."""
+    return PGD(threat, steps=steps, step_size=1 / steps, start=at_clean, keep_best=False, loss=loss)
+
+
+def mi_fgsm(threat: Threat, steps: int = 10, decay: float = 1.0, loss: Loss = cross_entropy) -> PGD:
+    """BIM along a direction that remembers: g <- decay · g + grad/mean|grad| (Dong et al. 2018)."""
+    return replace(bim(threat, steps, loss), momentum=decay)
+
+
+def unit_largest(gradient: Tensor) -> Tensor:
+    """Each sample's gradient over its largest absolute value; zero stays zero.  [B, ...] -> [B, ...]"""
+    largest = gradient.flatten(1).abs().amax(1)
+    return gradient / per_sample(torch.where(largest > 0, largest, 1), gradient)
+
+
+def unit_mean(gradient: Tensor) -> Tensor:
+    """Each sample's gradient over the mean of its absolute values; zero stays zero.  [B, ...] -> [B, ...]"""
+    scaled = unit_largest(gradient)  # or the mean of tiny values would underflow
+    mean = scaled.flatten(1).abs().mean(1)
+    return scaled / per_sample(torch.where(mean > 0, mean, 1), gradient)
+
+
+def misclassified(scores: Tensor, y: Tensor) -> Tensor:
+    """Which samples are not taken for their label: logits [B, K], or outputs over time [T, B, K] by their mean."""
+    logits = scores.mean(0) if scores.dim() == 3 else scores
+    return logits.argmax(1) != y
+
+
+@dataclass(frozen=True)
+class Restart:
+    """`attack` as one of several runs, on random numbers of its own; number 0 is the attack itself."""
+
+    attack: Attack
+    number: int
+    purpose: str = "restart"
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+        return self.attack(model, x, y, rng.fold(self.purpose, self.number) if self.number else rng)
+
+
+def first_success(attacks: Sequence[Attack], model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+    """Run attacks in turn on the samples still standing; per sample the first adversarial point, else the last one.
+
+    What the model remembers of samples during an attack is no other attack's: each begins anew.
+    """
+    x_adv = x.clone()
+    robust = torch.arange(len(y), device=y.device)
+    for number, attack in enumerate(attacks):
+        model = fresh(model) if number else model
+        candidate = attack(rows(model, robust), x[robust], y[robust], rng.rows(robust))
+        if len(robust) == len(y):
+            x_adv = candidate.clone()  # may have another shape than x: frames, one per time step
+        else:
+            x_adv[robust] = candidate
+        robust = robust[~misclassified(scores(rows(model, robust), candidate), y[robust])]
+        if len(robust) == 0:
+            break
+    return x_adv

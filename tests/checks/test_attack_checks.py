@@ -1,0 +1,193 @@
+"""Checks of what attacks achieved, alone and assembled from an evaluation's rows."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from hosnn.checks import attack_checks
+from hosnn.checks.run_checks import findings
+from hosnn.results.check import Check
+from hosnn.results.evaluation import AttackResult, Evaluation, Panel
+
+SAMPLES = 200
+
+
+def left(correct: int | Sequence[bool], samples: int = SAMPLES) -> tuple[int, ...]:
+    """Predictions of which the first `correct`, or those marked, are right: labels are 0 to 9 in turn."""
+    marked = [at < correct for at in range(samples)] if isinstance(correct, int) else correct
+    return tuple(at % 10 if right else (at + 1) % 10 for at, right in enumerate(marked))
+
+
+def row(
+    name: str, correct: int | Sequence[bool], kind: str = "white-box", eps: float = 0.03, steps: int = 0
+) -> AttackResult:
+    return AttackResult(name, "linf:0.03", eps, left(correct), 1.0, kind, name, "", steps)
+
+
+def evaluation(rows: Sequence[AttackResult] = (), clean: int = 180, **panels: Sequence[AttackResult]) -> Evaluation:
+    return Evaluation(
+        protocol="made-up",
+        description="",
+        threat="linf:0.03",
+        cascade=True,
+        settings="",
+        model="model",
+        model_sha256="",
+        dataset="images",
+        dataset_sha256="",
+        seed=0,
+        index=tuple(range(SAMPLES)),
+        labels=tuple(at % 10 for at in range(SAMPLES)),
+        clean=left(clean),
+        rows=tuple(rows),
+        panels=tuple(Panel(name, tuple(made)) for name, made in panels.items()),
+        seconds=1.0,
+        versions={},
+        machine={},
+    )
+
+
+def found(result: Evaluation) -> dict[str, Check]:
+    return {check.name: check for check in findings(result, None)}
+
+
+@pytest.mark.parametrize(
+    ("robust", "severity"),
+    [([90, 60, 30, 0], "pass"), ([90, 60, 61, 0], "pass"), ([90, 60, 63, 0], "warn"), ([90, 30, 60, 0], "fail")],
+)
+def test_more_effort_must_not_help_the_defender(robust: list[int], severity: str) -> None:
+    for check in (attack_checks.growing_eps, attack_checks.more_steps, attack_checks.more_restarts):
+        assert check(robust, SAMPLES).severity == severity
+
+
+@pytest.mark.parametrize(
+    ("robust", "severity"), [(0, "pass"), (1, "pass"), (5, "warn"), (20, "warn"), (40, "fail"), (200, "fail")]
+)
+def test_without_a_bound_no_more_than_chance_may_stand(robust: int, severity: str) -> None:
+    assert attack_checks.unbounded(robust, SAMPLES, classes=10).severity == severity
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "samples", "severity"),
+    [
+        (500, 497, 1000, "pass"),
+        (500, 490, 1000, "warn"),
+        (500, 470, 1000, "fail"),
+        (470, 500, 1000, "fail"),
+        (50, 49, 100, "pass"),
+        (50, 48, 100, "warn"),
+        (50, 47, 100, "fail"),
+    ],
+)
+def test_convergence_in_points_but_never_by_a_single_image(
+    before: int, after: int, samples: int, severity: str
+) -> None:
+    assert attack_checks.converged(before, after, (50, 100), samples).severity == severity
+
+
+@pytest.mark.parametrize(
+    ("noise", "attacked", "severity"),
+    [(178, 60, "pass"), (179, 170, "pass"), (130, 100, "warn"), (180, 180, "warn"), (120, 119, "fail")],
+)
+def test_noise_must_be_much_weaker_than_the_attack(noise: int, attacked: int, severity: str) -> None:
+    assert attack_checks.noise_control(180, noise, attacked, SAMPLES).severity == severity
+
+
+@pytest.mark.parametrize(
+    ("unseen", "samples", "severity"),
+    [(0, 1000, "pass"), (2, 1000, "pass"), (3, 1000, "warn"), (6, 1000, "fail"), (1, 100, "warn"), (2, 100, "fail")],
+)
+def test_attacks_without_gradients_should_find_nothing_new(unseen: int, samples: int, severity: str) -> None:
+    assert attack_checks.blind_attacks(unseen, samples).severity == severity
+
+
+def test_sample_size() -> None:
+    assert attack_checks.sample_size(250, 500).severity == "warn"
+    assert attack_checks.sample_size(500, 1000).severity == "pass"
+    assert attack_checks.sample_size(5000, 10000).severity == "pass"
+    assert attack_checks.sample_size(5000, 10000).value == pytest.approx(0.0098, abs=1e-4)
+
+
+def test_surrogates_and_last_steps_count_images_once() -> None:
+    first = [at < 100 for at in range(SAMPLES)]
+    second = [10 <= at < 120 for at in range(SAMPLES)]
+    result = evaluation(
+        search=[row("wide", first), row("narrow", second)],
+        controls=[row("PGD-20", 90), row("PGD-20, last point", [at < 90 or 95 <= at < 100 for at in range(SAMPLES)])],
+    )
+    assert found(result)["surrogates"].value == 10 / SAMPLES  # best 100, together 90
+    assert found(result)["last step"].value == 5 / SAMPLES
+
+
+def test_only_images_that_gradients_left_count_as_unseen() -> None:
+    """Square takes 30: 20 of those that APGD took before, 4 wrong from the start, 6 new."""
+    apgd = row("APGD", [at >= 20 for at in range(SAMPLES)])
+    square = row("Square", [26 <= at < 176 for at in range(SAMPLES)], "queries")
+    clean = evaluation([apgd, square], clean=176)
+    check = found(clean)["queries and transfer"]
+    assert check.value == 6 / SAMPLES
+    assert check.severity == "fail"
+    assert "queries and transfer" not in found(evaluation([apgd]))
+    assert "queries and transfer" not in found(evaluation([square]))
+
+
+def test_rows_may_come_in_any_order() -> None:
+    curve = [row("PGD", count, eps=eps) for eps, count in ((1.0, 0), (0.01, 150), (0.03, 90))]
+    steps = [row("PGD", count, steps=count_) for count_, count in ((100, 80), (10, 120), (50, 80))]
+    checks = found(evaluation(eps=curve, steps=steps))
+    for name in ("accuracy against eps", "unbounded attack", "more steps", "convergence"):
+        assert checks[name].severity == "pass", name
+    assert "50 to 100" in checks["convergence"].figure
+
+
+def test_a_curve_that_ends_at_a_bound_says_nothing_about_unbounded_attacks() -> None:
+    bounded = evaluation(eps=[row("PGD", 150, eps=0.01), row("PGD", 90, eps=0.25)])
+    assert "unbounded attack" not in found(bounded)
+    assert "accuracy against eps" in found(bounded)
+
+
+def test_noise_that_is_as_strong_as_pgd() -> None:
+    controls = [row("noise", 120, "control"), row("PGD-20", 119), row("PGD-20, 5 restarts", 130)]
+    checks = found(evaluation(controls=controls))
+    assert checks["random noise"].severity == "fail"
+    assert checks["more restarts"].severity == "fail"
+    separate = replace(evaluation([row("noise", 178, "control"), row("PGD-20", 60)]), cascade=False)
+    assert found(separate)["random noise"].severity == "pass"
+
+
+def test_a_check_without_data_is_absent() -> None:
+    assert set(found(evaluation())) == {"attacks", "inside the threat", "sample size"}
+
+
+def test_images_checked_are_counted_over_all_rows() -> None:
+    cascade = row("APGD", 90), AttackResult("Square", "linf:0.03", 0.03, (0, -1) * 100, 1.0, "queries")
+    checks = found(evaluation(cascade, eps=[row("PGD", 90), row("PGD", 80, eps=0.1)]))
+    assert checks["inside the threat"].value == 200 + 100 + 400
+
+
+def test_a_model_that_nothing_attacked_fails() -> None:
+    assert found(evaluation())["attacks"].severity == "fail"
+    assert found(evaluation([row("noise", 170, kind="control")]))["attacks"].severity == "fail"
+    assert found(evaluation([row("Square", 170, kind="queries")]))["attacks"].severity == "warn"
+    assert found(evaluation([row("PGD", 170)]))["attacks"].severity == "pass"
+
+
+@pytest.mark.parametrize(("broken", "severity"), [(0, "pass"), (1, "pass"), (2, "warn"), (6, "warn"), (7, "fail")])
+def test_what_panels_take_beyond_the_worst_case_is_counted_once(broken: int, severity: str) -> None:
+    beyond = row("HopSkipJump", 100 - broken, kind="queries")
+    elsewhere = replace(row("PGD @ 1", 0, eps=1.0), threat="linf:1")
+    result = evaluation([row("PGD", 100)], decision=[beyond], matrix=[beyond], eps=[elsewhere])
+    check = found(result)["panels"]
+    assert (check.severity, check.value) == (severity, broken / SAMPLES)
+
+
+def test_a_budget_that_takes_few_images_is_a_warning_not_a_failure() -> None:
+    assert attack_checks.noise_control(180, 179, 178, SAMPLES).severity == "warn"
+    assert attack_checks.noise_control(180, 160, 160, SAMPLES).severity == "fail"
+
+
+@pytest.mark.parametrize("threat", ["l2:64", "l1:1000"])
+def test_only_a_ball_that_holds_every_image_is_unbounded(threat: str) -> None:
+    rows = [row("PGD", 90), replace(row("PGD @ 64", 90), threat=threat, eps=64.0)]
+    assert "unbounded attack" not in found(replace(evaluation(eps=rows), threat=threat))

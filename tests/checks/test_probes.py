@@ -1,0 +1,298 @@
+"""Each measured figure on models for which it is known, and that measuring leaves no trace."""
+
+import math
+import random
+from dataclasses import asdict, replace
+
+import numpy
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hosnn.checks.model_checks import training_mode
+from hosnn.checks.probes import Diagnosis, diagnose, look_at
+from hosnn.nn.neurons import LIF, TALIF
+from hosnn.robustness.model import counted
+from hosnn.robustness.threats import L1, L2, Linf, Threat
+from hosnn.signature.ablations import without_adaptation
+from tests.checks import planted
+from tests.checks.planted import Around
+
+X, Y = planted.images(32)
+THREAT = Threat(Linf(0.1))
+
+
+class Linear(nn.Module):
+    """logits = scale · W x over 64 pixels, four classes; everything about it is known."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        rng = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(scale * torch.randn(planted.CLASSES, 64, generator=rng))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.weight.T
+
+
+class Turned(Linear):
+    """The right answer, the gradient reversed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        return 2 * logits.detach() - logits
+
+
+class HalfClamped(Linear):
+    """16 of 64 pixels are held at 1: no gradient, and no effect either.  16 more only once they exceed 0.97."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(1)
+        held, late = torch.ones_like(flat[:, :16]), flat[:, 16:32].clamp(min=0.97)
+        return torch.cat([held, late, flat[:, 32:]], 1) @ self.weight.T
+
+
+def measured(model: nn.Module, threat: Threat = THREAT) -> Diagnosis:
+    return diagnose(model, X, Y, threat)
+
+
+def test_a_linear_model_is_beyond_doubt() -> None:
+    found = measured(Linear())
+    assert found.gradient
+    assert found.fidelity == 1.0  # the gradient's step is the best there is
+    for name in ("zero", "saturated", "moved", "random", "state", "ties", "dead", "batch_predictions", "training"):
+        assert getattr(found, name) == 0.0, name
+    assert (found.dtype, found.half, found.distinct) == ("float32", False, 1.0)
+
+
+def test_a_reversed_gradient_never_wins() -> None:
+    assert measured(Turned()).fidelity == 0.0
+
+
+def test_saturation_grows_with_the_scale_of_logits() -> None:
+    right = Linear()(X).argmax(1)
+    wrong = (right + 1) % planted.CLASSES
+    quiet, loud = (diagnose(Linear(scale), X, right, THREAT) for scale in (0.01, 1000.0))
+    assert quiet.certain == quiet.saturated == 0.0
+    assert loud.certain > 0.9
+    assert loud.saturated > 0.9  # type: ignore[operator]
+    assert loud.zero == 0.0
+    # Cross-entropy keeps its gradient where the image is misclassified, however loud the logits.
+    assert diagnose(Linear(1000.0), X, wrong, THREAT).saturated == 0.0
+
+
+def test_only_pixels_that_matter_count_as_dead() -> None:
+    """Moved together, 32 of 64 pixels without a gradient change the logits; with the late ones open, 16 do not."""
+    model = HalfClamped()
+    x = X.clamp(max=0.4)  # all late pixels are held
+    assert diagnose(model, x, Y, THREAT).dead == pytest.approx(0.5)
+    with torch.no_grad():
+        model.weight[:, 16:32] = 0
+    assert diagnose(model, x, Y, THREAT).dead == 0.0
+
+
+def test_pixels_in_8_bits_are_not_called_rounded() -> None:
+    class Fine(planted.Rounded):
+        levels = 255
+
+    class Bits(planted.Rounded):
+        levels = 3
+
+    threat = Threat(Linf(8 / 255))
+    assert measured(Fine(), threat).still == 0.0
+    assert measured(Bits(), threat).still > 0.8  # type: ignore[operator]
+
+
+def test_ties_are_counted() -> None:
+    class SometimesTied(Linear):
+        """The first pixel of the image decides whether all classes are equal."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * (x[:, 0, 0, :1] > 0.5)
+
+    share = float((X[:, 0, 0, 0] <= 0.5).float().mean())
+    assert 0 < share < 1
+    assert measured(SometimesTied()).ties == share
+
+
+def test_randomness_is_told_from_memory() -> None:
+    noisy, remembering = measured(planted.Noisy()), measured(planted.Remembering())
+    assert noisy.random > 1e-2
+    assert noisy.state == 0.0
+    assert remembering.state > 1e-2
+    assert remembering.random == 0.0
+
+
+def test_numbers_drawn_outside_torch_are_randomness_too() -> None:
+    class Drawing(Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + float(numpy.random.rand()) + random.random()  # noqa: NPY002
+
+    found = measured(Drawing())
+    assert found.random > 1e-2
+    assert found.state == 0.0
+
+
+def test_a_model_for_one_batch_size_depends_on_it() -> None:
+    class Fixed(Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + torch.zeros(len(X), 1)
+
+    assert measured(Fixed()).batch_predictions == 1.0
+
+
+def test_dropout_and_normalisation_may_differ_in_training() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(1), nn.Dropout(0.5), Linear())
+    found = measured(model)
+    assert found.training == found.training_gradient == 0.0
+
+    class Functional(Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(nn.functional.dropout(x, 0.5, self.training))
+
+    assert measured(Functional()).training is None  # random in training: nothing to compare
+
+
+def test_without_a_gradient_what_needs_one_is_left_out() -> None:
+    found = measured(planted.Detached())
+    assert not found.gradient
+    assert found.zero is found.saturated is found.fidelity is found.dead is None
+    assert found.moved == found.state == 0.0
+
+
+@pytest.mark.parametrize(
+    "threat", [Threat(L2(1.0)), Threat(L1(4.0)), replace(THREAT, domain=None), replace(THREAT, per_step=True)], ids=str
+)
+def test_every_threat_can_be_probed(threat: Threat) -> None:
+    found = measured(Linear(), threat)
+    assert found.fidelity == 1.0
+    assert found.moved == 0.0
+
+
+def test_a_threat_without_budget_leaves_fidelity_out() -> None:
+    found = measured(Linear(), THREAT.with_eps(0.0))
+    assert found.fidelity is found.still is None
+
+
+def test_a_plain_function_can_be_probed() -> None:
+    model = Linear().requires_grad_(False)
+    found = diagnose(lambda x: model(x), X, Y, THREAT)
+    assert found.fidelity == 1.0
+    assert found.training is found.still is None
+
+
+@pytest.mark.parametrize("make", [planted.ordinary, planted.adapting, planted.Noisy, planted.CentredByBatch])
+def test_probing_leaves_no_trace(make: type[Around]) -> None:
+    model = make()
+    for number, module in enumerate(model.modules()):
+        module.training = number % 2 == 0
+    modes = [module.training for module in model.modules()]
+    weights = [value.clone() for value in model.state_dict().values()]
+    before = torch.get_rng_state(), repr(numpy.random.get_state()), random.getstate()  # noqa: NPY002
+    with counted() as passes:
+        look_at(model, X)
+        measured(model)
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(*pair) for pair in zip(weights, model.state_dict().values(), strict=True))
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert repr(numpy.random.get_state()) == before[1]  # noqa: NPY002
+    assert random.getstate() == before[2]
+    assert passes.forward == passes.backward == 0
+
+
+@pytest.mark.parametrize("make", [planted.ordinary, planted.spiking, planted.Noisy])
+def test_the_same_seed_gives_the_same_figures(make: type[Around]) -> None:
+    torch.manual_seed(1)
+    first = asdict(measured(make()))
+    torch.manual_seed(2)
+    assert asdict(measured(make())) == pytest.approx(first, nan_ok=True)
+
+
+def test_networks_are_told_apart() -> None:
+    lif, adapting = look_at(planted.spiking(), X), look_at(planted.adapting(), X)
+    assert (lif.spiking, lif.layers, lif.adaptive) == ("hosnn", 2, 0)
+    assert (adapting.spiking, adapting.layers, adapting.adaptive) == ("hosnn", 2, 2)
+    assert adapting.parameters > lif.parameters == 64 * 64 + 64 + 64 * 32 + 32 + 32 * 4 + 4
+    assert look_at(planted.ForeignSpikes(), X).spiking == "foreign"
+    assert look_at(planted.ordinary(), X).spiking == "none"
+    assert look_at(planted.spiking().outputs, X).spiking == "unknown"
+
+
+def test_layers_that_no_longer_adapt_are_not_counted_as_adapting() -> None:
+    """What is aimed at homeostasis has nothing to aim at in a twin with k = 0, or a k that stands for none."""
+    found = look_at(without_adaptation(planted.adapting()), X)
+    assert (found.spiking, found.layers, found.adaptive) == ("hosnn", 2, 0)
+    half = planted.adapting()
+    first = next(layer for layer in half.modules() if isinstance(layer, TALIF))
+    with torch.no_grad():
+        first.adaptation.fill_(2.0**-64)
+    assert look_at(half, X).adaptive == 1
+
+
+class Loss(Linear):
+    """Another result in train mode, as detection models have."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        return (logits, logits.sum()) if self.training else logits  # type: ignore[return-value]
+
+
+class Teaching(Linear):
+    """Cannot be asked in train mode without labels."""
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        if self.training and y is None:
+            raise KeyError("labels")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("make", [Loss, Teaching])
+def test_a_model_that_gives_no_logits_in_train_mode_is_diagnosed_all_the_same(make: type[Linear]) -> None:
+    found, plain = asdict(measured(make().eval())), asdict(measured(Linear().eval()))
+    for name in ("training", "training_gradient"):
+        assert math.isnan(found.pop(name)) and plain.pop(name) == 0
+    assert found == plain
+    check = training_mode(math.nan, math.nan, 32)
+    assert check.severity == "warn" and "could not be measured" in check.figure
+
+
+def test_gradient_and_randomness_are_seen_at_a_glance() -> None:
+    assert look_at(planted.ordinary(), X).gradient
+    assert not look_at(planted.ordinary(), X).random
+    assert not look_at(planted.Detached(), X).gradient
+    assert look_at(planted.Noisy(), X).random
+
+
+def test_zeros_and_ones_that_came_in_are_not_spikes() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Identity(), Linear())
+    assert look_at(model, (X > 0.5).float()).spiking == "none"
+
+
+def test_spikes_beside_a_state_are_seen() -> None:
+    class WithState(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return (x > 0.5).to(x.dtype), x
+
+    class First(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.neurons, self.readout = WithState(), Linear()
+
+        def forward(self, x: Tensor) -> Tensor:
+            spikes, membrane = self.neurons(x)
+            return self.readout(spikes + membrane - membrane.detach())  # type: ignore[no-any-return]
+
+    assert look_at(First(), X).spiking == "foreign"
+
+
+def test_our_layers_are_ours_even_beside_foreign_ones() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ours, self.theirs = LIF(), planted.ForeignSpikes()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.theirs(self.ours(x[None]).mean(0))  # type: ignore[no-any-return]
+
+    assert look_at(Both(), X).spiking == "hosnn"

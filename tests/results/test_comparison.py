@@ -1,0 +1,159 @@
+"""Several models beside each other: every number is one of the evaluations', every claim a paired test."""
+
+from dataclasses import replace
+
+import pytest
+
+from hosnn.errors import ConfigError
+from hosnn.report.comparison_markdown import comparison_markdown
+from hosnn.results.check import Check, Severity
+from hosnn.results.comparison import Comparison, compare_models
+from hosnn.results.evaluation import AttackResult, Evaluation, Panel
+from hosnn.results.paired_test import compare
+from hosnn.results.statistics import holm
+from tests.evaluation.synthetic import evaluation, guesses
+
+
+def of(model: str, protocol: str, **kept: int) -> Evaluation:
+    made = evaluation(protocol, 100, 90, kept)
+    return replace(made, model=model, panels=(), cascade=protocol == "standard")
+
+
+THREE = [
+    of("a", "standard", first=80, last=70),
+    of("b", "standard", first=60, last=40),
+    of("c", "standard", first=80, last=69),
+]
+
+
+def cell(found: Comparison, name: str) -> dict[str, int]:
+    return next(measure.kept for measure in found.measures if measure.name == name)
+
+
+def test_every_measure_is_that_of_its_evaluation() -> None:
+    found = compare_models(THREE)
+    assert found.models == ("a", "b", "c")
+    assert cell(found, "clean (standard)") == {"a": 90, "b": 90, "c": 90}
+    assert cell(found, "after last (standard)") == {"a": 70, "b": 40, "c": 69}
+    assert cell(found, "worst case (standard)") == {"a": 70, "b": 40, "c": 69}
+
+
+def test_every_pair_is_tested_on_the_worst_case_and_corrected_for_the_number_of_tests() -> None:
+    found = compare_models(THREE)
+    assert [(test.first, test.second) for test in found.tests] == [("a", "b"), ("a", "c"), ("b", "c")]
+    alone = [compare(THREE[one], THREE[other]) for one, other in ((0, 1), (0, 2), (1, 2))]
+    assert [test.paired for test in found.tests] == alone
+    assert [test.p_value for test in found.tests] == holm([each.p_value for each in alone])
+    assert "a keeps 30.0 points more than b" in str(found.tests[0])
+    assert "No difference between a and c can be told" in str(found.tests[1])
+
+
+def test_a_model_can_be_tested_against_one_alone() -> None:
+    found = compare_models(THREE, against="b")
+    assert [(test.first, test.second) for test in found.tests] == [("a", "b"), ("b", "c")]
+    with pytest.raises(ConfigError, match="no evaluation of 'd'"):
+        compare_models(THREE, against="d")
+
+
+def test_attacks_named_are_tested_where_all_models_have_them() -> None:
+    more = replace(THREE[0], rows=(*THREE[0].rows, replace(THREE[0].rows[0], attack="other")))
+    found = compare_models([more, *THREE[1:]], tested=("first", "other"))
+    assert [test.measure for test in found.tests[3:]] == ["first (standard)"] * 3
+    with pytest.raises(ConfigError, match=r"no evaluation has an attack 'fist'.*did you mean 'first'"):
+        compare_models(THREE, tested=("fist",))
+
+
+def test_a_worst_case_over_several_threats_is_neither_shown_nor_tested() -> None:
+    mixed = [replace(each, rows=(each.rows[0], replace(each.rows[1], threat="linf:8/255/step"))) for each in THREE]
+    assert compare_models(mixed).tests == ()
+    assert not any(measure.name.startswith("worst case") for measure in compare_models(mixed).measures)
+    assert compare_models([THREE[0], mixed[1]]).tests == ()
+
+
+def test_rows_of_one_threat_each_are_tested_though_the_models_were_left_other_attacks() -> None:
+    """What several threats may not be in is one evaluation; without any row there is no worst case either."""
+    assert len(compare_models([THREE[0], replace(THREE[1], rows=THREE[1].rows[:1])]).tests) == 1
+    assert compare_models([THREE[0], replace(THREE[1], rows=())]).tests == ()
+
+
+def test_several_protocols_stand_in_one_table_and_gaps_show() -> None:
+    found = compare_models([*THREE, of("a", "choices", PGD=50)])
+    assert cell(found, "PGD (choices)") == {"a": 50}
+    text = comparison_markdown(found)
+    line = next(line for line in text.splitlines() if line.startswith("| PGD (choices)"))
+    assert line.count("not run") == 2 and "50.0 [" in line
+
+
+def test_transfer_stands_on_one_line_whatever_the_twin_and_attacks_alone_are_told_apart() -> None:
+    def with_transfer(each: Evaluation, twin: str) -> Evaluation:
+        row = AttackResult(f"transfer from {twin}", each.threat, 8 / 255, guesses(each.labels, 66), 1.0, "transfer")
+        alone = replace(row, predictions=guesses(each.labels[:50], 40))
+        return replace(each, rows=(*each.rows, row), panels=(Panel("controls", (alone,)),))
+
+    found = compare_models([with_transfer(THREE[0], "x"), with_transfer(THREE[1], "y")])
+    assert cell(found, "after transfer (standard)") == {"a": 66, "b": 66}
+    assert cell(found, "transfer alone (standard)") == {"a": 40, "b": 40}
+    assert next(m.samples for m in found.measures if m.name == "transfer alone (standard)") == 50
+
+
+def test_one_model_alone_or_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="two models or more"):
+        compare_models(THREE[:1])
+    with pytest.raises(ConfigError, match="a comes twice"):
+        compare_models([*THREE, THREE[0]])
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (replace(THREE[2], index=tuple(range(1, 101))), "of a and c have different samples"),
+        (replace(THREE[2], labels=THREE[2].labels[::-1]), "of a and c have different labels"),
+        (replace(THREE[2], dataset_sha256="ef" * 32), "of a and c have different data sets"),
+        (replace(THREE[2], threat="linf:4/255"), "of a and c were attacked differently"),
+    ],
+    ids=["index", "labels", "data", "threat"],
+)
+def test_models_seen_on_other_images_or_attacked_otherwise_are_refused_though_nothing_is_tested(
+    other: Evaluation, said: str
+) -> None:
+    several = [
+        replace(each, rows=(each.rows[0], replace(each.rows[1], threat="l2:1"))) for each in (THREE[0], THREE[1], other)
+    ]
+    assert compare_models(several[:2]).tests == ()
+    with pytest.raises(ConfigError, match=said):
+        compare_models(several)
+
+
+def test_one_name_for_two_models_is_refused() -> None:
+    with pytest.raises(ConfigError, match="two different models are called a"):
+        compare_models([*THREE, replace(of("a", "choices", PGD=50), model_sha256="12" * 32)])
+
+
+def check(severity: Severity) -> Check:
+    return Check("ties", severity, "1 %", 0.01, "Said at length.")
+
+
+def test_verdicts_stand_in_the_table_and_a_failed_one_in_every_sentence_it_concerns() -> None:
+    verdicts: tuple[Severity, ...] = ("pass", "fail", "warn")
+    three = [replace(each, checks=(check(is_),)) for each, is_ in zip(THREE, verdicts, strict=True)]
+    found = compare_models([*three, of("a", "choices", PGD=50)])
+    assert found.verdicts() == {
+        "checks (standard)": ["pass", "fail", "warn"],
+        "checks (choices)": ["none", "not run", "not run"],
+    }
+    assert "| checks (standard) |  | pass | fail | warn |" in comparison_markdown(found)
+    doubt = "; but the evaluation of b failed its checks."
+    assert [str(test).endswith(doubt) for test in found.tests] == [True, False, True]
+    assert "failed" not in str(found.tests[1]) and str(found.tests[1]).endswith("either may hold more.")
+    assert doubt in found.to_json()["tests"][0]["sentence"]
+    both = compare_models([replace(each, checks=(check("fail"),)) for each in THREE[:2]])
+    assert str(both.tests[0]).endswith("; but the evaluations of a and b failed their checks.")
+
+
+def test_a_model_that_met_fewer_attacks_for_want_of_a_gradient_is_said_to_have() -> None:
+    blind = replace(THREE[1], skipped=("APGD-CE: the model has no gradient to its input",))
+    found = compare_models([THREE[0], blind, THREE[2]], tested=("last",))
+    said = "; but b gave no gradient and met fewer attacks."
+    assert [str(test).endswith(said) for test in found.tests] == [True, False, True, False, False, False]
+    other = replace(THREE[1], skipped=("search for estimators: no hosnn spiking layer with a gradient found",))
+    assert not any(test.doubts for test in compare_models([THREE[0], other]).tests)

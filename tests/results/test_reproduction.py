@@ -1,0 +1,20 @@
+from pathlib import Path
+
+import pytest
+
+from hosnn.errors import ConfigError
+from hosnn.results.reproduction import ReproductionResult
+from tests.evaluation.synthetic import comparison
+
+
+def test_json_gives_the_comparison_back(tmp_path: Path) -> None:
+    made = comparison(seeds=(0, 1))
+    made.save(tmp_path / "comparison.json")
+    assert ReproductionResult.load(tmp_path / "comparison.json") == made
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"format": "hosnn-comparison-1"}', '{"format": "other"}'])
+def test_a_file_that_is_no_comparison_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "file.json").write_text(text)
+    with pytest.raises(ConfigError):
+        ReproductionResult.load(tmp_path / "file.json")
