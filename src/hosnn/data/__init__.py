@@ -1,12 +1,13 @@
 """Data sets as uint8 tensors, from several sources, each verified by shape and hash."""
 
 from hosnn.data.catalogue import describe_sources, load_dataset
-from hosnn.data.cifar import cifar10, cifar10_jpeg75, cifar100
+from hosnn.data.cifar import cifar10, cifar100
 from hosnn.data.dataset import Dataset, Split
 from hosnn.data.fashion_mnist_files import fashion_mnist, fashion_mnist_sample
 from hosnn.data.images import check_images, check_labels
+from hosnn.data.nmnist import nmnist, nmnist_small
 from hosnn.data.sources import SourceStatus
-from hosnn.data.svhn_files import svhn
+from hosnn.data.svhn_files import svhn, svhn_prefix
 
 __all__ = [
     "Dataset",
@@ -15,11 +16,13 @@ __all__ = [
     "check_images",
     "check_labels",
     "cifar10",
-    "cifar10_jpeg75",
     "cifar100",
     "describe_sources",
     "fashion_mnist",
     "fashion_mnist_sample",
     "load_dataset",
+    "nmnist",
+    "nmnist_small",
     "svhn",
+    "svhn_prefix",
 ]

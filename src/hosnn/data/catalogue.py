@@ -3,49 +3,63 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from hosnn.data.cifar import CIFAR10, CIFAR10_JPEG75, CIFAR100, cifar10, cifar10_jpeg75, cifar100
+from hosnn.data.cifar import CIFAR10, CIFAR100
 from hosnn.data.dataset import Dataset
-from hosnn.data.fashion_mnist_files import FASHION_MNIST, SAMPLE, SAMPLE_FOLDER, fashion_mnist, fashion_mnist_sample
+from hosnn.data.events import Binning
+from hosnn.data.fashion_mnist_files import FASHION_MNIST, SAMPLE, SAMPLE_FOLDER, fashion_mnist_sample
+from hosnn.data.nmnist import publication as nmnist_publication
+from hosnn.data.own import is_own, load_own
+from hosnn.data.publication import Publication
 from hosnn.data.sources import Source, SourceStatus, describe, find_in_folder
-from hosnn.data.svhn_files import SVHN, svhn
+from hosnn.data.svhn_files import SVHN, SVHN_PREFIX
 from hosnn.errors import ConfigError, nearest
 
-
-def _sample(folder: Path | None) -> Dataset:
-    if folder is not None:
-        raise ConfigError(
-            f"{SAMPLE.name} is embedded and reads no folder, but {folder} was given; leave it out, or load "
-            f"{FASHION_MNIST.specification.name}"
-        )
-    return fashion_mnist_sample()
-
-
-DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
-    "fashion-mnist": fashion_mnist,
-    "fashion-mnist-sample": _sample,
-    "cifar10": cifar10,
-    "cifar10-jpeg75": cifar10_jpeg75,
-    "cifar100": cifar100,
-    "svhn": svhn,
+IMAGES: dict[str, Publication] = {
+    publication.specification.name: publication for publication in (FASHION_MNIST, CIFAR10, CIFAR100, SVHN, SVHN_PREFIX)
 }
+EVENTS: dict[str, Callable[[Binning], Publication]] = {
+    "nmnist": nmnist_publication,
+    "nmnist-small": lambda binning: nmnist_publication(binning, small=True),
+}
+"""Recordings of events; how they become frames may follow the name, as in "nmnist:steps=5"."""
+
+NAMES = (SAMPLE.name, *IMAGES, *EVENTS)
 
 
 def load_dataset(name: str, folder: Path | str | None = None) -> Dataset:
-    """The data set called `name`, from `folder` if one is given, else from the first source that has it.
+    """The data set called `name`, from `folder` if one is given, else from the first source that has it; or one of the
+    user's own, by its path or `file.py:function` (`own.load_own`).
 
     Raises ConfigError for an unknown name, DataError if the data is absent or damaged.
     """
-    if name not in DATASETS:
-        raise ConfigError(
-            f"there is no data set {name!r}; did you mean {nearest(name, DATASETS)!r}?  Known: {', '.join(DATASETS)}"
-        )
-    return DATASETS[name](None if folder is None else Path(folder))
+    place = None if folder is None else Path(folder)
+    family, _, settings = name.partition(":")
+    if family in EVENTS:
+        return EVENTS[family](Binning.parse(settings)).load(place)
+    if name in IMAGES:
+        return IMAGES[name].load(place)
+    if name == SAMPLE.name:
+        if place is not None:
+            raise ConfigError(f"{name} is embedded and reads no folder, but {folder} was given; leave it out")
+        return fashion_mnist_sample()
+    if name.startswith("own:"):
+        raise ConfigError(f"{name} is a data set of your own; say where it lies: --data PATH")
+    if is_own(name):
+        if place is not None:
+            raise ConfigError(
+                f"--data {name} says where the data lies, so --data-folder {folder} cannot; leave one out"
+            )
+        return load_own(name)
+    raise ConfigError(
+        f"there is no data set {name!r}; did you mean {nearest(name, NAMES)!r}?  Known: {', '.join(NAMES)}; or give "
+        "a path to data of your own"
+    )
 
 
 def describe_sources() -> list[SourceStatus]:
     """For each data set, where it is found on this machine; quick, no network, contents not verified."""
     embedded = Source("embedded sample", lambda: find_in_folder(SAMPLE_FOLDER, FASHION_MNIST.formats))
-    found = describe(SAMPLE.name, (embedded,))
-    for publication in (FASHION_MNIST, CIFAR10, CIFAR10_JPEG75, CIFAR100, SVHN):
-        found += describe(publication.specification.name, publication.sources())
-    return found
+    statuses = describe(SAMPLE.name, (embedded,))
+    for publication in (*IMAGES.values(), *(make(Binning()) for make in EVENTS.values())):
+        statuses += describe(publication.specification.name, publication.sources())
+    return statuses

@@ -1,11 +1,12 @@
 """Data sets as frozen values: decoded images in memory, a fixed validation split, and a hash that says which data.
 
-Legend: N rows, C channels, H height, W width.
+Legend: N rows, T time, C channels, H height, W width.
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Self
 
 import torch
@@ -19,14 +20,16 @@ from hosnn.errors import ConfigError, DataError
 class Split:
     """Images and labels, in memory.
 
-    images  [N, C, H, W] uint8, 0..255
-    labels  [N] int64
-    index   [N] int64, each row's position in the original split: it names a sample in every result file
+    images   [N, C, H, W], or frames [N, T, C, H, W]: uint8, 0..divisor, or float32 in [0, 1]
+    labels   [N] int64
+    index    [N] int64, each row's position in the original split: it names a sample in every result file
+    divisor  what whole numbers are divided by to lie in [0, 1]; of frames of events, the largest count of a pixel
     """
 
     images: Tensor
     labels: Tensor
     index: Tensor
+    divisor: int = 255
 
     @classmethod
     def in_order(cls, images: Tensor, labels: Tensor) -> Self:
@@ -39,6 +42,9 @@ class Split:
     def __repr__(self) -> str:
         return f"Split({len(self)} images of {list(self.images.shape[1:])})"
 
+    def _chosen(self, rows: Tensor | slice) -> Self:
+        return replace(self, images=self.images[rows], labels=self.labels[rows], index=self.index[rows])
+
     def subset(self, rows: Tensor | int) -> Self:
         """The rows asked for, in that order; for a number, that many rows chosen evenly over the classes.
 
@@ -47,20 +53,22 @@ class Split:
         """
         if isinstance(rows, int):
             rows = balanced_rows(self.labels, self.index, self._at_most(rows)).to(self.labels.device)
-        return type(self)(self.images[rows], self.labels[rows], self.index[rows])
+        return self._chosen(rows)
 
     def take(self, count: int) -> Self:
         """The first `count` rows.  Raises ConfigError if there are fewer."""
-        rows = slice(self._at_most(count))
-        return type(self)(self.images[rows], self.labels[rows], self.index[rows])
+        return self._chosen(slice(self._at_most(count)))
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """What a model takes: x = uint8 / 255 as float32 in [0, 1], [n, C, H, W], and labels [n] int64.
+        """What a model takes: images as float32 in [0, 1], [n, C, H, W] (uint8 / divisor), and labels [n] int64.
 
         rows  [n] int64 row numbers (not `index`)
         """
         rows = rows.to(self.labels.device)
-        return self.images[rows].to(torch.float32).div_(255), self.labels[rows]
+        images = self.images[rows]
+        if not images.is_floating_point():
+            images = images.to(torch.float32).div_(self.divisor)
+        return images, self.labels[rows]
 
     def blocks(self, size: int) -> list[Tensor]:
         """All row numbers in order, cut into blocks of at most `size`: work is cut there and nowhere else."""
@@ -68,7 +76,8 @@ class Split:
 
     def to(self, device: torch.device | str) -> Self:
         """The same split on `device`; a split already there is not copied."""
-        return type(self)(self.images.to(device), self.labels.to(device), self.index.to(device))
+        moved = {name: getattr(self, name).to(device) for name in ("images", "labels", "index")}
+        return replace(self, **moved)
 
     def _at_most(self, count: int) -> int:
         if not 0 <= count <= len(self):
@@ -76,36 +85,53 @@ class Split:
         return count
 
 
-@dataclass(frozen=True)
+class Verified(Enum):
+    """What of a data set's content a published hash vouches for: the pixels, the labels and their order, or nothing."""
+
+    PIXELS = "pixels"
+    LABELS = "labels"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Specification:
     """What a data set must be, whichever source it comes from.
 
-    image_shape  [C, H, W]
+    image_shape  [C, H, W], or [T, C, H, W] of frames
     train_size   with the validation split still inside
     sha256       what `content_sha256` must give; None if nobody here ever held the whole set to compute it
-    published    MD5 or SHA-256 by file name: a file of that name must have it (`hashes.check_published`).  Of IDX
-                 files with a `sha256` only downloads must: packages gzip them anew
+    verify       (train, test) -> whether their pixels are the published ones, for sets of which only the hashes of
+                 original files are known (`cifar.published_pixels`); None: nothing to compare with
+    published    MD5 or SHA-256 by file name, for downloads, and for files whose content nothing else vouches for
     label_parts  SHA-256 of the labels (one byte each) of equal parts of train, in the original order; a source may
                  bring the parts in another order (`ordering.in_original_order`).  Empty: the order is not checked
+    label_names  columns that hold the labels in Parquet files, the first that is there
+    divisor      `Split.divisor`
     """
 
     name: str
     classes: tuple[str, ...]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     train_size: int
     test_size: int
     validation_size: int
     sha256: str | None
+    verify: Callable[["Split", "Split"], bool] | None = None
     published: Mapping[str, str] = field(default_factory=dict, hash=False)
     label_parts: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ("label", "fine_label")
+    divisor: int = 255
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A named data set, its training images already parted into train and validation.
+    """A data set, its training images already parted into train and validation.
 
-    source  where it came from, for people
-    sha256  `content_sha256` of the original train and test splits: the same whatever format they were read from
+    name      by which it is loaded; "own:..." for a user's own
+    source    where it came from, for people
+    sha256    `content_sha256` of the original train and test splits: the same whatever format they were read from
+    lossy     images that were decoded from a lossy encoding, so that their pixels are not the original ones
+    verified  what a published hash vouches for
     """
 
     name: str
@@ -115,6 +141,22 @@ class Dataset:
     test: Split
     source: str
     sha256: str
+    lossy: int = 0
+    verified: Verified = Verified.NOTHING
+
+    def __len__(self) -> int:
+        """Images of all splits together."""
+        return len(self.train) + len(self.validation) + len(self.test)
+
+    @property
+    def title(self) -> str:
+        """The name for results: it tells if pixels are not the original ones, or if nothing vouches for them."""
+        parts = [self.name.removeprefix("own:")]
+        if self.verified is Verified.NOTHING:
+            parts[0] += " (unverified)"
+        if self.lossy:
+            parts.append(f"{self.lossy:,} of {len(self):,} images lossy")
+        return ", ".join(parts)
 
     @property
     def num_classes(self) -> int:
@@ -122,9 +164,14 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """[C, H, W]"""
-        channels, height, width = self.train.images.shape[1:]
+        """[C, H, W], of frames too."""
+        channels, height, width = self.train.images.shape[-3:]
         return channels, height, width
+
+    @property
+    def steps(self) -> int | None:
+        """Time steps T of frames; None for images."""
+        return self.train.images.shape[1] if self.train.images.dim() == 5 else None
 
     @classmethod
     def from_splits(
@@ -136,16 +183,19 @@ class Dataset:
         *,
         validation_size: int,
         source: str = "tensors in memory",
-        image_shape: tuple[int, int, int] | None = None,
+        image_shape: tuple[int, ...] | None = None,
         sha256: str | None = None,
+        lossy: int = 0,
+        verified: Verified = Verified.NOTHING,
     ) -> Self:
         """Check two decoded splits and part a fixed validation split from train.
 
         The validation split takes the same number of rows from each class: those of lowest
         `selection.rank_within_class`, a hash of their original position.  All splits end in order of `index`.
 
-        image_shape  [C, H, W]; None takes train's
-        sha256       what `content_sha256` must give; None accepts any
+        image_shape      [C, H, W]; None takes train's
+        sha256           what `content_sha256` must give; None accepts any
+        lossy, verified  see `Dataset`; content of the sha256 asked for is verified to the pixel
         Raises DataError for images or labels that are not what was expected, ConfigError for a validation_size that
         the classes cannot share evenly.
         """
@@ -168,14 +218,45 @@ class Dataset:
             test=test,
             source=source,
             sha256=found,
+            lossy=lossy,
+            verified=Verified.PIXELS if sha256 is not None else verified,
+        )
+
+    @classmethod
+    def from_own(
+        cls,
+        *,
+        name: str,
+        classes: tuple[str, ...],
+        train: Split,
+        validation: Split,
+        test: Split,
+        source: str,
+        lossy: int = 0,
+    ) -> Self:
+        """A user's own data set, already parted.
+
+        Raises DataError for images or labels that are not what was expected.
+        """
+        for what, split in (("train", train), ("validation", validation), ("test", test)):
+            check_split(split, tuple(train.images.shape[1:]), len(classes), f"{source}, {what} split")
+        return cls(
+            name=name,
+            classes=classes,
+            train=train,
+            validation=validation,
+            test=test,
+            source=source,
+            sha256=content_sha256(train, validation, test),
+            lossy=lossy,
         )
 
 
-def content_sha256(train: Split, test: Split) -> str:
+def content_sha256(*splits: Split) -> str:
     """SHA-256 over, for train then test: the text "NxCxHxW\\n", pixels in C order, labels and index as little-endian
     int64.  It depends on what was decoded only, never on the file format."""
     digest = hashlib.sha256()
-    for split in (train, test):
+    for split in splits:
         digest.update(("x".join(map(str, split.images.shape)) + "\n").encode())
         digest.update(split.images.cpu().contiguous().numpy().data)
         for column in (split.labels, split.index):
@@ -184,15 +265,19 @@ def content_sha256(train: Split, test: Split) -> str:
 
 
 def check_split(split: Split, image_shape: tuple[int, ...], num_classes: int, origin: str) -> None:
-    """Raise DataError unless `split` is uint8 images of `image_shape` [C, H, W] with labels in 0..num_classes-1.
+    """Raise DataError unless `split` is images of `image_shape` with labels in 0..num_classes-1.
 
-    origin  names the file or source in the message
+    image_shape  [C, H, W], or [T, C, H, W] of frames
+    origin       names the file or source in the message
     """
     images, labels, index = split.images, split.labels, split.index
-    if images.dtype != torch.uint8:
-        raise DataError(f"{origin}: images are {images.dtype}, expected torch.uint8 (0..255); convert them first")
-    if len(image_shape) != 3 or tuple(images.shape[1:]) != tuple(image_shape):
-        expected = list(image_shape) if len(image_shape) == 3 else "[C, H, W]"
+    if images.dtype not in (torch.uint8, torch.float32):
+        raise DataError(
+            f"{origin}: images are {images.dtype}, expected torch.uint8 (0..255) or torch.float32 in [0, 1]; convert "
+            "them first"
+        )
+    if len(image_shape) not in (3, 4) or tuple(images.shape[1:]) != tuple(image_shape):
+        expected = list(image_shape) if len(image_shape) in (3, 4) else "[C, H, W]"
         raise DataError(
             f"{origin}: images are {list(images.shape)} [N, C, H, W], expected {expected} after N; "
             "is this another data set?"

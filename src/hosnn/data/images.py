@@ -9,15 +9,17 @@ from torch import Tensor
 from hosnn.errors import ShapeError
 
 
-def check_images(x: Tensor, shape: tuple[int, ...] | None = None) -> None:
+def check_images(x: Tensor, shape: tuple[int, ...] | None = None, origin: str = "") -> None:
     """Raise ShapeError unless x is a batch of raw pixels: floating point, finite, in [0, 1].
 
     x      [B, C, H, W], or frames [B, T, C, H, W]; B > 0
     shape  of one sample, without B; None accepts any [C, H, W] or [T, C, H, W]
+    origin  where they came from, for messages
 
     Reads every pixel, hence waits for an accelerator: call once per batch or per data set, not inside an attack.
     """
-    came = f"images are {x.dtype} {list(x.shape)}"
+    came = f"{origin}: images" if origin else "images"
+    came += f" are {x.dtype} {list(x.shape)}"
     if not x.is_floating_point():
         divide = "; convert with x.float() / 255" if x.dtype == torch.uint8 else "; convert with x.float()"
         raise ShapeError(f"{came}, expected floating point in [0, 1]{divide}")

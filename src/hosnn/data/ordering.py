@@ -37,5 +37,12 @@ def in_original_order(train: Split, label_parts: tuple[str, ...], origin: str) -
     return Split.in_order(train.images[rows], train.labels[rows])
 
 
+def has_published_labels(train: Split, label_parts: tuple[str, ...]) -> bool:
+    """Whether the labels, in order of `index`, are those of `label_parts`; True if there are none to compare with."""
+    labels = train.labels[train.index.argsort()]
+    parts = labels.tensor_split(len(label_parts)) if label_parts else ()
+    return all(_fingerprint(part) == known for part, known in zip(parts, label_parts, strict=True))
+
+
 def _fingerprint(labels: Tensor) -> str:
     return hashlib.sha256(labels.to(torch.uint8).numpy().data).hexdigest()

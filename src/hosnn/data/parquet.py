@@ -1,101 +1,157 @@
-"""Parquet files in the Hugging Face convention: encoded pictures with their labels.
+"""Parquet files in the Hugging Face convention: encoded pictures, or recordings of events, with their labels.
 
-Columns: `image` (or `img`) struct{bytes, path}, `label` (or `fine_label`) integer, and optionally `index` integer, the
-original position.
+Columns: `image` (or `img`) struct{bytes, path}, or `events` in its place; `label` (or `fine_label`) integer; optionally
+`index` integer, the original position.
 Legend: N rows, C channels, H height, W width.
 """
 
-import io
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from torch import Tensor
 
+from hosnn.data.cache import decoded
 from hosnn.data.dataset import Specification, Split, check_split
-from hosnn.data.hashes import check_published
+from hosnn.data.naming import natural
+from hosnn.data.pictures import decode
+from hosnn.data.sources import Contents
 from hosnn.errors import DataError
 
 BATCH_ROWS = 1024
-MODES = {1: "L", 3: "RGB"}  # by number of channels
-FORMATS = ("PNG", "JPEG", "WEBP")  # no other decoder of Pillow meets untrusted bytes
-EXACT = ("PNG",)  # keeps every pixel as it was
-IMAGE, LABEL, INDEX = ("image", "img"), ("label", "fine_label"), ("index",)  # CIFAR's names on the Hub come second
+IMAGE, EVENTS, LABEL, INDEX = ("image", "img"), ("events",), ("label", "fine_label"), ("index",)
+
+Decode = Callable[[bytes, str], tuple[NDArray[np.uint8], bool]]
+"""(encoded, name for messages) -> an array of one shape for all, and whether the encoding is lossless."""
 
 
-def read_parquet(
+class Columns(NamedTuple):
+    """The names of a file's columns; `position` is "" where there is none."""
+
+    content: str
+    label: str
+    position: str
+
+
+def read_split(
     paths: tuple[Path, ...],
-    image_shape: tuple[int, int, int],
+    specification: Specification,
     size: int,
-    num_classes: int,
-    formats: tuple[str, ...] = FORMATS,
-) -> Split:
-    """One split from one or more Parquet files, in the order given.
+    content: tuple[str, ...] = IMAGE,
+    decoder: Decode | None = None,
+) -> tuple[Split, int]:
+    """One split from Parquet files, in the order given, and how many of its pictures came in a lossy encoding.
 
-    image_shape  [C, H, W] that every picture must have, C = 1 (grey) or 3 (RGB)
-    size         N, the rows of all files together
-    formats      the encodings a picture may have
+    size     rows of all files together
+    content  the column to decode, by the first of these names
+    decoder  None: pictures of the specification's size and channels
     Beside the result, memory holds 1024 encoded pictures at a time.
     Raises DataError for a damaged or cut-off file, a missing column, a picture that does not decode or has another
     size or mode, a label out of range.
     """
-    channels, height, width = image_shape
-    pixels = np.empty((size, height, width, channels), np.uint8)
-    labels, index = np.empty(size, np.int64), np.arange(size)
-    filled = 0
+    shape = specification.image_shape
+    images = np.empty((size, *shape), np.uint8)
+    labels, index, lossy, filled = np.empty(size, np.int64), np.arange(size), 0, 0
+    for row, origin, encoded in rows_of(paths, content, specification.label_names):
+        if filled == size:
+            raise DataError(f"{origin}: more rows than the {size} expected; is this another data set?")
+        images[filled], exact = (decoder or picture_decoder(shape))(encoded, origin)
+        labels[filled] = row.label
+        index[filled] = filled if row.position is None else row.position
+        lossy += not exact
+        filled += 1
+    named = ", ".join(map(str, paths))
+    if filled != size:
+        raise DataError(f"{named}: {filled} rows, expected {size}; are some of the split's files missing?")
+    split = Split(torch.from_numpy(images), torch.from_numpy(labels), torch.from_numpy(index), specification.divisor)
+    check_split(split, shape, len(specification.classes), named)
+    return split, lossy
+
+
+class Row(NamedTuple):
+    """A picture's label and its original position, None if the file does not say."""
+
+    label: int
+    position: int | None
+
+
+def rows_of(
+    paths: tuple[Path, ...], content: tuple[str, ...], labels: tuple[str, ...] = LABEL
+) -> Iterator[tuple[Row, str, bytes]]:
+    """Label and position, a name for messages and the encoded bytes of every row.  Raises DataError as `read_split`."""
     for path in paths:
         try:
             # Closes the file also when a check below raises.
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                image, label, position = _columns(path, file.schema_arrow)
-                names = [name for name in (image, label, position) if name]
-                for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=names):
-                    end = filled + len(batch)
-                    if end > size:
-                        raise DataError(f"{path} has more rows than the {size} expected; is this another data set?")
-                    for row, picture in enumerate(batch.column(image).field("bytes"), start=filled):
-                        pixels[row] = _decode(picture.as_py(), image_shape, f"{path}, row {row}", formats)
-                    labels[filled:end] = _integers(batch, label, path)
-                    if position:
-                        index[filled:end] = _integers(batch, position, path)
-                    filled = end
+                columns = _columns(path, file.schema_arrow, content, labels)
+                number = 0
+                for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[name for name in columns if name]):
+                    numbered = _integers(batch, columns.label, path)
+                    places = _integers(batch, columns.position, path) if columns.position else None
+                    for at, encoded in enumerate(batch.column(columns.content).field("bytes")):
+                        origin = f"{path}, row {number}"
+                        if not encoded.is_valid:
+                            raise DataError(f"{origin}: the {columns.content} has no bytes, expected embedded ones")
+                        place = None if places is None else int(places[at])
+                        yield Row(int(numbered[at]), place), origin, encoded.as_py()
+                        number += 1
         except (OSError, UnicodeError, pa.ArrowException) as error:
             raise DataError(
                 f"{path} cannot be read as Parquet ({error}), expected a whole, undamaged file; get it again"
             ) from error
-    named = ", ".join(map(str, paths))
-    if filled != size:
-        raise DataError(f"{named}: {filled} rows, expected {size}; are some of the split's files missing?")
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()  # [N, H, W, C] -> [N, C, H, W]
-    split = Split(images, torch.from_numpy(labels), torch.from_numpy(index))
-    check_split(split, image_shape, num_classes, named)
-    return split
 
 
-def _columns(path: Path, schema: pa.Schema) -> tuple[str, str, str]:
-    """The names of the columns with pictures, labels and, if there is one (else ""), positions."""
+def picture_decoder(shape: tuple[int, ...]) -> Decode:
+    """Pictures of `shape` [C, H, W], in grey (C = 1) or RGB (C = 3)."""
+    channels, height, width = shape
 
-    def is_picture(kind: pa.DataType) -> bool:
+    def decode_picture(encoded: bytes, origin: str) -> tuple[NDArray[np.uint8], bool]:
+        picture = decode(encoded, origin, (height, width))
+        if picture.pixels.shape[2] != channels:
+            kind = {1: "grey", 3: "in RGB"}
+            raise DataError(
+                f"{origin}: the picture is {kind[picture.pixels.shape[2]]}, expected {channels} channels; is this "
+                "another data set?"
+            )
+        return picture.pixels.transpose(2, 0, 1), picture.exact
+
+    return decode_picture
+
+
+def class_names(path: Path) -> tuple[str, ...]:
+    """The names that a file written by the Hugging Face libraries gives its labels; () if it gives none."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        return next(tuple(map(str, features[name]["names"])) for name in LABEL if "names" in features.get(name, {}))
+    except (OSError, KeyError, ValueError, TypeError, StopIteration, pa.ArrowException):
+        return ()
+
+
+def _columns(path: Path, schema: pa.Schema, content: tuple[str, ...], labels: tuple[str, ...]) -> Columns:
+    def holds_bytes(kind: pa.DataType) -> bool:
         return pa.types.is_struct(kind) and any(field.name == "bytes" for field in kind)
 
-    image, label, position = (
-        next((name for name in names if name in schema.names), "") for names in (IMAGE, LABEL, INDEX)
+    columns = Columns(
+        *(next((name for name in names if name in schema.names), "") for names in (content, labels, INDEX))
     )
-    integers = [name for name in (label, position) if name]
-    if not (image and label and is_picture(schema.field(image).type)) or not all(
+    integers = [name for name in (columns.label, columns.position) if name]
+    if not (columns.content and columns.label and holds_bytes(schema.field(columns.content).type)) or not all(
         pa.types.is_integer(schema.field(name).type) for name in integers
     ):
-        columns = ", ".join(f"{field.name}: {field.type}" for field in schema)
+        came = ", ".join(f"{field.name}: {field.type}" for field in schema)
         raise DataError(
-            f"{path} has columns {columns}; expected image: struct<bytes, path>, label: integer and, if any, "
+            f"{path} has columns {came}; expected {content[0]}: struct<bytes, path>, {labels[0]}: integer and, if any, "
             "index: integer (the Hugging Face convention); rename or rewrite them"
         )
-    return image, label, position
+    return columns
 
 
 def _integers(batch: pa.RecordBatch, name: str, path: Path) -> NDArray[np.int64]:
@@ -105,42 +161,25 @@ def _integers(batch: pa.RecordBatch, name: str, path: Path) -> NDArray[np.int64]
     return np.asarray(column.to_numpy(zero_copy_only=False)).astype(np.int64)
 
 
-def _decode(
-    encoded: bytes | None, image_shape: tuple[int, int, int], origin: str, formats: tuple[str, ...]
-) -> NDArray[np.uint8]:
-    channels, height, width = image_shape
-    if encoded is None:
-        raise DataError(f"{origin}: the image has no bytes, expected an embedded PNG, JPEG or WebP")
-    try:
-        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-            came, encoding = (image.mode, *image.size), image.format
-            # Size and mode are known before any pixel is decoded: a picture that unpacks to gigabytes stops here.
-            if came == (MODES[channels], width, height) and encoding in formats:
-                return np.asarray(image).reshape(height, width, channels)
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        raise DataError(f"{origin}: the image does not decode ({error}); get the file again") from error
-    if encoding not in formats:
-        raise DataError(
-            f"{origin}: the image is encoded as {encoding}, which may have changed its pixels, expected "
-            f"{' or '.join(formats)} in a file that no published hash vouches for; get the original"
-        )
-    raise DataError(
-        f"{origin}: the image is {came[1]}x{came[2]} in mode {came[0]}, expected {width}x{height} in mode "
-        f"{MODES[channels]}; is this another data set?"
-    )
-
-
 @dataclass(frozen=True)
 class ParquetFiles:
-    """The files of a train and a test split, each in order."""
+    """The files of a train and a test split, each in order.
+
+    content  names of the column with pictures or recordings
+    decoder  makes a decoder of them for a shape; what it is called tells cached results apart
+    """
 
     train: tuple[Path, ...]
     test: tuple[Path, ...]
+    content: tuple[str, ...] = IMAGE
+    decoder: Callable[[tuple[int, ...]], Decode] = picture_decoder
 
     @classmethod
     def find(cls, folder: Path) -> Self | None:
-        """train*.parquet and test*.parquet in `folder`; None if neither is there, DataError if one is missing."""
-        train, test = (tuple(sorted(folder.glob(f"{name}*.parquet"))) for name in ("train", "test"))
+        """train*.parquet and test*.parquet in `folder`, in natural order (train-2 before train-10).
+
+        None if neither is there; raises DataError if one is missing."""
+        train, test = (tuple(sorted(folder.glob(f"{name}*.parquet"), key=natural)) for name in ("train", "test"))
         if not train and not test:
             return None
         if not train or not test:
@@ -151,18 +190,31 @@ class ParquetFiles:
     def __str__(self) -> str:
         return f"Parquet files in {self.train[0].parent}"
 
-    def read(self, specification: Specification) -> tuple[Split, Split]:
-        """Train and test.  Raises DataError naming the file that is not as specified.
+    def read(self, specification: Specification) -> Contents:
+        """Train and test, and how many of their pictures came in a lossy encoding.
 
-        Files whose content nothing vouches for must keep every pixel: pictures in JPEG would be another data set.
+        What was decoded is kept in the cache.  Raises DataError naming the file that is not as specified.
         """
-        return (
-            _read_split(self.train, specification.train_size, specification),
-            _read_split(self.test, specification.test_size, specification),
+
+        def decode_both() -> dict[str, Tensor]:
+            tensors: dict[str, Tensor] = {}
+            lossy = 0
+            for name, paths, size in (
+                ("train", self.train, specification.train_size),
+                ("test", self.test, specification.test_size),
+            ):
+                split, count = read_split(
+                    paths, specification, size, self.content, self.decoder(specification.image_shape)
+                )
+                tensors |= {f"{name}.{part}": getattr(split, part) for part in ("images", "labels", "index")}
+                lossy += count
+            return tensors | {"lossy": torch.tensor(lossy)}
+
+        asked: tuple[Any, ...] = (specification.name, specification.image_shape, specification.label_names)
+        sizes = (specification.train_size, specification.test_size, len(self.train))
+        tensors = decoded((*self.train, *self.test), decode_both, sum(sizes[:2]), "parquet", *asked, *sizes)
+        train, test = (
+            Split(tensors[f"{name}.images"], tensors[f"{name}.labels"], tensors[f"{name}.index"], specification.divisor)
+            for name in ("train", "test")
         )
-
-
-def _read_split(paths: tuple[Path, ...], size: int, specification: Specification) -> Split:
-    certain = [check_published(path, specification) for path in paths]
-    num_classes = len(specification.classes)
-    return read_parquet(paths, specification.image_shape, size, num_classes, FORMATS if all(certain) else EXACT)
+        return Contents(train, test, int(tensors["lossy"]))

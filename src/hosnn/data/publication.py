@@ -1,7 +1,7 @@
 """A data set with every place it can be had from."""
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from hosnn.data.dataset import Dataset, Specification
 from hosnn.data.download import download_from_hub, fetch_file, find_in_hub_cache
@@ -52,9 +52,9 @@ class Publication:
         local = [Source("hosnn cache", lambda: find_in_cache(self.specification.name, self.formats))]
         online = [Source("original host", self._download, needs_network=True)] if self.files else []
         if self.hub is not None:
-            hub, published = self.hub, self.specification.published
+            hub = self.hub
             local.insert(0, Source("Hugging Face cache", lambda: find_in_hub_cache(*hub)))
-            certain = self.specification.sha256 or all(PurePosixPath(name).name in published for name in hub[1:])
+            certain = self.specification.sha256 is not None or self.specification.verify is not None
             download = Source("Hugging Face Hub", lambda: download_from_hub(*hub), needs_network=True)
             online.insert(0 if certain else 1, download)
         if self.package:

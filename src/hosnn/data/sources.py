@@ -5,10 +5,10 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from hosnn.data.dataset import Dataset, Specification, Split
-from hosnn.data.ordering import in_original_order
+from hosnn.data.dataset import Dataset, Specification, Split, Verified
+from hosnn.data.ordering import has_published_labels, in_original_order
 from hosnn.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -17,8 +17,21 @@ logger = logging.getLogger(__name__)
 class Files(Protocol):
     """Files on disk in one format; its text form names them."""
 
-    def read(self, specification: Specification) -> tuple[Split, Split]:
+    def read(self, specification: Specification) -> "Contents":
         """Decoded train and test splits.  Raises DataError naming the file that is not as specified."""
+
+
+class Contents(NamedTuple):
+    """What files hold.
+
+    lossy    images of both splits that came in a lossy encoding
+    vouched  whether every file has the hash published for it
+    """
+
+    train: Split
+    test: Split
+    lossy: int = 0
+    vouched: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,19 +70,42 @@ class SourceStatus:
 
 
 def load_files(specification: Specification, files: Files, source_name: str) -> Dataset:
-    """Read, verify by shape and hash, and part the validation split.  Raises DataError."""
-    train, test = files.read(specification)
-    train = in_original_order(train, specification.label_parts, f"{specification.name} ({files})")
+    """Read, verify by shape and by what hashes there are, and part the validation split.
+
+    Hashes are compared on what was decoded, so the same images verify in any container.  Raises DataError.
+    """
+    contents = files.read(specification)
+    origin = f"{specification.name} ({files})"
+    train = in_original_order(contents.train, specification.label_parts, origin)
     return Dataset.from_splits(
         specification.name,
         specification.classes,
         train,
-        test,
+        contents.test,
         validation_size=specification.validation_size,
         source=f"{source_name}: {files}",
         image_shape=specification.image_shape,
         sha256=specification.sha256,
+        lossy=contents.lossy,
+        verified=_verified(specification, contents._replace(train=train), origin),
     )
+
+
+def _verified(specification: Specification, contents: Contents, origin: str) -> Verified:
+    """What hashes vouch for.  Raises DataError for exact pixels, or labels, that are not the published ones."""
+    if specification.verify is not None:
+        if specification.verify(contents.train, contents.test):
+            return Verified.PIXELS
+        if not contents.lossy:
+            raise DataError(
+                f"{origin}: the files decode, but their content is not the published one; they are another version or "
+                "were altered: get them again, or take another source"
+            )
+    if specification.label_parts:
+        if not has_published_labels(contents.train, specification.label_parts):
+            raise DataError(f"{origin}: the training labels are not the published ones; get the files again")
+        return Verified.LABELS
+    return Verified.PIXELS if contents.vouched else Verified.NOTHING
 
 
 def load_first(specification: Specification, sources: tuple[Source, ...], advice: str) -> Dataset:

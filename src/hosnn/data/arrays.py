@@ -1,0 +1,91 @@
+"""Arrays of one's own: .npz and .pt files, read without running code, and what a function returns.
+
+Legend: N rows, T time, C channels, H height, W width.
+"""
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hosnn.data.containers import as_images, as_labels
+from hosnn.data.parts import Parts
+from hosnn.errors import DataError, HosnnError
+from hosnn.python_files import load_function
+
+IMAGES, LABELS = ("x", "images", "image", "data"), ("y", "labels", "label", "targets")
+PARTS = ("train", "validation", "val", "test")
+
+EXPECTED = "x [N, C, H, W] and y [N], or x_train, y_train, x_test and y_test"
+
+
+def read_npz(path: Path) -> Parts:
+    """Arrays of a NumPy archive.  Raises DataError for pickled objects, or arrays that are no images and labels."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        raise DataError(
+            f"{path} cannot be read as a NumPy archive without running code ({error}); expected {EXPECTED}, saved with "
+            "numpy.savez(path, x=..., y=...)"
+        ) from error
+    return parts_of(arrays, str(path))
+
+
+def read_pt(path: Path) -> Parts:
+    """Tensors of a file that torch.save wrote: a dict, or (x, y).  Raises DataError for anything but tensors in it."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files end in errors of any type
+        raise DataError(
+            f"{path} cannot be read as tensors without running code ({type(error).__name__}); expected a dict with "
+            f"{EXPECTED}, saved with torch.save"
+        ) from error
+    return parts_of(content, str(path))
+
+
+def returned(file: Path, function: str) -> Parts:
+    """What `function()` of a Python file returns: (x, y), or a dict of arrays.  Raises DataError for anything else."""
+    origin = f"{file}:{function}"
+    try:
+        content = load_function(file, function)()
+    except HosnnError:
+        raise
+    except Exception as error:  # whatever a user's function raises
+        raise DataError(f"{origin} raised {type(error).__name__}: {error}; expected it to return (x, y)") from error
+    return parts_of(content, origin)
+
+
+def parts_of(content: Any, origin: str) -> Parts:
+    """Images and labels by part, from (x, y) or a mapping with names such as x_train.  Raises DataError."""
+    if isinstance(content, (tuple, list)) and len(content) == 2:
+        content = {"x": content[0], "y": content[1]}
+    if not isinstance(content, Mapping):
+        raise DataError(f"{origin} gave {type(content).__name__}; expected (x, y), or a dict with {EXPECTED}")
+    images: dict[str, Tensor] = {}
+    labels: dict[str, Tensor] = {}
+    for part in ("", *PARTS):
+        x, y = (_named(content, names, part) for names in (IMAGES, LABELS))
+        if x is None or y is None:
+            continue
+        where = f"{origin}, {part}" if part else origin
+        name = {"": "all", "val": "validation"}.get(part, part)
+        images[name], labels[name] = as_images(x, where), as_labels(y, where)
+        if len(images[name]) != len(labels[name]):
+            raise DataError(f"{where}: {len(images[name])} images and {len(labels[name])} labels; expected as many")
+    if not images or ("all" in images and len(images) > 1):
+        raise DataError(f"{origin} holds {', '.join(map(str, content)) or 'nothing'}; expected {EXPECTED}")
+    return Parts(images=images, labels=labels, origin=origin)
+
+
+def _named(content: Mapping[str, Any], names: tuple[str, ...], part: str) -> Any:
+    """The array called x, x_train or train_x, say; None if there is none."""
+    for name in names:
+        for key in (f"{name}_{part}", f"{part}_{name}") if part else (name,):
+            if key in content:
+                return content[key]
+    return None

@@ -1,0 +1,69 @@
+"""Parquet files of one's own, with pictures of any one size and any number of classes."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hosnn.data.cache import decoded
+from hosnn.data.naming import natural
+from hosnn.data.parquet import IMAGE, class_names, picture_decoder, rows_of
+from hosnn.data.parts import Parts
+from hosnn.data.pictures import decode
+from hosnn.errors import DataError
+
+PREFIXES = {"train": "train", "test": "test", "validation": "validation", "val": "validation"}
+"""By which files of a folder belong to a part; without train and test all files are one pile."""
+
+
+def read_own_parquet(paths: list[Path]) -> Parts:
+    """Pictures and labels of Parquet files in natural order, a part by the beginning of a file's name.
+
+    Raises DataError as `parquet.read_split` does.
+    """
+    parted: dict[str, list[Path]] = {}
+    for path in sorted(paths, key=natural):
+        part = next((part for prefix, part in PREFIXES.items() if path.name.startswith(prefix)), "all")
+        parted.setdefault(part, []).append(path)
+    if not {"train", "test"} <= parted.keys():
+        parted = {"all": sorted(paths, key=natural)}
+    images, labels, lossy = {}, {}, 0
+    for part, files in parted.items():
+        count = sum(_rows(path) for path in files)
+        tensors = decoded(tuple(files), lambda files=files: _decoded(files), count, "own Parquet")  # type: ignore[misc]
+        images[part], labels[part] = tensors["images"], tensors["labels"]
+        lossy += int(tensors["lossy"])
+    origin = str(paths[0].parent if len(paths) > 1 else paths[0])
+    return Parts(images=images, labels=labels, classes=class_names(paths[0]), lossy=lossy, origin=origin)
+
+
+def _rows(path: Path) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be read as Parquet ({error}), expected a whole file; get it again") from error
+
+
+def _decoded(paths: list[Path]) -> dict[str, Tensor]:
+    """`images` [N, C, H, W] uint8, `labels` [N], and how many pictures came in a `lossy` encoding."""
+    pictures, labels, lossy = [], [], 0
+    decoder = None
+    for row, origin, encoded in rows_of(tuple(paths), IMAGE):
+        if decoder is None:
+            height, width, channels = decode(encoded, origin).pixels.shape
+            decoder = picture_decoder((channels, height, width))
+        pixels, exact = decoder(encoded, origin)
+        pictures.append(pixels)
+        labels.append(row.label)
+        lossy += not exact
+    if not pictures:
+        raise DataError(f"{paths[0]} has no rows; expected pictures with labels")
+    return {
+        "images": torch.from_numpy(np.stack(pictures)),
+        "labels": torch.tensor(labels, dtype=torch.int64),
+        "lossy": torch.tensor(lossy),
+    }

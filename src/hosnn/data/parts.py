@@ -1,0 +1,75 @@
+"""What a reader of a user's own data gives, and the data set made of it.
+
+Legend: N rows, T time, C channels, H height, W width.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hosnn.data.dataset import Dataset, Split
+from hosnn.data.selection import rank_within_class
+from hosnn.errors import DataError
+
+TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
+"""Of each class: what of one pile becomes the test split, and of the training images the validation split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Images and labels by part: "train", "test" and perhaps "validation", or "all" for one pile.
+
+    images   [N, C, H, W], or frames [N, T, C, H, W]; uint8, or float32 in [0, 1]
+    labels   [N] int64
+    classes  names by number; empty: named by their numbers
+    lossy    pictures that came in a lossy encoding, of all parts together
+    origin   the file or folder, for messages
+    """
+
+    images: Mapping[str, Tensor]
+    labels: Mapping[str, Tensor]
+    classes: tuple[str, ...] = ()
+    lossy: int = 0
+    origin: str
+
+
+def dataset_of(parts: Parts, name: str, source: str) -> Dataset:
+    """The data set, its parts fixed by the position of each image: one pile gives a fifth of each class to the test
+    split, training images a tenth to the validation split if there is none.
+
+    Raises DataError for classes too small to part, or labels that are no class numbers.
+    """
+    count = len(parts.classes) or 1 + max(int(labels.max()) for labels in parts.labels.values() if len(labels))
+    splits = {part: Split.in_order(parts.images[part], parts.labels[part]) for part in parts.images}
+    if "all" in splits:
+        splits["test"], splits["train"] = _part(splits.pop("all"), TEST_SHARE, "test", parts.origin)
+    for missing in {"train", "test"} - splits.keys():
+        raise DataError(f"{parts.origin} has no {missing} images; add them, or give one pile that is parted here")
+    validation = splits.get("validation")
+    if validation is None:
+        validation, splits["train"] = _part(splits["train"], VALIDATION_SHARE, "validation", parts.origin)
+    return Dataset.from_own(
+        name=f"own:{name}",
+        classes=parts.classes or tuple(map(str, range(count))),
+        train=splits["train"],
+        validation=validation,
+        test=splits["test"],
+        source=source,
+        lossy=parts.lossy,
+    )
+
+
+def _part(split: Split, share: float, what: str, origin: str) -> tuple[Split, Split]:
+    """`share` of each class, at least one image, and the rest; which ones depends on their position alone."""
+    sizes = torch.bincount(split.labels)
+    wanted = (sizes * share).round().long().clamp(min=1)
+    small = [label for label, size in enumerate(sizes.tolist()) if 0 < size < 2]
+    if small:
+        raise DataError(
+            f"{origin}: class {small[0]} has 1 image, too few to give one to the {what} split; expected at least 3 "
+            "images a class"
+        )
+    chosen = rank_within_class(split.labels, split.index) < wanted[split.labels]
+    return split.subset(chosen.nonzero().squeeze(1)), split.subset((~chosen).nonzero().squeeze(1))
