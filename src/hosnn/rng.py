@@ -30,7 +30,7 @@ class SampleRandom:
         digest = hashlib.sha256(repr((self.seed, purpose)).encode()).digest()
         return replace(self, seed=int.from_bytes(digest[:8], "little", signed=True))
 
-    def rows(self, chosen: Tensor) -> "SampleRandom":
+    def subset(self, chosen: Tensor) -> "SampleRandom":
         """The streams of some of the samples: `chosen` is a mask or positions."""
         return replace(self, index=self.index[chosen.to(self.index.device)])
 

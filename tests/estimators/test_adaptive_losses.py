@@ -25,7 +25,7 @@ from hosnn.estimators import (
 from hosnn.nn.neurons import LIF, TALIF, neurons
 from hosnn.rng import SampleRandom
 from hosnn.robustness.ensembles import Noise, Transfer, Worst
-from hosnn.robustness.model import Attack, Model, Repeated
+from hosnn.robustness.model import Attack, AveragedModel, Model
 from hosnn.robustness.pgd import PGD, at_clean, fgsm
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.spiking.gradient_rule import bptt, tssl_bp
@@ -72,7 +72,7 @@ def by_hand(term: AdaptiveLoss, network: nn.Module, x: Tensor) -> Tensor:
                 {
                     "LowerThresholds": -(theta - 1).mean() / size,
                     "SilenceNeurons": -(s.mean() + 1e-3).log(),
-                    "SignatureError": ((u - layer.signature) ** 2).mean() / size**2,
+                    "SignatureDeviation": ((u - layer.signature) ** 2).mean() / size**2,
                 }[type(term).__name__]
             )
         values.append(torch.stack(for_each))
@@ -113,7 +113,7 @@ def test_samples_are_attacked_alone(term: AdaptiveLoss) -> None:
     network, x, y = adaptive(), images(), labels()
     attack = Through(bptt(), AgainstHomeostasis(replace(ATTACK, keep_best=True), term))
     whole, chosen = attack(network, x, y, rng()), torch.tensor([4, 1])
-    alone = attack(network, x[chosen], y[chosen], rng().rows(chosen))
+    alone = attack(network, x[chosen], y[chosen], rng().subset(chosen))
     torch.testing.assert_close(alone, whole[chosen], rtol=0, atol=1e-9)
 
 
@@ -161,14 +161,14 @@ def test_terms_reach_through_views_and_ensembles(wrap: Callable[[PGD], Attack], 
 def test_a_fixed_model_looked_at_several_times_is_the_model() -> None:
     network, x, y = adaptive(), images(), labels()
     attack = Through(bptt(), AgainstHomeostasis(ATTACK, SignatureDeviation()))
-    several = attack(Repeated(network, 2), x, y, rng())
+    several = attack(AveragedModel(network, 2), x, y, rng())
     torch.testing.assert_close(several, attack(network, x, y, rng()), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("term", [LowerThresholds(), SignatureDeviation()], ids=repr)
 @pytest.mark.parametrize("model", [plain(), linear()], ids=["LIF", "no spikes"])
 def test_terms_about_adaptation_refuse_networks_without(term: AdaptiveLoss, model: Model) -> None:
-    with pytest.raises(ConfigError, match=r"speaks of TALIF layers, but the model has none; .*homeostatic"):
+    with pytest.raises(ConfigError, match=r"needs TALIF layers, but the model has none; .*homeostatic"):
         AgainstHomeostasis(ATTACK, term)(model, images(), labels(), rng())
 
 
@@ -193,4 +193,4 @@ def test_a_loss_of_another_models_scores_is_refused() -> None:
 @EVERY
 def test_a_value_has_a_stable_repr(term: AdaptiveLoss) -> None:
     text = repr(AgainstHomeostasis(ATTACK, term, 0.5))
-    assert type(term).__name__ in text and "lambda" not in text and "_WithTerm" not in text
+    assert type(term).__name__ in text and "lambda" not in text and "_LossWithTerm" not in text

@@ -45,7 +45,7 @@ def test_any_attack_runs_through_any_estimator(attack: Attack, estimator: Estima
     rng, chosen = SampleRandom(0, torch.arange(10)), torch.tensor([7, 2, 4])
     whole = Through(estimator, attack)(network, x, y, rng)
     assert THREAT.allows(whole, x).all()
-    alone = Through(estimator, attack)(network, x[chosen], y[chosen], rng.rows(chosen))
+    alone = Through(estimator, attack)(network, x[chosen], y[chosen], rng.subset(chosen))
     torch.testing.assert_close(alone, whole[chosen], rtol=0, atol=1e-9)
 
 

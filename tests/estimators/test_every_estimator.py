@@ -97,7 +97,7 @@ def test_an_attack_through_an_estimator_treats_each_sample_alone(build: Build, e
     attack = Through(estimator, PGD(THREAT, steps=3, step_size=0.4))
     whole = attack(network, x, y, rng())
     for chosen in (torch.tensor([4, 1]), torch.tensor([0])):
-        alone = attack(network, x[chosen], y[chosen], rng().rows(chosen))
+        alone = attack(network, x[chosen], y[chosen], rng().subset(chosen))
         torch.testing.assert_close(alone, whole[chosen], rtol=0, atol=1e-9)
     assert torch.equal(attack(network, x, y, rng()), whole), "state is fresh in every call"
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from hosnn.errors import ConfigError
 from hosnn.rng import SampleRandom
 from hosnn.robustness.decision import HopSkipJump
-from hosnn.robustness.model import counted
+from hosnn.robustness.model import count_passes
 from hosnn.robustness.threats import L1, L2, Ball, Linf, Threat
 from tests.robustness.models import linear, samples
 from tests.robustness.personal import personal
@@ -80,7 +80,7 @@ def test_attack_stays_inside_its_threat_and_its_queries(
     x, y = samples()
     x[0], x[1] = 0.0, 1.0
     for row in range(4):
-        with counted() as passes:
+        with count_passes() as passes:
             x_adv = HopSkipJump(threat, queries)(model, x[row : row + 1], y[row : row + 1], rng(1))
         assert 0 < passes.forward <= queries and passes.backward == 0
         assert threat.allows(x_adv, x[row : row + 1], atol=1e-12).all()
@@ -128,7 +128,7 @@ def test_a_sample_is_attacked_the_same_in_any_batch(ball: Ball, domain: tuple[fl
     y = model(x).argmax(1)
     whole = attack(model, x, y, rng())
     for rows in (torch.tensor([5]), torch.tensor([9, 2, 14]), torch.arange(16).flip(0)):
-        part = attack(model.rows(rows), x[rows], y[rows], rng().rows(rows))
+        part = attack(model.subset(rows), x[rows], y[rows], rng().subset(rows))
         torch.testing.assert_close(part, whole[rows], rtol=0, atol=1e-9)
 
 
@@ -159,7 +159,7 @@ def test_images_of_any_shape(ball: Ball) -> None:
 @EVERY
 def test_where_no_start_is_adversarial_the_image_comes_back(ball: Ball) -> None:
     x, y = samples()
-    with counted() as passes:
+    with count_passes() as passes:
         x_adv = HopSkipJump(Threat(ball), starts=7)(lambda x: functional.one_hot(y[: len(x)] * 0, 3), x, y * 0, rng())
     assert torch.equal(x_adv, x) and passes.forward == 16 * (1 + 7)
 
@@ -168,7 +168,7 @@ def test_where_no_start_is_adversarial_the_image_comes_back(ball: Ball) -> None:
 def test_what_is_fooled_already_comes_back_untouched(ball: Ball) -> None:
     (x, _), model = samples(), linear()
     y = (model(x).argmax(1) + 1) % 3
-    with counted() as passes:
+    with count_passes() as passes:
         assert torch.equal(HopSkipJump(Threat(ball))(model, x, y, rng()), x)
     assert passes.forward == 16
     assert torch.equal(HopSkipJump(Threat(ball))(model, x[:0], y[:0], rng(0)), x[:0])
@@ -230,7 +230,7 @@ def test_a_point_inside_is_stretched_to_the_surface_where_the_model_still_errs(b
     start = x + 0.025 if width < 1 else None
     attack = HopSkipJump(threat, queries=600) if start is None else Started(threat, queries=600, at=start)
     y = torch.zeros(1, dtype=torch.int64)
-    with counted() as passes:
+    with count_passes() as passes:
         x_adv = attack(model, x, y, rng(1))
     assert model(x_adv).argmax(1).item() == 1 and passes.forward <= 600
     reached = ball.size(x_adv - x).item()

@@ -8,7 +8,7 @@ from hosnn.errors import ConfigError
 from hosnn.rng import SampleRandom
 from hosnn.robustness.ensembles import Noise
 from hosnn.robustness.fab import FAB, to_hyperplane
-from hosnn.robustness.model import counted
+from hosnn.robustness.model import count_passes
 from hosnn.robustness.threats import L1, L2, Ball, Linf, Threat
 from tests.robustness.models import Wavy, linear, samples
 from tests.robustness.personal import personal
@@ -174,7 +174,7 @@ def test_a_sample_is_attacked_the_same_in_any_batch(ball: Ball) -> None:
     y = model(x).argmax(1)
     whole = attack(model, x, y, rng())
     for rows in (torch.tensor([5]), torch.tensor([9, 2, 14]), torch.arange(16).flip(0)):
-        part = attack(model.rows(rows), x[rows], y[rows], rng().rows(rows))
+        part = attack(model.subset(rows), x[rows], y[rows], rng().subset(rows))
         torch.testing.assert_close(part, whole[rows], rtol=0, atol=1e-12)
 
 
@@ -198,10 +198,10 @@ def test_restarts_never_find_a_farther_point() -> None:
 def test_a_sample_costs_two_forwards_a_step_until_it_falls() -> None:
     model = linear(3)
     x, y = right(model)
-    with counted() as passes:
+    with count_passes() as passes:
         FAB(Threat(Linf(1e-6)), steps=7)(model, x, y, rng())
     assert (passes.forward, passes.backward) == (16 + 2 * 16 * 7 * 2, 2 * 16 * 7)
-    with counted() as passes:
+    with count_passes() as passes:
         FAB(Threat(Linf(0.9), domain=None), steps=7)(model, x, y, rng())
     assert passes.forward < 16 + 2 * 16 * 3
 
@@ -209,7 +209,7 @@ def test_a_sample_costs_two_forwards_a_step_until_it_falls() -> None:
 def test_what_is_fooled_already_comes_back_untouched() -> None:
     (x, _), model = samples(), linear()
     y = (model(x).argmax(1) + 1) % 3
-    with counted() as passes:
+    with count_passes() as passes:
         assert torch.equal(FAB(Threat(Linf(0.1)))(model, x, y, rng()), x)
     assert (passes.forward, passes.backward) == (16, 0)
     assert torch.equal(FAB(Threat(Linf(0.1)))(model, x[:0], y[:0], rng(0)), x[:0])
@@ -222,7 +222,7 @@ def test_the_boundary_is_found_where_noise_does_not_find_it() -> None:
     assert noise < fab
 
 
-def test_what_makes_no_walk_is_refused() -> None:
+def test_settings_out_of_range_raise() -> None:
     for wrong in ({"steps": 0}, {"targets": 0}, {"restarts": 0}):
         with pytest.raises(ConfigError, match="at least 1 of each"):
             FAB(Threat(Linf(0.1)), **wrong)
@@ -233,5 +233,5 @@ def test_what_makes_no_walk_is_refused() -> None:
     class Other(Ball):
         name = "other"
 
-    with pytest.raises(ConfigError, match="linf, l2 and l1 balls only"):
+    with pytest.raises(ConfigError, match="linf, l2 and l1 only"):
         FAB(Threat(Other(1.0)))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from hosnn.errors import ConfigError
 from hosnn.rng import SampleRandom
 from hosnn.robustness.ensembles import Noise
-from hosnn.robustness.model import counted
+from hosnn.robustness.model import count_passes
 from hosnn.robustness.square import Square
 from hosnn.robustness.threats import L1, L2, Linf, Threat
 from tests.robustness.models import linear, samples
@@ -82,10 +82,10 @@ def test_every_precision_stays_inside_the_threat(threat: Threat, dtype: torch.dt
 def test_no_sample_is_shown_more_often_than_allowed(threat: Threat, queries: int) -> None:
     """Exactly the budget for who is never fooled; in total less where some are."""
     x, y = samples()
-    with counted() as passes:
+    with count_passes() as passes:
         Square(threat, queries)(Stubborn(), x, y * 0, rng())
     assert (passes.forward, passes.backward) == (16 * queries, 0)
-    with counted() as passes:
+    with count_passes() as passes:
         Square(threat, queries, restarts=2)(Stubborn(), x, y * 0, rng())
     assert passes.forward == 2 * 16 * queries
 
@@ -97,13 +97,13 @@ def test_a_fooled_sample_is_shown_no_more(threat: Threat) -> None:
     each, fell = [], []
     for row in range(16):
         only = torch.tensor([row])
-        with counted() as passes:
-            x_adv = Square(threat, 60)(linear(), x[only], y[only], rng().rows(only))
+        with count_passes() as passes:
+            x_adv = Square(threat, 60)(linear(), x[only], y[only], rng().subset(only))
         each.append(passes.forward)
         fell.append(bool(fooled(linear(), x_adv, y[only])))
     assert all((count < 60) or not down for count, down in zip(each, fell, strict=True))
     assert any(fell) and max(each) <= 60
-    with counted() as passes:
+    with count_passes() as passes:
         Square(threat, 60)(linear(), x, y, rng())
     assert passes.forward == sum(each)
 
@@ -116,7 +116,7 @@ def test_a_sample_is_attacked_the_same_in_any_batch(threat: Threat, domain: tupl
     y = model(x).argmax(1)
     whole = attack(model, x, y, rng())
     for rows in (torch.tensor([5]), torch.tensor([9, 2, 14]), torch.arange(16).flip(0)):
-        part = attack(model.rows(rows), x[rows], y[rows], rng().rows(rows))
+        part = attack(model.subset(rows), x[rows], y[rows], rng().subset(rows))
         torch.testing.assert_close(part, whole[rows], rtol=0, atol=1e-13)
 
 
@@ -135,7 +135,7 @@ def test_the_seed_and_the_samples_index_decide(threat: Threat) -> None:
 @BOTH
 def test_nothing_to_attack_returns_nothing(threat: Threat) -> None:
     x, y = samples()
-    with counted() as passes:
+    with count_passes() as passes:
         assert torch.equal(Square(threat)(linear(), x[:0], y[:0], rng(0)), x[:0])
     assert passes.forward == 0
 
@@ -197,8 +197,8 @@ def test_more_queries_and_restarts_find_no_less_than_noise(threat: Threat) -> No
     assert fooled(linear(), again, y).sum() > few
 
 
-def test_what_makes_no_search_is_refused() -> None:
-    with pytest.raises(ConfigError, match="linf and l2 balls only"):
+def test_settings_out_of_range_raise() -> None:
+    with pytest.raises(ConfigError, match="linf and l2 only"):
         Square(Threat(L1(1.0)))
     for wrong in ({"queries": 0}, {"restarts": 0}, {"p": 0.0}, {"p": 1.5}, {"p": float("nan")}):
         with pytest.raises(ConfigError, match="at least 1 query"):
