@@ -31,6 +31,7 @@ from hosnn.robustness.threats import Linf, Threat
 from hosnn.spiking.gradient_rule import bptt, tssl_bp
 from hosnn.spiking.kernels.eager import record_layers
 from hosnn.spiking.state import Step
+from tests.covering import each_value
 from tests.estimators.networks import adaptive, images, labels, plain
 from tests.nn import test_networks as lenets
 from tests.robustness.models import linear
@@ -87,8 +88,7 @@ def test_a_term_is_what_it_claims(term: AdaptiveLoss) -> None:
     torch.testing.assert_close(term(layers), by_hand(term, network, x))
 
 
-@EVERY
-@pytest.mark.parametrize("rule", [bptt(), BPTR(), AdaptiveSharpness()], ids=repr)
+@pytest.mark.parametrize(("term", "rule"), each_value(TERMS, (bptt(), BPTR(), AdaptiveSharpness())))
 def test_an_attack_drives_the_neurons_where_the_term_says(term: AdaptiveLoss, rule: object) -> None:
     network, x, y = adaptive(), images(), labels()
     through = Through(rule, AgainstHomeostasis(ATTACK, term, weight=100.0))  # type: ignore[arg-type]
@@ -99,8 +99,7 @@ def test_an_attack_drives_the_neurons_where_the_term_says(term: AdaptiveLoss, ru
     assert by_hand(term, network, driven).mean() > by_hand(term, network, x).mean()
 
 
-@EVERY
-@pytest.mark.parametrize("rule", [bptt(), tssl_bp(), BPTR(), AdaptiveSharpness()], ids=repr)
+@pytest.mark.parametrize(("term", "rule"), each_value(TERMS, (bptt(), tssl_bp(), BPTR(), AdaptiveSharpness())))
 def test_a_term_without_weight_is_the_attack_itself(term: AdaptiveLoss, rule: object) -> None:
     network, x, y = adaptive(), images(), labels()
     got = Through(rule, AgainstHomeostasis(ATTACK, term, 0.0))(network, x, y, rng())  # type: ignore[arg-type]
@@ -147,9 +146,8 @@ WRAPS: dict[str, Callable[[PGD], Attack]] = {
 }
 
 
-@pytest.mark.parametrize("wrap", WRAPS.values(), ids=WRAPS)
-@EVERY
-def test_terms_reach_through_views_and_ensembles(wrap: Callable[[PGD], Attack], term: AdaptiveLoss) -> None:
+@pytest.mark.parametrize(("wrap", "term"), each_value(tuple(WRAPS.values()), TERMS))
+def test_terms_reach_through_attack_wrappers_and_ensembles(wrap: Callable[[PGD], Attack], term: AdaptiveLoss) -> None:
     network, x, y = lenets.talif_network(), lenets.images(), labels()
     attack = wrap(replace(ATTACK, steps=2))
     driven = Through(bptt(), AgainstHomeostasis(attack, term, 100.0))(network, x, y, rng())

@@ -23,6 +23,7 @@ from hosnn.robustness.model import Attack, count_passes, input_gradient
 from hosnn.robustness.pgd import PGD, at_clean, bim, fgsm, half_eps_signs, mi_fgsm, misclassified, r_fgsm
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.threats import L1, L2, Ball, Linf, Threat
+from tests.covering import each_value
 from tests.robustness.models import Wavy, linear, samples
 
 LINF, EUCLID, SPARSE = Threat(Linf(0.1)), Threat(L2(0.5)), Threat(L1(0.8))
@@ -98,9 +99,12 @@ def test_attack_stays_inside_its_threat_where_the_gradient_is_not_finite(threat:
     assert threat.allows(attack(Broken(), x, y, rng()), x).all()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-@EVERY
-def test_attack_stays_inside_its_threat_in_every_precision(threat: Threat, attack: Attack, dtype: torch.dtype) -> None:
+OTHER_PRECISIONS = each_value(tuple(ATTACKS), (torch.bfloat16, torch.float32))
+
+
+@pytest.mark.parametrize(("name", "dtype"), [*((name, torch.float16) for name in ATTACKS), *OTHER_PRECISIONS])
+def test_attack_stays_inside_its_threat_in_every_precision(name: str, dtype: torch.dtype) -> None:
+    threat, attack = ATTACKS[name]
     if isinstance(attack, Transfer):
         attack = replace(attack, source=linear(seed=3, dtype=dtype))
     x, y = samples(dtype=dtype)
