@@ -33,6 +33,7 @@ from hosnn.robustness.threats import Linf, Threat
 from hosnn.spiking.decoding import target_traces
 from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
 from hosnn.spiking.surrogate import SURROGATES, Arctan
+from tests.covering import each_value
 from tests.nn.test_networks import TINY, images, lif_network, talif_network
 from tests.robustness.models import linear
 
@@ -44,7 +45,6 @@ RULES = {
     "at rest": GradientRule(at_resting_threshold=True),
     **{kind.__name__: bptt(kind()) for kind in SURROGATES},
 }
-EACH_RULE = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 NETWORKS = pytest.mark.parametrize("build", [lif_network, talif_network])
 THREAT = Threat(Linf(8 / 255))
 
@@ -61,8 +61,7 @@ def gradient(model: nn.Module) -> Tensor:
     return input_gradient(model, images(), labels(), cross_entropy).gradient
 
 
-@EACH_RULE
-@NETWORKS
+@pytest.mark.parametrize(("rule", "build"), each_value(tuple(RULES.values()), (lif_network, talif_network)))
 def test_another_rule_changes_the_gradient_and_not_one_bit_of_the_forward(build: type, rule: GradientRule) -> None:
     network = build()
     twin = with_rule(network, rule)

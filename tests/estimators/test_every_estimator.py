@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields
+from itertools import product
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from hosnn.robustness.threats import Linf, Threat
 from hosnn.spiking.gradient_rule import GradientRule, Rule, bptt
 from hosnn.spiking.kernels import eager
 from hosnn.spiking.state import Reset
-from tests.covering import each_pair
+from tests.covering import each_pair, each_value
 from tests.estimators.networks import adaptive, images, labels, plain
 from tests.robustness.models import linear
 
@@ -74,8 +75,9 @@ def test_every_quantity_of_a_layer_keeps_its_bits(rule: Rule, build: Build, rese
     assert torch.equal(eager.traces(currents, layer.dynamics, rule, *known), expected.trace)
 
 
-@pytest.mark.parametrize(("estimator", "build", "emit"), each_pair(ESTIMATORS, NETWORKS, tuple(Emit)))
-def test_a_gradient_arrives_and_attacks_move(estimator: Estimator, build: Build, emit: Emit) -> None:
+@pytest.mark.parametrize(("estimator", "kind"), each_value(ESTIMATORS, tuple(product(NETWORKS, Emit))))
+def test_a_gradient_arrives_and_attacks_move(estimator: Estimator, kind: tuple[Build, Emit]) -> None:
+    build, emit = kind
     network, x, y = build(emit=emit), images(), labels()
     slope = gradient(differentiated(network, estimator, len(x)), x, y)
     assert slope.isfinite().all() and (slope != 0).any()

@@ -43,7 +43,7 @@ class EOT:
 def test_an_estimator_works_on_either_side_of_every_view(rule: Estimator) -> None:
     """Attacking by the training rule in place of the one asked for would flatter the model in silence."""
     network, x, y = talif_network().double(), images().double(), labels()
-    attack = PGD(Threat(Linf(8 / 255), domain=None), steps=3)
+    attack = PGD(Threat(Linf(8 / 255), domain=None), steps=2)
     norm = ((0.3,), (0.5,))
     for outside, inside in (
         (Through(rule, OnFrames(attack)), OnFrames(Through(rule, attack))),

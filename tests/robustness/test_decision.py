@@ -52,7 +52,7 @@ def right(model: nn.Module, count: int = 16) -> tuple[Tensor, Tensor]:
 def test_the_distance_to_a_linear_boundary_is_found_from_labels_alone(ball: Ball) -> None:
     model = linear(2)
     x, y = right(model)
-    attack = HopSkipJump(Threat(ball, domain=None), queries=1200)
+    attack = HopSkipJump(Threat(ball, domain=None), queries=800, probes=50)
     closest = attack.closest(Labels(model), x, y, rng())
     weight = next(model.parameters()).detach()
     scores = x.flatten(1) @ weight.T
@@ -68,7 +68,8 @@ def test_more_queries_come_closer(ball: Ball) -> None:
     model = linear(4)
     x, y = right(model)
     few, many = (
-        ball.size(HopSkipJump(Threat(ball), queries).closest(Labels(model), x, y, rng()) - x) for queries in (200, 800)
+        ball.size(HopSkipJump(Threat(ball), queries, probes=50).closest(Labels(model), x, y, rng()) - x)
+        for queries in (100, 500)
     )
     assert (many <= few).all() and many.mean() < 0.8 * few.mean()
 
@@ -103,7 +104,7 @@ def test_success_is_a_matter_of_distance(ball: Ball) -> None:
     model = linear(3)
     x, y = right(model, 40)
     threat = Threat(ball)
-    attack = HopSkipJump(threat, queries=400)
+    attack = HopSkipJump(threat, queries=250, probes=20)
     x_adv, closest = attack(Labels(model), x, y, rng(40)), attack.closest(Labels(model), x, y, rng(40))
     near = ball.size(closest - x) <= ball.eps
     assert 0 < near.sum() < 40 and (model(x_adv).argmax(1) != y)[near].all()
@@ -143,18 +144,20 @@ def test_the_seed_and_the_samples_index_decide(ball: Ball) -> None:
     assert not torch.equal(attack(model, x, y, rng(seed=1)), first)
 
 
-@EVERY
-def test_images_of_any_shape(ball: Ball) -> None:
-    for shape in ((5,), (3, 3), (3, 7, 2), (2, 3, 5, 4), (1, 1, 1)):
-        x = torch.rand(6, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+SHAPES = ((5,), (3, 3), (3, 7, 2), (2, 3, 5, 4), (1, 1, 1))
 
-        def brightness(x: Tensor) -> Tensor:
-            mean = x.flatten(1).mean(1)
-            return torch.stack([mean, 0.5 - mean + 0.3], 1)
 
-        y = brightness(x).argmax(1)
-        x_adv = HopSkipJump(Threat(ball), **SHORT)(brightness, x, y, rng(6))
-        assert x_adv.shape == x.shape and Threat(ball).allows(x_adv, x, atol=1e-12).all()
+@pytest.mark.parametrize(("shape", "ball"), each_value(SHAPES, tuple(BALLS.values())))
+def test_images_of_any_shape(shape: tuple[int, ...], ball: Ball) -> None:
+    x = torch.rand(6, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def brightness(x: Tensor) -> Tensor:
+        mean = x.flatten(1).mean(1)
+        return torch.stack([mean, 0.5 - mean + 0.3], 1)
+
+    y = brightness(x).argmax(1)
+    x_adv = HopSkipJump(Threat(ball), **SHORT)(brightness, x, y, rng(6))
+    assert x_adv.shape == x.shape and Threat(ball).allows(x_adv, x, atol=1e-12).all()
 
 
 @EVERY
@@ -207,7 +210,7 @@ def test_large_images_in_float32_are_probed_beyond_rounding() -> None:
         return torch.stack([height, -height], 1)
 
     threat, y = Threat(Linf(0.0), domain=None), torch.zeros(1, dtype=torch.int64)
-    closest = HopSkipJump(threat, queries=2000).closest(model, x[:1], y, rng(1))
+    closest = HopSkipJump(threat, queries=1000).closest(model, x[:1], y, rng(1))
     assert 1 <= Linf(0.0).size(closest - x[:1]).item() / distance < 10, "16 without a normal, 6 with one"
 
 

@@ -168,7 +168,7 @@ def test_the_projection_is_the_least_move_onto_the_plane(ball: Ball, domain: tup
 
 @EVERY
 def test_a_sample_is_attacked_the_same_in_any_batch(ball: Ball) -> None:
-    attack, model = FAB(Threat(ball), steps=10, restarts=2), personal()
+    attack, model = FAB(Threat(ball), steps=5, restarts=2), personal()
     x = 0.3 + 0.4 * samples()[0]
     y = model(x).argmax(1)
     whole = attack(model, x, y, rng())

@@ -110,7 +110,7 @@ def test_a_fooled_sample_is_shown_no_more(threat: Threat) -> None:
 
 @pytest.mark.parametrize(("threat", "domain"), each_value(THREATS, ((0.0, 1.0), None)))
 def test_a_sample_is_attacked_the_same_in_any_batch(threat: Threat, domain: tuple[float, float] | None) -> None:
-    attack, (x, y) = Square(Threat(threat.ball, domain), queries=40, restarts=2), samples()
+    attack, (x, y) = Square(Threat(threat.ball, domain), queries=20, restarts=2), samples()
     model = personal()
     y = model(x).argmax(1)
     whole = attack(model, x, y, rng())
@@ -164,7 +164,7 @@ def test_a_linear_model_falls_as_soon_as_any_sign_pattern_can_fool_it() -> None:
     weight = torch.randn(1, 4, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     x, y = torch.full((12, 1, 4, 4), 0.5, dtype=torch.float64), torch.zeros(12, dtype=torch.int64)
     reach = 0.1 * weight.abs().sum().item() - 0.5 * weight.sum().item()
-    attack = Square(LINF, queries=800)
+    attack = Square(LINF, queries=400)
     assert fooled(Weighted(weight, reach * 0.999), attack(Weighted(weight, reach * 0.999), x, y, rng(12)), y).all()
     safe = Weighted(weight, reach + 1e-9)
     x_adv = attack(safe, x, y, rng(12))
