@@ -24,7 +24,7 @@ class HopSkipJump:
     step along it, return to the boundary by bisection between the new point and x.
 
     threat   Linf or L2: the norm of the distance to x that is made smaller
-    queries  the most images per sample that the model classifies; one more for a sample that ends inside the ball
+    queries  the most images per sample that the model classifies
     probes   random points of the first estimate; the estimate of iteration t takes probes · sqrt(t)
     starts   the most random images, fine and coarse, to try as starting points; the first adversarial one is used
     Returns for a closest adversarial point inside the ball: that point moved out to the ball's surface (away from the
@@ -91,7 +91,7 @@ class HopSkipJump:
         return best
 
     def _start(self, oracle: "_Oracle", x: Tensor, rng: SampleRandom) -> tuple[Tensor, Tensor]:
-        """An adversarial point, else x [B, ...]; and where it was found and is not x itself [B]"""
+        """A first adversarial point, else x [B, ...]; and whether there is one other than x itself [B]."""
         point = x
         searching = ~oracle.fooled(x, torch.ones_like(oracle.y, dtype=torch.bool))
         started = torch.zeros_like(searching)
@@ -179,7 +179,7 @@ class HopSkipJump:
 
 @dataclass
 class _Oracle:
-    """Right or wrong is all that it returns of the model; it counts the queries left to each sample."""
+    """The model reduced to right or wrong, with a count of the queries left for each sample."""
 
     model: Model
     y: Tensor

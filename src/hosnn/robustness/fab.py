@@ -21,7 +21,7 @@ FAR = 1e3
 
 
 class Closest(NamedTuple):
-    """The adversarial point found nearest to each sample."""
+    """The nearest adversarial point of each sample."""
 
     x_adv: Tensor  # [B, ...]; x itself where there is none
     distance: Tensor  # [B] in the ball's norm; inf where there is none

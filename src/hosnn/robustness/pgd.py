@@ -48,7 +48,7 @@ class PGD:
         g <- momentum · g + grad / mean|grad|      with momentum (Dong et al. 2018), else g = grad
 
     step_size  a fraction of eps
-    restarts   independent runs; the first adversarial point found is kept
+    restarts   independent runs, until one gives an adversarial point
     keep_best  return the first adversarial point reached rather than the last point.  A sample that has one costs no
                more passes; turn this off to craft with BatchNorm in training mode, where samples influence each other
     """
@@ -139,7 +139,7 @@ def misclassified(scores: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Restart:
-    """One of several runs of `attack`, each with its own random stream; run 0 uses the stream it is given."""
+    """One of several runs of `attack`, each with its own random stream; run 0 uses `rng` unchanged."""
 
     attack: Attack
     number: int
