@@ -72,7 +72,7 @@ def test_rows_in_no_known_order_are_refused_unless_they_are_numbered(
     stand_in_for_cifar(monkeypatch, label_parts=PARTS)
     shuffled = TRAIN.subset(torch.randperm(20, generator=torch.Generator().manual_seed(0)))
     write_hub_files(tmp_path, shuffled)
-    with pytest.raises(DataError, match="not in the original order"):
+    with pytest.raises(DataError, match="neither in the original order"):
         cifar10(tmp_path)
     write_parquet(tmp_path / "train-00000-of-00001.parquet", shuffled, with_index=True)
     assert cifar10(tmp_path).sha256 == TINY_COLOUR.sha256
@@ -84,7 +84,7 @@ def test_cifar_100_on_the_hub_has_fine_labels(tmp_path: Path, monkeypatch: pytes
     assert cifar100(tmp_path).sha256 == TINY_COLOUR.sha256
 
 
-def test_pictures_that_nothing_vouches_for_must_be_exact(
+def test_pictures_without_a_published_hash_must_be_lossless(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     stand_in_for_cifar(monkeypatch, sha256=None)

@@ -104,7 +104,7 @@ def test_take_and_subset_keep_rows_together() -> None:
     assert torch.bincount(chosen.labels).tolist() == [2, 2]
     assert torch.equal(chosen.images, TRAIN.images[chosen.index])
     for count in (-1, 13):
-        with pytest.raises(ConfigError, match=f"{count} rows were asked of a split that has 12"):
+        with pytest.raises(ConfigError, match=f"a request for {count} rows of a split that has 12"):
             TRAIN.take(count)
         with pytest.raises(ConfigError, match="split that has 12"):
             TRAIN.subset(count)

@@ -52,8 +52,8 @@ BAD_FILES = {
     "floats": (b"\0\0\x0d\x03" + CONTENT[4:], "starts with 00000d03"),
     "web page": (b"<html>not found</html>", "starts with 3c68746d"),
     "empty": (b"", "starts with nothing"),
-    "another size": (idx_bytes(ARRAY[:, :, :3]), r"holds \[12, 4, 3\], expected \[12, 4, 5\]"),
-    "another count": (idx_bytes(ARRAY[:7]), r"holds \[7, 4, 5\]"),
+    "another size": (idx_bytes(ARRAY[:, :, :3]), r"header for \[12, 4, 3\], expected \[12, 4, 5\]"),
+    "another count": (idx_bytes(ARRAY[:7]), r"header for \[7, 4, 5\]"),
 }
 
 

@@ -13,7 +13,7 @@ from hosnn.robustness.apgd import APGD, APGDTargeted
 from hosnn.robustness.ensembles import EOT, Noise, Transfer, Worst
 from hosnn.robustness.fab import FAB
 from hosnn.robustness.losses import margin
-from hosnn.robustness.model import Attack, Model, Repeated, counted
+from hosnn.robustness.model import Attack, AveragedModel, Model, count_passes
 from hosnn.robustness.pgd import PGD, Restart, at_clean, fgsm
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.threats import Linf, Threat
@@ -109,9 +109,9 @@ def test_eot_counts_every_look() -> None:
     x, free = samples()[0], Threat(Linf(0.0))
     right = linear()(x).argmax(1)  # with no budget no sample ever drops out
     for attack in (PGD(free, steps=3, start=at_clean), APGD(free, steps=2)):
-        with counted() as once:
+        with count_passes() as once:
             attack(linear(), x, right, rng())
-        with counted() as often:
+        with count_passes() as often:
             EOT(attack, 7)(linear(), x, right, rng())
         assert (once.forward, once.backward) == (48, 48)
         assert (often.forward, often.backward) == (7 * once.forward, 7 * once.backward)
@@ -133,14 +133,14 @@ def test_eot_shows_its_attack_the_repeated_model() -> None:
 
     model = linear()
     EOT(watching, 5)(model, x, y, rng())
-    assert seen == [Repeated(model, 5)]
+    assert seen == [AveragedModel(model, 5)]
 
 
 def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match="at least one"):
         Worst(())
     for times in (0, -3):
-        with pytest.raises(ConfigError, match="at least 1 look"):
+        with pytest.raises(ConfigError, match="at least 1 call"):
             EOT(fgsm(LINF), times)
 
 
@@ -212,8 +212,8 @@ def test_transfer_brings_images_to_the_source() -> None:
     assert seen == [("meta", "meta")]
 
 
-class Forgetful:
-    """A linear model that counts how often an attack begins anew."""
+class Resettable:
+    """A linear model that counts how often an attack clears its state."""
 
     def __init__(self, runs: list[int], inner: nn.Module) -> None:
         self.runs, self.inner = runs, inner
@@ -222,7 +222,7 @@ class Forgetful:
         scores: Tensor = self.inner(x)
         return scores
 
-    def fresh(self) -> "Forgetful":
+    def without_state(self) -> "Resettable":
         self.runs.append(1)
         return self
 
@@ -241,8 +241,8 @@ RUNS: dict[str, tuple[Attack, int]] = {
 
 
 @pytest.mark.parametrize(("attack", "runs"), RUNS.values(), ids=RUNS)
-def test_every_run_but_the_first_begins_anew(attack: Attack, runs: int) -> None:
-    """With no budget every sample stands to the end, so that no run is left out."""
+def test_every_run_but_the_first_clears_the_models_state(attack: Attack, runs: int) -> None:
+    """With eps = 0 every sample stays robust, so that no run is skipped."""
     x, began, inner = samples()[0], list[int](), linear(4)
-    attack(Forgetful(began, inner), x, inner(x).argmax(1), rng())
+    attack(Resettable(began, inner), x, inner(x).argmax(1), rng())
     assert len(began) == runs - 1

@@ -46,12 +46,12 @@ def test_the_step_is_the_published_one() -> None:
         points.append(x_adv)
     seen: list[Tensor] = []
 
-    def record_layers(x: Tensor) -> Tensor:
+    def recording_model(x: Tensor) -> Tensor:
         seen.append(x.detach())
         scores: Tensor = model(x)
         return scores
 
-    SAPGD(LINF, steps=8, start=at_clean)(record_layers, x, y, rng())
+    SAPGD(LINF, steps=8, start=at_clean)(recording_model, x, y, rng())
     assert len(seen) == 9
     for taken, published in zip(seen, points, strict=False):
         torch.testing.assert_close(taken, published)

@@ -172,7 +172,7 @@ def test_no_spiking_layer_or_no_image_is_refused() -> None:
 def test_a_layer_that_is_never_reached_is_named() -> None:
     network = own_network()
     network.spare = LIF()
-    with pytest.raises(SignatureError, match=r"\['spare'\] were not reached"):
+    with pytest.raises(SignatureError, match=r"\['spare'\] did not run"):
         calibrate(network, [vectors(2)])
 
 

@@ -20,7 +20,7 @@ from hosnn.checks.binarized_model import Binarized, as_attacked, binarize, on_su
 from hosnn.checks.queries import BLOCK, unnoticed
 from hosnn.protocols.protocol import AttackKind, AttackSpec
 from hosnn.rng import SampleRandom
-from hosnn.robustness.model import Model, NoGradient, counted, rows, scores
+from hosnn.robustness.model import Model, NoGradient, count_passes, scores, subset
 from hosnn.robustness.threats import Threat
 
 
@@ -64,7 +64,9 @@ def challenge(
     with unnoticed(model):
         torch.manual_seed(rng.seed)
         blocks = torch.split(torch.arange(len(x)), BLOCK)
-        return sum((_challenge(model, attacks, x[each], threat, rng.rows(each)) for each in blocks), BinarizationTest())
+        return sum(
+            (_challenge(model, attacks, x[each], threat, rng.subset(each)) for each in blocks), BinarizationTest()
+        )
 
 
 def _challenge(
@@ -74,8 +76,8 @@ def _challenge(
     chosen = built.nonzero()[:, 0]
     if not len(chosen):
         return BinarizationTest(len(x))
-    binarized, x_built, rng_built = binarized.rows(chosen), x[chosen], rng.rows(chosen)
-    with counted() as passes:
+    binarized, x_built, rng_built = binarized.subset(chosen), x[chosen], rng.subset(chosen)
+    with count_passes() as passes:
         missed = _missed(binarized, attacks, x_built, threat, rng_built)
     looks = -(-passes.forward // len(chosen))
     by_chance = _by_chance(binarized, as_attacked(model, x_built, threat), threat, rng_built, looks)
@@ -89,7 +91,7 @@ def _missed(model: Binarized, attacks: Sequence[AttackSpec], x: Tensor, threat: 
         if not len(robust):
             break
         y = torch.zeros_like(robust)
-        inside, stream = rows(model, robust), rng.rows(robust).fold(spec.name)
+        inside, stream = subset(model, robust), rng.subset(robust).fold(spec.name)
         try:
             x_adv = spec.applied()(inside, x[robust], y, stream)
         except NoGradient:  # blind, so it finds nothing
@@ -103,8 +105,8 @@ def _by_chance(model: Binarized, shown: Tensor, threat: Threat, rng: SampleRando
     """Samples for which one of `looks` random points like the boundary points is of class 1."""
     robust = torch.arange(len(shown), device=shown.device)
     for number in range(looks):
-        points = on_surface(threat, shown[robust], rng.rows(robust).fold("chance", number))
-        robust = robust[scores(rows(model, robust), points).argmax(1) == 0]
+        points = on_surface(threat, shown[robust], rng.subset(robust).fold("chance", number))
+        robust = robust[scores(subset(model, robust), points).argmax(1) == 0]
         if not len(robust):
             break
     return len(shown) - len(robust)

@@ -275,7 +275,7 @@ def _moved_without_budget(
     nothing = threat.with_eps(0.0)
     attack = PGD(nothing, steps=2, keep_best=False) if gradient else Noise(nothing)
     first = torch.arange(min(len(x), BLOCK))
-    return share((attack(model, x[first], y[first], rng.rows(first)) != x[first]).flatten(1).any(1))
+    return share((attack(model, x[first], y[first], rng.subset(first)) != x[first]).flatten(1).any(1))
 
 
 def _rescaled(gradient: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hosnn.nn.modes import evaluating
 from hosnn.robustness.losses import Loss
-from hosnn.robustness.model import Model, NoGradient, counted, input_gradient, scores
+from hosnn.robustness.model import Model, NoGradient, count_passes, input_gradient, scores
 from hosnn.runtime import own_randomness, seed_everything
 
 BLOCK = 50
@@ -22,7 +22,7 @@ LARGE = 1e-2
 @contextmanager
 def unnoticed(model: Callable[..., object]) -> Iterator[None]:
     """The model in eval mode; modes, random numbers and counts of passes as they were afterwards."""
-    with evaluating(model), own_randomness(), counted():
+    with evaluating(model), own_randomness(), count_passes():
         yield
 
 

@@ -17,26 +17,26 @@ from hosnn.data.cifar_files import (
     CIFAR100_BINARY,
     CIFAR100_PYTHON,
     CifarFiles,
-    Version,
+    CifarVersion,
 )
 from hosnn.data.dataset import Dataset, Specification, Split
 from hosnn.data.parquet import ParquetFiles
-from hosnn.data.publication import Publication
-from hosnn.data.sources import Formats
+from hosnn.data.published_dataset import PublishedDataset
+from hosnn.data.sources import FolderLayout
 
 HOST = "https://www.cs.toronto.edu/~kriz/"
 
 
-def _formats(versions: tuple[Version, ...], hub_folder: str) -> Formats:
+def _formats(versions: tuple[CifarVersion, ...], hub_folder: str) -> FolderLayout:
     expected = " or ".join(f"{version.archive}, or the files of {version.folder}" for version in versions)
-    return Formats(
-        finders=(*(partial(CifarFiles.find, version) for version in versions), ParquetFiles.find),
-        places=(*(version.folder for version in versions), hub_folder),
+    return FolderLayout(
+        formats=(*(partial(CifarFiles.find, version) for version in versions), ParquetFiles.find),
+        subfolders=(*(version.folder for version in versions), hub_folder),
         expected=f"{expected}, or train*.parquet and test*.parquet",
     )
 
 
-def _advice(repository: str, version: Version) -> str:
+def _advice(repository: str, version: CifarVersion) -> str:
     return f"""To get it, do one of these:
   - with network access, without HOSNN_OFFLINE and HF_HUB_OFFLINE: run again, or first
     hf download {repository} --repo-type dataset

@@ -1,4 +1,4 @@
-"""Data sets as frozen values: decoded images in memory, a fixed validation split, and a hash that says which data.
+"""Data sets as frozen values: decoded images in memory, a fixed validation split, and a hash of the content.
 
 Legend: N rows, T time, C channels, H height, W width.
 """
@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from hosnn.data.selection import balanced_rows, rank_within_class
+from hosnn.data.selection import balanced_rows, shuffled_rank_in_class
 from hosnn.errors import ConfigError, DataError
 
 
@@ -33,7 +33,7 @@ class Split:
 
     @classmethod
     def in_order(cls, images: Tensor, labels: Tensor) -> Self:
-        """A split whose rows come in their original order, so that index is 0..N-1."""
+        """A split in the original order: index is 0..N-1."""
         return cls(images, labels, torch.arange(len(labels)))
 
     def __len__(self) -> int:
@@ -46,9 +46,10 @@ class Split:
         return replace(self, images=self.images[rows], labels=self.labels[rows], index=self.index[rows])
 
     def subset(self, rows: Tensor | int) -> Self:
-        """The rows asked for, in that order; for a number, that many rows chosen evenly over the classes.
+        """Some of the rows.
 
-        rows  [n] int64 row numbers, or n: a fixed choice (`selection.balanced_rows`), n = 100 lying within n = 200.
+        rows  [n] int64 row numbers, kept in that order; or a number n: a fixed choice of n rows, even over the classes
+              (`selection.balanced_rows`), in which the choice for n = 100 is part of that for n = 200
         Raises ConfigError if n is negative or more than there are.
         """
         if isinstance(rows, int):
@@ -71,7 +72,7 @@ class Split:
         return images, self.labels[rows]
 
     def blocks(self, size: int) -> list[Tensor]:
-        """All row numbers in order, cut into blocks of at most `size`: work is cut there and nowhere else."""
+        """All row numbers in order, in blocks of at most `size`; evaluations divide their work at these blocks only."""
         return [torch.arange(at, min(at + size, len(self))) for at in range(0, len(self), size)]
 
     def to(self, device: torch.device | str) -> Self:
@@ -81,7 +82,9 @@ class Split:
 
     def _at_most(self, count: int) -> int:
         if not 0 <= count <= len(self):
-            raise ConfigError(f"{count} rows were asked of a split that has {len(self)}; ask for 0 to {len(self)}")
+            raise ConfigError(
+                f"got a request for {count} rows of a split that has {len(self)}; ask for 0 to {len(self)}"
+            )
         return count
 
 
@@ -95,7 +98,7 @@ class Verified(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Specification:
-    """What a data set must be, whichever source it comes from.
+    """The properties that a data set must have, whichever source it comes from.
 
     image_shape  [C, H, W], or [T, C, H, W] of frames
     train_size   with the validation split still inside
@@ -188,10 +191,10 @@ class Dataset:
         lossy: int = 0,
         verified: Verified = Verified.NOTHING,
     ) -> Self:
-        """Check two decoded splits and part a fixed validation split from train.
+        """A data set from two decoded splits, after checks, with a fixed validation split taken from train.
 
-        The validation split takes the same number of rows from each class: those of lowest
-        `selection.rank_within_class`, a hash of their original position.  All splits end in order of `index`.
+        The validation split has the same number of rows from each class: those of lowest
+        `selection.shuffled_rank_in_class`.  All splits are in the order of `index`.
 
         image_shape      [C, H, W]; None takes train's
         sha256           what `content_sha256` must give; None accepts any
@@ -203,10 +206,10 @@ class Dataset:
         check_split(train, shape, len(classes), f"{name}, train split ({source})")
         check_split(test, shape, len(classes), f"{name}, test split ({source})")
         train, test = _in_order_of_index(train), _in_order_of_index(test)
-        found = content_sha256(train, test)
-        if sha256 not in (None, found):
+        actual_sha256 = content_sha256(train, test)
+        if sha256 not in (None, actual_sha256):
             raise DataError(
-                f"{name} ({source}): the files decode, but their content has sha256 {found} where {sha256} was "
+                f"{name} ({source}): the files decode, but their content has sha256 {actual_sha256} where {sha256} was "
                 "expected; they are another version or were altered: get them again, or take another source"
             )
         held_out = _validation_mask(train, len(classes), validation_size, f"{name} ({source})")
@@ -254,7 +257,7 @@ class Dataset:
 
 def content_sha256(*splits: Split) -> str:
     """SHA-256 over, for train then test: the text "NxCxHxW\\n", pixels in C order, labels and index as little-endian
-    int64.  It depends on what was decoded only, never on the file format."""
+    int64.  It depends on the decoded content only, never on the file format."""
     digest = hashlib.sha256()
     for split in splits:
         digest.update(("x".join(map(str, split.images.shape)) + "\n").encode())
@@ -282,10 +285,10 @@ def check_split(split: Split, image_shape: tuple[int, ...], num_classes: int, or
             f"{origin}: images are {list(images.shape)} [N, C, H, W], expected {expected} after N; "
             "is this another data set?"
         )
-    for what, column in (("labels", labels), ("index", index)):
+    for name, column in (("labels", labels), ("index", index)):
         if column.dtype != torch.int64 or column.shape != images.shape[:1]:
             raise DataError(
-                f"{origin}: {what} are {column.dtype} {list(column.shape)}, expected torch.int64 [{len(images)}], "
+                f"{origin}: {name} are {column.dtype} {list(column.shape)}, expected torch.int64 [{len(images)}], "
                 "one per image; do images and labels come from the same split?"
             )
     if len(images) == 0:
@@ -320,4 +323,4 @@ def _validation_mask(train: Split, num_classes: int, validation_size: int, origi
             f"{origin}: the smallest class has {smallest} training images, expected more than the {per_class} that "
             f"validation takes from each; choose validation_size below {smallest * num_classes}"
         )
-    return (rank_within_class(train.labels, train.index) < per_class).to(train.labels.device)
+    return (shuffled_rank_in_class(train.labels, train.index) < per_class).to(train.labels.device)
