@@ -9,15 +9,15 @@ from hosnn.data.events import Binning
 from hosnn.data.fashion_mnist_files import FASHION_MNIST, SAMPLE, SAMPLE_FOLDER, fashion_mnist_sample
 from hosnn.data.nmnist import publication as nmnist_publication
 from hosnn.data.own import is_own, load_own
-from hosnn.data.publication import Publication
+from hosnn.data.published_dataset import PublishedDataset
 from hosnn.data.sources import Source, SourceStatus, describe, find_in_folder
 from hosnn.data.svhn_files import SVHN, SVHN_PREFIX
 from hosnn.errors import ConfigError, nearest
 
-IMAGES: dict[str, Publication] = {
+IMAGES: dict[str, PublishedDataset] = {
     publication.specification.name: publication for publication in (FASHION_MNIST, CIFAR10, CIFAR100, SVHN, SVHN_PREFIX)
 }
-EVENTS: dict[str, Callable[[Binning], Publication]] = {
+EVENTS: dict[str, Callable[[Binning], PublishedDataset]] = {
     "nmnist": nmnist_publication,
     "nmnist-small": lambda binning: nmnist_publication(binning, small=True),
 }
@@ -58,7 +58,7 @@ def load_dataset(name: str, folder: Path | str | None = None) -> Dataset:
 
 def describe_sources() -> list[SourceStatus]:
     """For each data set, where it is found on this machine; quick, no network, contents not verified."""
-    embedded = Source("embedded sample", lambda: find_in_folder(SAMPLE_FOLDER, FASHION_MNIST.formats))
+    embedded = Source("embedded sample", lambda: find_in_folder(SAMPLE_FOLDER, FASHION_MNIST.layout))
     statuses = describe(SAMPLE.name, (embedded,))
     for publication in (*IMAGES.values(), *(make(Binning()) for make in EVENTS.values())):
         statuses += describe(publication.specification.name, publication.sources())

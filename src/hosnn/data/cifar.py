@@ -96,7 +96,7 @@ CIFAR100_BATCHES = {
     "test.bin": "d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a",
 }
 
-CIFAR10 = Publication(
+CIFAR10 = PublishedDataset(
     Specification(
         name="cifar10",
         classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
@@ -125,7 +125,7 @@ CIFAR10 = Publication(
     host=HOST,
     files=(CIFAR10_PYTHON.archive,),
 )
-CIFAR100 = Publication(
+CIFAR100 = PublishedDataset(
     Specification(
         name="cifar100",
         classes=tuple(
@@ -164,7 +164,7 @@ def cifar10(folder: Path | None = None) -> Dataset:
 
     folder  batches (Python pickles or binary), their archive, or Parquet; None tries `CIFAR10.sources()` in order.
             Pictures in a lossy encoding are counted (`Dataset.lossy`) and told in `Dataset.title`.
-    Raises DataError as `Publication.load` does, and for exact pixels that are not the published ones.
+    Raises DataError as `PublishedDataset.load` does, and for exact pixels that are not the published ones.
     """
     return CIFAR10.load(folder)
 

@@ -137,7 +137,7 @@ class CifarFiles:
         try:
             if self.path.is_dir():
                 for name in names:
-                    yield name, _bounded((self.path / name).read_bytes, (self.path / name).stat().st_size, name)
+                    yield name, _read_bounded((self.path / name).read_bytes, (self.path / name).stat().st_size, name)
                 return
             # Read in place: nothing is unpacked, so no name in the archive can point anywhere.
             with tarfile.open(self.path, "r:gz") as archive:

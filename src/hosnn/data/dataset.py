@@ -220,7 +220,7 @@ class Dataset:
             validation=train.subset(held_out.nonzero().squeeze(1)),
             test=test,
             source=source,
-            sha256=found,
+            sha256=actual_sha256,
             lossy=lossy,
             verified=Verified.PIXELS if sha256 is not None else verified,
         )

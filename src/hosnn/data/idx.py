@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hosnn.data.dataset import Specification, Split, check_split
-from hosnn.data.hashes import check_published
+from hosnn.data.hashes import verify_published_hash
 from hosnn.data.sources import Contents
 from hosnn.errors import DataError
 
@@ -105,7 +105,7 @@ class IdxFiles:
         """Train and test.  Raises DataError naming the file that is not as specified."""
         files = (self.train_images, self.train_labels, self.test_images, self.test_labels)
         # Where the content has a hash of its own that one decides: packages gzip these files anew.
-        vouched = specification.sha256 is None and all(check_published(path, specification) for path in files)
+        vouched = specification.sha256 is None and all(verify_published_hash(path, specification) for path in files)
         return Contents(
             _read_split(self.train_images, self.train_labels, specification.train_size, specification),
             _read_split(self.test_images, self.test_labels, specification.test_size, specification),

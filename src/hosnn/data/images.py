@@ -22,19 +22,17 @@ def check_images(x: Tensor, shape: tuple[int, ...] | None = None, origin: str = 
     came += f" are {x.dtype} {list(x.shape)}"
     if not x.is_floating_point():
         divide = "; convert with x.float() / 255" if x.dtype == torch.uint8 else "; convert with x.float()"
-        raise ShapeError(f"{description}, expected floating point in [0, 1]{divide}")
+        raise ShapeError(f"{came}, expected floating point in [0, 1]{divide}")
     if shape is not None and tuple(x.shape[1:]) != tuple(shape):
         expected = ", ".join(map(str, ("B", *shape)))
-        raise ShapeError(f"{description}, expected [{expected}]; resize the images, or use a model made for this size")
+        raise ShapeError(f"{came}, expected [{expected}]; resize the images, or use a model made for this size")
     if x.dim() not in (4, 5):
-        raise ShapeError(f"{description}, expected [B, C, H, W] or [B, T, C, H, W]; one image needs x.unsqueeze(0)")
+        raise ShapeError(f"{came}, expected [B, C, H, W] or [B, T, C, H, W]; one image needs x.unsqueeze(0)")
     if x.numel() == 0:
-        raise ShapeError(f"{description}, expected at least one image with at least one pixel; is the loader empty?")
+        raise ShapeError(f"{came}, expected at least one image with at least one pixel; is the loader empty?")
     low, high = (extreme.item() for extreme in x.detach().aminmax())
     if not (abs(low) < float("inf") and abs(high) < float("inf")):  # aminmax propagates NaN
-        raise ShapeError(
-            f"{description} with NaN or infinite pixels, expected finite ones in [0, 1]; look at the source"
-        )
+        raise ShapeError(f"{came} with NaN or infinite pixels, expected finite ones in [0, 1]; look at the source")
     if low < 0 or high > 1:
         if low >= 0 and 2 < high <= 255:
             advice = "these look like 0..255: divide by 255"
@@ -42,19 +40,17 @@ def check_images(x: Tensor, shape: tuple[int, ...] | None = None, origin: str = 
             advice = "these look normalised: pass raw pixels and make normalisation the model's first layer"
         else:
             advice = "clamp or rescale them"
-        raise ShapeError(f"{description} in [{low:g}, {high:g}], expected [0, 1]; {advice}")
+        raise ShapeError(f"{came} in [{low:g}, {high:g}], expected [0, 1]; {advice}")
 
 
 def check_labels(y: Tensor, num_classes: int) -> None:
     """Raise ShapeError unless y is [B] int64 with B > 0 and values in 0..num_classes-1."""
-    description = f"labels are {y.dtype} {list(y.shape)}"
+    came = f"labels are {y.dtype} {list(y.shape)}"
     if y.dtype != torch.int64 or y.dim() != 1 or len(y) == 0:
-        raise ShapeError(
-            f"{description}, expected torch.int64 [B], one class number per image; one-hot needs y.argmax(1)"
-        )
+        raise ShapeError(f"{came}, expected torch.int64 [B], one class number per image; one-hot needs y.argmax(1)")
     low, high = (int(extreme) for extreme in y.aminmax())
     if low < 0 or high >= num_classes:
         raise ShapeError(
-            f"{description} in {low}..{high}, expected 0..{num_classes - 1} for {num_classes} classes; "
+            f"{came} in {low}..{high}, expected 0..{num_classes - 1} for {num_classes} classes; "
             "does the model belong to this data set?"
         )

@@ -19,8 +19,8 @@ from hosnn.data.dataset import Dataset, Specification, Split, check_split
 from hosnn.data.events import Binning, frames_of, read_events
 from hosnn.data.naming import natural
 from hosnn.data.parquet import EVENTS, ParquetFiles
-from hosnn.data.publication import Publication
-from hosnn.data.sources import Contents, Files, Formats
+from hosnn.data.published_dataset import PublishedDataset
+from hosnn.data.sources import Contents, DatasetFiles, FolderLayout
 from hosnn.errors import DataError
 
 SIZE = (34, 34)
@@ -91,14 +91,14 @@ def event_decoder(binning: Binning, shape: tuple[int, ...]) -> Callable[[bytes, 
     return decode
 
 
-def _find_parquet(binning: Binning, folder: Path) -> Files | None:
+def _find_parquet(binning: Binning, folder: Path) -> DatasetFiles | None:
     files = ParquetFiles.find(folder)
     return None if files is None else replace(files, content=EVENTS, decoder=partial(event_decoder, binning))
 
 
-def _publication(name: str, train: int, test: int, validation: int, binning: Binning) -> Publication:
+def _publication(name: str, train: int, test: int, validation: int, binning: Binning) -> PublishedDataset:
     whole = "Train/0 to Train/9 and Test/0 to Test/9 with the original .bin files"
-    return Publication(
+    return PublishedDataset(
         Specification(
             name=name if binning == Binning() else f"{name}:{binning}",
             classes=CLASSES,
@@ -109,7 +109,7 @@ def _publication(name: str, train: int, test: int, validation: int, binning: Bin
             sha256=None,
             divisor=binning.divisor,
         ),
-        Formats(
+        FolderLayout(
             (partial(RecordingFiles.find, binning), partial(_find_parquet, binning)),
             ("N-MNIST", "NMNIST"),
             f"{whole}, or train*.parquet and test*.parquet with a column `events`",
@@ -121,7 +121,7 @@ def _publication(name: str, train: int, test: int, validation: int, binning: Bin
 def nmnist(binning: Binning = Binning(), folder: Path | None = None) -> Dataset:  # noqa: B008
     """All of N-MNIST: 55,000 train, 5,000 validation, 10,000 test recordings, as frames [T, 2, 34, 34] in [0, 1].
 
-    Raises DataError as `Publication.load` does.
+    Raises DataError as `PublishedDataset.load` does.
     """
     return publication(binning).load(folder)
 
@@ -129,12 +129,12 @@ def nmnist(binning: Binning = Binning(), folder: Path | None = None) -> Dataset:
 def nmnist_small(binning: Binning = Binning(), folder: Path | None = None) -> Dataset:  # noqa: B008
     """The first 1,000 training recordings, 100 of them for validation, and the first 100 test recordings.
 
-    Raises DataError as `Publication.load` does.
+    Raises DataError as `PublishedDataset.load` does.
     """
     return publication(binning, small=True).load(folder)
 
 
-def publication(binning: Binning = Binning(), small: bool = False) -> Publication:  # noqa: B008
+def publication(binning: Binning = Binning(), small: bool = False) -> PublishedDataset:  # noqa: B008
     """N-MNIST, or its first recordings, as frames of a binning."""
     if small:
         return _publication("nmnist-small", 1_000, 100, 100, binning)

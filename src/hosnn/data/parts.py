@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hosnn.data.dataset import Dataset, Split
-from hosnn.data.selection import rank_within_class
+from hosnn.data.selection import shuffled_rank_in_class
 from hosnn.errors import DataError
 
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
@@ -71,5 +71,5 @@ def _part(split: Split, share: float, what: str, origin: str) -> tuple[Split, Sp
             f"{origin}: class {small[0]} has 1 image, too few to give one to the {what} split; expected at least 3 "
             "images a class"
         )
-    chosen = rank_within_class(split.labels, split.index) < wanted[split.labels]
+    chosen = shuffled_rank_in_class(split.labels, split.index) < wanted[split.labels]
     return split.subset(chosen.nonzero().squeeze(1)), split.subset((~chosen).nonzero().squeeze(1))

@@ -52,11 +52,10 @@ class PublishedDataset:
         local = [Source("hosnn cache", lambda: find_in_cache(self.specification.name, self.layout))]
         online = [Source("original host", self._download, needs_network=True)] if self.files else []
         if self.hub is not None:
-            hub = self.hub
+            hub, known = self.hub, self.specification
             local.insert(0, Source("Hugging Face cache", lambda: find_in_hub_cache(*hub)))
-            certain = self.specification.sha256 is not None or self.specification.verify is not None
             download = Source("Hugging Face Hub", lambda: download_from_hub(*hub), needs_network=True)
-            online.insert(0 if verifiable else 1, download)
+            online.insert(0 if known.sha256 is not None or known.verify is not None else 1, download)
         if self.package:
             debian = f"Debian package dataset-{self.package}"
             local.insert(0, Source(debian, lambda: find_in_system(self.package, self.layout)))

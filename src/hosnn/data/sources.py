@@ -74,7 +74,7 @@ class SourceStatus:
     needs_network: bool = False
 
 
-def load_files(specification: Specification, files: Files, source_name: str) -> Dataset:
+def load_files(specification: Specification, files: DatasetFiles, source_name: str) -> Dataset:
     """Read, verify by shape and by what hashes there are, and part the validation split.
 
     Hashes are compared on what was decoded, so the same images verify in any container.  Raises DataError.

@@ -15,8 +15,8 @@ from hosnn.data.dataset import Dataset, Specification, Split, check_split
 from hosnn.data.hashes import verify_published_hash
 from hosnn.data.matlab import read_mat
 from hosnn.data.parquet import ParquetFiles
-from hosnn.data.publication import Publication
-from hosnn.data.sources import Contents, Formats
+from hosnn.data.published_dataset import PublishedDataset
+from hosnn.data.sources import Contents, FolderLayout
 from hosnn.errors import DataError
 
 TRAIN, TEST = "train_32x32.mat", "test_32x32.mat"
@@ -43,7 +43,7 @@ class SvhnFiles:
 
     def read(self, specification: Specification) -> Contents:
         """Train and test.  Raises DataError naming the file that is not as specified."""
-        vouched = [check_published(self.folder / name, specification) for name in (TRAIN, TEST)]
+        vouched = [verify_published_hash(self.folder / name, specification) for name in (TRAIN, TEST)]
         return Contents(
             _read_split(self.folder / TRAIN, specification.train_size, specification),
             _read_split(self.folder / TEST, specification.test_size, specification),
@@ -72,7 +72,7 @@ def _read_split(path: Path, size: int, specification: Specification) -> Split:
 
 CLASSES = tuple("0123456789")
 
-SVHN = Publication(
+SVHN = PublishedDataset(
     Specification(
         name="svhn",
         classes=CLASSES,
@@ -104,7 +104,7 @@ SVHN = Publication(
 )
 
 
-SVHN_PREFIX = Publication(
+SVHN_PREFIX = PublishedDataset(
     Specification(
         name="svhn-prefix",
         classes=CLASSES,
@@ -114,7 +114,7 @@ SVHN_PREFIX = Publication(
         validation_size=400,
         sha256="028f23a0ef5f63a611adce2b4fbc2270d6605918fda1db11c38f28cfdc15888b",
     ),
-    Formats((ParquetFiles.find,), (), "train*.parquet and test*.parquet of SVHN's first 4,434 and 1,952 digits"),
+    FolderLayout((ParquetFiles.find,), (), "train*.parquet and test*.parquet of SVHN's first 4,434 and 1,952 digits"),
     "It is a part of SVHN that was cut anew from the full-number pictures, and is published under no stable address; "
     "name the folder with its two Parquet files.",
 )
@@ -123,7 +123,7 @@ compared with official crops of four digits only, so it is SVHN's content as far
 
 
 def svhn_prefix(folder: Path | None = None) -> Dataset:
-    """SVHN prefix: 4,034 train, 400 validation, 1,952 test digits.  Raises DataError as `Publication.load` does."""
+    """SVHN prefix: 4,034 train, 400 validation, 1,952 test digits.  Raises DataError as `svhn` does."""
     return SVHN_PREFIX.load(folder)
 
 
