@@ -48,6 +48,7 @@ def serve() -> None:
     """A worker's loop: one JSON line in, one out."""
     answers, sys.stdout = sys.stdout, sys.stderr
     import torch
+
     from hosnn.cli.bench import cases
 
     work: list[Any] = []
