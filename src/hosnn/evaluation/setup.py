@@ -16,9 +16,10 @@ from hosnn.errors import ConfigError, ShapeError
 from hosnn.estimators import OnFrames
 from hosnn.evaluation.journal import Journal
 from hosnn.evaluation.runner import AttackRunner, Images, Shard, logits_of
+from hosnn.identity import digest
 from hosnn.nn.modes import device_of, evaluating
 from hosnn.protocols.applicability import applicable
-from hosnn.protocols.protocol import AttackSpec, Protocol, digest
+from hosnn.protocols.protocol import AttackSpec, Protocol
 from hosnn.provenance import versions
 from hosnn.results.evaluation import Network
 from hosnn.robustness.ensembles import Transfer

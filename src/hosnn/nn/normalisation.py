@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from hosnn.errors import ConfigError, ShapeError
+from hosnn.identity import identified
 from hosnn.nn.neurons import Extrapolation
 
 
@@ -21,6 +22,7 @@ class Norm(Enum):
     PER_STEP = "per-step"
 
 
+@identified("TimeBatchNorm")
 class TimeBatchNorm(nn.Module):
     """Batch normalisation per channel, [T, B, C, H, W] -> the same, or dense currents [T, B, C] -> the same.
 

@@ -1,17 +1,17 @@
 """What an evaluation does, as data: attacks, estimators, numbers of images, panels for curves, matrix and checks."""
 
-import hashlib
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from hosnn.estimators import Estimator, OnFrames, Through, title
+from hosnn.identity import digest, identified, named
 from hosnn.robustness.ensembles import EOT
 from hosnn.robustness.model import Attack
 from hosnn.robustness.threats import Threat
 
 
+@identified("Kind")
 class AttackKind(Enum):
     """What an attack needs: gradients, answers to queries, another model; or nothing, as a control."""
 
@@ -25,11 +25,7 @@ LOOKED_AT = 64
 """Images on which the smaller protocols look at the model itself."""
 
 
-def digest(value: object) -> str:
-    """SHA-256 of what a value prints as, without the addresses of functions and objects."""
-    return hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(value)).encode()).hexdigest()
-
-
+@identified("Found")
 @dataclass(frozen=True)
 class BestEstimator:
     """The gradient estimator that the protocol's search finds best for a model (rank 0), second best (1), ..."""
@@ -37,6 +33,7 @@ class BestEstimator:
     rank: int = 0
 
 
+@identified("Entry")
 @dataclass(frozen=True)
 class AttackSpec:
     """One attack of a protocol and the threat its results must respect.
@@ -86,6 +83,7 @@ class AttackSpec:
         )
 
 
+@identified("Search")
 @dataclass(frozen=True)
 class Search:
     """Which estimators serve best against this model: a short attack through each, on the first `samples` images.
@@ -100,12 +98,13 @@ class Search:
     keep: int = 3
 
 
+@identified("PanelPlan")
 @dataclass(frozen=True)
 class PanelPlan:
     """Attacks that all run in full on the first `samples` images: for a curve, the matrix, or the checks."""
 
     name: str
-    attacks: tuple[AttackSpec, ...]
+    attacks: tuple[AttackSpec, ...] = field(metadata=named("entries"))
     samples: int
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import Aimed, Loss, TargetedLoss, cross_entropy, targeted_dlr
 from hosnn.robustness.model import Ascent, Model, fresh, input_gradient, rows, scores
@@ -40,11 +41,8 @@ class Walk:
 
     def rows(self, chosen: Tensor) -> "Walk":
         """The walk of some of its samples."""
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "memory"}
-        return Walk(
-            **{name: value[chosen] for name, value in values.items()},
-            memory=tuple(value[chosen] for value in self.memory),
-        )
+        values = {field.name: getattr(self, field.name)[chosen] for field in fields(self) if field.name != "memory"}
+        return Walk(**values, memory=tuple(value[chosen] for value in self.memory))
 
 
 def _finite(seen: Ascent) -> tuple[Tensor, Tensor]:
@@ -230,6 +228,7 @@ def _check(name: str, threat: Threat, **counts: int) -> None:
         raise ConfigError(f"{name} got the threat {threat}; it supports linf and l2; use PGD for other balls")
 
 
+@identified("APGD")
 @dataclass(frozen=True)
 class APGD:
     """Auto-PGD (Croce & Hein 2020): momentum 0.75, steps of 2 eps at first, halved per sample as `Schedule` says.
@@ -256,6 +255,7 @@ class APGD:
         return restarted(climb, self.restarts, self.loss, model, x, y, rng)
 
 
+@identified("APGDTargeted")
 @dataclass(frozen=True)
 class APGDTargeted:
     """Auto-PGD towards each of the most likely wrong classes in turn (APGD-T of AutoAttack, Croce & Hein 2020).

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Model, rows, scores
 from hosnn.robustness.threats import L2, Linf, Threat, per_sample
@@ -18,6 +19,7 @@ HALVINGS = 24
 """A step or an interval is halved at most this often: what a float32 can tell apart."""
 
 
+@identified("HopSkipJump")
 @dataclass(frozen=True)
 class HopSkipJump:
     """Walk along the decision boundary towards x: estimate the boundary's normal from the classes of random points

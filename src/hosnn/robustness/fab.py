@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import Aimed
 from hosnn.robustness.model import Model, fresh, input_gradient, rows, scores
@@ -27,6 +28,7 @@ class Closest(NamedTuple):
     distance: Tensor  # [B] in the ball's norm; inf where none was found
 
 
+@identified("FAB")
 @dataclass(frozen=True)
 class FAB:
     """Walk along the boundary between the label and a target: step onto the linearised boundary, mixed with the step

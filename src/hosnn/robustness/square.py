@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import margin
 from hosnn.robustness.model import Model, rows, scores
@@ -20,6 +21,7 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries, of 10,000, after which the share of pixels changed at a time halves (the authors' schedule)."""
 
 
+@identified("Square")
 @dataclass(frozen=True)
 class Square:
     """Change one square at a time and keep what raises the margin loss.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 
 
@@ -46,6 +47,7 @@ class Ball:
         return f"{self.name}:{format_eps(self.eps)}"
 
 
+@identified("Linf")
 @dataclass(frozen=True)
 class Linf(Ball):
     """max |delta| <= eps; eps at most 1, the width of the pixel range."""
@@ -73,6 +75,7 @@ class Linf(Ball):
         return self.eps * (2 * rng.uniform(like) - 1)
 
 
+@identified("L2")
 @dataclass(frozen=True)
 class L2(Ball):
     """Euclidean length <= eps."""
@@ -99,6 +102,7 @@ class L2(Ball):
         return self.eps * self.steepest(direction) * per_sample(radius[:, 0], like)
 
 
+@identified("L1")
 @dataclass(frozen=True)
 class L1(Ball):
     """sum |delta| <= eps."""
@@ -135,6 +139,7 @@ class L1(Ball):
 BALLS: tuple[type[Ball], ...] = (Linf, L2, L1)
 
 
+@identified("Threat")
 @dataclass(frozen=True)
 class Threat:
     """The adversary may move x inside `ball`, staying in the valid `domain`.
