@@ -82,7 +82,7 @@ def digest(value: Any) -> str:
 def _module_text(module: nn.Module) -> str:
     """A network's structure without its weights, in the layout that `nn.Module` prints."""
     declared = vars(type(module)).get("identity_name")
-    name = declared if isinstance(declared, str) else module._get_name()
+    name = declared if isinstance(declared, str) else type(module).__name__
     extra = module.extra_repr()
     children = [(place, _module_text(child).replace("\n", "\n  ")) for place, child in module.named_children()]
     if extra and "\n" not in extra and not children:

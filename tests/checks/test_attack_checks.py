@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from hosnn.checks import attack_checks
-from hosnn.checks.run_checks import findings
+from hosnn.checks.run_checks import all_checks
 from hosnn.results.check import Check
 from hosnn.results.evaluation import AttackResult, Evaluation, Panel
 
@@ -49,7 +49,7 @@ def evaluation(rows: Sequence[AttackResult] = (), clean: int = 180, **panels: Se
 
 
 def found(result: Evaluation) -> dict[str, Check]:
-    return {check.name: check for check in findings(result, None)}
+    return {check.name: check for check in all_checks(result, None)}
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_noise_must_be_much_weaker_than_the_attack(noise: int, attacked: int, se
     [(0, 1000, "pass"), (2, 1000, "pass"), (3, 1000, "warn"), (6, 1000, "fail"), (1, 100, "warn"), (2, 100, "fail")],
 )
 def test_attacks_without_gradients_should_find_nothing_new(unseen: int, samples: int, severity: str) -> None:
-    assert attack_checks.blind_attacks(unseen, samples).severity == severity
+    assert attack_checks.gradient_free_attacks(unseen, samples).severity == severity
 
 
 def test_sample_size() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from hosnn.errors import ConfigError
 from hosnn.files import read_json, write_json
 from hosnn.results.check import Check, Severity, worst
+from hosnn.results.roles import Role, Strength, role_by_name, strength_by_protocol
 from hosnn.results.statistics import Interval, proportion, wilson
 
 FORMAT = "hosnn-evaluation-2"
@@ -30,6 +31,7 @@ class AttackResult:
     method, estimator  its place in the matrix: the attack, and how the model was differentiated ("" if not at all)
     steps        iterations or queries, 0 if it does not matter
     forward, backward  samples sent through the model (of a transfer attack, through the other model)
+    role         what checks use the attack for; None: nothing in particular
     """
 
     attack: str
@@ -43,6 +45,7 @@ class AttackResult:
     steps: int = 0
     forward: int = 0
     backward: int = 0
+    role: Role | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Evaluation:
     checks   whether the numbers can be believed
     skipped  attacks of the protocol that could not apply, each with the reason
     clamped  whether attacked images had to stay in the valid pixel range
+    strength how much the protocol's number says; None: not rated
     """
 
     protocol: str
@@ -108,6 +112,7 @@ class Evaluation:
     network: Network = Network()
     skipped: tuple[str, ...] = ()
     clamped: bool = True
+    strength: Strength | None = None
 
     @property
     def samples(self) -> int:
@@ -220,6 +225,7 @@ class Evaluation:
             for check in given.get("checks", ())
         )
         given["network"] = Network(**given.get("network", {}))
+        given["strength"] = _strength(given)
         return cls(**given)
 
     def save(self, path: Path) -> None:
@@ -236,4 +242,18 @@ class Evaluation:
 
 
 def _rows(content: Iterable[Mapping[str, Any]]) -> tuple[AttackResult, ...]:
-    return tuple(AttackResult(**{**row, "predictions": tuple(row["predictions"])}) for row in content)
+    return tuple(
+        AttackResult(**{**row, "predictions": tuple(row["predictions"]), "role": _role(row)}) for row in content
+    )
+
+
+def _role(row: Mapping[str, Any]) -> Role | None:
+    if "role" not in row:
+        return role_by_name(row["attack"])
+    return None if row["role"] is None else Role(row["role"])
+
+
+def _strength(content: Mapping[str, Any]) -> Strength | None:
+    if "strength" not in content:
+        return strength_by_protocol(content["protocol"])
+    return None if content["strength"] is None else Strength(content["strength"])

@@ -6,7 +6,7 @@ Shapes: x [B, ...], y [B]; a walk keeps [b, ...], the b samples still without an
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,9 +61,8 @@ def _begin(x: Tensor, y: Tensor, x_adv: Tensor, seen: Ascent, size: float) -> Wa
 def _arrive(walk: Walk, x_adv: Tensor, memory: tuple[Tensor, ...], seen: Ascent) -> Walk:
     gradient, loss = _finite(seen)
     better = loss > walk.best_loss
-    moved = replace(
-        walk, x_adv=x_adv, gradient=gradient, loss=loss, memory=memory, rises=walk.rises + (loss > walk.loss)
-    )
+    rises = walk.rises + (loss > walk.loss)
+    moved = replace(walk, x_adv=x_adv, gradient=gradient, loss=loss, memory=memory, rises=rises)
     return replace(
         moved,
         best_x=torch.where(per_sample(better, x_adv), x_adv, walk.best_x),
@@ -240,6 +239,7 @@ class APGD:
     Raises ConfigError for balls other than Linf and L2.
     """
 
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     threat: Threat
     steps: int = 100
     restarts: int = 1
@@ -267,6 +267,7 @@ class APGDTargeted:
     Raises ConfigError for balls other than Linf and L2, and targeted_dlr for fewer than 4 classes.
     """
 
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     threat: Threat
     steps: int = 100
     targets: int = 9
@@ -289,9 +290,8 @@ class APGDTargeted:
         def towards(rank: int, number: int) -> Attempt:
             def run(model: Model, x: Tensor, y: Tensor, rng: SampleRandom, positions: Tensor) -> AttackOutcome:
                 target = likely[positions, rank]
-                return climb(
-                    model, x, y, rng.fold("run", rank, number), lambda chosen: Aimed(self.loss, target[chosen])
-                )
+                stream = rng.fold("run", rank, number)
+                return climb(model, x, y, stream, lambda chosen: Aimed(self.loss, target[chosen]))
 
             return run
 

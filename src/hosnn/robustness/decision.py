@@ -5,6 +5,7 @@ Shapes: inputs [B, ...], labels [B], scores [B, K], of which only the position o
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ class HopSkipJump:
     Raises ConfigError for other balls.
     """
 
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     threat: Threat
     queries: int = 5000
     probes: int = 100

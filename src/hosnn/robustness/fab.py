@@ -5,7 +5,7 @@ Shapes: inputs [B, ...], labels [B], scores [B, K]; inside the projection, sampl
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,6 +44,7 @@ class FAB:
     Raises ConfigError for a ball that is not linf, l2 or l1, and for settings that make no walk.
     """
 
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
     threat: Threat
     steps: int = 100
     targets: int = 9

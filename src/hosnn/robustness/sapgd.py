@@ -4,6 +4,7 @@ Shapes: x [B, ...], y [B].
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -46,6 +47,7 @@ class SAPGD:
     optimum even of a linear model.  Raises ConfigError for other balls.
     """
 
+    norms: ClassVar[tuple[str, ...]] = ("linf",)
     threat: Threat
     steps: int = 100
     restarts: int = 1

@@ -6,6 +6,7 @@ on [B, C, H, W].  Inputs of fewer dimensions are images of one channel, or of on
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ class Square:
     Every sample draws its own places and signs; their size is the same for all.  Raises ConfigError for other balls.
     """
 
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     threat: Threat
     queries: int = 5000
     p: float = 0.8

@@ -22,6 +22,7 @@ class Ball:
 
     eps: float
     name: ClassVar[str] = ""
+    whole_range: ClassVar[float] = math.inf  # the eps at which the ball around any image holds every image
 
     def __post_init__(self) -> None:
         if isinstance(self.eps, (str, bool)) or not (math.isfinite(self.eps) and self.eps >= 0):
@@ -53,6 +54,7 @@ class Linf(Ball):
     """max |delta| <= eps; eps at most 1, the width of the pixel range."""
 
     name: ClassVar[str] = "linf"
+    whole_range: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -186,6 +188,10 @@ class Threat:
         if ball is None or not size:
             raise ConfigError(f"threat got {text!r}; expected norm:eps with norm linf, l2 or l1, e.g. linf:8/255")
         return cls(ball(parse_eps(size.removesuffix("/step"))), per_step=per_step)
+
+
+DEFAULT_THREAT = Threat(Linf(8 / 255))
+"""What robustness is usually measured under."""
 
 
 def parse_eps(text: str) -> float:
