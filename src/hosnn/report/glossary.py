@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from hosnn.protocols.attacks import SAPGD_STEPS
+from hosnn.protocols.attacks import SAPGD_STEPS as STEPS
 
 
 class Term(NamedTuple):
@@ -25,9 +25,9 @@ EXPLANATIONS = {
     "derivative; one perturbation per image, which stays a valid image. An image counts as kept only if it withstands "
     "all of them.",
     "standard": "Our evaluation for a number to quote. A line of different attacks, each of which sees only the images "
-    f"that those before it left standing: SA-PGD, {SAPGD_STEPS} steps with the ASSG surrogate, which fits itself to "
-    "each neuron; APGD with two losses (cross-entropy and DLR), 100 steps each through full BPTT; APGD through the "
-    "three surrogate gradients that a search on 100 images found to serve best against this very network; an attack on the "
+    f"that those before it left standing: SA-PGD, {STEPS} steps with the ASSG surrogate, which fits itself to each "
+    "neuron; APGD with two losses (cross-entropy and DLR), 100 steps each through full BPTT; APGD through the three "
+    "surrogate gradients that a search on 100 images found to serve best against this very network; an attack on the "
     "adapting thresholds, where there are any; transfer from twin networks, where some were given; and Square with "
     "1,000 queries, which needs no gradient. An image counts as kept only if it withstands all of them.",
     "full": "Our most thorough evaluation, meant for all test images. What the standard protocol does, with 5 restarts "
