@@ -96,6 +96,7 @@ def reproduce(
         chosen.published,
         {experiment.name: describe(experiment) for experiment in experiments},
         sum(session.seconds(start) for start in dict.fromkeys(e.start for e in experiments if e.start)),
+        chosen.demonstration,
     )
     comparison.save(out / "comparison.json")
     write_text(out / "table.md", markdown(comparison))

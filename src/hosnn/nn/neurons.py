@@ -24,6 +24,7 @@ class Emit(Enum):
     SPIKES = "spikes"
 
 
+@identified("Beyond")
 class Extrapolation(Enum):
     """What a signature means after its last time step: an error, its last value held, or the whole repeated."""
 

@@ -14,6 +14,7 @@ from hosnn.identity import identified
 from hosnn.nn.neurons import Extrapolation
 
 
+@identified("Norm")
 class Norm(Enum):
     """How currents are normalised before neurons: not at all, by statistics shared over time, or of each step."""
 

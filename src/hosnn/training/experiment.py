@@ -90,6 +90,7 @@ class LearnedThresholds:
     learn: bool = field(default=True, init=False)
 
 
+@identified("Statistics")
 class Statistics(Enum):
     """What BatchNorm in train mode goes by where several ranks share a batch.
 
