@@ -128,5 +128,23 @@ def test_a_gradient_that_attacks_replaced_is_a_warning() -> None:
     assert raised(planted.narrow_rectangle, ATTACKED)["zero gradients"].severity == "warn"
 
 
+def test_checks_that_need_a_gradient_say_that_there_is_none() -> None:
+    checks = raised(planted.Detached, PROBED)
+    for name in ("zero gradients", "gradient fidelity", "saturated loss", "dead pixels"):
+        assert checks[name].figure == "not run: the model has no gradient"
+
+
+def test_checks_that_need_equal_answers_say_that_there_are_none() -> None:
+    checks = raised(planted.Noisy, PROBED)
+    for name in ("batch", "train and eval mode"):
+        assert checks[name].figure == "not run: the model answers the same image differently"
+
+
+def test_checks_of_what_is_inside_a_model_say_that_a_function_cannot_be_looked_into() -> None:
+    checks = {check.name: check for check in evaluate(lambda x: planted.ordinary()(x), IMAGES, PROBED).checks}
+    for name in ("rounded input", "train and eval mode"):
+        assert checks[name].severity == "warn" and "plain function" in checks[name].figure
+
+
 def test_a_gradient_that_no_estimator_restores_stays_a_failure() -> None:
     assert raised(planted.surrogate_in_training, ATTACKED)["zero gradients"].severity == "fail"

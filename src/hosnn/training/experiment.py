@@ -17,7 +17,7 @@ from hosnn.training.objectives import Objective
 
 
 @identified("Optimisation")
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Optimisation:
     """AdamW with a cosine schedule to zero.
 
@@ -103,7 +103,7 @@ class Statistics(Enum):
 
 
 @identified("Experiment")
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One training run.
 
