@@ -11,7 +11,7 @@ from hosnn.results.check import Check, Severity
 from hosnn.results.statistics import wilson
 
 SINGLE = 1
-"""Images that rounding and random starts may move."""
+"""Images by which rounding and random starts may change a count."""
 
 CONVERGED, UNCONVERGED = 0.005, 0.02
 """Change of accuracy when steps double: half a point is the last digit printed, two points exceed most claims."""

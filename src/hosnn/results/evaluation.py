@@ -12,7 +12,7 @@ from typing import Any
 from hosnn.errors import ConfigError
 from hosnn.files import read_json, write_json
 from hosnn.results.check import Check, Severity, worst
-from hosnn.results.roles import Role, Strength, role_by_name, strength_by_protocol
+from hosnn.results.roles import Role, Strength, with_roles_and_strength
 from hosnn.results.statistics import Interval, proportion, wilson
 
 FORMAT = "hosnn-evaluation-2"
@@ -218,6 +218,7 @@ class Evaluation:
             given["panels"] = [{"name": "eps", "rows": curve}] if curve else []
         for key in ("index", "labels", "clean", "skipped"):
             given[key] = tuple(given.get(key, ()))
+        given = with_roles_and_strength(given)
         given["rows"] = _rows(given["rows"])
         given["panels"] = tuple(Panel(panel["name"], _rows(panel["rows"])) for panel in given["panels"])
         given["checks"] = tuple(
@@ -225,7 +226,7 @@ class Evaluation:
             for check in given.get("checks", ())
         )
         given["network"] = Network(**given.get("network", {}))
-        given["strength"] = _strength(given)
+        given["strength"] = given["strength"] and Strength(given["strength"])
         return cls(**given)
 
     def save(self, path: Path) -> None:
@@ -243,17 +244,6 @@ class Evaluation:
 
 def _rows(content: Iterable[Mapping[str, Any]]) -> tuple[AttackResult, ...]:
     return tuple(
-        AttackResult(**{**row, "predictions": tuple(row["predictions"]), "role": _role(row)}) for row in content
+        AttackResult(**{**row, "predictions": tuple(row["predictions"]), "role": row["role"] and Role(row["role"])})
+        for row in content
     )
-
-
-def _role(row: Mapping[str, Any]) -> Role | None:
-    if "role" not in row:
-        return role_by_name(row["attack"])
-    return None if row["role"] is None else Role(row["role"])
-
-
-def _strength(content: Mapping[str, Any]) -> Strength | None:
-    if "strength" not in content:
-        return strength_by_protocol(content["protocol"])
-    return None if content["strength"] is None else Strength(content["strength"])

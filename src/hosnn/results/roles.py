@@ -1,6 +1,8 @@
 """What checks look for among attacks, and how much a protocol's number says.  Stored as text in results."""
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 
 class Role(StrEnum):
@@ -63,3 +65,14 @@ def strength_by_protocol(protocol: str) -> Strength | None:
         "standard": Strength.PUBLISHABLE,
         "full": Strength.EXHAUSTIVE,
     }.get(protocol)
+
+
+def with_roles_and_strength(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON of an evaluation, with the roles and the strength that a file from before there were any lacks."""
+
+    def with_roles(rows: Any) -> list[dict[str, Any]]:
+        return [{"role": role_by_name(row["attack"])} | row for row in rows]
+
+    panels = [{**panel, "rows": with_roles(panel["rows"])} for panel in evaluation["panels"]]
+    strength = {"strength": strength_by_protocol(evaluation["protocol"])}
+    return strength | dict(evaluation) | {"rows": with_roles(evaluation["rows"]), "panels": panels}
