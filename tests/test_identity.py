@@ -6,7 +6,7 @@ A change of any of these numbers means that stored results no longer match the s
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import is_dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from types import FunctionType
@@ -214,6 +214,18 @@ def test_a_subclass_is_another_thing_until_it_declares_a_name_of_its_own() -> No
     attack, other = PGD(DEFAULT_THREAT), Other(DEFAULT_THREAT)
     assert identity_name(PGD) == "PGD" and digest(other) != digest(attack)
     assert digest(identified("PGD")(Other)(DEFAULT_THREAT)) == digest(attack)
+
+
+def test_a_foreign_value_may_say_itself_what_it_is() -> None:
+    @dataclass(frozen=True)
+    class Counting:
+        attack: Any
+        seen: list[int]
+
+        def __repr__(self) -> str:
+            return f"Counting({self.attack!r})"
+
+    assert digest(Counting(fgsm(DEFAULT_THREAT), [])) == digest(Counting(fgsm(DEFAULT_THREAT), [3]))
 
 
 def test_addresses_are_no_part_of_an_identity() -> None:

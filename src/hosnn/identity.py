@@ -59,10 +59,11 @@ def identity_text(value: Any) -> str:
     """The value as text: `Name(field=value, ...)` for dataclasses, structure for networks, `repr` for the rest."""
     if isinstance(value, nn.Module):
         return _module_text(value)
-    if is_dataclass(value) and not isinstance(value, type):
+    if is_dataclass(value) and not isinstance(value, type) and not _prints_itself(type(value)):
         content = ", ".join(f"{name}={identity_text(part)}" for name, part in identity_fields(value))
         return f"{identity_name(type(value))}({content})"
     if isinstance(value, Enum) and "identity_name" in vars(type(value)):
+        # Members by their values, which files hold too, so that their names in the code may change.
         member = str(value.value).upper().replace("-", "_")
         return f"<{identity_name(type(value))}.{member}: {value.value!r}>"
     if isinstance(value, FunctionType):
@@ -77,6 +78,12 @@ def identity_text(value: Any) -> str:
 def digest(value: Any) -> str:
     """SHA-256 of `identity_text(value)`."""
     return hashlib.sha256(identity_text(value).encode()).hexdigest()
+
+
+def _prints_itself(kind: type) -> bool:
+    """Whether a dataclass without a declared name has a `__repr__` of its own, which then says what it is."""
+    is_generated = hasattr(kind.__repr__, "__wrapped__")
+    return "identity_name" not in vars(kind) and not is_generated
 
 
 def _module_text(module: nn.Module) -> str:
