@@ -189,7 +189,7 @@ def pairs(model: nn.Module, threat: Threat, options: Options) -> list[Pair]:
 
 def attacks_of(protocol: Protocol) -> Protocol:
     """The protocol's worst case alone: curves, matrix and checks do not take part in it."""
-    return replace(protocol.resized(panel_samples=0), probes=0, active=0)
+    return replace(protocol.resized(panel_samples=0), probes=0, binarization_samples=0)
 
 
 @dataclass(frozen=True)

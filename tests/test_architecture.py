@@ -9,7 +9,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "hosnn"
 
 ORDER = (
-    *("errors", "rng", "deadline", "files", "progress", "provenance", "runtime"),
+    *("errors", "identity", "rng", "deadline", "files", "progress", "provenance", "runtime"),
     *("spiking", "nn", "signature", "robustness", "estimators", "data", "training"),
     *("results", "protocols", "checks", "evaluation", "report", "theory", "interop", "export", "benchmark"),
     *("recipes", "cluster", "cli"),
@@ -17,11 +17,11 @@ ORDER = (
 """A module imports from its own package and from those before it."""
 
 ONLY = {
-    "robustness": {"errors", "rng", "runtime"},
-    "data": {"errors", "rng", "files"},
+    "robustness": {"errors", "identity", "rng", "runtime"},
+    "data": {"errors", "identity", "rng", "files"},
     "results": {"errors", "files"},
-    "spiking": {"errors"},
-    **{name: set() for name in ("errors", "rng")},
+    "spiking": {"errors", "identity"},
+    **{name: set() for name in ("errors", "identity", "rng")},
 }
 """Packages that may see less: attacks know nothing of spikes, spikes nothing of anything."""
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from hosnn.results.check import Check
 from hosnn.results.evaluation import AttackResult, Evaluation, Network, Panel
 from hosnn.results.reproduction import Cell, Published, ReproductionResult
+from hosnn.results.roles import strength_by_protocol
 
 CLASSES = 10
 KINDS = (("LIF", "clean"), ("LIF", "FGSM 2/255"), ("TA-LIF", "clean"), ("TA-LIF", "FGSM 2/255"))
@@ -55,6 +56,7 @@ def evaluation(
         seconds=12.0,
         versions={"python": "3.12", "torch": "2.13.0"},
         machine={"processor": "Test processor", "cores": 2, "threads": 1, "gpu": "none", "system": "Linux"},
+        strength=strength_by_protocol(protocol),
     )
 
 

@@ -50,8 +50,9 @@ class Shift:
 
 
 def protocol(*attacks: tuple[str, Attack], **settings: Any) -> Protocol:
-    specs = tuple(AttackSpec(name, attack, THREAT) for name, attack in attacks)
-    return Protocol("test", "made for a test", THREAT, specs, None, block_size=16, **settings)
+    specs = tuple(AttackSpec(name=name, attack=attack, threat=THREAT) for name, attack in attacks)
+    described = Protocol(name="test", description="made for a test", threat=THREAT, attacks=specs, samples=None)
+    return replace(described, block_size=16, **settings)
 
 
 FOUR = protocol(
@@ -63,7 +64,8 @@ FOUR = protocol(
         PanelPlan(
             "eps",
             tuple(
-                AttackSpec(f"PGD @ {eps}", PGD(Threat(Linf(eps)), steps=3), Threat(Linf(eps))) for eps in (0.01, 0.1)
+                AttackSpec(name=f"PGD @ {eps}", attack=PGD(Threat(Linf(eps)), steps=3), threat=Threat(Linf(eps)))
+                for eps in (0.01, 0.1)
             ),
             samples=20,
         ),

@@ -33,7 +33,13 @@ from hosnn.training.pipeline import run
 
 NETWORK = LeNet(channels=(2, 3), hidden=8, classes=4)
 STEPS_PER_EPOCH = 3
-CLEAN = Experiment("clean", "toy", NETWORK, Clean(VanRossum()), Optimisation(epochs=2, batch_size=16, lr=0.1))
+CLEAN = Experiment(
+    name="clean",
+    data="toy",
+    network=NETWORK,
+    objective=Clean(VanRossum()),
+    optim=Optimisation(epochs=2, batch_size=16, lr=0.1),
+)
 ROBUST = replace(
     CLEAN,
     name="robust",

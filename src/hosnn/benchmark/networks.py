@@ -26,7 +26,7 @@ from hosnn.protocols.builtin import standard
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import scores
 from hosnn.robustness.pgd import PGD, fgsm
-from hosnn.robustness.threats import Threat
+from hosnn.robustness.threats import DEFAULT_THREAT
 from hosnn.signature import calibrate, homeostatic
 from hosnn.signature.homeostasis import replace_layer
 from hosnn.spiking.gradient_rule import bptt
@@ -41,7 +41,7 @@ IN_PARTS = "hosnn TA-LIF, batch in 4 parts"
 LIMIT = "convolutions and matrix products alone"
 
 PGD_STEPS = 10
-THREAT = Threat.parse("linf:8/255")
+THREAT = DEFAULT_THREAT
 
 Workload = Literal["FGSM training step", "PGD-10", "inference"]
 Precision = Literal["float32", "bfloat16"]

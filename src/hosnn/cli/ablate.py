@@ -21,6 +21,7 @@ from hosnn.evaluation.evaluate import evaluate
 from hosnn.evaluation.generalisation import corruption_accuracy, steps_at_test_time
 from hosnn.evaluation.journal import journal_path
 from hosnn.evaluation.setup import Subject
+from hosnn.evaluation.store import USUAL_THREAT
 from hosnn.files import write_json, write_text
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.progress import TerminalProgress
@@ -38,7 +39,7 @@ def ablate(
     *,
     lif: Folder = None,
     others: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="MODEL")] = (),
-    threat: str = "linf:8/255",
+    threat: str = USUAL_THREAT,
     samples: int = 1000,
     seed: int = 0,
     data: Name = None,

@@ -30,6 +30,7 @@ from hosnn.evaluation.evaluate import evaluate as run_protocol
 from hosnn.evaluation.examples import Example, examples
 from hosnn.evaluation.journal import journal_path, journals
 from hosnn.evaluation.runner import Shard
+from hosnn.evaluation.store import USUAL_THREAT
 from hosnn.files import write_text
 from hosnn.progress import Progress, TerminalProgress
 from hosnn.protocols.protocol import Protocol
@@ -48,7 +49,7 @@ def evaluate(
     model: Model,
     *,
     protocol: str = "smoke",
-    threat: str = "linf:8/255",
+    threat: str = USUAL_THREAT,
     samples: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None,
     seed: int = 0,
     data: Name = None,

@@ -30,7 +30,7 @@ from hosnn.report.reproduction_tables import markdown, rich_table
 from hosnn.results.reproduction import Cell, ReproductionResult
 from hosnn.rng import SampleRandom
 from hosnn.robustness.pgd import PGD
-from hosnn.robustness.threats import Linf, Threat, format_eps
+from hosnn.robustness.threats import DEFAULT_THREAT, format_eps
 from hosnn.runtime import Hardware
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.training.checkpoint import load
@@ -39,8 +39,6 @@ from hosnn.training.experiment import Experiment
 from hosnn.training.log import read_log
 from hosnn.training.objectives import Adversarial
 from hosnn.training.pipeline import run
-
-THREAT = Threat(Linf(8 / 255))
 
 
 def reproduce(
@@ -98,6 +96,7 @@ def reproduce(
         chosen.published,
         {experiment.name: describe(experiment) for experiment in experiments},
         sum(session.seconds(start) for start in dict.fromkeys(e.start for e in experiments if e.start)),
+        chosen.demonstration,
     )
     comparison.save(out / "comparison.json")
     write_text(out / "table.md", markdown(comparison))
@@ -145,7 +144,7 @@ class _Session:
         """Everything measured on one trained network."""
         found = {}
         for wanted in plans:
-            chosen = protocol(wanted.protocol, THREAT).resized(wanted.samples, wanted.panel_samples)
+            chosen = protocol(wanted.protocol, DEFAULT_THREAT).resized(wanted.samples, wanted.panel_samples)
             stem = file_stem(wanted.protocol, samples=wanted.samples, seed=experiment.seed)
             found[chosen.name] = stored_or_fresh(
                 network,
@@ -178,7 +177,7 @@ def _report(comparison: ReproductionResult, networks: dict[str, SpikingNetwork],
         for cell in comparison.cells
         if cell.seed == comparison.cells[0].seed and cell.training != "clean"
     }
-    attack = Through(bptt(), PGD(THREAT))
+    attack = Through(bptt(), PGD(DEFAULT_THREAT))
     split = data.test.take(min(200, len(data.test)))
     shown = [
         example

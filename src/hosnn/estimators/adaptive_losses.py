@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hosnn.errors import ConfigError
 from hosnn.estimators.model_wrappers import Wrapped, innermost
+from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Attack, Model
 from hosnn.spiking.kernels.eager import LayerRecord, record_layers
@@ -28,6 +29,7 @@ class AdaptiveLoss(Protocol):
     def __call__(self, layers: Sequence[LayerRecord], /) -> Tensor: ...
 
 
+@identified("LowerThresholds")
 @dataclass(frozen=True)
 class LowerThresholds:
     """Thresholds down, so that neurons fire at little:  mean over layers of  -mean_{t,n}(θ[t] - θ[0]) / rms(u*).
@@ -46,6 +48,7 @@ class LowerThresholds:
         )
 
 
+@identified("SilenceNeurons")
 @dataclass(frozen=True)
 class SilenceNeurons:
     """Firing rates down:  mean over layers of  -log(mean_{t,n} s[t] + 0.001), at most 6.9, whatever the rate was.
@@ -63,6 +66,7 @@ class SilenceNeurons:
         return _mean([-(_per_sample(seen.run.spikes) + 1e-3).log() for seen in chosen])
 
 
+@identified("SignatureError")
 @dataclass(frozen=True)
 class SignatureDeviation:
     """The error that homeostasis is there to hold down, up:  mean over layers of  mean_{t,n}(u - u*)^2 / mean(u*^2).
@@ -79,6 +83,7 @@ class SignatureDeviation:
         )
 
 
+@identified("AgainstHomeostasis")
 @dataclass(frozen=True)
 class AgainstHomeostasis:
     """Run `attack` with the loss  L + weight · term  in place of its own L, on the same forward pass.

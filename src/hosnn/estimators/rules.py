@@ -11,6 +11,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from hosnn.errors import ConfigError
 from hosnn.estimators.model_wrappers import Wrapped, innermost, inside, network_of
 from hosnn.estimators.sharpness import AdaptiveSharpness, Memory, Remembered, Sharpened
+from hosnn.identity import identified
 from hosnn.nn.neurons import LIF, neurons
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Attack, Model
@@ -37,6 +38,7 @@ def with_rule(model: M, rule: Rule) -> M:
     return twin
 
 
+@identified("Through")
 @dataclass(frozen=True)
 class Through:
     """Run `attack` on the model as differentiated by `rule`.  A model without spiking layers is attacked as it is.

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from hosnn.data import Split
 from hosnn.errors import ConfigError
 from hosnn.evaluation.generalisation import CorruptionAccuracies, StepAccuracies
-from hosnn.protocols.attacks import apgd, stable, undefined
+from hosnn.protocols.attacks import apgd_ce, restriction, sa_pgd
 from hosnn.protocols.protocol import Protocol
 from hosnn.results.comparison import Comparison
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import DEFAULT_THREAT, Threat
 from hosnn.signature.ablations import frozen_at_mean_threshold, rate_matched, without_adaptation
 
 FORMAT = "hosnn-controls-1"
@@ -59,16 +59,14 @@ class Ablations:
         )
 
 
-def protocol(threat: Threat = Threat(Linf(8 / 255))) -> Protocol:  # noqa: B008
+def protocol(threat: Threat = DEFAULT_THREAT) -> Protocol:
     """The attacks of `standard` that take most: SA-PGD through an adaptive surrogate, APGD through full BPTT."""
     return Protocol(
-        "controls",
-        f"SA-PGD 400 with adaptive surrogate, APGD-CE 100 through full BPTT; worst case per sample{undefined(threat)}",
-        threat,
-        (
-            *stable(threat),
-            apgd(threat)[0],
-        ),
+        name="controls",
+        description="SA-PGD 400 with adaptive surrogate, APGD-CE 100 through full BPTT; worst case per sample"
+        f"{restriction(threat)}",
+        threat=threat,
+        attacks=(*sa_pgd(threat), apgd_ce(threat)),
         samples=1000,
         cascade=True,
     )

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from hosnn.checks.binarization_test import BinarizationTest, challenge
+from hosnn.checks.binarization_test import BinarizationTest, run_binarization_test
 from hosnn.checks.probes import diagnose
-from hosnn.checks.run_checks import findings
+from hosnn.checks.run_checks import all_checks
 from hosnn.data import Dataset, Split
 from hosnn.deadline import Deadline
 from hosnn.estimators import Estimator, title
@@ -21,7 +21,7 @@ from hosnn.evaluation.runner import AttackRunner, Images, Shard
 from hosnn.evaluation.setup import Session, Subject, session_of
 from hosnn.nn.modes import evaluating
 from hosnn.progress import Bar, Progress
-from hosnn.protocols.applicability import best, candidates
+from hosnn.protocols.applicability import best_estimators, search_panel
 from hosnn.protocols.builtin import smoke
 from hosnn.protocols.protocol import PanelPlan, Protocol
 from hosnn.provenance import machine, versions
@@ -66,7 +66,7 @@ def evaluate(
             if session.protocol.probes
             else None
         )
-        active = _challenge(session, found)
+        binarization = _binarization_test(session, found)
     result = Evaluation(
         session.protocol.name,
         session.protocol.description,
@@ -89,8 +89,9 @@ def evaluate(
         network=session.network,
         skipped=session.skipped,
         clamped=all(spec.threat.domain is not None for spec in session.protocol.attacks),
+        strength=session.protocol.strength,
     )
-    return replace(result, checks=findings(result, diagnosis, active))
+    return replace(result, checks=all_checks(result, diagnosis, binarization))
 
 
 def evaluate_shard(
@@ -127,8 +128,8 @@ def _attack(
     with progress.task(f"{session.subject.model}, {protocol.name}", _work(protocol, runner.images)) as bar:
         clean = runner.predict(blocks)
         if protocol.search:
-            panels.append(_panel(runner, candidates(protocol.search, protocol.threat), protocol.block_size, bar))
-            found = best(protocol.search, panels[0].rows, y)
+            panels.append(_panel(runner, search_panel(protocol.search, protocol.threat), protocol.block_size, bar))
+            found = best_estimators(protocol.search, panels[0].rows, y)
             bar.report(f"gradient estimators that serve best: {', '.join(map(title, found))}")
         robust = clean == y if protocol.cascade else torch.ones_like(y, dtype=torch.bool)
         rows = []
@@ -144,15 +145,15 @@ def _attack(
     return clean, tuple(rows), tuple(panels), found
 
 
-def _challenge(session: Session, found: tuple[Estimator, ...]) -> BinarizationTest | None:
-    """The active test on the first images, if the protocol has one."""
+def _binarization_test(session: Session, found: tuple[Estimator, ...]) -> BinarizationTest | None:
+    """The binarization test on the first images, if the protocol asks for one."""
     runner, protocol = session.runner, session.protocol
-    if not protocol.active:
+    if not protocol.binarization_samples:
         return None
-    images, first = runner.images, slice(0, protocol.active)
+    images, first = runner.images, slice(0, protocol.binarization_samples)
     attacks = [spec.bound(found) for spec in protocol.attacks]
     rng = SampleRandom(runner.seed, images.index[first]).fold("active test")
-    return challenge(runner.model, attacks, images.x[first].to(runner.device), protocol.threat, rng)
+    return run_binarization_test(runner.model, attacks, images.x[first].to(runner.device), protocol.threat, rng)
 
 
 def _panel(runner: AttackRunner, plan: PanelPlan, block_size: int, bar: Bar) -> Panel:

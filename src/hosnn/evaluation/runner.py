@@ -90,12 +90,12 @@ class AttackRunner:
         panel  attacks of one panel draw the same random numbers, so that they differ in what they are meant to; an
                attack outside has its own
         """
-        name, stream = (f"{panel}: {spec.name}", panel) if panel else (spec.name, spec.name)
-        name += f" through {spec.estimator_title}" if spec.estimator_title else ""  # a search may find another
+        key, stream = (f"{panel}: {spec.id}", panel) if panel else (spec.id, spec.id)
+        key += f" through {spec.estimator_title}" if spec.estimator_title else ""  # a search may find another
         found: dict[int, dict[str, Any]] = {}
         todo = []
         for number in range(len(blocks)):
-            done = self.journal.get(name, number)
+            done = self.journal.get(key, number)
             if done is not None:
                 found[number] = done
                 bar.advance()
@@ -106,10 +106,10 @@ class AttackRunner:
             if done is None:
                 stopped = number if stopped is None else stopped
             else:
-                found[number] = self.journal.put(name, number, done)
+                found[number] = self.journal.put(key, number, done)
                 bar.advance()
         if stopped is not None:
-            raise Interrupted(f"in {name}, block {stopped + 1} of {len(blocks)}", self.deadline, self.journal.kept)
+            raise Interrupted(f"in {key}, block {stopped + 1} of {len(blocks)}", self.deadline, self.journal.kept)
         return self._row(spec, blocks, found)
 
     def _row(
@@ -132,6 +132,7 @@ class AttackRunner:
             spec.steps,
             total["forward"],
             total["backward"],
+            spec.role,
         )
         return row, torch.tensor(predictions)
 

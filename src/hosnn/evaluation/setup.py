@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hosnn.checks.probes import look_at
+from hosnn.checks.inspection import inspect_network
 from hosnn.data import Dataset, Split, check_images, check_labels
 from hosnn.deadline import Deadline
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.estimators import OnFrames
 from hosnn.evaluation.journal import Journal
 from hosnn.evaluation.runner import AttackRunner, Images, Shard, logits_of
+from hosnn.identity import digest
 from hosnn.nn.modes import device_of, evaluating
-from hosnn.protocols.applicability import applicable
-from hosnn.protocols.protocol import AttackSpec, Protocol, digest
+from hosnn.protocols.applicability import fit_to_network
+from hosnn.protocols.protocol import AttackSpec, Protocol
 from hosnn.provenance import versions
 from hosnn.results.evaluation import Network
 from hosnn.robustness.ensembles import Transfer
@@ -74,7 +75,7 @@ def session_of(
     look = images.x[:LOOK].to(device)
     logits = logits_of(model, look)
     _check_classes(logits, images.y)
-    network = look_at(model, look)
+    network = inspect_network(model, look)
     identity = _identity(protocol, subject, fingerprint_, seed, images) | {
         # Weights do not tell a model whose forward was changed since, or that ran elsewhere.
         "answers": logits.argmax(1).tolist(),
@@ -89,7 +90,7 @@ def session_of(
         threads = 0
     runner = AttackRunner(model, images, device, seed, journal, deadline or Deadline(), shard, threads, network.random)
     before = journal.seconds / max(1, threads)
-    fitting, skipped = applicable(protocol, network, logits.shape[1])
+    fitting, skipped = fit_to_network(protocol, network, logits.shape[1])
     for spec in fitting.attacks:
         _check_twin(spec, look, logits.shape[1])
     return Session(runner, fitting, subject, network, skipped, fingerprint_, protocol.settings, before)

@@ -14,9 +14,10 @@ from hosnn.evaluation.setup import Subject
 from hosnn.progress import Progress
 from hosnn.protocols.protocol import Protocol
 from hosnn.results.evaluation import Evaluation
+from hosnn.robustness.threats import DEFAULT_THREAT
 from hosnn.signature import fingerprint
 
-USUAL_THREAT = "linf:8/255"
+USUAL_THREAT = str(DEFAULT_THREAT)
 
 
 def file_stem(protocol: str, threat: str = USUAL_THREAT, samples: int | None = None, seed: int = 0) -> str:

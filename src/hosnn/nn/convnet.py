@@ -13,6 +13,7 @@ from typing import NamedTuple
 from torch import nn
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.nn.blueprint import assemble, check
 from hosnn.nn.layers import Body, OverTime, SpikingNetwork, SumPool, TimeDropout
 from hosnn.nn.neurons import LIF
@@ -32,6 +33,7 @@ class Convolution(NamedTuple):
     pool: int = 1
 
 
+@identified("ConvNet")
 @dataclass(frozen=True)
 class ConvNet:
     """Convolutions and poolings, then dense layers; `build()` gives the network.

@@ -9,6 +9,7 @@ from torch.nn import functional
 from torch.nn.modules import module as everywhere
 
 from hosnn.errors import ConfigError, ShapeError
+from hosnn.identity import identified
 from hosnn.nn.convolution import channels_last, convolve_images
 from hosnn.nn.neurons import LIF
 from hosnn.nn.normalisation import TimeBatchNorm
@@ -17,6 +18,7 @@ from hosnn.spiking.decoding import mean_over_time
 from hosnn.spiking.kernels.kernel_spec import ALONE, Around, Held
 
 
+@identified("Normalise")
 class Normalise(nn.Module):
     """(x - mean) / std per channel; the first layer of a network, so that a threat's eps stays in pixel units.
 
@@ -37,6 +39,7 @@ class Normalise(nn.Module):
         return (images - self.mean) / self.std
 
 
+@identified("ConstantCoding")
 class ConstantCoding(nn.Module):
     """Present an image for `steps` time steps through the synaptic filter (`encode_constant`).
 
@@ -61,6 +64,7 @@ class ConstantCoding(nn.Module):
         )
 
 
+@identified("OverTime")
 class OverTime(nn.Sequential):
     """Apply layers to every time step by folding time into the batch: [T, B, ...] -> [T, B, ...]."""
 
@@ -71,6 +75,7 @@ class OverTime(nn.Sequential):
         return folded.view(*x.shape[:2], *folded.shape[1:])
 
 
+@identified("SumPool")
 class SumPool(nn.AvgPool2d):
     """Spiking pooling of the authors' code: gain · sum over a square window (1.1 x sum = 4.4 x average for 2x2)."""
 
@@ -82,6 +87,7 @@ class SumPool(nn.AvgPool2d):
         return super().forward(x) * (self.gain * self.size**2)
 
 
+@identified("TimeDropout")
 class TimeDropout(nn.Module):
     """Dropout with one mask over all time steps: [T, B, ...] -> [T, B, ...]; identity in eval()."""
 
@@ -97,6 +103,7 @@ class TimeDropout(nn.Module):
         return x * functional.dropout(torch.ones_like(x[0]), self.probability)
 
 
+@identified("Body")
 class Body(nn.Sequential):
     """Spiking layers one after the other: [T, B, ...] -> [T, B, ...], the same as `nn.Sequential` with less work.
 
@@ -201,6 +208,7 @@ def _hooked_everywhere() -> bool:
     return bool(everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks)
 
 
+@identified("MeanReadout")
 class MeanReadout(nn.Module):
     """Logits = mean over time of the last layer's traces or currents (`mean_over_time`): [T, B, K] -> [B, K]."""
 
@@ -216,6 +224,7 @@ class HasOutputs(Protocol):
         """Raw pixels [B, C, H, W] (or frames [B, T, C, H, W]) -> [T, B, K]."""
 
 
+@identified("SpikingNetwork")
 class SpikingNetwork(nn.Module):
     """A function from raw pixels to logits: normalise, encode over time, run the body, read out.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.errors import ConfigError, ShapeError
+from hosnn.identity import identified, identity_text
 from hosnn.spiking.gradient_rule import GradientRule, Rule, bptt
 from hosnn.spiking.kernels import backend, eager
 from hosnn.spiking.kernels.kernel_spec import ALONE, Around
@@ -23,6 +24,7 @@ class Emit(Enum):
     SPIKES = "spikes"
 
 
+@identified("Beyond")
 class Extrapolation(Enum):
     """What a signature means after its last time step: an error, its last value held, or the whole repeated."""
 
@@ -31,6 +33,7 @@ class Extrapolation(Enum):
     REPEAT = "repeat"
 
 
+@identified("LIF")
 class LIF(nn.Module):
     """Leaky integrate-and-fire neurons; `hosnn.spiking.dynamics.lif_step` gives the equations.
 
@@ -101,9 +104,11 @@ class LIF(nn.Module):
             )
 
     def extra_repr(self) -> str:
-        return f"{self.dynamics}, {self.rule}" + (", fixed_threshold=True" if self.fixed_threshold else "")
+        settings = f"{identity_text(self.dynamics)}, {identity_text(self.rule)}"
+        return settings + (", fixed_threshold=True" if self.fixed_threshold else "")
 
 
+@identified("TALIF")
 class TALIF(LIF):
     """LIF neurons whose threshold adapts to hold the membrane near a stored signature (`talif_step`).
 

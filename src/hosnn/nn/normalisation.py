@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, distributed, nn
 
 from hosnn.errors import ConfigError, ShapeError
+from hosnn.identity import identified
 from hosnn.nn.neurons import Extrapolation
 
 
+@identified("Norm")
 class Norm(Enum):
     """How currents are normalised before neurons: not at all, by statistics shared over time, or of each step."""
 
@@ -21,6 +23,7 @@ class Norm(Enum):
     PER_STEP = "per-step"
 
 
+@identified("TimeBatchNorm")
 class TimeBatchNorm(nn.Module):
     """Batch normalisation per channel, [T, B, C, H, W] -> the same, or dense currents [T, B, C] -> the same.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.nn.blueprint import assemble, check
 from hosnn.nn.convnet import CIFAR10_MEAN, CIFAR10_STD
 from hosnn.nn.layers import Body, OverTime, SpikingNetwork, TimeDropout
@@ -15,6 +16,7 @@ from hosnn.spiking.gradient_rule import GradientRule, bptt
 from hosnn.spiking.state import Dynamics
 
 
+@identified("Residual")
 class Residual(nn.Module):
     """neurons(main(x) + shortcut(x)): traces [T, B, C, H, W] -> [T, B, C', H', W']."""
 
@@ -26,6 +28,7 @@ class Residual(nn.Module):
         return self.neurons(self.main(x) + self.shortcut(x))  # type: ignore[no-any-return]
 
 
+@identified("ResNet")
 @dataclass(frozen=True)
 class ResNet:
     """A residual network for small images: one 3 x 3 convolution, stages of basic blocks, the mean over space, dense.

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.errors import ConfigError, ShapeError
+from hosnn.identity import identified
 from hosnn.nn.neurons import LIF, Emit, Extrapolation, prolonged
 from hosnn.spiking.gradient_rule import GradientRule, Rule
 from hosnn.spiking.kernels.kernel_spec import Around
 from hosnn.spiking.state import Dynamics
 
 
+@identified("ThresholdLIF")
 class ThresholdLIF(LIF):
     """LIF neurons each with a threshold of its own, learned or given: TA-LIF's control without adaptation.
 

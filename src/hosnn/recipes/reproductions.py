@@ -24,6 +24,7 @@ class Reproduction:
     grid       the four recipes: LIF and TA-LIF, clean and FGSM-trained
     plans      protocols to run on each
     columns    of the printed table: heading, protocol, attack ("clean" or "worst" besides attack names)
+    demonstration  whether it runs on a small part of the data, to show how it works rather than to measure
     """
 
     title: str
@@ -31,6 +32,7 @@ class Reproduction:
     plans: tuple[Plan, ...]
     columns: tuple[tuple[str, str, str], ...]
     published: tuple[Published, ...]
+    demonstration: bool = False
 
 
 PAPER_COLUMNS = (
@@ -79,5 +81,6 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         (Plan("paper", samples=300, panel_samples=100), Plan("smoke", panel_samples=0)),
         (*PAPER_COLUMNS, ("PGD-20 BPTT", "smoke", "PGD-20")),
         FASHION_MNIST.published,
+        demonstration=True,
     ),
 }

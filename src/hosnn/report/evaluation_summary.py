@@ -4,6 +4,7 @@ from hosnn.report.evaluation_tables import checks
 from hosnn.report.reproduction_summary import NOTABLE, budget
 from hosnn.results.check import Check
 from hosnn.results.evaluation import Evaluation
+from hosnn.results.roles import Strength
 from hosnn.results.text import percent
 
 NAMED = 3  # findings spelt out in one sentence; the others are counted
@@ -48,15 +49,15 @@ def remarks(evaluation: Evaluation) -> list[str]:
             f"A small sample: {evaluation.samples:,} images leave the worst case uncertain by "
             f"{50 * (high - low):.1f} points either way."
         )
-    if evaluation.protocol in ("paper", "smoke"):
+    if evaluation.strength in (Strength.PUBLISHED_ATTACKS, Strength.FIRST_LOOK):
         found.append(
             f"The {evaluation.protocol} protocol is a weak attack; true robustness is lower or equal. Run a stronger "
             "protocol before quoting a number."
         )
-    if evaluation.protocol == "sweep":
+    if evaluation.strength is Strength.GRADIENTS_ONLY:
         found.append(
-            "The sweep protocol only follows gradients. Attacks that follow none may take more images: run the "
-            "standard protocol before quoting a number."
+            f"The {evaluation.protocol} protocol only follows gradients. Attacks that follow none may break more "
+            "images: run the standard protocol before quoting a number."
         )
     if not evaluation.network.gradient:
         found.append(

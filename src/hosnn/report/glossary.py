@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from hosnn.protocols.attacks import PATIENT
+from hosnn.protocols.attacks import SAPGD_STEPS as STEPS
 
 
 class Term(NamedTuple):
@@ -25,7 +25,7 @@ EXPLANATIONS = {
     "derivative; one perturbation per image, which stays a valid image. An image counts as kept only if it withstands "
     "all of them.",
     "standard": "Our evaluation for a number to quote. A line of different attacks, each of which sees only the images "
-    f"that those before it left standing: SA-PGD, {PATIENT} steps with the ASSG surrogate, which fits itself to each "
+    f"that those before it left standing: SA-PGD, {STEPS} steps with the ASSG surrogate, which fits itself to each "
     "neuron; APGD with two losses (cross-entropy and DLR), 100 steps each through full BPTT; APGD through the three "
     "surrogate gradients that a search on 100 images found to serve best against this very network; an attack on the "
     "adapting thresholds, where there are any; transfer from twin networks, where some were given; and Square with "
@@ -34,8 +34,8 @@ EXPLANATIONS = {
     "and through the whole surrogate ensemble and every other gradient estimator; AutoAttack's four attacks at their "
     "published settings; and, on 200 images beside them, HopSkipJump, which sees only the predicted class. Each attack "
     "sees only the images that those before it left standing; an image counts as kept only if it withstands all of "
-    "them. The active test then hides adversarial points of its own making around 50 images, and counts how many the "
-    "attacks find.",
+    "them. The binarization test then hides adversarial points of its own making around 50 images, and counts how many "
+    "the attacks find.",
 }
 
 GLOSSARY = (

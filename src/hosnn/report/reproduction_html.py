@@ -12,6 +12,7 @@ from hosnn.report.reproduction_summary import headline, notes
 from hosnn.report.reproduction_tables import headings, how, lines
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.reproduction import ReproductionResult
+from hosnn.results.roles import Strength
 from hosnn.results.text import NOT_RUN, describe_machine, percent
 
 
@@ -58,7 +59,8 @@ def render(
             ),
         ],
         protocols=protocol_texts(evaluations),
-        differ=len({e.protocol for e in evaluations}) > 1 and any(e.protocol == "paper" for e in evaluations),
+        differ=len({e.protocol for e in evaluations}) > 1
+        and any(e.strength is Strength.PUBLISHED_ATTACKS for e in evaluations),
         runs=[
             {
                 "network": f"{cell.neuron}, {cell.training}",

@@ -6,16 +6,11 @@ from typing import NamedTuple
 from hosnn.report.reproduction_tables import Value, measured, published, survivors, value
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.reproduction import Cell, NetworkKind, ReproductionResult, groups
+from hosnn.results.roles import Strength
 from hosnn.results.statistics import wilson
 from hosnn.results.text import percent
 from hosnn.robustness.threats import Threat, format_eps
 
-STRENGTH = {
-    "smoke": 1,
-    "sweep": 2,
-    "standard": 3,
-    "full": 4,
-}  # of our protocols; one not listed counts as the strongest
 CONTROLS = ("clean", "noise")
 NOTABLE = 0.02  # differences of accuracy below this are not remarked on
 
@@ -63,13 +58,13 @@ def notes(comparison: ReproductionResult) -> list[str]:
     """What a careful reader would hold against the numbers."""
     every = groups(comparison)
     found = []
-    if "sample" in comparison.dataset:
+    if comparison.demonstration:
         found.append(
             f"A demonstration: the networks were trained and measured on {comparison.dataset}, a small part of the "
             "data. Expect other numbers from the full data set, and do not set these against published ones."
         )
     found += _uncertainty(comparison)
-    if not any(column[1] != "paper" and _strength(column) > 1 for column in _attacked(comparison, every)):
+    if not any(_strength(comparison, column) > Strength.FIRST_LOOK.rank for column in _attacked(comparison, every)):
         found.append(
             "No stronger protocol was run. The numbers above come from weak attacks, so true robustness is lower or "
             "equal: read them as upper bounds."
@@ -96,14 +91,15 @@ def notes(comparison: ReproductionResult) -> list[str]:
 
 def authors_column(comparison: ReproductionResult, kind: NetworkKind) -> Column | None:
     """The strongest column of the authors' protocol: PGD-7 if it is there, else the last."""
-    columns = [c for c in _attacked(comparison, [kind]) if c[1] == "paper"]
+    columns = [c for c in _attacked(comparison, [kind]) if _is_published(comparison, c)]
     return next((c for c in columns if c[2] == "PGD-7"), columns[-1] if columns else None)
 
 
 def strongest_column(comparison: ReproductionResult, kind: NetworkKind) -> Column | None:
     """The strongest column of our own protocols, the worst case before single attacks."""
-    columns = [c for c in _attacked(comparison, [kind]) if c[1] != "paper"]
-    return max(columns, key=lambda c: (_strength(c), c[2] == "worst", columns.index(c)), default=None)
+    columns = [c for c in _attacked(comparison, [kind]) if not _is_published(comparison, c)]
+    order = {c: (_strength(comparison, c), c[2] == "worst", place) for place, c in enumerate(columns)}
+    return max(columns, key=order.__getitem__, default=None)
 
 
 def paired(cells: Iterable[Cell], first: Column, second: Column) -> Compared | None:
@@ -135,8 +131,16 @@ def _attacked(comparison: ReproductionResult, kinds: Iterable[NetworkKind]) -> l
     return [c for c in comparison.columns if c[2] not in CONTROLS and any(_maybe(every[kind], c) for kind in kinds)]
 
 
-def _strength(column: Column) -> int:
-    return STRENGTH.get(column[1], 99)
+def _strength(comparison: ReproductionResult, column: Column) -> int:
+    """Rank of the strength of the column's protocol; one that is not rated counts as the strongest."""
+    evaluation = next(_evaluations(comparison.cells, column[1]), None)
+    strength = None if evaluation is None else evaluation.strength
+    return len(Strength) if strength is None else strength.rank
+
+
+def _is_published(comparison: ReproductionResult, column: Column) -> bool:
+    """Whether the column's attacks are those of the publication."""
+    return _strength(comparison, column) == Strength.PUBLISHED_ATTACKS.rank
 
 
 def _uncertainty(comparison: ReproductionResult) -> list[str]:
@@ -178,10 +182,11 @@ def _weakness(comparison: ReproductionResult, kind: NetworkKind, cells: Sequence
 
 def _attack(column: Column, cells: Iterable[Cell]) -> str:
     heading, protocol, attack = column
-    at = budget(next(_evaluations(cells, protocol)).threat)
-    if protocol == "paper":
+    evaluation = next(_evaluations(cells, protocol))
+    at = budget(evaluation.threat)
+    if evaluation.strength is Strength.PUBLISHED_ATTACKS:
         return f"the authors' {'worst attack' if attack == 'worst' else attack} at {at}"
-    strong = "a stronger attack" if _strength(column) > 1 else "a first look of our own"
+    strong = "a first look of our own" if evaluation.strength is Strength.FIRST_LOOK else "a stronger attack"
     return f"{strong} at {at} ({heading})"
 
 

@@ -1,5 +1,6 @@
 """A finding about an evaluation, as a value: does its number mean what it says?"""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -25,6 +26,17 @@ class Check:
     figure: str
     value: float
     meaning: str
+
+
+def not_run(name: str, reason: str) -> Check:
+    """A check whose data are missing: a warning, since nothing was shown."""
+    return Check(
+        name,
+        "warn",
+        f"not run: {reason}",
+        math.nan,
+        "A check without data shows nothing in either direction; provide what it needs, or read the number without it.",
+    )
 
 
 def worst(checks: Iterable[Check]) -> Severity:

@@ -12,6 +12,7 @@ from typing import Any
 from hosnn.errors import ConfigError
 from hosnn.files import read_json, write_json
 from hosnn.results.check import Check, Severity, worst
+from hosnn.results.roles import Role, Strength, with_roles_and_strength
 from hosnn.results.statistics import Interval, proportion, wilson
 
 FORMAT = "hosnn-evaluation-2"
@@ -30,6 +31,7 @@ class AttackResult:
     method, estimator  its place in the matrix: the attack, and how the model was differentiated ("" if not at all)
     steps        iterations or queries, 0 if it does not matter
     forward, backward  samples sent through the model (of a transfer attack, through the other model)
+    role         what checks use the attack for; None: nothing in particular
     """
 
     attack: str
@@ -43,6 +45,7 @@ class AttackResult:
     steps: int = 0
     forward: int = 0
     backward: int = 0
+    role: Role | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Evaluation:
     checks   whether the numbers can be believed
     skipped  attacks of the protocol that could not apply, each with the reason
     clamped  whether attacked images had to stay in the valid pixel range
+    strength how much the protocol's number says; None: not rated
     """
 
     protocol: str
@@ -108,6 +112,7 @@ class Evaluation:
     network: Network = Network()
     skipped: tuple[str, ...] = ()
     clamped: bool = True
+    strength: Strength | None = None
 
     @property
     def samples(self) -> int:
@@ -213,6 +218,7 @@ class Evaluation:
             given["panels"] = [{"name": "eps", "rows": curve}] if curve else []
         for key in ("index", "labels", "clean", "skipped"):
             given[key] = tuple(given.get(key, ()))
+        given = with_roles_and_strength(given)
         given["rows"] = _rows(given["rows"])
         given["panels"] = tuple(Panel(panel["name"], _rows(panel["rows"])) for panel in given["panels"])
         given["checks"] = tuple(
@@ -220,6 +226,7 @@ class Evaluation:
             for check in given.get("checks", ())
         )
         given["network"] = Network(**given.get("network", {}))
+        given["strength"] = given["strength"] and Strength(given["strength"])
         return cls(**given)
 
     def save(self, path: Path) -> None:
@@ -236,4 +243,7 @@ class Evaluation:
 
 
 def _rows(content: Iterable[Mapping[str, Any]]) -> tuple[AttackResult, ...]:
-    return tuple(AttackResult(**{**row, "predictions": tuple(row["predictions"])}) for row in content)
+    return tuple(
+        AttackResult(**{**row, "predictions": tuple(row["predictions"]), "role": row["role"] and Role(row["role"])})
+        for row in content
+    )

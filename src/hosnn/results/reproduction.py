@@ -51,6 +51,7 @@ class ReproductionResult:
 
     columns        (heading, protocol, attack) of the table, in order; attack "clean" and "worst" as well as row names
     start_seconds  wall time of training what the cells start from
+    demonstration  whether it ran on a small part of the data, to show how it works rather than to measure
     """
 
     title: str
@@ -61,6 +62,7 @@ class ReproductionResult:
     published: tuple[Published, ...]
     experiments: Mapping[str, Any]
     start_seconds: float = 0.0
+    demonstration: bool = False
 
     def phases(self) -> dict[str, float]:
         """Seconds of wall time by what was done."""
@@ -101,6 +103,8 @@ class ReproductionResult:
             tuple(Published(**number) for number in content["published"]),
             content["experiments"],
             content.get("start_seconds", 0.0),
+            # Files without the field come from data sets that say it in their names.
+            content.get("demonstration", "sample" in content["dataset"]),
         )
 
     def save(self, path: Path) -> None:

@@ -6,12 +6,13 @@ Shapes: x [B, ...], y [B]; a walk keeps [b, ...], the b samples still without an
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import Aimed, Loss, TargetedLoss, cross_entropy, targeted_dlr
 from hosnn.robustness.model import Ascent, Model, fresh, input_gradient, rows, scores
@@ -40,11 +41,8 @@ class Walk:
 
     def rows(self, chosen: Tensor) -> "Walk":
         """The walk of some of its samples."""
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "memory"}
-        return Walk(
-            **{name: value[chosen] for name, value in values.items()},
-            memory=tuple(value[chosen] for value in self.memory),
-        )
+        values = {field.name: getattr(self, field.name)[chosen] for field in fields(self) if field.name != "memory"}
+        return Walk(**values, memory=tuple(value[chosen] for value in self.memory))
 
 
 def _finite(seen: Ascent) -> tuple[Tensor, Tensor]:
@@ -63,9 +61,8 @@ def _begin(x: Tensor, y: Tensor, x_adv: Tensor, seen: Ascent, size: float) -> Wa
 def _arrive(walk: Walk, x_adv: Tensor, memory: tuple[Tensor, ...], seen: Ascent) -> Walk:
     gradient, loss = _finite(seen)
     better = loss > walk.best_loss
-    moved = replace(
-        walk, x_adv=x_adv, gradient=gradient, loss=loss, memory=memory, rises=walk.rises + (loss > walk.loss)
-    )
+    rises = walk.rises + (loss > walk.loss)
+    moved = replace(walk, x_adv=x_adv, gradient=gradient, loss=loss, memory=memory, rises=rises)
     return replace(
         moved,
         best_x=torch.where(per_sample(better, x_adv), x_adv, walk.best_x),
@@ -230,6 +227,7 @@ def _check(name: str, threat: Threat, **counts: int) -> None:
         raise ConfigError(f"{name} got the threat {threat}; it supports linf and l2; use PGD for other balls")
 
 
+@identified("APGD")
 @dataclass(frozen=True)
 class APGD:
     """Auto-PGD (Croce & Hein 2020): momentum 0.75, steps of 2 eps at first, halved per sample as `Schedule` says.
@@ -241,6 +239,7 @@ class APGD:
     Raises ConfigError for balls other than Linf and L2.
     """
 
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     threat: Threat
     steps: int = 100
     restarts: int = 1
@@ -256,6 +255,7 @@ class APGD:
         return restarted(climb, self.restarts, self.loss, model, x, y, rng)
 
 
+@identified("APGDTargeted")
 @dataclass(frozen=True)
 class APGDTargeted:
     """Auto-PGD towards each of the most likely wrong classes in turn (APGD-T of AutoAttack, Croce & Hein 2020).
@@ -267,6 +267,7 @@ class APGDTargeted:
     Raises ConfigError for balls other than Linf and L2, and targeted_dlr for fewer than 4 classes.
     """
 
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     threat: Threat
     steps: int = 100
     targets: int = 9
@@ -289,9 +290,8 @@ class APGDTargeted:
         def towards(rank: int, number: int) -> Attempt:
             def run(model: Model, x: Tensor, y: Tensor, rng: SampleRandom, positions: Tensor) -> AttackOutcome:
                 target = likely[positions, rank]
-                return climb(
-                    model, x, y, rng.fold("run", rank, number), lambda chosen: Aimed(self.loss, target[chosen])
-                )
+                stream = rng.fold("run", rank, number)
+                return climb(model, x, y, stream, lambda chosen: Aimed(self.loss, target[chosen]))
 
             return run
 

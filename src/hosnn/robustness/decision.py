@@ -5,11 +5,13 @@ Shapes: inputs [B, ...], labels [B], scores [B, K], of which only the position o
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Model, rows, scores
 from hosnn.robustness.threats import L2, Linf, Threat, per_sample
@@ -18,6 +20,7 @@ HALVINGS = 24
 """A step or an interval is halved at most this often: what a float32 can tell apart."""
 
 
+@identified("HopSkipJump")
 @dataclass(frozen=True)
 class HopSkipJump:
     """Walk along the decision boundary towards x: estimate the boundary's normal from the classes of random points
@@ -33,6 +36,7 @@ class HopSkipJump:
     Raises ConfigError for other balls.
     """
 
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     threat: Threat
     queries: int = 5000
     probes: int = 100

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Attack, Model, Repeated
 from hosnn.robustness.pgd import Restart, first_success
 from hosnn.robustness.threats import Threat
 
 
+@identified("Worst")
 @dataclass(frozen=True)
 class Worst:
     """Each sample is lost if any member attack finds an adversarial point; members see only samples still standing.
@@ -33,6 +35,7 @@ class Worst:
         return first_success(members, model, x, y, rng)
 
 
+@identified("Transfer")
 @dataclass(frozen=True)
 class Transfer:
     """Craft on `source`, a stand-in for the model (Papernot et al. 2017); the model attacked is not looked at.
@@ -79,6 +82,7 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
                     module.training = mode
 
 
+@identified("EOT")
 @dataclass(frozen=True)
 class EOT:
     """Attack the mean of `times` looks at a randomised model (expectation over transformation, Athalye et al. 2018).
@@ -98,6 +102,7 @@ class EOT:
         return self.attack(Repeated(model, self.times), x, y, rng)
 
 
+@identified("Noise")
 @dataclass(frozen=True)
 class Noise:
     """A random point of the threat's ball: the control that every real attack must beat."""

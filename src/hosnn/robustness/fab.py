@@ -5,12 +5,13 @@ Shapes: inputs [B, ...], labels [B], scores [B, K]; inside the projection, sampl
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import Aimed
 from hosnn.robustness.model import Model, fresh, input_gradient, rows, scores
@@ -27,6 +28,7 @@ class Closest(NamedTuple):
     distance: Tensor  # [B] in the ball's norm; inf where none was found
 
 
+@identified("FAB")
 @dataclass(frozen=True)
 class FAB:
     """Walk along the boundary between the label and a target: step onto the linearised boundary, mixed with the step
@@ -42,6 +44,7 @@ class FAB:
     Raises ConfigError for a ball that is not linf, l2 or l1, and for settings that make no walk.
     """
 
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
     threat: Threat
     steps: int = 100
     targets: int = 9

@@ -6,11 +6,13 @@ on [B, C, H, W].  Inputs of fewer dimensions are images of one channel, or of on
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import margin
 from hosnn.robustness.model import Model, rows, scores
@@ -20,6 +22,7 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries, of 10,000, after which the share of pixels changed at a time halves (the authors' schedule)."""
 
 
+@identified("Square")
 @dataclass(frozen=True)
 class Square:
     """Change one square at a time and keep what raises the margin loss.
@@ -31,6 +34,7 @@ class Square:
     Every sample draws its own places and signs; their size is the same for all.  Raises ConfigError for other balls.
     """
 
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     threat: Threat
     queries: int = 5000
     p: float = 0.8

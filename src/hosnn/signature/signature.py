@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hosnn.errors import SignatureError
+from hosnn.identity import digest
 from hosnn.nn.layers import Normalise
 from hosnn.nn.neurons import neurons
 
@@ -142,11 +143,11 @@ class Signature:
 
 def fingerprint(model: nn.Module) -> str:
     """SHA-256 over the names, shapes, types and bytes of a network's parameters and saved buffers."""
-    digest = hashlib.sha256()
+    content = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+        content.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        content.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return content.hexdigest()
 
 
 def network_identity(model: nn.Module) -> str:
@@ -156,4 +157,4 @@ def network_identity(model: nn.Module) -> str:
     """
     constants = [(name, layer.dynamics, layer.emit.value) for name, layer in neurons(model).items()]
     unsaved = [(layer.mean.tolist(), layer.std.tolist()) for layer in model.modules() if isinstance(layer, Normalise)]
-    return hashlib.sha256(repr((fingerprint(model), constants, unsaved)).encode()).hexdigest()
+    return digest((fingerprint(model), constants, unsaved))

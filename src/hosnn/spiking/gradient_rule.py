@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import Tensor
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.spiking.surrogate import Sigmoid, Surrogate
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Sharpness(NamedTuple):
     learning: bool
 
 
+@identified("GradientRule")
 @dataclass(frozen=True)
 class GradientRule:
     """Back-propagation through time over the paths that are left open.

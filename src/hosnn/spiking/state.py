@@ -8,8 +8,10 @@ from typing import NamedTuple
 from torch import Tensor
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 
 
+@identified("Reset")
 class Reset(Enum):
     """What a spike does to the membrane: HARD v = u (1 - s), the authors' code; SOFT v = u - θ s, the theory."""
 
@@ -17,6 +19,7 @@ class Reset(Enum):
     SOFT = "soft"
 
 
+@identified("Dynamics")
 @dataclass(frozen=True)
 class Dynamics:
     """Constants of a neuron.  Raises ConfigError for time constants below 1 step or a threshold that is not positive.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.modes import evaluating, statistics_held
 from hosnn.rng import SampleRandom
@@ -24,6 +25,7 @@ class TrainingLoss(Protocol):
     def __call__(self, network: SpikingNetwork, x: Tensor, y: Tensor, /) -> Tensor: ...
 
 
+@identified("CrossEntropy")
 @dataclass(frozen=True)
 class CrossEntropy:
     """-log softmax(scale · logits)[y]; mean traces lie in [0, 1), so a scale sharpens them."""
@@ -34,6 +36,7 @@ class CrossEntropy:
         return functional.cross_entropy(self.scale * network(x), y, reduction="none")
 
 
+@identified("VanRossum")
 @dataclass(frozen=True)
 class VanRossum:
     """The kernel loss of the authors' code: distance of output traces to those of a desired spike train.
@@ -65,6 +68,7 @@ class Objective(Protocol):
         """The images the loss is taken on; validation accuracy is taken on these too."""
 
 
+@identified("Clean")
 @dataclass(frozen=True)
 class Clean:
     """Ordinary training."""
@@ -75,6 +79,7 @@ class Clean:
         return x
 
 
+@identified("Adversarial")
 @dataclass(frozen=True)
 class Adversarial:
     """Training on adversarial images (Goodfellow et al. 2015; Madry et al. 2018).
