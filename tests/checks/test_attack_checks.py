@@ -22,7 +22,16 @@ def left(correct: int | Sequence[bool], samples: int = SAMPLES) -> tuple[int, ..
 def row(
     name: str, correct: int | Sequence[bool], kind: str = "white-box", eps: float = 0.03, steps: int = 0
 ) -> AttackResult:
-    return AttackResult(name, "linf:0.03", eps, left(correct), 1.0, kind, name, "", steps)
+    return AttackResult(
+        attack=name,
+        threat="linf:0.03",
+        eps=eps,
+        predictions=left(correct),
+        seconds=1.0,
+        kind=kind,
+        method=name,
+        steps=steps,
+    )
 
 
 def evaluation(rows: Sequence[AttackResult] = (), clean: int = 180, **panels: Sequence[AttackResult]) -> Evaluation:
@@ -161,7 +170,7 @@ def test_a_check_without_data_is_absent() -> None:
 
 
 def test_images_checked_are_counted_over_all_rows() -> None:
-    cascade = row("APGD", 90), AttackResult("Square", "linf:0.03", 0.03, (0, -1) * 100, 1.0, "queries")
+    cascade = row("APGD", 90), replace(row("Square", 90, "queries"), predictions=(0, -1) * 100)
     checks = found(evaluation(cascade, eps=[row("PGD", 90), row("PGD", 80, eps=0.1)]))
     assert checks["inside the threat"].value == 200 + 100 + 400
 

@@ -174,7 +174,7 @@ class Counted:
 def test_an_interrupted_evaluation_goes_on_to_the_same_result(tmp_path: Path, cascade: bool, eot_samples: int) -> None:
     journal, plan = tmp_path / "partial.jsonl", replace(FOUR, cascade=cascade)
     whole = evaluate(linear(), images(), plan)
-    with pytest.raises(Interrupted, match="goes on from there"):
+    with pytest.raises(Interrupted, match="resumes from there"):
         evaluate(linear(), images(), plan, partial=journal, deadline=StopAfter(eot_samples))
     assert len(journal.read_text().splitlines()) == 1 + eot_samples
     with journal.open("a") as file:

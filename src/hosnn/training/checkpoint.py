@@ -116,7 +116,7 @@ def load(path: Path, generation: str = "best") -> Loaded:
     try:
         network = network_from(config["network"])
     except (HosnnError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{folder / 'config.json'} describes no network known here: {error}") from error
+        raise CheckpointError(f"{folder / 'config.json'} describes a network that is unknown here: {error}") from error
     load_weights(network, read_tensors(folder / "model.safetensors"), config, folder)
     return Loaded(network.eval(), config)
 
@@ -132,22 +132,22 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: Path) -> None:
-    """Fill a freshly built network, its layers made homeostatic or static where the checkpoint says how.
+    """Fill a freshly built network, with its layers made homeostatic or static as the checkpoint says.
 
-    Raises CheckpointError for what is damaged or does not fit.
+    Raises CheckpointError if the tensors are damaged or do not fit.
     """
     restore(network, tensors, config, source)
     broken = sorted(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all()))
     if broken:
         raise CheckpointError(f"{source} holds NaN or infinite numbers in {broken}; train it again")
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if expected != found:
-        different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    saved = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if expected != saved:
+        different = sorted(name for name in expected.keys() | saved.keys() if expected.get(name) != saved.get(name))
         first = different[0]
         raise CheckpointError(
             f"{source} holds another architecture than its network: {len(different)} tensors differ, first {first!r} "
-            f"with shape {found.get(first, 'missing')} where {expected.get(first, 'nothing')} was expected; load it "
+            f"with shape {saved.get(first, 'missing')} where {expected.get(first, 'nothing')} was expected; load it "
             "with the network it was saved from"
         )
     precisions = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}

@@ -1,4 +1,4 @@
-"""The record of a run: log.jsonl for programs, TensorBoard for eyes."""
+"""The record of a run: log.jsonl for programs, TensorBoard for people."""
 
 import json
 import time
