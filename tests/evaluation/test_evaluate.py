@@ -261,7 +261,7 @@ def test_logits_that_are_none_are_refused(model: Model, message: str) -> None:
 
 def test_labels_beyond_the_models_classes_are_refused() -> None:
     x, y = images()
-    with pytest.raises(ShapeError, match="2 classes apart but the labels go up to 5"):
+    with pytest.raises(ShapeError, match="2 classes but the labels go up to 5"):
         evaluate(linear(), (x, y + 4), FOUR)
 
 

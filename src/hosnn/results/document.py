@@ -97,7 +97,9 @@ class Document:
     @model_validator(mode="before")
     @classmethod
     def _read(cls, content: Any) -> Any:
-        return cls.fields_in(content) if isinstance(content, Mapping) else content
+        if not isinstance(content, Mapping):
+            raise ConfigError(f"expected a JSON object with the format {cls.FORMAT!r}, got {_shortened(content)}")
+        return cls.fields_in(content)
 
 
 _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
@@ -122,6 +124,10 @@ def _first_fault(error: ValidationError) -> str:
         return f"it has no {place}{others}"
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"it has {place}, which is unknown here{others}; it may come from a newer version"
-    came = repr(first["input"])
-    shown = came if len(came) <= 80 else f"{came[:80]}..."
-    return f"{where}{first['msg']}, got {shown}{others}"
+    return f"{where}{first['msg']}, got {_shortened(first['input'])}{others}"
+
+
+def _shortened(value: Any) -> str:
+    """A value as text, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
