@@ -414,7 +414,7 @@ def test_learned_thresholds_keep_the_rule_that_teaches_them(tmp_path: Path) -> N
 
 
 def test_a_rule_that_no_checkpoint_holds_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"differentiated by BPTR.*make it again with hosnn\.with_rule"):
+    with pytest.raises(CheckpointError, match=r"differentiated by BPTR.*use hosnn\.estimators\.with_rule again"):
         models.save(with_rule(lif_network(), BPTR()), tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
 
