@@ -62,14 +62,14 @@ def whole(network: nn.Module) -> Evaluation:
     return evaluate(network, fashion_mnist_sample(), PLAN, threads=1)
 
 
-@pytest.mark.parametrize("threads", [2, 3, None])
+@pytest.mark.parametrize("threads", [3, None])
 def test_the_number_of_threads_changes_no_bit(network: nn.Module, whole: Evaluation, threads: int | None) -> None:
     before = torch.get_num_threads()
     assert without_time(evaluate(network, fashion_mnist_sample(), PLAN, threads=threads)) == without_time(whole)
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 7])
+@pytest.mark.parametrize("count", [2, 6])  # of 5 blocks: some have two, one has none
 def test_shards_gather_to_the_bits_of_one_run(
     network: nn.Module, whole: Evaluation, count: int, tmp_path: Path
 ) -> None:

@@ -106,7 +106,7 @@ def holds(written: Any, stored: Any) -> bool:
     return all(key in written and holds(written[key], value) for key, value in stored.items())
 
 
-def first(result: Evaluation, count: int = 50) -> Evaluation:
+def first(result: Evaluation, count: int = 10) -> Evaluation:
     """The same result on fewer images: validating every number of 10,000 takes long and says no more."""
 
     def cut(rows: tuple[AttackResult, ...]) -> tuple[AttackResult, ...]:

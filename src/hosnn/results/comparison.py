@@ -204,7 +204,7 @@ def _tests(
 def _doubts(first: Evaluation, second: Evaluation, attack: str | None) -> tuple[str, ...]:
     """Why the numbers of two evaluations may not be what they seem."""
     doubts = []
-    blind = [each.model for each in (first, second) if each.skipped and not each.network.gradient]
+    blind = [each.model for each in (first, second) if not each.network.gradient]
     if blind and attack is None:
         doubts.append(f"{' and '.join(blind)} gave no gradient and met fewer attacks")
     failed = [each.model for each in (first, second) if each.verdict == "fail"]
