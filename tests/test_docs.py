@@ -10,7 +10,7 @@ import pytest
 
 import hosnn
 from hosnn.report.reproduction_tables import markdown
-from hosnn.results.attack_matrix import matrix
+from hosnn.results.attack_matrix import attack_matrix
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.reproduction import ReproductionResult
 from hosnn.signature import fingerprint
@@ -66,7 +66,7 @@ def test_every_percentage_in_the_results_page_is_in_its_json():
     for evaluation in update_module().evaluations(ROOT / "docs" / "results" / "fashion-mnist" / "standard"):
         shares = [evaluation.clean_accuracy, evaluation.worst_case]
         shares += [evaluation.accuracy(row.attack) for row in evaluation.rows]
-        table = matrix(evaluation)
+        table = attack_matrix(evaluation)
         shares += table.by_estimator if table else ()
         known |= {f"{100 * share:.2f}" for share in shares}
     prose = re.sub(r"<!-- docs/results.*?<!-- end -->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)

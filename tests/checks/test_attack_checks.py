@@ -28,7 +28,17 @@ def row(
     steps: int = 0,
     role: Role | None = None,
 ) -> AttackResult:
-    return AttackResult(name, "linf:0.03", eps, left(correct), 1.0, kind, name, "", steps, role=role)
+    return AttackResult(
+        attack=name,
+        threat="linf:0.03",
+        eps=eps,
+        predictions=left(correct),
+        seconds=1.0,
+        kind=kind,
+        method=name,
+        steps=steps,
+        role=role,
+    )
 
 
 def controls(reference: int, **others: int | Sequence[bool]) -> list[AttackResult]:
@@ -43,7 +53,7 @@ def evaluation(rows: Sequence[AttackResult] = (), clean: int = 180, **panels: Se
         description="",
         threat="linf:0.03",
         cascade=True,
-        settings="",
+        settings="0" * 64,
         model="model",
         model_sha256="",
         dataset="images",
@@ -211,7 +221,7 @@ def test_a_file_without_roles_has_those_of_the_names_its_attacks_had() -> None:
 
 
 def test_images_checked_are_counted_over_all_rows() -> None:
-    cascade = row("APGD", 90), AttackResult("Square", "linf:0.03", 0.03, (0, -1) * 100, 1.0, "queries")
+    cascade = row("APGD", 90), replace(row("Square", 90, "queries"), predictions=(0, -1) * 100)
     checks = found(evaluation(cascade, eps=[row("PGD", 90), row("PGD", 80, eps=0.1)]))
     assert checks["inside the threat"].value == 200 + 100 + 400
 

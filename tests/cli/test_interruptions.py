@@ -185,7 +185,7 @@ def test_the_first_signal_keeps_the_running_blocks_and_the_same_command_goes_on(
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 128 + number, out + err
-    assert "the same command goes on from there" in " ".join(err.split())
+    assert "the same command resumes from there" in " ".join(err.split())
     kept = lines(tmp_path / record)
     assert kept > 1
     # Going on, it begins with what was kept: a time that is up at once adds nothing and loses nothing.
@@ -212,7 +212,7 @@ def test_a_stopped_evaluation_of_a_plain_function_does_not_promise_to_go_on(tmp_
     _, err = process.communicate(timeout=120)
     said = " ".join(err.split())
     assert process.returncode == 130 and "Traceback" not in err
-    assert "nothing could be kept, the same command begins again" in said and "goes on" not in said
+    assert "nothing was saved, the same command begins again" in said and "resumes" not in said
 
 
 def test_killed_again_and_again_an_evaluation_still_ends_in_the_bits_of_an_undisturbed_one(

@@ -257,7 +257,17 @@ def test_a_further_network_called_like_a_twin_is_refused(
 def test_networks_of_other_layers_stand_in_the_table_of_controls() -> None:
     models = [replace(synthetic.evaluation("controls", 10, 9, {"PGD": 5}), model=name) for name in ("a", "b")]
     rates = {"a": {"body.1": 0.25, "body.3": 0.5}, "b": {"layers.0": 0.125}}
-    found = Ablations("a", compare_models(models), rates, {}, {}, (), 0, {}, {})
+    found = Ablations(
+        model="a",
+        compared=compare_models(models),
+        rates=rates,
+        corruptions={},
+        steps={},
+        left_out=(),
+        seed=0,
+        versions={},
+        machine={},
+    )
     text = ablations_markdown(found)
     assert "| network | body.1 | body.3 | layers.0 |" in text
     assert "| a | 0.250 | 0.500 | – |" in text and "| b | – | – | 0.125 |" in text

@@ -102,7 +102,7 @@ def test_a_sweep_whose_time_is_up_says_how_to_go_on(tmp_path: Path, capsys: pyte
     command = ["sweep", ROBUST_RECIPE, "--runs", str(tmp_path)]
     assert main([*command, "--max-time", "0.00001"]) == 1
     said = " ".join(capsys.readouterr().err.split())
-    assert "0 of 1 trials are finished; the same command goes on from there" in said
+    assert "0 of 1 trials are finished; the same command resumes from there" in said
     assert main(command) == 0
 
 

@@ -176,7 +176,7 @@ class Counted:
 def test_an_interrupted_evaluation_goes_on_to_the_same_result(tmp_path: Path, cascade: bool, eot_samples: int) -> None:
     journal, plan = tmp_path / "partial.jsonl", replace(FOUR, cascade=cascade)
     whole = evaluate(linear(), images(), plan)
-    with pytest.raises(Interrupted, match="goes on from there"):
+    with pytest.raises(Interrupted, match="resumes from there"):
         evaluate(linear(), images(), plan, partial=journal, deadline=StopAfter(eot_samples))
     assert len(journal.read_text().splitlines()) == 1 + eot_samples
     with journal.open("a") as file:
@@ -263,7 +263,7 @@ def test_logits_that_are_none_are_refused(model: Model, message: str) -> None:
 
 def test_labels_beyond_the_models_classes_are_refused() -> None:
     x, y = images()
-    with pytest.raises(ShapeError, match="2 classes apart but the labels go up to 5"):
+    with pytest.raises(ShapeError, match="2 classes but the labels go up to 5"):
         evaluate(linear(), (x, y + 4), FOUR)
 
 

@@ -22,7 +22,7 @@ from hosnn.nn.lenet import LeNet
 from hosnn.protocols.applicability import best_estimators
 from hosnn.protocols.attacks import attack_spec
 from hosnn.protocols.protocol import EOT_SAMPLES, AttackKind, BestEstimator, PanelPlan, Protocol, Search
-from hosnn.results.evaluation import AttackResult, Evaluation
+from hosnn.results.evaluation import Evaluation
 from hosnn.robustness.apgd import APGD
 from hosnn.robustness.ensembles import Transfer
 from hosnn.robustness.pgd import PGD
@@ -30,6 +30,7 @@ from hosnn.robustness.square import Square
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.spiking.surrogate import Rectangle, Sigmoid
+from tests.evaluation.synthetic import attack_result
 from tests.evaluation.test_evaluate import StopAfter, without_time
 
 THREAT = Threat(Linf(8 / 255))
@@ -62,14 +63,14 @@ def whole(network: nn.Module) -> Evaluation:
     return evaluate(network, fashion_mnist_sample(), PLAN, threads=1)
 
 
-@pytest.mark.parametrize("threads", [2, 3, None])
+@pytest.mark.parametrize("threads", [3, None])
 def test_the_number_of_threads_changes_no_bit(network: nn.Module, whole: Evaluation, threads: int | None) -> None:
     before = torch.get_num_threads()
     assert without_time(evaluate(network, fashion_mnist_sample(), PLAN, threads=threads)) == without_time(whole)
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 7])
+@pytest.mark.parametrize("count", [2, 6])  # of 5 blocks: some have two, one has none
 def test_shards_gather_to_the_bits_of_one_run(
     network: nn.Module, whole: Evaluation, count: int, tmp_path: Path
 ) -> None:
@@ -118,7 +119,7 @@ def test_a_deadline_in_several_threads_keeps_what_was_begun(
     network: nn.Module, whole: Evaluation, tmp_path: Path
 ) -> None:
     path = journal_path(tmp_path, "test")
-    with pytest.raises(Interrupted, match="goes on from there"):
+    with pytest.raises(Interrupted, match="resumes from there"):
         evaluate(network, fashion_mnist_sample(), PLAN, partial=path, threads=2, deadline=StopAfter(7))
     assert len(path.read_text().splitlines()) == 1 + 7
     result = evaluate(network, fashion_mnist_sample(), PLAN, partial=path, threads=2)
@@ -145,7 +146,7 @@ def test_entries_take_the_estimator_that_the_search_found(whole: Evaluation) -> 
 def test_the_search_keeps_what_leaves_fewest_standing_together() -> None:
     y = torch.zeros(6, dtype=torch.int64)
     guesses = [(1, 1, 1, 0, 0, 0), (1, 1, 0, 0, 0, 0), (0, 0, 0, 0, 1, 1)]
-    rows = [AttackResult(str(at), "linf:8/255", 8 / 255, guess, 1.0) for at, guess in enumerate(guesses)]
+    rows = [attack_result(str(at), guess) for at, guess in enumerate(guesses)]
     search = Search(PGD(THREAT, 2), CANDIDATES, keep=3)
     assert best_estimators(search, rows, y) == (CANDIDATES[0], CANDIDATES[2], CANDIDATES[1])
     assert best_estimators(replace(search, keep=1), rows[1:], y) == CANDIDATES[1:2] or best_estimators(
@@ -265,7 +266,7 @@ class Fails(nn.Module):
 @pytest.mark.parametrize(
     ("twin", "message"),
     [
-        (nn.Sequential(nn.Flatten(), nn.Linear(784, 5)), "5 classes apart, the model 10"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(784, 5)), "it has 5 classes, the evaluated model 10"),
         (Fails(), "does not take these images: .*sizes differ"),
     ],
 )

@@ -10,12 +10,36 @@ from hosnn.report import evaluation_figures, example_figures, plotting, reproduc
 from hosnn.results.evaluation import Panel
 from tests.evaluation.synthetic import EPS, comparison, evaluation, rich
 
-STORY = NeuronTrace("LIF", "layer", (1, 2), None, (0.5, 1.2), (0.7, 0.4), (1.0, 1.0), (1.0, 1.0), (0, 1), (0, 0))
-ADAPTING = NeuronTrace(
-    "TA-LIF", "layer", (1, 2), (0.4, 1.0), (0.5, 1.2), (0.7, 0.9), (1.0, 1.1), (1.1, 1.1), (0, 1), (0, 0)
+STORY = NeuronTrace(
+    network="LIF",
+    layer="layer",
+    neuron=(1, 2),
+    signature=None,
+    clean_membrane=(0.5, 1.2),
+    attacked_membrane=(0.7, 0.4),
+    clean_threshold=(1.0, 1.0),
+    attacked_threshold=(1.0, 1.0),
+    clean_spikes=(0, 1),
+    attacked_spikes=(0, 0),
+)
+ADAPTING = replace(
+    STORY,
+    network="TA-LIF",
+    signature=(0.4, 1.0),
+    attacked_membrane=(0.7, 0.9),
+    clean_threshold=(1.0, 1.1),
+    attacked_threshold=(1.1, 1.1),
 )
 GREY = [[[0.0, 0.5], [1.0, 0.2]]]
-EXAMPLE = Example(GREY, [[[0.1, 0.4], [0.9, 0.3]]], "shoe", "shoe", "bag", "LIF", 7)
+EXAMPLE = Example(
+    image=GREY,
+    adversarial=[[[0.1, 0.4], [0.9, 0.3]]],
+    label="shoe",
+    clean_prediction="shoe",
+    adversarial_prediction="bag",
+    network="LIF",
+    index=7,
+)
 
 
 def data_lines(figure: Figure) -> list[np.ndarray]:
@@ -75,8 +99,8 @@ def test_the_close_up_draws_every_network(count: int) -> None:
 
 
 def test_examples_show_what_the_network_says() -> None:
-    frames = Example(GREY, [[[[0.1, 0.4], [0.9, 0.3]]]] * 5, "shoe", "shoe", "shoe", "LIF", 8)
-    colour = Example(GREY * 3, GREY * 3, "shoe", "shoe", "shoe", "LIF", 9)
+    frames = replace(EXAMPLE, adversarial=[[[[0.1, 0.4], [0.9, 0.3]]]] * 5, adversarial_prediction="shoe")
+    colour = replace(EXAMPLE, image=GREY * 3, adversarial=GREY * 3, adversarial_prediction="shoe")
     figure = example_figures.example_grid((EXAMPLE, frames))
     assert figure is not None
     assert "says bag" in [axes.get_xlabel() for axes in figure.axes]

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from hosnn.errors import ConfigError, ShapeError, SignatureError
 from hosnn.nn.lenet import LeNet
@@ -65,11 +64,11 @@ def test_a_save_that_fails_leaves_the_old_file_and_no_junk(tmp_path: Path, monke
     recorded().save(path)
     before = path.read_bytes()
 
-    def full(tensors: dict[str, Tensor], file: Path, **_: object) -> None:
-        Path(file).write_bytes(b"half")
+    def full(file: Path, content: bytes) -> None:
+        file.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("hosnn.signature.signature.save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(SignatureError, match="No space left"):
         recorded(seed=1).save(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

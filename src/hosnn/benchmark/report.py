@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from hosnn.benchmark.timing import Timing
 from hosnn.report.plotting import NEURONS, WIDTH, new_figure
 from hosnn.report.reproduction_tables import NOT_PRINTED
-from hosnn.results.text import rule, table_row
+from hosnn.results.text import markdown_rule, table_row
 
 FORMAT = "hosnn-speed-1"
 
@@ -89,7 +89,7 @@ def markdown_bench(bench: Bench) -> str:
         *(f"- {line}" for line in EXPLAINED),
         "",
         table_row(HEADINGS),
-        rule(len(HEADINGS), texts=2),
+        markdown_rule(len(HEADINGS), texts=2),
         *(table_row(cells(row)) for row in bench.rows),
     ]
     return "\n".join(lines) + "\n"

@@ -20,7 +20,7 @@ from hosnn.evaluation.ablations import TRAINED, Ablations, ablations, protocol, 
 from hosnn.evaluation.evaluate import evaluate
 from hosnn.evaluation.generalisation import corruption_accuracy, steps_at_test_time
 from hosnn.evaluation.journal import journal_path
-from hosnn.evaluation.setup import Subject
+from hosnn.evaluation.setup import Names
 from hosnn.evaluation.store import USUAL_THREAT
 from hosnn.files import write_json, write_text
 from hosnn.nn.layers import SpikingNetwork
@@ -94,7 +94,7 @@ def ablate(
                     network,
                     found.data,
                     chosen,
-                    subject=Subject(name, found.data.name, found.data.sha256),
+                    names=Names(name, found.data.name, found.data.sha256),
                     seed=seed,
                     partial=partials[-1],
                     threads=(hardware.threads or os.cpu_count() or 1) if device.type == "cpu" else 0,
@@ -128,17 +128,19 @@ def _controls(
 ) -> Ablations:
     samples = evaluations[0].samples
     return Ablations(
-        name,
-        compare_models(evaluations, against=TRAINED),
-        {name: firing_rates(network, batches) for name, network in networks.items()},
-        {name: corruption_accuracy(network, data.test, seed, samples) for name, network in networks.items()},
-        {
+        model=name,
+        compared=compare_models(evaluations, against=TRAINED),
+        rates={name: firing_rates(network, batches) for name, network in networks.items()},
+        corruptions={
+            name: corruption_accuracy(network, data.test, seed, samples) for name, network in networks.items()
+        },
+        steps={
             name: steps_at_test_time(network, data.test, samples=samples)
             for name, network in networks.items()
             if isinstance(network, SpikingNetwork)
         },
-        left_out,
-        seed,
-        versions(),
-        machine(),
+        left_out=left_out,
+        seed=seed,
+        versions=versions(),
+        machine=machine(),
     )

@@ -22,7 +22,7 @@ from hosnn.cli.options import (
 )
 from hosnn.cli.request import Ready, Request, ready, share
 from hosnn.cli.subject import Candidate
-from hosnn.cluster.tasks import Cluster, Failed, Job, Stopped, carried_out
+from hosnn.cluster.tasks import Cluster, Failed, Job, Stopped, run_jobs
 from hosnn.deadline import Deadline, Interrupted, stopping
 from hosnn.errors import ConfigError
 from hosnn.estimators import Through
@@ -167,7 +167,7 @@ def _hand_out(
     errors: dict[str, str] = {}
     done = 0
     with progress.task(f"{it.found.name}, {request.protocol}", count) as bar:
-        for name, outcome in carried_out(tasks, cluster, limit):
+        for name, outcome in run_jobs(tasks, cluster, limit):
             if isinstance(outcome, Failed):
                 errors.setdefault(outcome.error, name)
             elif not isinstance(outcome, Stopped):

@@ -88,15 +88,15 @@ def reproduce(
         for experiment, network in zip(experiments, trained, strict=True)
     ]
     comparison = ReproductionResult(
-        chosen.title,
-        data.name,
-        experiments[0].network.title,
-        tuple(cells),
-        chosen.columns,
-        chosen.published,
-        {experiment.name: describe(experiment) for experiment in experiments},
-        sum(session.seconds(start) for start in dict.fromkeys(e.start for e in experiments if e.start)),
-        chosen.demonstration,
+        title=chosen.title,
+        dataset=data.name,
+        network=experiments[0].network.title,
+        cells=tuple(cells),
+        columns=chosen.columns,
+        published=chosen.published,
+        experiments={experiment.name: describe(experiment) for experiment in experiments},
+        start_seconds=sum(session.seconds(start) for start in dict.fromkeys(e.start for e in experiments if e.start)),
+        demonstration=chosen.demonstration,
     )
     comparison.save(out / "comparison.json")
     write_text(out / "table.md", markdown(comparison))

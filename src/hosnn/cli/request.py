@@ -15,7 +15,7 @@ from hosnn.errors import ConfigError
 from hosnn.evaluation.evaluate import evaluate_shard
 from hosnn.evaluation.journal import journal_path
 from hosnn.evaluation.runner import Shard
-from hosnn.evaluation.setup import Subject
+from hosnn.evaluation.setup import Names
 from hosnn.evaluation.store import file_stem, on_images_of
 from hosnn.progress import Progress
 from hosnn.protocols.builtin import protocol as protocol_named
@@ -84,7 +84,7 @@ def ready(request: Request) -> Ready:
     fabric = hardware.fabric()
     network = found.model.to(fabric.device) if isinstance(found.model, nn.Module) else found.model
     options = {
-        "subject": Subject(found.name, found.data.name, found.data.sha256),
+        "names": Names(found.name, found.data.name, found.data.sha256),
         "seed": request.seed,
         "threads": (hardware.threads or os.cpu_count() or 1) if fabric.device.type == "cpu" else 0,
     }

@@ -10,9 +10,9 @@ from typing import Annotated
 import tyro
 
 from hosnn.cli.options import Folder, Minutes, Name, console_for, deadline, writable_folder
-from hosnn.cluster.record import Figures, Result, Sweep
+from hosnn.cluster.record import EvaluationFigures, Sweep, TrialResult
 from hosnn.cluster.tables import failures, markdown_sweep, rich_sweep
-from hosnn.cluster.tasks import Cluster, Failed, Job, carried_out
+from hosnn.cluster.tasks import Cluster, Failed, Job, run_jobs
 from hosnn.cluster.trials import Trial, starts, trials
 from hosnn.cluster.work import Conditions, carry_out, train
 from hosnn.deadline import Interrupted
@@ -92,32 +92,34 @@ def sweep(
         raise ConfigError(f"--samples got {samples}; expected at least 1 image, and a --protocol to attack them")
     limit = deadline(max_time)
     target = writable_folder(out or runs / "sweep") / "sweep.json"
-    state = Sweep(recipes, set, grid, seeds, protocol, threat, samples).of(found, writable_folder(runs))
+    state = Sweep(
+        recipes=recipes, settings=set, grid=grid, seeds=seeds, protocol=protocol, threat=threat, samples=samples
+    ).of(found, writable_folder(runs))
     if target.exists():
         before = Sweep.load(target)
-        if lost := state.lacks(before):
+        if lost := state.missing(before):
             raise ConfigError(
                 f"{target} tells of {len(lost)} finished trials that are not of this sweep ({lost[0]}, ..); choose "
                 "another folder with --out (runs stay where they are), or remove the file"
             )
-        state = state.after(before)
+        state = state.resumed(before)
     conditions = Conditions(runs.resolve(), data_folder and data_folder.resolve(), hardware, protocol, threat, samples)
     console = console_for(json_output)
     console.print(f"{len(found)} trials from {len(starts(found))} starts", highlight=False)
     with TerminalProgress(console).task("sweep", len(found)) as bar:
-        for name, outcome in carried_out(tasks(found, conditions), cluster, limit):
-            if isinstance(outcome, Result):
-                state = state.with_entry(name, "finished", result=outcome)
+        for name, outcome in run_jobs(tasks(found, conditions), cluster, limit):
+            if isinstance(outcome, TrialResult):
+                state = state.with_outcome(name, "finished", result=outcome)
                 bar.report(f"{name} validation accuracy {outcome.validation:.2%}{_robust(outcome.evaluation)}")
             elif isinstance(outcome, Failed) and not name.startswith(START):
-                state = state.with_entry(name, "failed", error=outcome.error)
+                state = state.with_outcome(name, "failed", error=outcome.error)
                 bar.report(f"{name} failed: {outcome.error}")
             elif name.startswith(START):
                 if outcome is None:
                     bar.report(f"{name} is trained")
                 continue
             else:
-                state = state.with_entry(name, "waiting")
+                state = state.with_outcome(name, "waiting")
                 continue
             state.save(target)
             bar.advance()
@@ -178,5 +180,5 @@ def room(workers: int | None, address: str | None, gpus: float, hardware: Hardwa
     return cluster, replace(hardware, accelerator=accelerator, threads=cores)
 
 
-def _robust(figures: Figures | None) -> str:
+def _robust(figures: EvaluationFigures | None) -> str:
     return "" if figures is None else f", {figures.protocol}: clean {figures.clean:.2%}, worst case {figures.worst:.2%}"

@@ -23,12 +23,12 @@ from hosnn.robustness.model import Model, counted
 from hosnn.runtime import own_randomness
 
 COPYING = (TypeError, RuntimeError, ValueError, AttributeError, copy.Error, PicklingError)
-"""What copying a module ends in that holds open files, locks, generators or tensors with a graph."""
+"""Errors of copying a module that holds open files, locks, generators or tensors with a graph."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Share `number` (from 0) of `count`: every count-th block.  Raises ConfigError for numbers that make no share."""
+    """Part `number` (from 0) of `count`: every count-th block.  Raises ConfigError unless 0 <= number < count."""
 
     number: int = 0
     count: int = 1
@@ -55,13 +55,13 @@ class Images:
         return [slice(at, min(at + size, end)) for at in range(0, end, size)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AttackRunner:
-    """Attacks blocks of images and keeps what it found in the ledger.
+    """Attacks blocks of images and records the outcomes in the journal.
 
-    threads  how many blocks are worked on at a time, each with one thread of torch and a copy of the model of its own,
-             so that the number changes no bit of the result; 0: one at a time, with torch's own threads, which is also
-             what a model that cannot be copied gets
+    threads  blocks attacked at a time, each with one thread of torch and a copy of the model of its own, so that the
+             number changes no bit of the result; 0: one at a time, with torch's own threads, as for a model that cannot
+             be copied
     random   the model draws random numbers: they are seeded per block, which needs threads = 0
     """
 
@@ -85,7 +85,7 @@ class AttackRunner:
     def run(
         self, spec: AttackSpec, blocks: Sequence[slice], robust: Tensor, bar: Bar, panel: str = ""
     ) -> tuple[AttackResult, Tensor]:
-        """One attack over all blocks of this shard; samples not standing, or of other shards, get prediction -1.
+        """One attack over all blocks of this shard; images that are not `robust`, or of other shards, get -1.
 
         panel  attacks of one panel draw the same random numbers, so that they differ in what they are meant to; an
                attack outside has its own
@@ -121,18 +121,18 @@ class AttackRunner:
             predictions += found[number]["predictions"] if number in found else missing
         total = {key: sum(done[key] for done in found.values()) for key in ("seconds", "forward", "backward")}
         row = AttackResult(
-            spec.name,
-            str(spec.threat),
-            float(spec.threat.ball.eps),
-            tuple(predictions),
-            total["seconds"],
-            spec.kind.value,
-            spec.method or spec.name,
-            spec.estimator_title,
-            spec.steps,
-            total["forward"],
-            total["backward"],
-            spec.role,
+            attack=spec.name,
+            threat=str(spec.threat),
+            eps=float(spec.threat.ball.eps),
+            predictions=tuple(predictions),
+            seconds=total["seconds"],
+            kind=spec.kind.value,
+            method=spec.method or spec.name,
+            estimator=spec.estimator_title,
+            steps=spec.steps,
+            forward=total["forward"],
+            backward=total["backward"],
+            role=spec.role,
         )
         return row, torch.tensor(predictions)
 
@@ -167,7 +167,7 @@ class AttackRunner:
         return own_randomness(self.seed + block.start) if self.random else nullcontext()
 
     def _own_model(self) -> Model:
-        """The model; with several threads a copy that shares its parameters, lest they meet in what it stores."""
+        """The model; with several threads a copy with the same parameters, so that each has buffers of its own."""
         if not self.threads or not isinstance(self.model, nn.Module):
             return self.model
         return copy.deepcopy(self.model, memo={id(parameter): parameter for parameter in self.model.parameters()})
@@ -189,15 +189,15 @@ class AttackRunner:
 
     def predict(self, blocks: Sequence[slice]) -> Tensor:
         """Predictions on the clean images."""
-        found = []
+        predictions = []
         for block in blocks:
             with self._randomness(block):
-                found.append(_logits(self.model, self.images.x[block].to(self.device)).argmax(1).cpu())
-        return torch.cat(found)
+                predictions.append(_logits(self.model, self.images.x[block].to(self.device)).argmax(1).cpu())
+        return torch.cat(predictions)
 
 
 def logits_of(model: Model, x: Tensor) -> Tensor:
-    """A first look: the model's logits for x [B, ...], the same each time and without a trace in random numbers.
+    """The model's logits [B, K] for x [B, ...], checked; a model that draws random numbers draws the same each time.
 
     Raises ShapeError unless they are floating point, finite and [B, K], and if the model does not take x at all.
     """
@@ -217,9 +217,9 @@ def _logits(model: Model, x: Tensor) -> Tensor:
     with torch.no_grad():
         logits = model(x)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x) or logits.shape[1] < 2:
-        came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        output = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ShapeError(
-            f"the model returned {came} for {len(x)} images; expected logits [{len(x)}, classes], at least 2 classes"
+            f"the model returned {output} for {len(x)} images; expected logits [{len(x)}, classes], at least 2 classes"
         )
     if not logits.is_floating_point():
         raise ShapeError(
@@ -232,7 +232,7 @@ def _logits(model: Model, x: Tensor) -> Tensor:
 
 
 def _allowed(spec: AttackSpec, x_adv: Tensor, x: Tensor) -> bool:
-    """Whether x_adv [B, C, H, W], or frames [B, T, C, H, W] under a threat per step, respects the entry's threat."""
+    """Whether x_adv [B, C, H, W], or frames [B, T, C, H, W] under a threat per step, respects the attack's threat."""
     if x_adv.shape == x.shape:
         return bool(spec.threat.allows(x_adv, x).all())
     if not spec.threat.per_step or x_adv.dim() <= x.dim() or x_adv[:, 0].shape != x.shape:

@@ -51,8 +51,8 @@ V3 = "arXiv 2308.10373v3, abstract"
 def _published(clean_lif: float, hosnn: float, source: str = V3) -> tuple[Published, ...]:
     """Accuracies under PGD-7 in percent."""
     return (
-        Published("LIF", "clean", "PGD-7", clean_lif, source),
-        Published("TA-LIF", "FGSM 2/255", "PGD-7", hosnn, source),
+        Published(neuron="LIF", training="clean", attack="PGD-7", accuracy=clean_lif, source=source),
+        Published(neuron="TA-LIF", training="FGSM 2/255", attack="PGD-7", accuracy=hosnn, source=source),
     )
 
 

@@ -19,7 +19,7 @@ from hosnn.report.evaluation_tables import (
     ranking,
 )
 from hosnn.report.page import Picture, example_pictures, page, picture, protocol_texts
-from hosnn.results.attack_matrix import matrix
+from hosnn.results.attack_matrix import attack_matrix
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.statistics import Interval
 from hosnn.results.text import percent
@@ -57,7 +57,7 @@ def render_evaluation(evaluation: Evaluation, examples: Sequence[Example] = (), 
         cascade=evaluation.cascade,
         checks=found,
         curves=_curves(evaluation),
-        matrix=matrix(evaluation),
+        matrix=attack_matrix(evaluation),
         search=_search(evaluation),
         classes=_classes(evaluation, classed, classes),
         class_lines=extremes(classed) if len(classed) > 1 else [],

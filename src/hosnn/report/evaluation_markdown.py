@@ -16,10 +16,10 @@ from hosnn.report.evaluation_tables import (
     step_curves,
 )
 from hosnn.report.reproduction_tables import NOT_PRINTED
-from hosnn.results.attack_matrix import matrix
+from hosnn.results.attack_matrix import attack_matrix
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.statistics import Interval
-from hosnn.results.text import inline, percent, rule, table_row
+from hosnn.results.text import inline, markdown_rule, percent, table_row
 from hosnn.robustness.threats import format_eps
 
 Table = tuple[str, Sequence[str], Iterable[Sequence[str]]]
@@ -86,7 +86,7 @@ def _curves(evaluation: Evaluation) -> list[Table]:
 
 
 def _matrix(evaluation: Evaluation) -> list[Table]:
-    found = matrix(evaluation)
+    found = attack_matrix(evaluation)
     if found is None:
         return []
     lines = [
@@ -133,7 +133,7 @@ def _others(evaluation: Evaluation) -> list[Table]:
 def _section(title: str, head: Sequence[str], lines: Iterable[Sequence[str]], said: str = "", texts: int = 1) -> str:
     """A heading, a sentence and a table; nothing at all without lines."""
     rows = [table_row([_safe(text) for text in line]) for line in lines]
-    table = "\n".join([table_row([_safe(text) for text in head]), rule(len(head), texts), *rows])
+    table = "\n".join([table_row([_safe(text) for text in head]), markdown_rule(len(head), texts), *rows])
     return "\n\n".join(part for part in (f"## {_safe(title)}", _safe(said), table) if part) if rows else ""
 
 

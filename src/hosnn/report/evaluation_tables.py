@@ -202,7 +202,7 @@ def facts(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("Threat", found.threat),
         ("Attack seed", str(found.seed)),
         ("Versions", ", ".join(f"{name} {what}" for name, what in found.versions.items())),
-        ("Hardware", describe_machine(found)),
+        ("Hardware", describe_machine(found.machine)),
         ("Wall time", duration(found.seconds)),
         ("Passes", passes(forward, backward) if forward or backward else ""),
     ]

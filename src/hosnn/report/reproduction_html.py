@@ -117,7 +117,7 @@ def _facts(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:
         ("Data, SHA-256", "; ".join(data)),
         ("Attack seeds", ", ".join(map(str, sorted({e.seed for e in evaluations})))),
         ("Versions", "; ".join(versions)),
-        ("Hardware", "; ".join(dict.fromkeys(describe_machine(e) for e in evaluations))),
+        ("Hardware", "; ".join(dict.fromkeys(describe_machine(e.machine) for e in evaluations))),
         ("Time for attacks", duration(sum(e.seconds for e in evaluations))),
     ]
 

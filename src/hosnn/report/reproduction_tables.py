@@ -172,7 +172,7 @@ def provenance(comparison: ReproductionResult) -> str:
     evaluations = [found for cell in comparison.cells for found in cell.evaluations.values()]
     protocols = dict.fromkeys(f"{e.protocol} ({e.threat}: {e.description})" for e in evaluations)
     versions = dict.fromkeys(", ".join(f"{name} {what}" for name, what in e.versions.items()) for e in evaluations)
-    machines = dict.fromkeys(describe_machine(e) for e in evaluations)
+    machines = dict.fromkeys(describe_machine(e.machine) for e in evaluations)
     attacked = sorted({e.seed for e in evaluations})
     parts = [
         f"Protocols: {'; '.join(protocols) or 'none'}.",

@@ -68,11 +68,20 @@ def strength_by_protocol(protocol: str) -> Strength | None:
 
 
 def with_roles_and_strength(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON of an evaluation, with the roles and the strength that a file from before there were any lacks."""
+    """The fields of an evaluation, with the roles and the strength that a file from before there were any lacks.
 
-    def with_roles(rows: Any) -> list[dict[str, Any]]:
-        return [{"role": role_by_name(row["attack"])} | row for row in rows]
+    What is not of the expected shape is left for whoever checks the fields.
+    """
+    known = {name: _with_roles(evaluation[name]) for name in ("rows",) if name in evaluation}
+    if isinstance(evaluation.get("panels"), list):
+        known["panels"] = [
+            panel | {"rows": _with_roles(panel["rows"])} if isinstance(panel, dict) and "rows" in panel else panel
+            for panel in evaluation["panels"]
+        ]
+    return {"strength": strength_by_protocol(str(evaluation.get("protocol")))} | dict(evaluation) | known
 
-    panels = [{**panel, "rows": with_roles(panel["rows"])} for panel in evaluation["panels"]]
-    strength = {"strength": strength_by_protocol(evaluation["protocol"])}
-    return strength | dict(evaluation) | {"rows": with_roles(evaluation["rows"]), "panels": panels}
+
+def _with_roles(rows: Any) -> Any:
+    if not isinstance(rows, list):
+        return rows
+    return [{"role": role_by_name(str(row.get("attack")))} | row if isinstance(row, dict) else row for row in rows]

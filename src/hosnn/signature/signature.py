@@ -5,18 +5,17 @@ Shapes: T time, N neuron dimensions.  Potentials are dimensionless: 1 is the res
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from hosnn.errors import SignatureError
+from hosnn.files import write_bytes
 from hosnn.identity import digest
 from hosnn.nn.layers import Normalise
 from hosnn.nn.neurons import neurons
@@ -92,15 +91,8 @@ class Signature:
         for name, layer in self.layers.items():
             tensors[f"{name}.mean"] = layer.mean.contiguous()
             tensors[f"{name}.variance"] = layer.variance.contiguous()
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, temporary, metadata={"format": FORMAT, "provenance": json.dumps(self.provenance())})
-            temporary.replace(path)
-        except (OSError, SafetensorError) as error:
-            with suppress(OSError):
-                temporary.unlink()
-            raise SignatureError(f"cannot write the signature {path}: {error}; nothing was changed") from error
+        metadata = {"format": FORMAT, "provenance": json.dumps(self.provenance())}
+        write_bytes(path, serialise(tensors, metadata), failure=_cannot_write)
 
     @classmethod
     def load(cls, path: Path) -> "Signature":
@@ -139,6 +131,10 @@ class Signature:
 
     def _shapes(self) -> dict[str, torch.Size]:
         return {name: layer.mean.shape for name, layer in self.layers.items()}
+
+
+def _cannot_write(path: Path, error: Exception) -> SignatureError:
+    return SignatureError(f"cannot write the signature {path}: {error}; nothing was changed")
 
 
 def fingerprint(model: nn.Module) -> str:

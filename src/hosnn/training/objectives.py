@@ -1,4 +1,4 @@
-"""What training minimises: a loss over clean images, or over images an attack has moved.
+"""Training objectives: a loss over clean images, or over adversarial ones.
 
 Shapes: images x [B, C, H, W], labels y [B], outputs over time [T, B, K], logits [B, K].
 """
@@ -28,7 +28,7 @@ class TrainingLoss(Protocol):
 @identified("CrossEntropy")
 @dataclass(frozen=True)
 class CrossEntropy:
-    """-log softmax(scale · logits)[y]; mean traces lie in [0, 1), so a scale sharpens them."""
+    """-log softmax(scale · logits)[y]; a scale sharpens logits that are mean traces in [0, 1)."""
 
     scale: float = 1.0
 
@@ -84,12 +84,12 @@ class Clean:
 class Adversarial:
     """Training on adversarial images (Goodfellow et al. 2015; Madry et al. 2018).
 
-    craft_in  mode of the network while the attack looks at it:
-              "eval"          dropout off, BatchNorm by its running statistics
-              "train"         dropout on, BatchNorm by the statistics of the batch, which move no running ones
-              "train-moving"  "train", and what the attack looks at moves them, as in the HoSNN authors' code
-              No default: it changes results.  In the first two, running statistics are moved only by the images the
-              loss is taken on, once per step.
+    craft_in  mode of the network during the attack:
+              "eval"          dropout off, BatchNorm with running statistics
+              "train"         dropout on, BatchNorm with the statistics of the batch; running statistics stay
+              "train-moving"  "train", and the attack's passes update running statistics, as in the HoSNN authors' code
+              No default: it changes results.  In the first two, only the pass for the loss updates running statistics,
+              once per step.
     """
 
     attack: Attack
