@@ -122,7 +122,7 @@ def test_no_budget_returns_the_images_exactly(name: str) -> None:
 
 
 @EVERY
-def test_same_seed_same_result_and_inputs_are_left_alone(threat: Threat, attack: Attack) -> None:
+def test_same_seed_same_result_and_inputs_are_unchanged(threat: Threat, attack: Attack) -> None:
     (x, y), model = samples(), linear()
     kept = x.clone(), y.clone()
     torch.manual_seed(1)
@@ -172,7 +172,7 @@ LOOKS_AT_GRADIENTS = {name: entry for name, entry in ATTACKS.items() if "noise" 
 
 
 @pytest.mark.parametrize(("threat", "attack"), LOOKS_AT_GRADIENTS.values(), ids=LOOKS_AT_GRADIENTS)
-def test_a_model_that_carries_no_gradient_is_refused(threat: Threat, attack: Attack) -> None:
+def test_a_model_that_carries_no_gradient_raises(threat: Threat, attack: Attack) -> None:
     (x, y), inner = samples(), linear()
 
     def undifferentiable(x: Tensor) -> Tensor:
@@ -297,7 +297,7 @@ def test_keeping_the_best_point_is_never_weaker_than_the_last() -> None:
     assert (kept | ~last).all() and kept.sum() > last.sum()
 
 
-def test_impossible_settings_are_refused() -> None:
+def test_settings_out_of_range_raise() -> None:
     for wrong in ({"steps": 0}, {"restarts": 0}, {"step_size": 0.0}, {"step_size": -1.0}, {"step_size": float("nan")}):
         with pytest.raises(ConfigError, match="at least 1 step and restart"):
             PGD(LINF, **wrong)
