@@ -1,4 +1,4 @@
-"""WrappedModel models keep what attacks may ask of a network, and the way to the network inside."""
+"""Wrapped models offer attacks all that a network does, and give access to the network inside."""
 
 from dataclasses import dataclass
 

@@ -40,7 +40,9 @@ class HopSkipJump:
 
     def __post_init__(self) -> None:
         if not isinstance(self.threat.ball, (Linf, L2)):
-            raise ConfigError(f"HopSkipJump got the threat {self.threat}; it supports linf and l2 only")
+            raise ConfigError(
+                f"HopSkipJump got the threat {self.threat}; it supports linf and l2 only; use PGD or FAB for l1"
+            )
         if min(self.queries, self.probes, self.starts) < 1:
             raise ConfigError(
                 f"HopSkipJump got queries = {self.queries}, probes = {self.probes}, starts = {self.starts}; "

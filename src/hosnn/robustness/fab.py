@@ -54,7 +54,9 @@ class FAB:
 
     def __post_init__(self) -> None:
         if not isinstance(self.threat.ball, (Linf, L2, L1)):
-            raise ConfigError(f"FAB got the threat {self.threat}; it supports linf, l2 and l1 only")
+            raise ConfigError(
+                f"FAB got the threat {self.threat}; it supports linf, l2 and l1 only; use PGD for other balls"
+            )
         if min(self.steps, self.targets, self.restarts) < 1:
             raise ConfigError(
                 f"FAB got steps = {self.steps}, targets = {self.targets}, restarts = {self.restarts}; "

@@ -39,7 +39,9 @@ class Square:
 
     def __post_init__(self) -> None:
         if not isinstance(self.threat.ball, (Linf, L2)):
-            raise ConfigError(f"Square got the threat {self.threat}; it supports linf and l2 only")
+            raise ConfigError(
+                f"Square got the threat {self.threat}; it supports linf and l2 only; use PGD or FAB for l1"
+            )
         if self.queries < 1 or self.restarts < 1 or not 0 < self.p <= 1:
             raise ConfigError(
                 f"Square got queries = {self.queries}, restarts = {self.restarts}, p = {self.p}; "
