@@ -3,10 +3,10 @@
     python bench/make_sample.py [FOLDER_OF_THE_FULL_SET]
 
 600 images of each class come from the original train split and 100 from the original test split, chosen by
-`hosnn.data.selection.rank_within_class`.  Train takes ranks 0..59 and 500..1039, so that the sample's validation split
-(its lowest 60 of each class) lies within the full set's (its lowest 500), and the rest within the full set's train
-split: a network trained on the sample has never seen an image on which the full set validates or tests.
-Deterministic up to the versions of Pillow and pyarrow; the decoded content is pinned by its hash in fashion.py.
+`hosnn.data.selection.shuffled_rank_in_class`.  Train takes ranks 0..59 and 500..1039, so that the sample's validation
+split (its lowest 60 of each class) lies within the full set's (its lowest 500), and the rest within the full set's
+train split: a network trained on the sample has never seen an image on which the full set validates or tests.
+Deterministic up to the versions of Pillow and pyarrow; the hash of the content is pinned in fashion_mnist_files.py.
 """
 
 import io
@@ -23,7 +23,7 @@ from torch import Tensor
 from hosnn.data import Split, fashion_mnist
 from hosnn.data.dataset import content_sha256
 from hosnn.data.fashion_mnist_files import FASHION_MNIST, SAMPLE, SAMPLE_FOLDER
-from hosnn.data.selection import rank_within_class
+from hosnn.data.selection import shuffled_rank_in_class
 
 
 def main() -> None:
@@ -33,10 +33,10 @@ def main() -> None:
     held_out = FASHION_MNIST.specification.validation_size // num_classes
     sample_held_out = SAMPLE.validation_size // num_classes
     trained_on = SAMPLE.train_size // num_classes - sample_held_out
-    ranks = rank_within_class(train.labels, train.index)
+    ranks = shuffled_rank_in_class(train.labels, train.index)
     chosen = (ranks < sample_held_out) | ((ranks >= held_out) & (ranks < held_out + trained_on))
     sample_train = train.subset(rows_in_order(train, chosen))
-    chosen = rank_within_class(full.test.labels, full.test.index) < SAMPLE.test_size // num_classes
+    chosen = shuffled_rank_in_class(full.test.labels, full.test.index) < SAMPLE.test_size // num_classes
     sample_test = full.test.subset(rows_in_order(full.test, chosen))
     for name, split in (("train", sample_train), ("test", sample_test)):
         path = SAMPLE_FOLDER / f"{name}.parquet"

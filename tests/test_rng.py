@@ -50,7 +50,7 @@ def test_a_sample_draws_the_same_in_any_batch(draw: object) -> None:
     assert callable(draw)
     whole = draw(streams(count=10), like(10, 2, 3))
     for rows in (torch.tensor([7]), torch.tensor([9, 0, 4]), torch.arange(10) % 2 == 0):
-        part = streams(count=10).rows(rows)
+        part = streams(count=10).subset(rows)
         assert torch.equal(draw(part, like(len(part.index), 2, 3)), whole[rows])
     assert torch.equal(draw(streams(count=10), like(10, 2, 3)), whole)
 

@@ -1,16 +1,16 @@
-"""Errors a user can cause.  Each says what came, what was expected and what to do; the command line exits with 2."""
+"""Errors that a user can cause and correct.  A message names what came, what was expected and what to do."""
 
 import difflib
 from collections.abc import Iterable
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name most like `name`, for "did you mean"; empty if nothing is known."""
+    """The known name most similar to `name`, for "did you mean"; "" if there are none."""
     return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0)), "")
 
 
 class HosnnError(Exception):
-    """Anything the user can mend.  The command line prints its text without a traceback."""
+    """An error that the user can correct.  The command line prints its text without a traceback and exits with 2."""
 
 
 class ShapeError(HosnnError, ValueError):
@@ -18,15 +18,15 @@ class ShapeError(HosnnError, ValueError):
 
 
 class ConfigError(HosnnError, ValueError):
-    """A value in a recipe, a threat or on the command line that makes no sense."""
+    """A setting that is invalid, in a recipe, an attack, a threat or on the command line."""
 
 
 class DataError(HosnnError):
-    """A data set that is absent, damaged or not what it claims to be."""
+    """A data set that is absent, damaged or another one than expected."""
 
 
 class SignatureError(HosnnError):
-    """A signature that belongs to another network, data set or number of time steps."""
+    """A signature that cannot be recorded, read, written, merged or used with this network."""
 
 
 class CheckpointError(HosnnError):
@@ -34,8 +34,8 @@ class CheckpointError(HosnnError):
 
 
 class TrainingError(HosnnError):
-    """Training that cannot go on, e.g. because the loss is not finite."""
+    """Training that cannot continue, e.g. because the loss is not finite."""
 
 
 class BackendError(HosnnError):
-    """A backend that is asked for and not there, or asked for what it does not do."""
+    """A backend that is not available, or does not support what it was asked to compute."""

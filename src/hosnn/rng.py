@@ -1,8 +1,8 @@
 """Random numbers that depend on (seed, purpose, sample index) and on nothing else.
 
-An attack's or an augmentation's draw for an image must not change with the batch the image came in, the rank that has
-it or which images are still standing, or shards, resumed runs and reruns would differ.  So numbers come from a
-counter-based generator (SplitMix64, Steele et al. 2014) in integer arithmetic, the same bits on every device.
+What an attack or an augmentation draws for an image must not change with the batch, the rank or which images are still
+robust; otherwise shards, resumed runs and reruns would differ.  So numbers come from a counter-based generator
+(SplitMix64, Steele et al. 2014) in integer arithmetic, with the same bits on every device.
 """
 
 import hashlib
@@ -19,23 +19,23 @@ class SampleRandom:
 
     seed   any 64-bit integer
     index  the samples' positions in their data set  [B] int64
-    Drawing twice from the same value gives the same numbers; `fold` derives a fresh value for another purpose.
+    Drawing twice from one value gives the same numbers; `fold` derives a value with independent ones.
     """
 
     seed: int
     index: Tensor
 
     def fold(self, *purpose: str | int) -> "SampleRandom":
-        """Streams for another purpose, e.g. fold("restart", 1)."""
+        """Independent streams for another purpose, e.g. fold("restart", 1)."""
         digest = hashlib.sha256(repr((self.seed, purpose)).encode()).digest()
         return replace(self, seed=int.from_bytes(digest[:8], "little", signed=True))
 
-    def rows(self, chosen: Tensor) -> "SampleRandom":
+    def subset(self, chosen: Tensor) -> "SampleRandom":
         """The streams of some of the samples: `chosen` is a mask or positions."""
         return replace(self, index=self.index[chosen.to(self.index.device)])
 
     def uniform(self, like: Tensor) -> Tensor:
-        """Uniform on [0, 1) with 24 bits, or as many as the dtype holds, in the shape [B, ...] and so on of `like`."""
+        """Uniform on [0, 1) with 24 bits (fewer for half precision), in shape, dtype and device of `like` [B, ...]."""
         count = math.prod(like.shape[1:])
         index = self.index.to(like.device)
         stream = _mix(_mix(index + _mix_int(self.seed)) ^ _mix_int(~self.seed))
@@ -48,7 +48,7 @@ class SampleRandom:
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal by the inverse distribution function, in the shape, dtype and device of `like`.
 
-        From 24 bits and in float64 whatever the dtype, then rounded: half precision would never reach the tails.
+        Computed from 24 bits in float64 and rounded to the dtype, because half precision would never reach the tails.
         """
         numbers = self.uniform(torch.empty(like.shape, dtype=torch.float32, device=like.device))
         if like.device.type == "mps":  # it has no float64
@@ -57,7 +57,7 @@ class SampleRandom:
         return (torch.erfinv(2 * uniform - 1) * math.sqrt(2)).to(like.dtype).to(like.device)
 
     def sign(self, like: Tensor) -> Tensor:
-        """-1 or 1 with equal chance, in the shape, dtype and device of `like`."""
+        """-1 or 1 with equal probability, in the shape, dtype and device of `like`."""
         return torch.where(self.uniform(like) < 0.5, -1.0, 1.0).to(like.dtype)
 
 

@@ -20,7 +20,7 @@ from hosnn.protocols.protocol import AttackKind, AttackSpec, Protocol
 from hosnn.results.check import Severity
 from hosnn.rng import SampleRandom
 from hosnn.robustness.apgd import APGD
-from hosnn.robustness.model import Attack, counted, rows, scores
+from hosnn.robustness.model import Attack, count_passes, scores, subset
 from hosnn.robustness.pgd import PGD, at_clean
 from hosnn.robustness.square import Square
 from hosnn.robustness.threats import L2, Linf, Threat
@@ -78,12 +78,12 @@ def severity(found: BinarizationTest) -> Severity:
 def test_the_known_point_is_adversarial_inside_the_threat_and_hardly_any_other_is(threat: Threat) -> None:
     model, boundary, built = binarize(Linear(), X, threat, RNG)
     assert built.float().mean() > 0.9
-    model, x, boundary = model.rows(built), X[built], boundary[built]
+    model, x, boundary = model.subset(built), X[built], boundary[built]
     assert threat.allows(boundary, x).all()
     torch.testing.assert_close(threat.ball.size(boundary - x), torch.full((len(x),), threat.ball.eps))
     assert scores(model, boundary).argmax(1).all()
     assert not scores(model, x).argmax(1).any()
-    smaller, rng = threat.scaled(RADIUS), RNG.rows(built).fold("other")
+    smaller, rng = threat.scaled(RADIUS), RNG.subset(built).fold("other")
     for number in range(20):
         inside = smaller.project(x + smaller.ball.sample(x, rng.fold(number)), x)
         assert scores(model, inside).argmax(1).float().mean() < 0.15
@@ -146,10 +146,10 @@ def test_a_later_attack_is_shown_what_an_earlier_one_missed() -> None:
 def test_an_image_has_the_same_readout_in_any_company() -> None:
     together, boundary, built = binarize(Linear(), X, LINF, RNG)
     chosen = torch.tensor([17, 3, 8])
-    alone, point, alone_built = binarize(Linear(), X[chosen], LINF, RNG.rows(chosen))
+    alone, point, alone_built = binarize(Linear(), X[chosen], LINF, RNG.subset(chosen))
     assert torch.equal(built[chosen], alone_built)
     assert torch.equal(boundary[chosen], point)
-    torch.testing.assert_close(rows(together, chosen)(X[chosen]), alone(X[chosen]), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(subset(together, chosen)(X[chosen]), alone(X[chosen]), rtol=1e-3, atol=1e-4)
 
 
 def test_it_repeats_and_depends_on_the_seed() -> None:
@@ -162,7 +162,7 @@ def test_it_repeats_and_depends_on_the_seed() -> None:
 def test_it_leaves_no_trace() -> None:
     model = planted.spiking().train()
     weights, state = [value.clone() for value in model.state_dict().values()], torch.get_rng_state()
-    with counted() as passes:
+    with count_passes() as passes:
         result_of(model, APGD(LINF, 3), estimator=bptt())
     assert passes.forward == 0 and torch.equal(torch.get_rng_state(), state)
     assert all(module.training for module in model.modules())

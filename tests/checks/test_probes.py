@@ -13,7 +13,7 @@ from hosnn.checks.inspection import inspect_network
 from hosnn.checks.model_checks import training_mode
 from hosnn.checks.probes import Diagnosis, diagnose
 from hosnn.nn.neurons import LIF, TALIF
-from hosnn.robustness.model import counted
+from hosnn.robustness.model import count_passes
 from hosnn.robustness.threats import L1, L2, Linf, Threat
 from hosnn.signature.ablations import without_adaptation
 from tests.checks import planted
@@ -190,7 +190,7 @@ def test_probing_leaves_no_trace(make: type[Around]) -> None:
     modes = [module.training for module in model.modules()]
     weights = [value.clone() for value in model.state_dict().values()]
     before = torch.get_rng_state(), repr(numpy.random.get_state()), random.getstate()  # noqa: NPY002
-    with counted() as passes:
+    with count_passes() as passes:
         inspect_network(model, X)
         measured(model)
     assert [module.training for module in model.modules()] == modes

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from hosnn.data import cifar
-from hosnn.data.cifar_files import Version
+from hosnn.data.cifar_files import CifarVersion
 from hosnn.data.dataset import Specification, Split, content_sha256
-from hosnn.data.hashes import hash_of
+from hosnn.data.hashes import file_hash
 
 from .formats import CLASSES, random_split
 
@@ -42,7 +42,7 @@ def stand_in_for_cifar(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
 
 
 def hashes(*paths: Path) -> dict[str, str]:
-    return {path.name: hash_of(path, "0" * 64) for path in paths}
+    return {path.name: file_hash(path, "0" * 64) for path in paths}
 
 
 def batches(split: Split, count: int) -> list[Split]:
@@ -93,7 +93,7 @@ def binary_batch(split: Split, *, hundred: bool = False) -> bytes:
     return torch.cat([*coarse, split.labels.byte()[:, None], split.images.flatten(1)], 1).numpy().tobytes()
 
 
-def write_cifar(folder: Path, version: Version, train: Split = TRAIN, test: Split = TEST) -> Path:
+def write_cifar(folder: Path, version: CifarVersion, train: Split = TRAIN, test: Split = TEST) -> Path:
     """All of a version's files in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     write = binary_batch if version.test[0].endswith(".bin") else pickled_batch
@@ -103,7 +103,7 @@ def write_cifar(folder: Path, version: Version, train: Split = TRAIN, test: Spli
     return folder
 
 
-def write_archive(folder: Path, version: Version) -> Path:
+def write_archive(folder: Path, version: CifarVersion) -> Path:
     """A version's archive in `folder`, batches in no particular order, and another file beside them."""
     files = write_cifar(folder / "unpacked" / version.folder, version)
     (files / "readme.html").write_text("hello")

@@ -66,13 +66,11 @@ def test_the_hubs_files_give_the_same_data_in_the_original_order(
     assert cifar10(tmp_path).sha256 == TINY_COLOUR.sha256
 
 
-def test_rows_in_no_known_order_are_refused_unless_they_are_numbered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_in_no_known_order_raise_unless_they_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in_for_cifar(monkeypatch, label_parts=PARTS)
     shuffled = TRAIN.subset(torch.randperm(20, generator=torch.Generator().manual_seed(0)))
     write_hub_files(tmp_path, shuffled)
-    with pytest.raises(DataError, match="not in the original order"):
+    with pytest.raises(DataError, match="neither in the original order"):
         cifar10(tmp_path)
     write_parquet(tmp_path / "train-00000-of-00001.parquet", shuffled, with_index=True)
     assert cifar10(tmp_path).sha256 == TINY_COLOUR.sha256
@@ -84,7 +82,7 @@ def test_cifar_100_on_the_hub_has_fine_labels(tmp_path: Path, monkeypatch: pytes
     assert cifar100(tmp_path).sha256 == TINY_COLOUR.sha256
 
 
-def test_pictures_that_nothing_vouches_for_must_be_exact(
+def test_pictures_without_a_published_hash_must_be_lossless(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     stand_in_for_cifar(monkeypatch, sha256=None)
@@ -130,7 +128,7 @@ def test_a_damaged_cache_is_mended_by_the_next_download(tmp_path: Path, monkeypa
     assert cifar10().source.startswith("original host")
 
 
-def test_a_host_that_sends_something_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_sends_something_else_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     serve_from_disk(tmp_path / "host", monkeypatch)
     (tmp_path / "host" / CIFAR10_PYTHON.archive).write_bytes(b"please log in")
     with pytest.raises(DataError, match=r"sent a file with SHA-256 .*something else answers there") as caught:

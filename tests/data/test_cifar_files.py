@@ -14,7 +14,7 @@ from hosnn.data.cifar_files import (
     CIFAR100_BINARY,
     CIFAR100_PYTHON,
     CifarFiles,
-    Version,
+    CifarVersion,
     read_records,
 )
 from hosnn.data.dataset import Specification, Split
@@ -42,13 +42,15 @@ VERSIONS = {
 EVERY_VERSION = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
 
 
-def load(version: Version, folder: Path) -> Dataset:
+def load(version: CifarVersion, folder: Path) -> Dataset:
     return (cifar100 if "100" in version.folder else cifar10)(folder)
 
 
 @EVERY_VERSION
 @pytest.mark.parametrize("place", [".", "cifar"], ids=["the folder", "torchvision's folder"])
-def test_what_is_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: Version, place: str) -> None:
+def test_what_is_written_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: CifarVersion, place: str
+) -> None:
     stand_in_for_cifar(monkeypatch)
     write_cifar(tmp_path / (version.folder if place == "cifar" else "."), version)
     dataset = load(version, tmp_path)
@@ -61,7 +63,7 @@ def test_what_is_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @EVERY_VERSION
-def test_archives_are_read_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: Version) -> None:
+def test_archives_are_read_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: CifarVersion) -> None:
     stand_in_for_cifar(monkeypatch)
     dataset = load(version, write_archive(tmp_path, version))
     assert dataset.sha256 == TINY_COLOUR.sha256
@@ -121,7 +123,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "the test batch missing": (without("test_batch"), "lacks test_batch"),
     "a batch cut off": (with_batch(pickled_batch(TRAIN)[:-500]), "data_batch_2 cannot be read as a batch"),
     "a batch too long": (with_batch(pickled_batch(TRAIN)), "has 36 images, expected 20"),
-    "a hostile batch": (with_batch(b"cos\nsystem\n(Vtrue\ntR."), r"data_batch_2 .* asks for os\.system"),
+    "a hostile batch": (with_batch(b"cos\nsystem\n(Vtrue\ntR."), r"data_batch_2 .* calls os\.system"),
     "labels of CIFAR-100": (with_batch(pickled_batch(TRAIN, hundred=True)), "data_batch_2 .*no 'labels'"),
     "a label out of range": (
         with_batch(pickled_batch(Split.in_order(TRAIN.images[:4], torch.tensor([0, 1, 2, 0])))),
@@ -139,7 +141,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize(("write", "message"), BAD_FOLDERS.values(), ids=BAD_FOLDERS)
-def test_a_bad_folder_is_refused_by_name(
+def test_a_bad_folder_raises_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], object], message: str
 ) -> None:
     stand_in_for_cifar(monkeypatch)
@@ -160,8 +162,8 @@ def test_a_huge_batch_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @EVERY_VERSION
-def test_a_file_with_another_hash_is_refused_before_it_is_parsed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: Version
+def test_a_file_with_another_hash_raises_before_it_is_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: CifarVersion
 ) -> None:
     folder = write_cifar(tmp_path, version)
     published = hashes(*folder.iterdir())
@@ -177,7 +179,7 @@ def test_a_file_with_another_hash_is_refused_before_it_is_parsed(
         load(version, folder)
 
 
-def test_an_archive_with_another_hash_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_with_another_hash_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in_for_cifar(monkeypatch, sha256=None, published={CIFAR10_PYTHON.archive: "0" * 64})
     with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz has SHA-256"):
         cifar10(write_archive(tmp_path, CIFAR10_PYTHON))

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from hosnn.data.corruptions import SEVERITIES, Corruption, corrupt
 from hosnn.errors import ConfigError, ShapeError
+from tests.covering import each_pair, each_value
 
 EVERY = pytest.mark.parametrize("kind", Corruption, ids=lambda kind: kind.value)
 NOISES = (Corruption.GAUSSIAN_NOISE, Corruption.SHOT_NOISE, Corruption.IMPULSE_NOISE)
@@ -32,9 +33,12 @@ def distances(kind: Corruption, images: Tensor) -> list[float]:
     return [(worse - images).flatten(1).norm(dim=1).mean().item() for worse in found]
 
 
-@EVERY
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (2, 7, 19), (3, 3, 3), (1, 1, 1)], ids=str)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+SHAPES = ((1, 28, 28), (3, 32, 32), (2, 7, 19), (3, 3, 3), (1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "dtype"), each_pair(tuple(Corruption), SHAPES, (torch.float32, torch.float64))
+)
 def test_images_of_any_size_stay_images(kind: Corruption, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
     images = photographs(2, *shape).to(dtype)
     for severity in (1, 5):
@@ -43,8 +47,7 @@ def test_images_of_any_size_stay_images(kind: Corruption, shape: tuple[int, int,
         assert worse.min() >= 0 and worse.max() <= 1 and bool(worse.isfinite().all())
 
 
-@EVERY
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 48)], ids=str)
+@pytest.mark.parametrize(("kind", "shape"), each_value(tuple(Corruption), ((3, 32, 32), (1, 28, 28), (3, 64, 48))))
 def test_severity_grows_the_distance(kind: Corruption, shape: tuple[int, int, int]) -> None:
     found = distances(kind, photographs(12, *shape))
     assert found == sorted(found) and found[0] > 0 and found[-1] > 1.1 * found[0]
@@ -68,7 +71,7 @@ def test_seed_and_index_choose_the_random_numbers(kind: Corruption) -> None:
     assert torch.equal(corrupt(images, kind, 5, -3, places(images)), corrupt(images, kind, 5, -3, places(images)))
 
 
-def test_no_global_random_number_is_drawn_and_the_images_are_left_alone() -> None:
+def test_no_global_random_number_is_drawn_and_the_images_are_unchanged() -> None:
     images, state = photographs(), torch.get_rng_state()
     before = images.clone()
     for kind in Corruption:
@@ -123,7 +126,7 @@ def test_blur_scales_with_the_image() -> None:
     )
 
 
-def test_what_is_no_image_is_refused() -> None:
+def test_what_is_no_image_raises() -> None:
     images = photographs(2)
     with pytest.raises(ShapeError, match=r"pixels from .* expected \[0, 1\]"):
         corrupt(images * 255, Corruption.FOG, 1, 0, places(images))

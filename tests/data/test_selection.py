@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hosnn.data.selection import balanced_rows, rank_within_class, splitmix64
+from hosnn.data.selection import balanced_rows, shuffled_rank_in_class, splitmix64
 
 LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=60).map(torch.tensor)
 
@@ -14,7 +14,7 @@ def test_splitmix64_is_the_published_generator() -> None:
 
 @given(LABELS)
 def test_ranks_count_up_from_zero_within_each_class(labels: torch.Tensor) -> None:
-    ranks = rank_within_class(labels, torch.arange(len(labels)))
+    ranks = shuffled_rank_in_class(labels, torch.arange(len(labels)))
     for label in set(labels.tolist()):
         of_class = ranks[labels == label]
         assert of_class.sort().values.tolist() == list(range(len(of_class)))
@@ -26,7 +26,9 @@ def test_a_row_keeps_its_rank_wherever_it_stands(labels: torch.Tensor, random: o
     order = list(range(len(labels)))
     random.shuffle(order)  # type: ignore[attr-defined]
     shuffled = torch.tensor(order)
-    assert torch.equal(rank_within_class(labels[shuffled], index[shuffled]), rank_within_class(labels, index)[shuffled])
+    assert torch.equal(
+        shuffled_rank_in_class(labels[shuffled], index[shuffled]), shuffled_rank_in_class(labels, index)[shuffled]
+    )
 
 
 @given(st.integers(0, 40))

@@ -138,7 +138,7 @@ def test_a_damaged_source_is_noted_and_passed_over(tmp_path: Path, caplog: pytes
     write_hub_cache(tmp_path / "hub-cache")
     with caplog.at_level(logging.WARNING):
         assert fashion_mnist().source.startswith("Hugging Face cache")
-    assert "Debian package dataset-fashion-mnist is passed over" in caplog.text
+    assert "skipping Debian package dataset-fashion-mnist" in caplog.text
     assert "train-images-idx3-ubyte.gz" in caplog.text
 
 
@@ -208,13 +208,13 @@ def test_describe_tells_what_is_there_without_reading_it(tmp_path: Path) -> None
     found = {status.source: status for status in describe("tiny", fashion_mnist_files.FASHION_MNIST.sources())}
     assert [status.found for status in found.values()] == [True, False, False, False, False]
     assert str(tmp_path) in found["Debian package dataset-fashion-mnist"].detail
-    assert found["original host"].detail == "tried if nothing is found here"
+    assert found["original host"].detail == "tried if no local source has it"
 
 
 def test_a_gzipped_file_wins_over_nothing_and_a_plain_one_over_gzip(tmp_path: Path) -> None:
     write_idx_files(tmp_path, random_split(12, seed=9), gzipped=True)
     write_idx_files(tmp_path, gzipped=False)
-    train, _ = find_in_folder(tmp_path, FASHION_MNIST.formats).read(TINY)
+    train, _ = find_in_folder(tmp_path, FASHION_MNIST.layout).read(TINY)
     assert torch.equal(train.images, TRAIN.images)
 
 
@@ -226,7 +226,7 @@ def test_system_folders_follow_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(map(str, system_data_folders())) == ["/opt/share", "/usr/share", "/usr/local/share"]
 
 
-def test_a_source_whose_hash_differs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_whose_hash_differs_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, sha256="0" * 64)
     with pytest.raises(DataError, match=r"0{64} was expected"):
         fashion_mnist(write_parquet_files(tmp_path / "named"))

@@ -25,12 +25,13 @@ from hosnn.estimators import (
 from hosnn.nn.neurons import LIF, TALIF, neurons
 from hosnn.rng import SampleRandom
 from hosnn.robustness.ensembles import Noise, Transfer, Worst
-from hosnn.robustness.model import Attack, Model, Repeated
+from hosnn.robustness.model import Attack, AveragedModel, Model
 from hosnn.robustness.pgd import PGD, at_clean, fgsm
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.spiking.gradient_rule import bptt, tssl_bp
 from hosnn.spiking.kernels.eager import record_layers
 from hosnn.spiking.state import Step
+from tests.covering import each_value
 from tests.estimators.networks import adaptive, images, labels, plain
 from tests.nn import test_networks as lenets
 from tests.robustness.models import linear
@@ -46,7 +47,7 @@ def rng(count: int = 6) -> SampleRandom:
 
 
 def runs(network: nn.Module, x: Tensor) -> dict[str, tuple[Step, LIF]]:
-    """What every layer does, by hooks: independently of what attacks look at."""
+    """Every layer and its run, by hooks: independent of `record_layers`."""
     layers, currents = neurons(network), {}
     hooks = [
         layer.register_forward_pre_hook(lambda _, given, name=name: currents.update({name: given[0]}))
@@ -72,7 +73,7 @@ def by_hand(term: AdaptiveLoss, network: nn.Module, x: Tensor) -> Tensor:
                 {
                     "LowerThresholds": -(theta - 1).mean() / size,
                     "SilenceNeurons": -(s.mean() + 1e-3).log(),
-                    "SignatureError": ((u - layer.signature) ** 2).mean() / size**2,
+                    "SignatureDeviation": ((u - layer.signature) ** 2).mean() / size**2,
                 }[type(term).__name__]
             )
         values.append(torch.stack(for_each))
@@ -87,8 +88,7 @@ def test_a_term_is_what_it_claims(term: AdaptiveLoss) -> None:
     torch.testing.assert_close(term(layers), by_hand(term, network, x))
 
 
-@EVERY
-@pytest.mark.parametrize("rule", [bptt(), BPTR(), AdaptiveSharpness()], ids=repr)
+@pytest.mark.parametrize(("term", "rule"), each_value(TERMS, (bptt(), BPTR(), AdaptiveSharpness())))
 def test_an_attack_drives_the_neurons_where_the_term_says(term: AdaptiveLoss, rule: object) -> None:
     network, x, y = adaptive(), images(), labels()
     through = Through(rule, AgainstHomeostasis(ATTACK, term, weight=100.0))  # type: ignore[arg-type]
@@ -99,8 +99,7 @@ def test_an_attack_drives_the_neurons_where_the_term_says(term: AdaptiveLoss, ru
     assert by_hand(term, network, driven).mean() > by_hand(term, network, x).mean()
 
 
-@EVERY
-@pytest.mark.parametrize("rule", [bptt(), tssl_bp(), BPTR(), AdaptiveSharpness()], ids=repr)
+@pytest.mark.parametrize(("term", "rule"), each_value(TERMS, (bptt(), tssl_bp(), BPTR(), AdaptiveSharpness())))
 def test_a_term_without_weight_is_the_attack_itself(term: AdaptiveLoss, rule: object) -> None:
     network, x, y = adaptive(), images(), labels()
     got = Through(rule, AgainstHomeostasis(ATTACK, term, 0.0))(network, x, y, rng())  # type: ignore[arg-type]
@@ -113,7 +112,7 @@ def test_samples_are_attacked_alone(term: AdaptiveLoss) -> None:
     network, x, y = adaptive(), images(), labels()
     attack = Through(bptt(), AgainstHomeostasis(replace(ATTACK, keep_best=True), term))
     whole, chosen = attack(network, x, y, rng()), torch.tensor([4, 1])
-    alone = attack(network, x[chosen], y[chosen], rng().rows(chosen))
+    alone = attack(network, x[chosen], y[chosen], rng().subset(chosen))
     torch.testing.assert_close(alone, whole[chosen], rtol=0, atol=1e-9)
 
 
@@ -147,9 +146,8 @@ WRAPS: dict[str, Callable[[PGD], Attack]] = {
 }
 
 
-@pytest.mark.parametrize("wrap", WRAPS.values(), ids=WRAPS)
-@EVERY
-def test_terms_reach_through_views_and_ensembles(wrap: Callable[[PGD], Attack], term: AdaptiveLoss) -> None:
+@pytest.mark.parametrize(("wrap", "term"), each_value(tuple(WRAPS.values()), TERMS))
+def test_terms_reach_through_attack_wrappers_and_ensembles(wrap: Callable[[PGD], Attack], term: AdaptiveLoss) -> None:
     network, x, y = lenets.talif_network(), lenets.images(), labels()
     attack = wrap(replace(ATTACK, steps=2))
     driven = Through(bptt(), AgainstHomeostasis(attack, term, 100.0))(network, x, y, rng())
@@ -158,17 +156,17 @@ def test_terms_reach_through_views_and_ensembles(wrap: Callable[[PGD], Attack], 
     assert torch.equal(driven, AgainstHomeostasis(Through(bptt(), attack), term, 100.0)(network, x, y, rng()))
 
 
-def test_a_fixed_model_looked_at_several_times_is_the_model() -> None:
+def test_a_fixed_model_averaged_over_several_calls_is_the_model() -> None:
     network, x, y = adaptive(), images(), labels()
     attack = Through(bptt(), AgainstHomeostasis(ATTACK, SignatureDeviation()))
-    several = attack(Repeated(network, 2), x, y, rng())
+    several = attack(AveragedModel(network, 2), x, y, rng())
     torch.testing.assert_close(several, attack(network, x, y, rng()), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("term", [LowerThresholds(), SignatureDeviation()], ids=repr)
 @pytest.mark.parametrize("model", [plain(), linear()], ids=["LIF", "no spikes"])
 def test_terms_about_adaptation_refuse_networks_without(term: AdaptiveLoss, model: Model) -> None:
-    with pytest.raises(ConfigError, match=r"speaks of TALIF layers, but the model has none; .*homeostatic"):
+    with pytest.raises(ConfigError, match=r"needs TALIF layers, but the model has none; .*homeostatic"):
         AgainstHomeostasis(ATTACK, term)(model, images(), labels(), rng())
 
 
@@ -179,12 +177,12 @@ def test_silence_needs_neurons_only() -> None:
 
 
 @pytest.mark.parametrize("attack", [Noise(THREAT), Worst((ATTACK, Noise(THREAT))), Through(bptt(), Noise(THREAT))])
-def test_attacks_without_a_loss_are_refused(attack: Attack) -> None:
+def test_attacks_without_a_loss_raise(attack: Attack) -> None:
     with pytest.raises(ConfigError, match="has no loss to add a term to"):
         AgainstHomeostasis(attack, SignatureDeviation())(adaptive(), images(), labels(), rng())
 
 
-def test_a_loss_of_another_models_scores_is_refused() -> None:
+def test_a_loss_of_another_models_scores_raises() -> None:
     with pytest.raises(ConfigError, match="other than the last ones of the model under attack"):
         attack = AgainstHomeostasis(Transfer(adaptive(), fgsm(THREAT)), SignatureDeviation())
         attack(adaptive(), images(), labels(), rng())
@@ -193,4 +191,4 @@ def test_a_loss_of_another_models_scores_is_refused() -> None:
 @EVERY
 def test_a_value_has_a_stable_repr(term: AdaptiveLoss) -> None:
     text = repr(AgainstHomeostasis(ATTACK, term, 0.5))
-    assert type(term).__name__ in text and "lambda" not in text and "_WithTerm" not in text
+    assert type(term).__name__ in text and "lambda" not in text and "_LossWithTerm" not in text

@@ -1,4 +1,4 @@
-"""Estimators change the backward of a spiking model and nothing else; views change what an attack looks at."""
+"""Estimators change only the backward pass of a spiking model; attack wrappers change its inputs or outputs."""
 
 import copy
 import threading
@@ -27,12 +27,13 @@ from hosnn.nn.neurons import LIF, neurons
 from hosnn.rng import SampleRandom
 from hosnn.robustness.ensembles import Worst
 from hosnn.robustness.losses import cross_entropy
-from hosnn.robustness.model import Attack, counted, input_gradient
+from hosnn.robustness.model import Attack, count_passes, input_gradient
 from hosnn.robustness.pgd import PGD, Restart, fgsm
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.spiking.decoding import target_traces
 from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
 from hosnn.spiking.surrogate import SURROGATES, Arctan
+from tests.covering import each_value
 from tests.nn.test_networks import TINY, images, lif_network, talif_network
 from tests.robustness.models import linear
 
@@ -44,7 +45,6 @@ RULES = {
     "at rest": GradientRule(at_resting_threshold=True),
     **{kind.__name__: bptt(kind()) for kind in SURROGATES},
 }
-EACH_RULE = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 NETWORKS = pytest.mark.parametrize("build", [lif_network, talif_network])
 THREAT = Threat(Linf(8 / 255))
 
@@ -61,8 +61,7 @@ def gradient(model: nn.Module) -> Tensor:
     return input_gradient(model, images(), labels(), cross_entropy).gradient
 
 
-@EACH_RULE
-@NETWORKS
+@pytest.mark.parametrize(("rule", "build"), each_value(tuple(RULES.values()), (lif_network, talif_network)))
 def test_another_rule_changes_the_gradient_and_not_one_bit_of_the_forward(build: type, rule: GradientRule) -> None:
     network = build()
     twin = with_rule(network, rule)
@@ -146,7 +145,7 @@ def test_attacks_on_traces_raise_a_loss_over_time() -> None:
     assert THREAT.allows(x_adv, x).all()
 
 
-def test_rules_and_views_compose() -> None:
+def test_rules_and_attack_wrappers_compose() -> None:
     network, x, y = talif_network(), images(), labels()
     attack = Through(bptt(), OnFrames(OnTraces(fgsm(THREAT, TraceCrossEntropy()))))
     frames = attack(network, x, y, rng())
@@ -198,7 +197,7 @@ def test_normalised_units_share_one_budget_over_channels() -> None:
         (OnTraces(fgsm(THREAT)), "loss over output traces got a Sequential"),
     ],
 )
-def test_views_refuse_models_that_show_no_time(attack: Attack, message: str) -> None:
+def test_attack_wrappers_raise_for_models_without_time_steps_or_outputs(attack: Attack, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         attack(linear(), torch.rand(6, 1, 3, 4, dtype=torch.float64), labels() % 3, rng())
 
@@ -241,11 +240,14 @@ class Listed(Captured):
 
 @pytest.mark.parametrize("rule", [bptt(Arctan()), BPTR(), AdaptiveSharpness()], ids=repr)
 @pytest.mark.parametrize("build", [Captured, Listed])
-def test_layers_that_no_copy_reaches_are_refused_rather_than_left_with_their_rule(build: type, rule: Estimator) -> None:
-    """Also in a copy of a copy, as threads have one each, and seen by the first look already."""
+def test_layers_that_no_copy_reaches_raise(build: type, rule: Estimator) -> None:
+    """Also in a copy of a copy, as each thread has one; the first forward pass raises."""
     x, y = torch.rand(6, 1, 3, 4), labels() % 3
     for network in (build(), copy.deepcopy(build())):
-        with counted() as passes, pytest.raises(ConfigError, match=r"1 spiking layers where a copy.*nn\.ModuleList"):
+        with (
+            count_passes() as passes,
+            pytest.raises(ConfigError, match=r"1 spiking layers where a copy.*nn\.ModuleList"),
+        ):
             Through(rule, PGD(THREAT, steps=3))(network, x, y, rng())
         assert passes.forward == 6
     assert not _global_forward_pre_hooks
@@ -277,10 +279,10 @@ class LastReadout(nn.Module):
         return outputs[-1]
 
 
-def test_traces_of_a_network_that_does_not_decide_by_their_mean_are_refused() -> None:
+def test_traces_of_a_network_that_does_not_decide_by_their_mean_raise() -> None:
     network = lif_network()
     other = SpikingNetwork(network.normalise, network.coding, network.body, LastReadout())
     attack = OnTraces(fgsm(THREAT, TraceCrossEntropy()))
     for one in (attack, Through(bptt(), attack), Through(AdaptiveSharpness(), attack)):
-        with pytest.raises(ConfigError, match=r"read out by LastReadout.*not the network's own decision"):
+        with pytest.raises(ConfigError, match=r"the readout LastReadout.*not the network's own decision"):
             one(other, images(), labels(), rng())

@@ -1,4 +1,4 @@
-"""Wrapped models keep what attacks may ask of a network, and the way to the network inside."""
+"""Wrapped models offer attacks all that a network does, and give access to the network inside."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from hosnn.estimators import AdaptiveSharpness, Estimator, InNormalisedUnits, OnFrames, OnTraces, Through
-from hosnn.estimators.model_wrappers import Wrapped
+from hosnn.estimators.model_wrappers import WrappedModel
 from hosnn.estimators.rules import differentiated
 from hosnn.rng import SampleRandom
 from hosnn.robustness.ensembles import Worst
 from hosnn.robustness.losses import cross_entropy
-from hosnn.robustness.model import Attack, Model, Repeated, input_gradient
+from hosnn.robustness.model import Attack, AveragedModel, Model, input_gradient
 from hosnn.robustness.pgd import PGD, fgsm
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.spiking.gradient_rule import bptt
@@ -30,20 +30,20 @@ def rng(count: int = 6) -> SampleRandom:
 
 @dataclass(frozen=True)
 class EOT:
-    """Expectation over looks, as an attack wraps it."""
+    """Expectation over transformation as an attack that wraps another."""
 
     attack: Attack
     times: int = 2
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
-        return self.attack(Repeated(model, self.times), x, y, rng)
+        return self.attack(AveragedModel(model, self.times), x, y, rng)
 
 
 @RULES
-def test_an_estimator_works_on_either_side_of_every_view(rule: Estimator) -> None:
+def test_an_estimator_works_on_either_side_of_every_attack_wrapper(rule: Estimator) -> None:
     """Attacking by the training rule in place of the one asked for would flatter the model in silence."""
     network, x, y = talif_network().double(), images().double(), labels()
-    attack = PGD(Threat(Linf(8 / 255), domain=None), steps=3)
+    attack = PGD(Threat(Linf(8 / 255), domain=None), steps=2)
     norm = ((0.3,), (0.5,))
     for outside, inside in (
         (Through(rule, OnFrames(attack)), OnFrames(Through(rule, attack))),
@@ -76,18 +76,18 @@ def test_the_inner_rule_is_the_one_that_counts() -> None:
 @RULES
 def test_time_steps_and_outputs_are_passed_on(rule: Estimator) -> None:
     network, x = talif_network(), images()
-    wrapped = Wrapped(differentiated(network, rule, len(x)))
+    wrapped = WrappedModel(differentiated(network, rule, len(x)))
     assert wrapped.steps == TINY.steps
     assert torch.equal(wrapped.outputs(x), network.outputs(x)) and torch.equal(wrapped(x), network(x))
-    assert isinstance(wrapped.outputs, Wrapped)
+    assert isinstance(wrapped.outputs, WrappedModel)
     assert input_gradient(wrapped, x, labels(), cross_entropy).gradient.shape == x.shape
 
 
 def test_a_wrapped_function_has_neither_steps_nor_outputs() -> None:
-    wrapped = Wrapped(lambda x: x)
+    wrapped = WrappedModel(lambda x: x)
     assert not hasattr(wrapped, "steps") and not hasattr(wrapped, "outputs")
-    with wrapped.frozen():
-        assert torch.equal(wrapped.rows(torch.tensor([0]))(images()), images())
+    with wrapped.state_frozen():
+        assert torch.equal(wrapped.subset(torch.tensor([0]))(images()), images())
 
 
 @RULES

@@ -1,4 +1,4 @@
-"""ASSG: what it remembers, of whom and for how long; and the search of its one number."""
+"""ASSG: the state it keeps of each sample, for how long; and the search for A/2."""
 
 import math
 from contextlib import nullcontext
@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from hosnn.errors import ConfigError
 from hosnn.estimators import AdaptiveSharpness, SearchedSharpness, Through, with_rule
-from hosnn.estimators.model_wrappers import Wrapped, inside
+from hosnn.estimators.model_wrappers import WrappedModel, unwrapped
 from hosnn.estimators.rules import differentiated
-from hosnn.estimators.sharpness import Memory, Sharpened
+from hosnn.estimators.sharpness import AdaptiveSharpnessRule, DistanceTracker
 from hosnn.nn.layers import ConstantCoding
 from hosnn.nn.neurons import LIF, neurons
 from hosnn.rng import SampleRandom
 from hosnn.robustness.ensembles import Worst
 from hosnn.robustness.losses import cross_entropy
-from hosnn.robustness.model import Attack, Model, Repeated, fresh, input_gradient, rows, scores
+from hosnn.robustness.model import Attack, AveragedModel, Model, input_gradient, scores, subset, without_state
 from hosnn.robustness.pgd import PGD
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.spiking.gradient_rule import GradientRule, bptt
@@ -44,54 +44,54 @@ def distances(seed: int, samples: int = 3) -> Tensor:
 
 def test_where_the_membrane_stands_still_the_sharpness_is_that_of_its_distance() -> None:
     """M -> |x| and D -> 0, so α = 2 tan(π A/2)/π / (|x| + 1e-4), however the attack began."""
-    memory, x = Memory(AdaptiveSharpness(0.4), 3), distances(0)
+    tracker, x = DistanceTracker(AdaptiveSharpness(0.4), 3), distances(0)
     expected = 2 * math.tan(0.4 * math.pi) / math.pi / (x.abs() + 1e-4)
-    torch.testing.assert_close(memory.sharpness("a", 0, x), expected, msg="at the first pass")
-    memory.sharpness("a", 0, distances(1))
+    torch.testing.assert_close(tracker.sharpness("a", 0, x), expected, msg="at the first pass")
+    tracker.sharpness("a", 0, distances(1))
     for _ in range(400):
-        found = memory.sharpness("a", 0, x)
+        found = tracker.sharpness("a", 0, x)
     torch.testing.assert_close(found, expected)
 
 
 def test_moments_follow_the_published_recursion() -> None:
     settings = AdaptiveSharpness(0.45, relax=1.2, momentum=0.7)
-    memory, first = Memory(settings, 3), distances(0).abs()
-    memory.sharpness("a", 0, distances(0))
+    tracker, first = DistanceTracker(settings, 3), distances(0).abs()
+    tracker.sharpness("a", 0, distances(0))
     mean, deviation = first, torch.zeros_like(first)
     for seed in range(1, 5):
         size = distances(seed).abs()
         mean = 0.7 * mean + 0.3 * size
         deviation = 0.7 * deviation + 0.3 * (size - mean).abs()
         expected = 2 * math.tan(0.45 * math.pi) / math.pi / (mean + 1.2 * deviation + 1e-4)
-        torch.testing.assert_close(memory.sharpness("a", 0, distances(seed)), expected)
+        torch.testing.assert_close(tracker.sharpness("a", 0, distances(seed)), expected)
 
 
 def test_layers_and_time_steps_are_remembered_apart() -> None:
-    memory = Memory(AdaptiveSharpness(), 3)
-    alone = {key: Memory(AdaptiveSharpness(), 3) for key in (("a", 0), ("a", 1), ("b", 0))}
+    tracker = DistanceTracker(AdaptiveSharpness(), 3)
+    alone = {key: DistanceTracker(AdaptiveSharpness(), 3) for key in (("a", 0), ("a", 1), ("b", 0))}
     for seed in range(3):
         for number, (key, other) in enumerate(alone.items()):
             x = distances(10 * seed + number)
-            assert torch.equal(memory.sharpness(*key, x), other.sharpness(*key, x))
+            assert torch.equal(tracker.sharpness(*key, x), other.sharpness(*key, x))
 
 
 def test_a_frozen_memory_changes_nothing_and_is_changed_by_nothing() -> None:
-    record_layers, other = Memory(AdaptiveSharpness(), 3), Memory(AdaptiveSharpness(), 3)
+    frozen, other = DistanceTracker(AdaptiveSharpness(), 3), DistanceTracker(AdaptiveSharpness(), 3)
     for seed in range(4):
-        with record_layers.frozen():
-            record_layers.sharpness("a", 0, distances(100 + seed))
-        assert torch.equal(record_layers.sharpness("a", 0, distances(seed)), other.sharpness("a", 0, distances(seed)))
+        with frozen.state_frozen():
+            frozen.sharpness("a", 0, distances(100 + seed))
+        assert torch.equal(frozen.sharpness("a", 0, distances(seed)), other.sharpness("a", 0, distances(seed)))
 
 
 def test_samples_that_drop_out_take_nothing_along_and_leave_nothing() -> None:
-    memory, alone = Memory(AdaptiveSharpness(), 3), Memory(AdaptiveSharpness(), 2)
+    tracker, alone = DistanceTracker(AdaptiveSharpness(), 3), DistanceTracker(AdaptiveSharpness(), 2)
     chosen = torch.tensor([2, 0])
     for seed in range(3):
-        memory.sharpness("a", 0, distances(seed))
+        tracker.sharpness("a", 0, distances(seed))
         alone.sharpness("a", 0, distances(seed)[chosen])
     for seed in range(3, 6):
-        with memory.of(chosen, 2):
-            found = memory.sharpness("a", 0, distances(seed, 2))
+        with tracker.forward_pass(chosen, 2):
+            found = tracker.sharpness("a", 0, distances(seed, 2))
         assert torch.equal(found, alone.sharpness("a", 0, distances(seed, 2)))
 
 
@@ -100,7 +100,7 @@ def test_the_first_gradient_is_an_arctan_as_wide_as_each_distance() -> None:
     network = plain()
     layer = next(iter(neurons(network).values()))
     twin = differentiated(network, AdaptiveSharpness(0.4), 1)
-    rule = next(iter(neurons(inside(twin)).values())).rule  # type: ignore[arg-type]
+    rule = next(iter(neurons(unwrapped(twin)).values())).rule  # type: ignore[arg-type]
     assert isinstance(rule, GradientRule)
     for current in (0.2, 0.9, 1.3, 40.0):
         leaf = torch.full((1, 1, 1), current, dtype=torch.float64).requires_grad_()
@@ -108,13 +108,13 @@ def test_the_first_gradient_is_an_arctan_as_wide_as_each_distance() -> None:
         sharpness = 2 * math.tan(0.4 * math.pi) / math.pi / (abs(current - 1) + 1e-4)
         torch.testing.assert_close(found[0, 0], Arctan(2 / sharpness).derivative(leaf.detach()[0, 0] - 1))
         twin = differentiated(network, AdaptiveSharpness(0.4), 1)
-        rule = next(iter(neurons(inside(twin)).values())).rule  # type: ignore[arg-type]
+        rule = next(iter(neurons(unwrapped(twin)).values())).rule  # type: ignore[arg-type]
         assert isinstance(rule, GradientRule)
     assert layer.rule == bptt(), "the network itself is left as it was"
 
 
 @dataclass(frozen=True)
-class Walk:
+class SignSteps:
     """Gradient steps, the first `together` of them with every sample, the others with `chosen` alone."""
 
     together: int
@@ -126,9 +126,9 @@ class Walk:
         for _ in range(self.together):
             x = x + 0.05 * gradient(model, x, y).sign()
         chosen = torch.tensor(self.chosen)
-        few, some = rows(model, chosen), x[chosen]
+        few, some = subset(model, chosen), x[chosen]
         for _ in range(self.apart):
-            some = some + 0.05 * gradient(few if self.at_once else rows(model, chosen), some, y[chosen]).sign()
+            some = some + 0.05 * gradient(few if self.at_once else subset(model, chosen), some, y[chosen]).sign()
         return x.index_copy(0, chosen, some)
 
 
@@ -137,8 +137,8 @@ class Walk:
 def test_rows_of_a_model_equal_those_samples_alone(build: type, at_once: bool) -> None:
     network, x, y = build(), images(), labels()
     chosen = torch.tensor([5, 2])
-    whole = Through(AdaptiveSharpness(), Walk(2, 3, (5, 2), at_once))(network, x, y, rng())
-    alone = Through(AdaptiveSharpness(), Walk(0, 5, (0, 1)))(network, x[chosen], y[chosen], rng().rows(chosen))
+    whole = Through(AdaptiveSharpness(), SignSteps(2, 3, (5, 2), at_once))(network, x, y, rng())
+    alone = Through(AdaptiveSharpness(), SignSteps(0, 5, (0, 1)))(network, x[chosen], y[chosen], rng().subset(chosen))
     torch.testing.assert_close(whole[chosen], alone, rtol=0, atol=1e-9)
 
 
@@ -147,11 +147,11 @@ def test_rows_of_rows_are_rows() -> None:
     for chosen in (torch.tensor([True, False, True, True, False, True]), torch.tensor([0, 2, 3, 5])):
         model = differentiated(network, AdaptiveSharpness(), 6)
         gradient(model, x, y)
-        few = rows(rows(model, chosen), torch.tensor([3, 1]))
+        few = subset(subset(model, chosen), torch.tensor([3, 1]))
         other = differentiated(network, AdaptiveSharpness(), 6)
         gradient(other, x, y)
         at = torch.tensor([5, 2])
-        assert torch.equal(gradient(few, 0.9 * x[at], y[at]), gradient(rows(other, at), 0.9 * x[at], y[at]))
+        assert torch.equal(gradient(few, 0.9 * x[at], y[at]), gradient(subset(other, at), 0.9 * x[at], y[at]))
 
 
 def test_memory_makes_a_difference_and_scores_do_not_feed_it() -> None:
@@ -165,19 +165,19 @@ def test_memory_makes_a_difference_and_scores_do_not_feed_it() -> None:
 
 
 def test_looking_several_times_at_a_fixed_model_is_looking_once() -> None:
-    """EOT freezes the memory after the first look, or it would learn from one point many times."""
+    """EOT freezes the moments after the first call, or they would be updated at one point many times."""
     network, x, y = adaptive(), images(), labels()
     once = differentiated(network, AdaptiveSharpness(), 6)
-    often = differentiated(Repeated(network, 3), AdaptiveSharpness(), 6)
-    assert isinstance(often, Repeated)
+    often = differentiated(AveragedModel(network, 3), AdaptiveSharpness(), 6)
+    assert isinstance(often, AveragedModel)
     for scale in (1.0, 0.8, 0.6):
         torch.testing.assert_close(gradient(often, scale * x, y), gradient(once, scale * x, y), rtol=1e-12, atol=0)
 
 
-def test_a_batch_of_another_size_is_refused() -> None:
+def test_a_batch_of_another_size_raises() -> None:
     model = differentiated(plain(), AdaptiveSharpness(), 6)
-    for shown in (model, rows(model, torch.tensor([0, 1]))):
-        with pytest.raises(ConfigError, match=r"showed it 5.*ask for rows"):
+    for shown in (model, subset(model, torch.tensor([0, 1]))):
+        with pytest.raises(ConfigError, match=r"called the model with 5.*call subset"):
             shown(images(5))
 
 
@@ -200,7 +200,7 @@ def test_a_rule_that_remembers_needs_an_attack() -> None:
     [{"vanishing": 0.0}, {"vanishing": 0.5}, {"momentum": 1.0}, {"relax": -1.0}, {"relax": math.inf}],
     ids=str,
 )
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, float]) -> None:
+def test_settings_out_of_range_raise(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="AdaptiveSharpness got vanishing"):
         AdaptiveSharpness(**settings)
 
@@ -213,7 +213,7 @@ class Tuned:
     tried: list[Tensor] = field(default_factory=list, compare=False)
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
-        vanishing: Tensor = model.memory.vanishing  # type: ignore[attr-defined]
+        vanishing: Tensor = model.tracker.vanishing  # type: ignore[attr-defined]
         self.tried.append(vanishing)
         off = (vanishing - torch.tensor(self.wanted, dtype=x.dtype)).abs()
         return torch.ones_like(x) * (0.4 - off)[:, None, None, None]  # margin -0.1 - off: never adversarial
@@ -243,7 +243,7 @@ def test_the_search_is_never_weaker_than_none_and_treats_each_sample_alone() -> 
         lost, expected = (network(point).argmax(1) != y for point in (found, without))
     assert expected.any() and (lost | ~expected).all()
     chosen = torch.tensor([3, 30, 0])
-    alone = search(network, x[chosen], y[chosen], rng(40).rows(chosen))
+    alone = search(network, x[chosen], y[chosen], rng(40).subset(chosen))
     torch.testing.assert_close(alone, found[chosen], rtol=0, atol=1e-9)
 
 
@@ -263,7 +263,7 @@ def test_the_search_leaves_fooled_samples_in_peace() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"low": 0.45, "high": 0.4}, {"high": 0.5}, {"low": 0.0}, {"rounds": 0}], ids=str)
-def test_a_search_over_nothing_is_refused(settings: dict[str, float]) -> None:
+def test_a_search_over_nothing_raises(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="SearchedSharpness got"):
         SearchedSharpness(PGD(THREAT), **settings)  # type: ignore[arg-type]
 
@@ -317,8 +317,8 @@ def test_a_fresh_model_has_the_same_samples_and_the_old_one_its_memory() -> None
     used, other = (differentiated(network, AdaptiveSharpness(), 6) for _ in range(2))
     for model in (used, other):
         gradient(model, x, y)
-    new = fresh(rows(used, chosen))
-    untouched = rows(differentiated(network, AdaptiveSharpness(), 6), chosen)
+    new = without_state(subset(used, chosen))
+    untouched = subset(differentiated(network, AdaptiveSharpness(), 6), chosen)
     assert torch.equal(gradient(new, halved[chosen], y[chosen]), gradient(untouched, halved[chosen], y[chosen]))
     assert torch.equal(gradient(used, halved, y), gradient(other, halved, y))
 
@@ -336,12 +336,12 @@ def test_a_search_takes_a_tie_for_what_the_model_says() -> None:
     assert seen == [2, 1, 1, 1]
 
 
-def test_a_wrapped_model_begins_anew_too() -> None:
+def test_a_wrapped_models_state_can_be_cleared_too() -> None:
     network, x, y = adaptive(), images(), labels()
-    used = Wrapped(differentiated(network, AdaptiveSharpness(), 6))
+    used = WrappedModel(differentiated(network, AdaptiveSharpness(), 6))
     gradient(used, 0.5 * x, y)
     expected = gradient(differentiated(network, AdaptiveSharpness(), 6), x, y)
-    assert torch.equal(gradient(fresh(used), x, y), expected)
+    assert torch.equal(gradient(without_state(used), x, y), expected)
     assert not torch.equal(gradient(used, x, y), expected)
 
 
@@ -355,13 +355,13 @@ def test_the_fused_kernel_remembers_and_differentiates_as_the_eager_step(reset: 
     parts = [torch.arange(4), torch.tensor([3, 0]), torch.tensor([0, 2]), torch.tensor([1]), torch.arange(4)]
     found: dict[str, list[Tensor]] = {}
     for how in ("eager", "cpu"):
-        memory = Memory(AdaptiveSharpness(), 4)
-        layer.rule = Sharpened(layer="only", memory=memory)
+        tracker = DistanceTracker(AdaptiveSharpness(), 4)
+        layer.rule = AdaptiveSharpnessRule(layer="only", tracker=tracker)
         found[how] = []
         for number, (point, part) in enumerate(zip(points, parts, strict=True)):
             currents = point[:, part].requires_grad_()
-            frozen = memory.frozen() if number == 3 else nullcontext()
-            with backend.choose(how), memory.of(part, len(part)), frozen:
+            frozen = tracker.state_frozen() if number == 3 else nullcontext()
+            with backend.choose(how), tracker.forward_pass(part, len(part)), frozen:
                 found[how].append(torch.autograd.grad(layer(currents).square().sum(), currents)[0])
     for got, expected in zip(found["cpu"], found["eager"], strict=True):
         assert expected.any() and (got - expected).abs().max() <= 1e-5 * expected.abs().max()

@@ -1,4 +1,4 @@
-"""A model that treats every sample differently, and so must be told which samples it sees."""
+"""A model that treats every sample differently, so that attacks must tell it which samples are in a batch."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -9,20 +9,20 @@ from tests.robustness.models import linear
 
 
 class Personal:
-    """scores = W x + offset of the sample: an attack that goes on with some samples without saying so fails on it."""
+    """scores = W x + offset of the sample: an attack that continues on part of its batch without `subset` fails."""
 
     def __init__(self, inner: nn.Module, offset: Tensor) -> None:
         self.inner, self.offset = inner, offset
 
     def __call__(self, x: Tensor) -> Tensor:
-        assert len(x) == len(self.offset), "these are not the samples that the model was told of"
+        assert len(x) == len(self.offset), "another number of samples than the model was narrowed to by `subset`"
         scores: Tensor = self.inner(x)
         return scores + self.offset
 
-    def rows(self, chosen: Tensor, /) -> "Personal":
+    def subset(self, chosen: Tensor, /) -> "Personal":
         return Personal(self.inner, self.offset[chosen])
 
-    def frozen(self) -> AbstractContextManager[None]:
+    def state_frozen(self) -> AbstractContextManager[None]:
         return nullcontext()
 
 

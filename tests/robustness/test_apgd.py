@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from hosnn.errors import ConfigError
 from hosnn.rng import SampleRandom
-from hosnn.robustness.apgd import APGD, APGDTargeted, Schedule, Walk
+from hosnn.robustness.apgd import APGD, APGDTargeted
 from hosnn.robustness.losses import (
     Loss,
     cross_entropy,
@@ -22,9 +22,10 @@ from hosnn.robustness.losses import (
     targeted_dlr,
     targeted_margin,
 )
-from hosnn.robustness.model import Attack, Model, Repeated, counted, input_gradient
+from hosnn.robustness.model import Attack, AveragedModel, Model, count_passes, input_gradient
 from hosnn.robustness.pgd import PGD, at_clean, on_sphere
 from hosnn.robustness.sapgd import SAPGD
+from hosnn.robustness.scheduled_ascent import AscentState, Schedule
 from hosnn.robustness.threats import L1, L2, Ball, Linf, Threat
 from tests.robustness.models import Wavy, linear, samples
 
@@ -106,7 +107,7 @@ def test_apgd_dlr_finds_the_optimum_of_a_linear_model(threat: Threat) -> None:
 def test_a_targeted_attack_loses_every_sample_that_can_be_lost(ball: Ball) -> None:
     """Linear model, exact answer: the lead over class j shrinks by eps times the dual norm of w_y - w_j."""
     model, threat = linear(6), Threat(ball, domain=None)
-    x = samples(200, 6)[0]
+    x = samples(120, 6)[0]
     logits, w = model(x).detach(), next(model.parameters()).detach()
     y = logits.argmax(1)
     order = 1 if isinstance(ball, Linf) else 2
@@ -115,13 +116,13 @@ def test_a_targeted_attack_loses_every_sample_that_can_be_lost(ball: Ball) -> No
     slack.scatter_(1, y[:, None], float("inf"))
     possible, doubtful = slack.amin(1) < 0, slack.amin(1).abs() < 1e-3
     for loss in (targeted_margin, targeted_dlr):
-        lost = fooled(model, APGDTargeted(threat, steps=30, targets=5, loss=loss)(model, x, y, rng(200)), y)
+        lost = fooled(model, APGDTargeted(threat, steps=30, targets=5, loss=loss)(model, x, y, rng(120)), y)
         assert torch.equal(lost[~doubtful], possible[~doubtful])
     # The most likely point for a class need not be the one that leads the label most.
     attack = APGDTargeted(threat, steps=30, targets=5, loss=targeted_cross_entropy)
-    lost = fooled(model, attack(model, x, y, rng(200)), y)
+    lost = fooled(model, attack(model, x, y, rng(120)), y)
     assert not (lost & ~possible)[~doubtful].any() and lost.sum() > 0.9 * possible.sum()
-    assert 20 < possible.sum() < 180 and doubtful.sum() < 10
+    assert 12 < possible.sum() < 108 and doubtful.sum() < 10
 
 
 def test_a_target_in_reach_is_reached() -> None:
@@ -199,11 +200,11 @@ def test_the_step_is_the_published_one(threat: Threat) -> None:
         points.append(threat.project(now + share * (ahead - now) + (1 - share) * (now - before), x))
     seen: list[Tensor] = []
 
-    def record_layers(x: Tensor) -> Tensor:
+    def recording_model(x: Tensor) -> Tensor:
         seen.append(x.detach())
         return bent(x)
 
-    APGD(threat, steps=20, start=at_clean)(record_layers, x, y, rng())
+    APGD(threat, steps=20, start=at_clean)(recording_model, x, y, rng())
     assert len(seen) == 21
     for taken, published in zip(seen, points, strict=False):
         torch.testing.assert_close(taken, published)
@@ -217,10 +218,10 @@ def test_checkpoints_are_the_published_ones() -> None:
     assert Schedule(1).checkpoints == (1,)
 
 
-def walk(rises: list[int], checked: float = 1.0, halved: tuple[bool, ...] = (False,) * 3) -> Walk:
+def state_of(rises: list[int], checkpoint_loss: float = 1.0, halved: tuple[bool, ...] = (False,) * 3) -> AscentState:
     """Three samples at 1 of loss 1, whose best points so far are at 2, with gradient 3 and loss 4."""
     one, each = torch.ones(3, 1), torch.ones(3)
-    return Walk(
+    return AscentState(
         *(
             torch.arange(3),
             one,
@@ -234,30 +235,30 @@ def walk(rises: list[int], checked: float = 1.0, halved: tuple[bool, ...] = (Fal
             2 * each,
         ),
         rises=torch.tensor(rises),
-        checked=checked * each,
+        checkpoint_loss=checkpoint_loss * each,
         halved=torch.tensor(halved),
-        memory=(),
+        momentum=(),
     )
 
 
 def test_too_few_rises_halve_the_step_and_go_back_to_the_best_point() -> None:
     """Condition 1 alone: the best loss did improve."""
-    after = Schedule(100).check(walk([14, 15, 20]), 20)
-    assert after.size.tolist() == [1.0, 2.0, 2.0] and after.halved.tolist() == [True, False, False]
+    after = Schedule(100).apply(state_of([14, 15, 20]), 20)
+    assert after.step_size.tolist() == [1.0, 2.0, 2.0] and after.halved.tolist() == [True, False, False]
     assert after.x_adv[:, 0].tolist() == [2.0, 1.0, 1.0] and after.gradient[:, 0].tolist() == [3.0, 1.0, 1.0]
     assert after.loss.tolist() == [4.0, 1.0, 1.0] and after.rises.tolist() == [0, 0, 0]
 
 
 def test_a_best_loss_that_stands_still_at_the_same_step_size_halves_it() -> None:
     """Condition 2 alone: every step rose, but the best loss was not passed; not straight after a halving."""
-    after = Schedule(100).check(walk([20, 20, 20], checked=4.0, halved=(False, True, False)), 20)
-    assert after.halved.tolist() == [True, False, True] and after.checked.tolist() == [4.0] * 3
-    assert not Schedule(100).check(walk([20, 20, 20], checked=3.9), 20).halved.any()
+    after = Schedule(100).apply(state_of([20, 20, 20], checkpoint_loss=4.0, halved=(False, True, False)), 20)
+    assert after.halved.tolist() == [True, False, True] and after.checkpoint_loss.tolist() == [4.0] * 3
+    assert not Schedule(100).apply(state_of([20, 20, 20], checkpoint_loss=3.9), 20).halved.any()
 
 
 def test_an_infinite_share_halves_always_and_stays() -> None:
-    after = Schedule(100, rho=float("inf"), from_best=False).check(walk([20, 20, 20]), 20)
-    assert after.size.tolist() == [1.0] * 3 and after.x_adv[:, 0].tolist() == [1.0] * 3
+    after = Schedule(100, rho=float("inf"), from_best=False).apply(state_of([20, 20, 20]), 20)
+    assert after.step_size.tolist() == [1.0] * 3 and after.x_adv[:, 0].tolist() == [1.0] * 3
 
 
 @pytest.mark.parametrize("attack", [APGD(Threat(Linf(0.03)), 6), SAPGD(Threat(Linf(0.03)), 6)], ids=["apgd", "sapgd"])
@@ -266,16 +267,16 @@ def test_a_sample_already_lost_costs_no_more_passes(attack: APGD | SAPGD) -> Non
     (x, y), model = samples(64, 2), Wavy()
     right = model(x).argmax(1)
     for labels, expected in ((right, 7 * 64), (1 - right, 64)):
-        with counted() as passes:
+        with count_passes() as passes:
             still = replace(attack, threat=Threat(Linf(0.0)))
             still(model, x, labels, rng(64))
         assert (passes.forward, passes.backward) == (expected, expected)
-    with counted() as passes:
+    with count_passes() as passes:
         attack(model, x, y, rng(64))
     assert 64 < passes.forward < 7 * 64 and passes.forward == passes.backward
 
 
-def test_restarts_and_targets_cost_only_what_still_stands() -> None:
+def test_restarts_and_targets_cost_only_samples_still_robust() -> None:
     x, model = samples(64, 6)[0], linear(6)
     right, free = model(x).argmax(1), Threat(Linf(0.0))
     for attack, forward, backward in (
@@ -283,10 +284,10 @@ def test_restarts_and_targets_cost_only_what_still_stands() -> None:
         (APGDTargeted(free, 4, targets=3, restarts=2), 31, 30),
         (APGDTargeted(free, 4, targets=9), 26, 25),
     ):
-        with counted() as passes:
+        with count_passes() as passes:
             attack(model, x, right, rng(64))
         assert (passes.forward, passes.backward) == (64 * forward, 64 * backward)
-        with counted() as passes:
+        with count_passes() as passes:
             attack(model, x, (right + 1) % 6, rng(64))
         assert passes.backward == (64 if isinstance(attack, APGD) else 0), "lost before anything was tried"
 
@@ -311,7 +312,7 @@ def test_the_best_of_all_restarts_comes_back(attack: APGD | SAPGD) -> None:
 
 @pytest.mark.parametrize("attack", [APGD, SAPGD])
 def test_the_best_point_comes_back_not_the_last(attack: type[APGD] | type[SAPGD]) -> None:
-    """Of all points looked at, the one of largest loss; over ripples, so that it is seldom the last."""
+    """Of all points evaluated, the one of largest loss; over ripples, so that it is seldom the last."""
     x, y = samples()[0], torch.zeros(16, dtype=torch.int64)
     seen: list[Tensor] = []
 
@@ -356,8 +357,8 @@ def test_frames_and_other_shapes_are_attacked_as_a_whole(domain: tuple[float, fl
         if isinstance(ball, Linf):
             attacks.append(SAPGD(threat, 5))
         for attack in attacks:
-            looks: tuple[Model, ...] = (model, Repeated(model, 2))
-            for target in looks:
+            targets: tuple[Model, ...] = (model, AveragedModel(model, 2))
+            for target in targets:
                 x_adv = attack(target, x, y, rng(6))
                 assert x_adv.shape == x.shape and threat.allows(x_adv, x, atol=1e-12).all()
                 assert (margin(model(x_adv), y) > margin(model(x), y)).all()
@@ -379,7 +380,7 @@ def test_the_start_lies_on_the_surface(ball: Ball) -> None:
     assert torch.equal(on_sphere(replace(ball, eps=0.0), x, rng(64)), torch.zeros_like(x))
 
 
-def test_impossible_settings_are_refused() -> None:
+def test_settings_out_of_range_raise() -> None:
     for wrong in ({"steps": 0}, {"restarts": 0}, {"targets": 0}):
         for attack in (APGD, APGDTargeted) if "targets" not in wrong else (APGDTargeted,):
             with pytest.raises(ConfigError, match="at least 1 of each"):

@@ -19,10 +19,11 @@ from hosnn.robustness.losses import (
     targeted_cross_entropy,
     targeted_margin,
 )
-from hosnn.robustness.model import Attack, counted, input_gradient
+from hosnn.robustness.model import Attack, count_passes, input_gradient
 from hosnn.robustness.pgd import PGD, at_clean, bim, fgsm, half_eps_signs, mi_fgsm, misclassified, r_fgsm
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.threats import L1, L2, Ball, Linf, Threat
+from tests.covering import each_value
 from tests.robustness.models import Wavy, linear, samples
 
 LINF, EUCLID, SPARSE = Threat(Linf(0.1)), Threat(L2(0.5)), Threat(L1(0.8))
@@ -33,7 +34,7 @@ def table(linf: Threat, euclid: Threat, sparse: Threat) -> dict[str, tuple[Threa
         "fgsm": (linf, fgsm(linf)),
         "fgsm, L2": (euclid, fgsm(euclid)),
         "r-fgsm": (linf, r_fgsm(linf)),
-        "bim": (linf, bim(linf)),
+        "bim": (linf, bim(linf, steps=4)),
         "pgd": (linf, PGD(linf, steps=5)),
         "pgd, L2": (euclid, PGD(euclid, steps=5)),
         "pgd, L1": (sparse, PGD(sparse, steps=5)),
@@ -44,12 +45,12 @@ def table(linf: Threat, euclid: Threat, sparse: Threat) -> dict[str, tuple[Threa
         "pgd, signs, L2": (euclid, PGD(euclid, steps=2, start=half_eps_signs)),
         "pgd, momentum, L2": (euclid, PGD(euclid, steps=5, momentum=0.5)),
         "mi-fgsm": (linf, mi_fgsm(linf, steps=5)),
-        "apgd": (linf, APGD(linf, steps=10)),
-        "apgd, L2": (euclid, APGD(euclid, steps=10)),
+        "apgd": (linf, APGD(linf, steps=6)),
+        "apgd, L2": (euclid, APGD(euclid, steps=6)),
         "apgd, margin, 2 restarts": (linf, APGD(linf, steps=3, restarts=2, loss=margin)),
-        "apgd, targeted": (linf, APGDTargeted(linf, steps=5, loss=targeted_margin)),
-        "apgd, targeted, L2": (euclid, APGDTargeted(euclid, steps=5, restarts=2, loss=targeted_cross_entropy)),
-        "sapgd": (linf, SAPGD(linf, steps=10)),
+        "apgd, targeted": (linf, APGDTargeted(linf, steps=3, loss=targeted_margin)),
+        "apgd, targeted, L2": (euclid, APGDTargeted(euclid, steps=3, restarts=2, loss=targeted_cross_entropy)),
+        "sapgd": (linf, SAPGD(linf, steps=6)),
         "sapgd, 2 restarts, from x": (linf, SAPGD(linf, steps=3, restarts=2, start=at_clean)),
         "eot": (linf, EOT(PGD(linf, steps=3), times=2)),
         "eot of apgd": (linf, EOT(APGD(linf, steps=3), times=2)),
@@ -98,9 +99,12 @@ def test_attack_stays_inside_its_threat_where_the_gradient_is_not_finite(threat:
     assert threat.allows(attack(Broken(), x, y, rng()), x).all()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-@EVERY
-def test_attack_stays_inside_its_threat_in_every_precision(threat: Threat, attack: Attack, dtype: torch.dtype) -> None:
+OTHER_PRECISIONS = each_value(tuple(ATTACKS), (torch.bfloat16, torch.float32))
+
+
+@pytest.mark.parametrize(("name", "dtype"), [*((name, torch.float16) for name in ATTACKS), *OTHER_PRECISIONS])
+def test_attack_stays_inside_its_threat_in_every_precision(name: str, dtype: torch.dtype) -> None:
+    threat, attack = ATTACKS[name]
     if isinstance(attack, Transfer):
         attack = replace(attack, source=linear(seed=3, dtype=dtype))
     x, y = samples(dtype=dtype)
@@ -118,7 +122,7 @@ def test_no_budget_returns_the_images_exactly(name: str) -> None:
 
 
 @EVERY
-def test_same_seed_same_result_and_inputs_are_left_alone(threat: Threat, attack: Attack) -> None:
+def test_same_seed_same_result_and_inputs_are_unchanged(threat: Threat, attack: Attack) -> None:
     (x, y), model = samples(), linear()
     kept = x.clone(), y.clone()
     torch.manual_seed(1)
@@ -136,7 +140,7 @@ def test_a_sample_is_attacked_the_same_in_any_batch(threat: Threat, attack: Atta
     (x, y), model = samples(), linear()
     whole = attack(model, x, y, rng())
     for rows in (torch.tensor([5]), torch.tensor([9, 2, 14]), torch.arange(16).flip(0)):
-        part = attack(model, x[rows], y[rows], rng().rows(rows))
+        part = attack(model, x[rows], y[rows], rng().subset(rows))
         torch.testing.assert_close(part, whole[rows], rtol=0, atol=1e-13)
 
 
@@ -168,7 +172,7 @@ LOOKS_AT_GRADIENTS = {name: entry for name, entry in ATTACKS.items() if "noise" 
 
 
 @pytest.mark.parametrize(("threat", "attack"), LOOKS_AT_GRADIENTS.values(), ids=LOOKS_AT_GRADIENTS)
-def test_a_model_that_carries_no_gradient_is_refused(threat: Threat, attack: Attack) -> None:
+def test_a_model_that_carries_no_gradient_raises(threat: Threat, attack: Attack) -> None:
     (x, y), inner = samples(), linear()
 
     def undifferentiable(x: Tensor) -> Tensor:
@@ -293,7 +297,7 @@ def test_keeping_the_best_point_is_never_weaker_than_the_last() -> None:
     assert (kept | ~last).all() and kept.sum() > last.sum()
 
 
-def test_impossible_settings_are_refused() -> None:
+def test_settings_out_of_range_raise() -> None:
     for wrong in ({"steps": 0}, {"restarts": 0}, {"step_size": 0.0}, {"step_size": -1.0}, {"step_size": float("nan")}):
         with pytest.raises(ConfigError, match="at least 1 step and restart"):
             PGD(LINF, **wrong)
@@ -314,7 +318,7 @@ def test_an_attack_prints_the_same_in_every_process(threat: Threat, attack: Atta
 @EVERY
 def test_nothing_to_attack(threat: Threat, attack: Attack) -> None:
     x, y = samples()
-    assert torch.equal(attack(linear(), x[:0], y[:0], rng().rows(torch.arange(0))), x[:0])
+    assert torch.equal(attack(linear(), x[:0], y[:0], rng().subset(torch.arange(0))), x[:0])
 
 
 def test_no_momentum_is_plain_pgd_bit_for_bit() -> None:
@@ -365,7 +369,7 @@ def test_a_sample_already_lost_costs_no_more_passes() -> None:
     """The cost is the number of steps up to each sample's first adversarial point."""
     (x, y), model = samples(200, 2), Wavy()
     attack = PGD(Threat(Linf(0.02)), steps=6, step_size=0.2)
-    with counted() as passes:
+    with count_passes() as passes:
         kept = attack(model, x, y, rng(200))
     cost, ended = 0, torch.zeros(200, dtype=torch.bool)
     for steps in range(6):
@@ -380,7 +384,7 @@ def test_a_sample_already_lost_costs_no_more_passes() -> None:
 
 
 def test_dropping_samples_changes_no_result() -> None:
-    """Against the same walk taken by all samples to the end."""
+    """Compared with the same steps taken by all samples to the end."""
     (x, y), model = samples(200, 2), Wavy()
     attack = PGD(Threat(Linf(0.02)), steps=6, step_size=0.2, momentum=0.5)
     steps = [replace(attack, steps=number, keep_best=False)(model, x, y, rng(200)) for number in range(1, 7)]
@@ -414,21 +418,21 @@ def test_one_step_may_say_otherwise_than_the_mean_over_time() -> None:
     assert misclassified(outputs[:2], torch.tensor([0])).tolist() == [True]
 
 
-class Remembers:
-    """Scores 0 for anything but the sample it knows; knows which samples it was narrowed to."""
+class OwnSamples:
+    """A model that fails on samples other than those it was narrowed to by `subset`."""
 
     def __init__(self, model: nn.Module, x: Tensor) -> None:
         self.model, self.x = model, x
 
     def __call__(self, x: Tensor) -> Tensor:
-        assert len(x) == len(self.x) and ((x - self.x).abs().flatten(1).amax(1) < 0.11).all(), "another sample's memory"
+        assert len(x) == len(self.x) and ((x - self.x).abs().flatten(1).amax(1) < 0.11).all(), "another sample"
         scores: Tensor = self.model(x)
         return scores
 
-    def rows(self, chosen: Tensor) -> "Remembers":
-        return Remembers(self.model, self.x[chosen])
+    def subset(self, chosen: Tensor) -> "OwnSamples":
+        return OwnSamples(self.model, self.x[chosen])
 
-    def frozen(self) -> AbstractContextManager[None]:
+    def state_frozen(self) -> AbstractContextManager[None]:
         return nullcontext()
 
 
@@ -436,6 +440,6 @@ LINF_ATTACKS = {name: entry for name, entry in ATTACKS.items() if entry[0] is LI
 
 
 @pytest.mark.parametrize(("threat", "attack"), LINF_ATTACKS.values(), ids=LINF_ATTACKS)
-def test_a_model_that_remembers_samples_is_told_which_go_on(threat: Threat, attack: Attack) -> None:
+def test_a_stateful_model_is_narrowed_to_the_samples_still_attacked(threat: Threat, attack: Attack) -> None:
     (x, y), model = samples(), linear()
-    assert torch.equal(attack(Remembers(model, x), x, y, rng()), attack(model, x, y, rng()))
+    assert torch.equal(attack(OwnSamples(model, x), x, y, rng()), attack(model, x, y, rng()))

@@ -11,14 +11,17 @@ from torch.nn import functional
 from hosnn.errors import ConfigError
 from hosnn.rng import SampleRandom
 from hosnn.robustness.decision import HopSkipJump
-from hosnn.robustness.model import counted
+from hosnn.robustness.model import count_passes
 from hosnn.robustness.threats import L1, L2, Ball, Linf, Threat
+from tests.covering import each_value
 from tests.robustness.models import linear, samples
 from tests.robustness.personal import personal
 
 BALLS = {"linf": Linf(0.1), "l2": L2(0.4)}
 EVERY = pytest.mark.parametrize("ball", BALLS.values(), ids=BALLS)
-DOMAINS = pytest.mark.parametrize("domain", [(0.0, 1.0), None], ids=["box", "free"])
+DOMAINS = ((0.0, 1.0), None)
+SHORT = {"queries": 120, "probes": 12}
+"""Settings for a few iterations, where the result need not be close to the boundary."""
 
 
 def rng(count: int = 16, seed: int = 0) -> SampleRandom:
@@ -49,7 +52,7 @@ def right(model: nn.Module, count: int = 16) -> tuple[Tensor, Tensor]:
 def test_the_distance_to_a_linear_boundary_is_found_from_labels_alone(ball: Ball) -> None:
     model = linear(2)
     x, y = right(model)
-    attack = HopSkipJump(Threat(ball, domain=None), queries=1200)
+    attack = HopSkipJump(Threat(ball, domain=None), queries=800, probes=50)
     closest = attack.closest(Labels(model), x, y, rng())
     weight = next(model.parameters()).detach()
     scores = x.flatten(1) @ weight.T
@@ -65,23 +68,23 @@ def test_more_queries_come_closer(ball: Ball) -> None:
     model = linear(4)
     x, y = right(model)
     few, many = (
-        ball.size(HopSkipJump(Threat(ball), queries).closest(Labels(model), x, y, rng()) - x) for queries in (200, 800)
+        ball.size(HopSkipJump(Threat(ball), queries, probes=50).closest(Labels(model), x, y, rng()) - x)
+        for queries in (100, 500)
     )
     assert (many <= few).all() and many.mean() < 0.8 * few.mean()
 
 
 @EVERY
-@DOMAINS
-@pytest.mark.parametrize("queries", [1, 30, 400])
+@pytest.mark.parametrize(("queries", "domain"), each_value((1, 30, 120, 120), DOMAINS))
 def test_attack_stays_inside_its_threat_and_its_queries(
     ball: Ball, domain: tuple[float, float] | None, queries: int
 ) -> None:
     model, threat = linear(), Threat(ball, domain)
     x, y = samples()
     x[0], x[1] = 0.0, 1.0
-    for row in range(4):
-        with counted() as passes:
-            x_adv = HopSkipJump(threat, queries)(model, x[row : row + 1], y[row : row + 1], rng(1))
+    for row in range(3):
+        with count_passes() as passes:
+            x_adv = HopSkipJump(threat, queries, probes=12)(model, x[row : row + 1], y[row : row + 1], rng(1))
         assert 0 < passes.forward <= queries and passes.backward == 0
         assert threat.allows(x_adv, x[row : row + 1], atol=1e-12).all()
 
@@ -90,7 +93,7 @@ def test_attack_stays_inside_its_threat_and_its_queries(
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_every_precision_stays_inside_the_threat(ball: Ball, dtype: torch.dtype) -> None:
     x, y = samples(dtype=dtype)
-    x_adv = HopSkipJump(Threat(ball), 200)(linear(dtype=dtype), x, y, rng())
+    x_adv = HopSkipJump(Threat(ball), **SHORT)(linear(dtype=dtype), x, y, rng())
     assert x_adv.dtype is dtype
     assert Threat(ball).allows(x_adv.double(), x.double(), atol=12 * torch.finfo(dtype).eps).all()
 
@@ -101,7 +104,7 @@ def test_success_is_a_matter_of_distance(ball: Ball) -> None:
     model = linear(3)
     x, y = right(model, 40)
     threat = Threat(ball)
-    attack = HopSkipJump(threat, queries=400)
+    attack = HopSkipJump(threat, queries=250, probes=20)
     x_adv, closest = attack(Labels(model), x, y, rng(40)), attack.closest(Labels(model), x, y, rng(40))
     near = ball.size(closest - x) <= ball.eps
     assert 0 < near.sum() < 40 and (model(x_adv).argmax(1) != y)[near].all()
@@ -115,26 +118,25 @@ def test_a_sample_inside_the_ball_is_shown_one_more(ball: Ball) -> None:
     shown = []
     for eps in (1.0, 0.0):
         labels = Labels(model)
-        HopSkipJump(Threat(ball).with_eps(eps), queries=300)(labels, x, y, rng())
+        HopSkipJump(Threat(ball).with_eps(eps), **SHORT)(labels, x, y, rng())
         shown.append(labels.seen)
-    assert shown[0] < shown[1] <= 16 * 300
+    assert shown[0] < shown[1] <= 16 * 120
 
 
-@EVERY
-@DOMAINS
+@pytest.mark.parametrize(("ball", "domain"), each_value(tuple(BALLS.values()), DOMAINS))
 def test_a_sample_is_attacked_the_same_in_any_batch(ball: Ball, domain: tuple[float, float] | None) -> None:
-    attack, model = HopSkipJump(Threat(ball, domain), queries=300), personal()
+    attack, model = HopSkipJump(Threat(ball, domain), **SHORT), personal()
     x = 0.3 + 0.4 * samples()[0]
     y = model(x).argmax(1)
     whole = attack(model, x, y, rng())
     for rows in (torch.tensor([5]), torch.tensor([9, 2, 14]), torch.arange(16).flip(0)):
-        part = attack(model.rows(rows), x[rows], y[rows], rng().rows(rows))
+        part = attack(model.subset(rows), x[rows], y[rows], rng().subset(rows))
         torch.testing.assert_close(part, whole[rows], rtol=0, atol=1e-9)
 
 
 @EVERY
 def test_the_seed_and_the_samples_index_decide(ball: Ball) -> None:
-    attack, model = HopSkipJump(Threat(ball), queries=300), linear(4)
+    attack, model = HopSkipJump(Threat(ball), **SHORT), linear(4)
     x, y = right(model)
     first, state = attack(model, x, y, rng()), torch.get_rng_state()
     assert torch.equal(attack(model, x, y, rng()), first)
@@ -142,24 +144,26 @@ def test_the_seed_and_the_samples_index_decide(ball: Ball) -> None:
     assert not torch.equal(attack(model, x, y, rng(seed=1)), first)
 
 
-@EVERY
-def test_images_of_any_shape(ball: Ball) -> None:
-    for shape in ((5,), (3, 3), (3, 7, 2), (2, 3, 5, 4), (1, 1, 1)):
-        x = torch.rand(6, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+SHAPES = ((5,), (3, 3), (3, 7, 2), (2, 3, 5, 4), (1, 1, 1))
 
-        def brightness(x: Tensor) -> Tensor:
-            mean = x.flatten(1).mean(1)
-            return torch.stack([mean, 0.5 - mean + 0.3], 1)
 
-        y = brightness(x).argmax(1)
-        x_adv = HopSkipJump(Threat(ball), queries=200)(brightness, x, y, rng(6))
-        assert x_adv.shape == x.shape and Threat(ball).allows(x_adv, x, atol=1e-12).all()
+@pytest.mark.parametrize(("shape", "ball"), each_value(SHAPES, tuple(BALLS.values())))
+def test_images_of_any_shape(shape: tuple[int, ...], ball: Ball) -> None:
+    x = torch.rand(6, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def brightness(x: Tensor) -> Tensor:
+        mean = x.flatten(1).mean(1)
+        return torch.stack([mean, 0.5 - mean + 0.3], 1)
+
+    y = brightness(x).argmax(1)
+    x_adv = HopSkipJump(Threat(ball), **SHORT)(brightness, x, y, rng(6))
+    assert x_adv.shape == x.shape and Threat(ball).allows(x_adv, x, atol=1e-12).all()
 
 
 @EVERY
 def test_where_no_start_is_adversarial_the_image_comes_back(ball: Ball) -> None:
     x, y = samples()
-    with counted() as passes:
+    with count_passes() as passes:
         x_adv = HopSkipJump(Threat(ball), starts=7)(lambda x: functional.one_hot(y[: len(x)] * 0, 3), x, y * 0, rng())
     assert torch.equal(x_adv, x) and passes.forward == 16 * (1 + 7)
 
@@ -168,7 +172,7 @@ def test_where_no_start_is_adversarial_the_image_comes_back(ball: Ball) -> None:
 def test_what_is_fooled_already_comes_back_untouched(ball: Ball) -> None:
     (x, _), model = samples(), linear()
     y = (model(x).argmax(1) + 1) % 3
-    with counted() as passes:
+    with count_passes() as passes:
         assert torch.equal(HopSkipJump(Threat(ball))(model, x, y, rng()), x)
     assert passes.forward == 16
     assert torch.equal(HopSkipJump(Threat(ball))(model, x[:0], y[:0], rng(0)), x[:0])
@@ -182,10 +186,10 @@ def test_scores_that_are_no_numbers_do_not_lead_outside(ball: Ball) -> None:
     def broken(x: Tensor) -> Tensor:
         return torch.where(x.flatten(1)[:, :1] > 0.5, float("nan"), inner(x))
 
-    assert Threat(ball).allows(HopSkipJump(Threat(ball), 300)(broken, x, y, rng()), x).all()
+    assert Threat(ball).allows(HopSkipJump(Threat(ball), **SHORT)(broken, x, y, rng()), x).all()
 
 
-def test_what_makes_no_walk_is_refused() -> None:
+def test_settings_out_of_range_raise() -> None:
     with pytest.raises(ConfigError, match="linf and l2 only"):
         HopSkipJump(Threat(L1(1.0)))
     for wrong in ({"queries": 0}, {"probes": 0}, {"starts": 0}):
@@ -206,7 +210,7 @@ def test_large_images_in_float32_are_probed_beyond_rounding() -> None:
         return torch.stack([height, -height], 1)
 
     threat, y = Threat(Linf(0.0), domain=None), torch.zeros(1, dtype=torch.int64)
-    closest = HopSkipJump(threat, queries=2000).closest(model, x[:1], y, rng(1))
+    closest = HopSkipJump(threat, queries=1000).closest(model, x[:1], y, rng(1))
     assert 1 <= Linf(0.0).size(closest - x[:1]).item() / distance < 10, "16 without a normal, 6 with one"
 
 
@@ -230,7 +234,7 @@ def test_a_point_inside_is_stretched_to_the_surface_where_the_model_still_errs(b
     start = x + 0.025 if width < 1 else None
     attack = HopSkipJump(threat, queries=600) if start is None else Started(threat, queries=600, at=start)
     y = torch.zeros(1, dtype=torch.int64)
-    with counted() as passes:
+    with count_passes() as passes:
         x_adv = attack(model, x, y, rng(1))
     assert model(x_adv).argmax(1).item() == 1 and passes.forward <= 600
     reached = ball.size(x_adv - x).item()

@@ -13,7 +13,7 @@ from hosnn.robustness.apgd import APGD, APGDTargeted
 from hosnn.robustness.ensembles import EOT, Noise, Transfer, Worst
 from hosnn.robustness.fab import FAB
 from hosnn.robustness.losses import margin
-from hosnn.robustness.model import Attack, Model, Repeated, counted
+from hosnn.robustness.model import Attack, AveragedModel, Model, count_passes
 from hosnn.robustness.pgd import PGD, Restart, at_clean, fgsm
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.threats import Linf, Threat
@@ -48,7 +48,7 @@ def test_worst_is_never_weaker_than_a_member() -> None:
     assert all(0 < one.sum() < worst.sum() for one in each)
 
 
-def test_worst_shows_members_only_what_still_stands() -> None:
+def test_worst_gives_members_only_samples_still_robust() -> None:
     (x, y), model = samples(), linear()
     seen: list[Tensor] = []
 
@@ -66,7 +66,7 @@ def test_transfer_does_not_look_at_its_victim() -> None:
     x, y = samples()
 
     def victim(x: Tensor) -> Tensor:
-        pytest.fail("the victim was looked at")
+        pytest.fail("the model under attack was called")
 
     source = linear(seed=3)
     assert torch.equal(Transfer(source, fgsm(LINF))(victim, x, y, rng()), fgsm(LINF)(source, x, y, rng()))
@@ -94,13 +94,13 @@ class Noisy(nn.Module):
 
 
 def test_eot_sees_through_noise_that_one_look_does_not() -> None:
-    """The mean of many looks points along the clean gradient; one look points anywhere."""
+    """The mean of many calls points along the clean gradient; one call points anywhere."""
     x, y = samples(64)
     attack = fgsm(LINF, margin)
     wanted = attack(linear(), x, y, rng(64)) - x
     alike = []
-    for looks in (attack, EOT(attack, 400)):
-        moved = looks(Noisy(4.0), x, y, rng(64)) - x
+    for variant in (attack, EOT(attack, 400)):
+        moved = variant(Noisy(4.0), x, y, rng(64)) - x
         alike.append(float(((moved * wanted) > 0).double().mean()))
     assert alike[0] < 0.75 and alike[1] > 0.9
 
@@ -109,9 +109,9 @@ def test_eot_counts_every_look() -> None:
     x, free = samples()[0], Threat(Linf(0.0))
     right = linear()(x).argmax(1)  # with no budget no sample ever drops out
     for attack in (PGD(free, steps=3, start=at_clean), APGD(free, steps=2)):
-        with counted() as once:
+        with count_passes() as once:
             attack(linear(), x, right, rng())
-        with counted() as often:
+        with count_passes() as often:
             EOT(attack, 7)(linear(), x, right, rng())
         assert (once.forward, once.backward) == (48, 48)
         assert (often.forward, often.backward) == (7 * once.forward, 7 * once.backward)
@@ -133,14 +133,14 @@ def test_eot_shows_its_attack_the_repeated_model() -> None:
 
     model = linear()
     EOT(watching, 5)(model, x, y, rng())
-    assert seen == [Repeated(model, 5)]
+    assert seen == [AveragedModel(model, 5)]
 
 
-def test_impossible_settings_are_refused() -> None:
+def test_settings_out_of_range_raise() -> None:
     with pytest.raises(ConfigError, match="at least one"):
         Worst(())
     for times in (0, -3):
-        with pytest.raises(ConfigError, match="at least 1 look"):
+        with pytest.raises(ConfigError, match="at least 1 call"):
             EOT(fgsm(LINF), times)
 
 
@@ -212,8 +212,8 @@ def test_transfer_brings_images_to_the_source() -> None:
     assert seen == [("meta", "meta")]
 
 
-class Forgetful:
-    """A linear model that counts how often an attack begins anew."""
+class Resettable:
+    """A linear model that counts how often an attack clears its state."""
 
     def __init__(self, runs: list[int], inner: nn.Module) -> None:
         self.runs, self.inner = runs, inner
@@ -222,7 +222,7 @@ class Forgetful:
         scores: Tensor = self.inner(x)
         return scores
 
-    def fresh(self) -> "Forgetful":
+    def without_state(self) -> "Resettable":
         self.runs.append(1)
         return self
 
@@ -241,8 +241,8 @@ RUNS: dict[str, tuple[Attack, int]] = {
 
 
 @pytest.mark.parametrize(("attack", "runs"), RUNS.values(), ids=RUNS)
-def test_every_run_but_the_first_begins_anew(attack: Attack, runs: int) -> None:
-    """With no budget every sample stands to the end, so that no run is left out."""
+def test_every_run_but_the_first_clears_the_models_state(attack: Attack, runs: int) -> None:
+    """With eps = 0 every sample stays robust, so that no run is skipped."""
     x, began, inner = samples()[0], list[int](), linear(4)
-    attack(Forgetful(began, inner), x, inner(x).argmax(1), rng())
+    attack(Resettable(began, inner), x, inner(x).argmax(1), rng())
     assert len(began) == runs - 1

@@ -131,7 +131,7 @@ def test_learned_thresholds_stay_positive_and_given_ones_may_be_anything() -> No
     assert set(given.state_dict()) == set(learned.state_dict()) == {"threshold"}
 
 
-def test_thresholds_that_make_no_sense_are_refused() -> None:
+def test_thresholds_out_of_range_raise() -> None:
     with pytest.raises(ConfigError, match=r"at least 0\.01"):
         ThresholdLIF(-thresholds())
     with pytest.raises(ConfigError, match="finite"):

@@ -198,7 +198,7 @@ class NetworkCase:
             optimiser.zero_grad()
             total = torch.zeros(())
             for rows in torch.arange(self.batch).chunk(parts):
-                moved = objective.perturbed(model, x[rows], y[rows], rng.rows(rows))
+                moved = objective.perturbed(model, x[rows], y[rows], rng.subset(rows))
                 loss = objective.loss(model, moved, y[rows]).sum() / self.batch
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.detach().cpu()

@@ -20,7 +20,7 @@ from hosnn.checks.binarized_model import Binarized, attacked_input, binarize, on
 from hosnn.checks.queries import BLOCK, without_side_effects
 from hosnn.protocols.protocol import AttackKind, AttackSpec
 from hosnn.rng import SampleRandom
-from hosnn.robustness.model import Model, NoGradient, counted, rows, scores
+from hosnn.robustness.model import Model, NoGradient, count_passes, scores, subset
 from hosnn.robustness.threats import Threat
 
 
@@ -65,7 +65,7 @@ def run_binarization_test(
     with without_side_effects(model):
         torch.manual_seed(rng.seed)
         blocks = torch.split(torch.arange(len(x)), BLOCK)
-        counts = (_test_block(model, tested, x[block], threat, rng.rows(block)) for block in blocks)
+        counts = (_test_block(model, tested, x[block], threat, rng.subset(block)) for block in blocks)
         return sum(counts, BinarizationTest())
 
 
@@ -76,8 +76,8 @@ def _test_block(
     chosen = separated.nonzero()[:, 0]
     if not len(chosen):
         return BinarizationTest(len(x))
-    binarized, x, images, rng = binarized.rows(chosen), x[chosen], len(x), rng.rows(chosen)
-    with counted() as passes:
+    binarized, x, images, rng = binarized.subset(chosen), x[chosen], len(x), rng.subset(chosen)
+    with count_passes() as passes:
         broken = _broken_by_attacks(binarized, attacks, x, threat, rng)
     passes_per_image = -(-passes.forward // len(chosen))
     by_chance = _broken_by_chance(binarized, attacked_input(model, x, threat), threat, rng, passes_per_image)
@@ -93,7 +93,7 @@ def _broken_by_attacks(
         if not len(robust):
             break
         y = torch.zeros_like(robust)
-        remaining, stream = rows(model, robust), rng.rows(robust).fold(spec.id)
+        remaining, stream = subset(model, robust), rng.subset(robust).fold(spec.id)
         try:
             x_adv = spec.applied()(remaining, x[robust], y, stream)
         except NoGradient:  # it finds nothing
@@ -107,8 +107,8 @@ def _broken_by_chance(model: Binarized, clean: Tensor, threat: Threat, rng: Samp
     """Samples for which one of `points` random points like the boundary points is of class 1."""
     robust = torch.arange(len(clean), device=clean.device)
     for number in range(points):
-        x_random = on_surface(threat, clean[robust], rng.rows(robust).fold("chance", number))
-        robust = robust[scores(rows(model, robust), x_random).argmax(1) == 0]
+        x_random = on_surface(threat, clean[robust], rng.subset(robust).fold("chance", number))
+        robust = robust[scores(subset(model, robust), x_random).argmax(1) == 0]
         if not len(robust):
             break
     return len(clean) - len(robust)

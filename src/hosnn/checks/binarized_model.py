@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.checks.queries import scores_in_blocks
-from hosnn.estimators.model_wrappers import Wrapped
+from hosnn.estimators.model_wrappers import WrappedModel
 from hosnn.rng import SampleRandom
-from hosnn.robustness.model import Model, rows, scores
+from hosnn.robustness.model import Model, scores, subset
 from hosnn.robustness.pgd import on_sphere
 from hosnn.robustness.threats import Linf, Threat, per_sample
 
@@ -82,7 +82,7 @@ def features_of(model: Model, x: Tensor) -> Model:
 
 
 @dataclass(frozen=True)
-class Binarized(Wrapped):
+class Binarized(WrappedModel):
     """Two classes from features, by weights of each sample's own:  s = w · (features - centre) + offset,  (-s, s) / 2.
 
     A wrapper like the estimators' own, so that spiking layers are found inside and `rows` reaches everything.
@@ -96,9 +96,9 @@ class Binarized(Wrapped):
         score = ((self.model(x) - self.centre) * self.weight).sum(-1) + self.offset
         return torch.stack([-score, score], -1) / 2
 
-    def rows(self, chosen: Tensor, /) -> Self:
+    def subset(self, chosen: Tensor, /) -> Self:
         parts = {name: getattr(self, name)[chosen] for name in ("weight", "centre", "offset")}
-        return replace(self, model=rows(self.model, chosen), **parts)
+        return replace(self, model=subset(self.model, chosen), **parts)
 
 
 def binarize(model: Model, x: Tensor, threat: Threat, rng: SampleRandom) -> tuple[Binarized, Tensor, Tensor]:
@@ -115,7 +115,7 @@ def binarize(model: Model, x: Tensor, threat: Threat, rng: SampleRandom) -> tupl
         left = (~separated).nonzero()[:, 0]
         if not len(left):
             break
-        candidate = on_surface(threat, clean[left], rng.rows(left).fold("boundary", number))
+        candidate = on_surface(threat, clean[left], rng.subset(left).fold("boundary", number))
         outer = _precise_scores(features, candidate)
         direction, gap, reach = separate(inner[:, left], outer)
         good = gap > SEPARATE * reach

@@ -278,7 +278,7 @@ def _changed_without_budget(
     no_budget = threat.with_eps(0.0)
     attack = PGD(no_budget, steps=2, keep_best=False) if gradient else Noise(no_budget)
     first = torch.arange(min(len(x), BLOCK))
-    return fraction((attack(model, x[first], y[first], rng.rows(first)) != x[first]).flatten(1).any(1))
+    return fraction((attack(model, x[first], y[first], rng.subset(first)) != x[first]).flatten(1).any(1))
 
 
 def _rescaled(gradients: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hosnn.nn.modes import evaluating
 from hosnn.robustness.losses import Loss
-from hosnn.robustness.model import Model, NoGradient, counted, input_gradient, scores
+from hosnn.robustness.model import Model, NoGradient, count_passes, input_gradient, scores
 from hosnn.runtime import own_randomness, seed_everything
 
 BLOCK = 50
@@ -24,7 +24,7 @@ NOTICEABLE = 1e-2
 @contextmanager
 def without_side_effects(model: Callable[..., object]) -> Iterator[None]:
     """The model in eval mode; afterwards modes, random numbers and counts of passes are as they were before."""
-    with evaluating(model), own_randomness(), counted():
+    with evaluating(model), own_randomness(), count_passes():
         yield
 
 

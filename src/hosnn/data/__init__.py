@@ -1,4 +1,4 @@
-"""Data sets as uint8 tensors, from several sources, each verified by shape and hash."""
+"""Data sets as uint8 tensors, read from one of several sources and verified by shape and hash."""
 
 from hosnn.data.catalogue import describe_sources, load_dataset
 from hosnn.data.cifar import cifar10, cifar10_jpeg75, cifar100

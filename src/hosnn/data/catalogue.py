@@ -14,7 +14,7 @@ from hosnn.errors import ConfigError, nearest
 def _sample(folder: Path | None) -> Dataset:
     if folder is not None:
         raise ConfigError(
-            f"{SAMPLE.name} is embedded and reads no folder, but {folder} was given; leave it out, or load "
+            f"{SAMPLE.name} is embedded and reads no folder, but got {folder}; leave the folder out, or load "
             f"{FASHION_MNIST.specification.name}"
         )
     return fashion_mnist_sample()
@@ -43,9 +43,9 @@ def load_dataset(name: str, folder: Path | str | None = None) -> Dataset:
 
 
 def describe_sources() -> list[SourceStatus]:
-    """For each data set, where it is found on this machine; quick, no network, contents not verified."""
-    embedded = Source("embedded sample", lambda: find_in_folder(SAMPLE_FOLDER, FASHION_MNIST.formats))
-    found = describe(SAMPLE.name, (embedded,))
-    for publication in (FASHION_MNIST, CIFAR10, CIFAR10_JPEG75, CIFAR100, SVHN):
-        found += describe(publication.specification.name, publication.sources())
-    return found
+    """The status of every source of every data set, without network access and without reading the data."""
+    embedded = Source("embedded sample", lambda: find_in_folder(SAMPLE_FOLDER, FASHION_MNIST.layout))
+    statuses = describe(SAMPLE.name, (embedded,))
+    for published in (FASHION_MNIST, CIFAR10, CIFAR10_JPEG75, CIFAR100, SVHN):
+        statuses += describe(published.specification.name, published.sources())
+    return statuses

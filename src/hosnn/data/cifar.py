@@ -1,8 +1,8 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"): 32x32 in colour.
 
-Where the published hashes come from: MD5 of the pickles from torchvision (datasets/cifar.py), SHA-256 of the archives
+Sources of the published hashes: MD5 of the pickles from torchvision (datasets/cifar.py), SHA-256 of the archives
 from Keras and TensorFlow Datasets, of the binary batches from TorchVision for Ruby, of the Hub's files from the Hub.
-The archives' MD5 on the authors' page and torchvision's belong to the same files.
+The MD5 of the archives on the authors' page and in torchvision are of the same files.
 """
 
 from dataclasses import replace
@@ -15,27 +15,27 @@ from hosnn.data.cifar_files import (
     CIFAR100_BINARY,
     CIFAR100_PYTHON,
     CifarFiles,
-    Version,
+    CifarVersion,
 )
 from hosnn.data.dataset import Dataset, Specification
-from hosnn.data.hashes import hash_of
+from hosnn.data.hashes import file_hash
 from hosnn.data.parquet import ParquetFiles
-from hosnn.data.publication import Publication
-from hosnn.data.sources import Formats
+from hosnn.data.published_dataset import PublishedDataset
+from hosnn.data.sources import FolderLayout
 
 HOST = "https://www.cs.toronto.edu/~kriz/"
 
 
-def _formats(versions: tuple[Version, ...], hub_folder: str) -> Formats:
+def _formats(versions: tuple[CifarVersion, ...], hub_folder: str) -> FolderLayout:
     expected = " or ".join(f"{version.archive}, or the files of {version.folder}" for version in versions)
-    return Formats(
-        finders=(*(partial(CifarFiles.find, version) for version in versions), ParquetFiles.find),
-        places=(*(version.folder for version in versions), hub_folder),
+    return FolderLayout(
+        formats=(*(partial(CifarFiles.find, version) for version in versions), ParquetFiles.find),
+        subfolders=(*(version.folder for version in versions), hub_folder),
         expected=f"{expected}, or train*.parquet and test*.parquet",
     )
 
 
-def _advice(repository: str, version: Version) -> str:
+def _advice(repository: str, version: CifarVersion) -> str:
     return f"""To get it, do one of these:
   - with network access, without HOSNN_OFFLINE and HF_HUB_OFFLINE: run again, or first
     hf download {repository} --repo-type dataset
@@ -43,12 +43,12 @@ def _advice(repository: str, version: Version) -> str:
 
 
 def _find_jpeg75(folder: Path) -> ParquetFiles | None:
-    """By exact names, which have published hashes: nothing else can pass for it."""
+    """train.parquet and test.parquet exactly, whose published hashes distinguish them from other files."""
     train, test = folder / "train.parquet", folder / "test.parquet"
     return ParquetFiles((train,), (test,)) if train.is_file() and test.is_file() else None
 
 
-CIFAR10 = Publication(
+CIFAR10 = PublishedDataset(
     Specification(
         name="cifar10",
         classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
@@ -93,7 +93,7 @@ CIFAR10 = Publication(
     host=HOST,
     files=(CIFAR10_PYTHON.archive,),
 )
-CIFAR10_JPEG75 = Publication(
+CIFAR10_JPEG75 = PublishedDataset(
     replace(
         CIFAR10.specification,
         name="cifar10-jpeg75",
@@ -103,10 +103,10 @@ CIFAR10_JPEG75 = Publication(
             "test.parquet": "5f7563ab279225cd6cd95b6bd3db0334fdc34995f7375f8a4ed7d49d1ef41e3f",
         },
     ),
-    Formats((_find_jpeg75,), (), "train.parquet and test.parquet of CIFAR-10 (JPEG q75)"),
+    FolderLayout((_find_jpeg75,), (), "train.parquet and test.parquet of CIFAR-10 (JPEG q75)"),
     "It is not published under a stable address; name the folder with its train.parquet and test.parquet.",
 )
-CIFAR100 = Publication(
+CIFAR100 = PublishedDataset(
     Specification(
         name="cifar100",
         classes=tuple(
@@ -151,16 +151,16 @@ def cifar10(folder: Path | None = None) -> Dataset:
     """All of CIFAR-10: 45,000 train, 5,000 validation, 10,000 test.
 
     folder  batches (Python pickles or binary), their archive, or Parquet; None tries `CIFAR10.sources()` in order.
-            A folder with the JPEG q75 encoding gives `cifar10_jpeg75`, under that name: its pixels are not CIFAR-10's.
-    Raises DataError as `Publication.load` does.
+            A folder with the JPEG q75 encoding is read as `cifar10_jpeg75`, whose pixels are not CIFAR-10's.
+    Raises DataError as `PublishedDataset.load` does.
     """
     return (CIFAR10_JPEG75 if folder is not None and _is_jpeg75(folder) else CIFAR10).load(folder)
 
 
 def cifar10_jpeg75(folder: Path | None = None) -> Dataset:
-    """CIFAR-10 as one lossy JPEG encoding has it (quality 75): the same images, labels and order, other pixels.
+    """CIFAR-10 in a lossy JPEG encoding (quality 75): the same images, labels and order, other pixels.
 
-    Results on it are those of "CIFAR-10 (JPEG q75)".  Raises DataError as `Publication.load` does.
+    Name it "CIFAR-10 (JPEG q75)" beside results.  Raises DataError as `PublishedDataset.load` does.
     """
     return CIFAR10_JPEG75.load(folder)
 
@@ -174,6 +174,6 @@ def _is_jpeg75(folder: Path) -> bool:
     files = _find_jpeg75(folder.expanduser())
     published = CIFAR10_JPEG75.specification.published["train.parquet"]
     try:
-        return files is not None and hash_of(files.train[0], published) == published
+        return files is not None and file_hash(files.train[0], published) == published
     except OSError:
-        return False  # whatever it is, CIFAR-10's own loader will say
+        return False  # CIFAR-10's own loader will report the fault

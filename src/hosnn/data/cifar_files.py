@@ -1,6 +1,6 @@
 """CIFAR's own files: batches as Python pickles or as binary records, in a folder or in the archive they come in.
 
-Formats: https://www.cs.toronto.edu/~kriz/cifar.html.  Legend: N images, C channels, H height, W width.
+FolderLayout: https://www.cs.toronto.edu/~kriz/cifar.html.  Legend: N images, C channels, H height, W width.
 """
 
 import math
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from hosnn.data.dataset import Specification, Split, check_split
-from hosnn.data.hashes import check_published
+from hosnn.data.hashes import verify_published_hash
 from hosnn.data.pickles import Batch, read_pickle
 from hosnn.errors import DataError
 
@@ -24,7 +24,7 @@ LARGEST_BATCH = 1 << 28  # bytes; the largest of CIFAR's is 155 MB
 
 
 def read_records(content: bytes, numbers: int, origin: str, *, label_bytes: int) -> Batch:
-    """A batch from binary records: the label's bytes, of which the last one counts, then the image.
+    """A batch from binary records: the label's bytes, the last of which is the label, then the image.
 
     numbers  C x H x W
     Raises DataError if `content` is not whole records.
@@ -40,12 +40,12 @@ def read_records(content: bytes, numbers: int, origin: str, *, label_bytes: int)
 
 
 @dataclass(frozen=True)
-class Version:
-    """One of the versions CIFAR is published in.
+class CifarVersion:
+    """One of the forms in which CIFAR is published.
 
-    archive, folder  the archive's name, and that of the folder inside it
-    train, test      the batches of each split, in order
-    decode           a batch from a file's bytes, given C x H x W and a name for messages
+    archive, folder  names of the archive and of the folder inside it
+    train, test      file names of the batches of each split, in order
+    decode           (a file's bytes, C x H x W, a name for messages) -> the batch
     """
 
     archive: str
@@ -56,20 +56,20 @@ class Version:
 
 
 _FIVE = tuple(f"data_batch_{number}" for number in range(1, 6))
-CIFAR10_PYTHON = Version(
+CIFAR10_PYTHON = CifarVersion(
     "cifar-10-python.tar.gz", "cifar-10-batches-py", _FIVE, ("test_batch",), partial(read_pickle, labels="labels")
 )
-CIFAR10_BINARY = Version(
+CIFAR10_BINARY = CifarVersion(
     "cifar-10-binary.tar.gz",
     "cifar-10-batches-bin",
     tuple(f"{name}.bin" for name in _FIVE),
     ("test_batch.bin",),
     partial(read_records, label_bytes=1),
 )
-CIFAR100_PYTHON = Version(
+CIFAR100_PYTHON = CifarVersion(
     "cifar-100-python.tar.gz", "cifar-100-python", ("train",), ("test",), partial(read_pickle, labels="fine_labels")
 )
-CIFAR100_BINARY = Version(  # a byte for the coarse label, then one for the fine
+CIFAR100_BINARY = CifarVersion(  # a byte for the coarse label, then one for the fine
     "cifar-100-binary.tar.gz", "cifar-100-binary", ("train.bin",), ("test.bin",), partial(read_records, label_bytes=2)
 )
 
@@ -81,14 +81,14 @@ class CifarFiles:
     path  their folder, or the archive
     """
 
-    version: Version
+    version: CifarVersion
     path: Path
 
     @classmethod
-    def find(cls, version: Version, folder: Path) -> Self | None:
+    def find(cls, version: CifarVersion, folder: Path) -> Self | None:
         """The batches in `folder`, else their archive there; None if there is neither.
 
-        Raises DataError if only some of the batches are there.
+        Raises DataError if some of the batches are missing.
         """
         names = (*version.train, *version.test)
         missing = [name for name in names if not (folder / name).is_file()]
@@ -132,30 +132,30 @@ class CifarFiles:
         return split
 
     def _contents(self, specification: Specification) -> Iterator[tuple[str, bytes]]:
-        """Each batch's name and bytes, once its hash was checked."""
+        """Each batch's name and bytes, after its hash has been verified."""
         names = (*self.version.train, *self.version.test)
         try:
             if self.path.is_dir():
                 for name in names:
-                    check_published(self.path / name, specification)
-                    yield name, _bounded((self.path / name).read_bytes, (self.path / name).stat().st_size, name)
+                    verify_published_hash(self.path / name, specification)
+                    yield name, _read_bounded((self.path / name).read_bytes, (self.path / name).stat().st_size, name)
                 return
-            check_published(self.path, specification)
-            # Read in place: nothing is unpacked, so no name in the archive can point anywhere.
+            verify_published_hash(self.path, specification)
+            # Read in place: nothing is written to disk, so no name in the archive can do harm.
             with tarfile.open(self.path, "r:gz") as archive:
                 for member in archive:
                     folder, _, name = member.name.rpartition("/")
-                    wanted = member.isfile() and folder == self.version.folder and name in names
-                    stream = archive.extractfile(member) if wanted else None
+                    is_batch = member.isfile() and folder == self.version.folder and name in names
+                    stream = archive.extractfile(member) if is_batch else None
                     if stream is not None:
-                        yield name, _bounded(stream.read, member.size, name)
+                        yield name, _read_bounded(stream.read, member.size, name)
         except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
             raise DataError(
                 f"{self.path} cannot be read ({error}), expected CIFAR's batches or their archive; get it again"
             ) from error
 
 
-def _bounded(read: Callable[[], bytes], size: int, name: str) -> bytes:
+def _read_bounded(read: Callable[[], bytes], size: int, name: str) -> bytes:
     if size > LARGEST_BATCH:
         raise DataError(f"{name} has {size} bytes, expected at most {LARGEST_BATCH}; it is not a batch of CIFAR")
     return read()

@@ -1,7 +1,7 @@
 """Common corruptions: noise, blur, weather-like changes and compression, at five severities.
 
-In the spirit of Hendrycks & Dietterich 2019 (arXiv 1903.12261), with their strengths for 32 x 32 images, lengths scaled
-to the image's shorter side; not their pixels, since nothing beyond numpy, torch and pillow is used here.
+After Hendrycks & Dietterich 2019 (arXiv 1903.12261), with their strengths for 32 x 32 images and lengths scaled to the
+image's shorter side.  Pixels differ from theirs, because only numpy, torch and pillow are used here.
 Legend: B images, C channels, H height, W width; pixels in [0, 1].
 """
 
@@ -25,7 +25,7 @@ _SIDE = 32  # pixels that the lengths below are given for
 
 
 class Corruption(Enum):
-    """What happens to an image."""
+    """A kind of corruption."""
 
     GAUSSIAN_NOISE = "gaussian noise"
     SHOT_NOISE = "shot noise"
@@ -46,9 +46,9 @@ def corrupt(images: Tensor, corruption: Corruption, severity: int, seed: int, in
     severity  1 (slight) to 5
     index     [B] int64, each image's position in its data set
     returns   [B, C, H, W] in [0, 1], same dtype and device
-    What happens to an image depends on seed, corruption and its index only, never on its batch.  All severities start
-    from the same random numbers, so that they differ in strength rather than in luck.
-    Raises ShapeError for other images or an index that does not fit, ConfigError for an unknown severity.
+    The effect on an image depends on seed, corruption and its index only, never on its batch.  All severities use the
+    same random numbers, so that they differ in strength only.
+    Raises ShapeError for other images or another index, ConfigError for an unknown severity.
     """
     if images.dim() != 4 or not images.is_floating_point() or 0 in images.shape[1:]:
         raise ShapeError(
@@ -90,20 +90,20 @@ def _impulse_noise(image: Tensor, share: float, rng: Generator) -> Tensor:
 
 
 def _gaussian_blur(image: Tensor, deviation: float, rng: Generator) -> Tensor:
-    at = torch.arange(-_reach(3 * deviation, image), _reach(3 * deviation, image) + 1, dtype=image.dtype)
+    at = torch.arange(-_radius(3 * deviation, image), _radius(3 * deviation, image) + 1, dtype=image.dtype)
     bell = (-0.5 * (at / _pixels(deviation, image)).square()).exp()
     return _filtered(_filtered(image, bell[:, None]), bell[None, :])
 
 
 def _motion_blur(image: Tensor, deviation: float, rng: Generator) -> Tensor:
-    """Smeared to one side along a line at up to 45 degrees from level, fading as half a Gaussian."""
+    """Blurred to one side along a line at up to 45 degrees from horizontal, with the weights of half a Gaussian."""
     angle = math.radians(rng.uniform(-45, 45))
-    reach, width = _reach(3 * deviation, image), _pixels(deviation, image)
-    kernel = torch.zeros(2 * reach + 1, 2 * reach + 1, dtype=image.dtype)
-    for along in torch.arange(0, reach + 0.25, 0.25).tolist():
+    radius, width = _radius(3 * deviation, image), _pixels(deviation, image)
+    kernel = torch.zeros(2 * radius + 1, 2 * radius + 1, dtype=image.dtype)
+    for along in torch.arange(0, radius + 0.25, 0.25).tolist():
         weight = math.exp(-0.5 * (along / width) ** 2)
-        row, column = reach + along * math.sin(angle), reach + along * math.cos(angle)
-        top, left = min(math.floor(row), 2 * reach - 1), min(math.floor(column), 2 * reach - 1)
+        row, column = radius + along * math.sin(angle), radius + along * math.cos(angle)
+        top, left = min(math.floor(row), 2 * radius - 1), min(math.floor(column), 2 * radius - 1)
         for y, x in ((top, left), (top, left + 1), (top + 1, left), (top + 1, left + 1)):
             kernel[y, x] += weight * (1 - abs(row - y)) * (1 - abs(column - x))
     return _filtered(image, kernel)
@@ -121,17 +121,17 @@ def _fog(image: Tensor, thickness: float, rng: Generator) -> Tensor:
     return (image + thickness * clouds[0]) * brightest / (brightest + thickness)
 
 
-def _brightness(image: Tensor, more: float, rng: Generator) -> Tensor:
-    return image + more
+def _brightness(image: Tensor, offset: float, rng: Generator) -> Tensor:
+    return image + offset
 
 
-def _contrast(image: Tensor, left: float, rng: Generator) -> Tensor:
+def _contrast(image: Tensor, kept: float, rng: Generator) -> Tensor:
     mean = image.mean((1, 2), keepdim=True)
-    return mean + left * (image - mean)
+    return mean + kept * (image - mean)
 
 
 def _pixelate(image: Tensor, size: float, rng: Generator) -> Tensor:
-    """Shrunk to `size` of its sides by means over boxes, then blown up again without smoothing."""
+    """Downscaled to `size` of its sides by box averages, then upscaled without smoothing."""
     height, width = image.shape[1:]
     small = (max(1, int(width * size)), max(1, int(height * size)))
     channels = [Image.fromarray(channel).resize(small, Image.Resampling.BOX) for channel in image.float().numpy()]
@@ -154,13 +154,13 @@ def _jpeg(image: Tensor, quality: float, rng: Generator) -> Tensor:
 
 
 def _filtered(image: Tensor, kernel: Tensor) -> Tensor:
-    """Convolved with `kernel` (odd sides) at unit sum, edges repeated outwards."""
+    """Convolved with `kernel` (odd sides) scaled to unit sum; edge pixels are repeated outwards."""
     height, width = image.shape[1:]
     down, right = kernel.shape[0] - 1, kernel.shape[1] - 1
     margins = (right // 2, right // 2, down // 2, down // 2)
     padded = functional.pad(image[:, None], margins, mode="replicate")[:, 0]
     total = torch.zeros_like(image)
-    for y, x in kernel.nonzero().tolist():  # few of a line's kernel are not 0
+    for y, x in kernel.nonzero().tolist():  # a line's kernel is mostly 0
         total += kernel[y, x] * padded[:, down - y : down - y + height, right - x : right - x + width]
     return total / kernel.sum()
 
@@ -170,7 +170,7 @@ def _pixels(length: float, image: Tensor) -> float:
     return length * min(image.shape[1:]) / _SIDE
 
 
-def _reach(length: float, image: Tensor) -> int:
+def _radius(length: float, image: Tensor) -> int:
     return max(1, math.ceil(_pixels(length, image)))
 
 

@@ -1,4 +1,4 @@
-"""Data sets as frozen values: decoded images in memory, a fixed validation split, and a hash that says which data.
+"""Data sets as frozen values: decoded images in memory, a fixed validation split, and a hash of the content.
 
 Legend: N rows, C channels, H height, W width.
 """
@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from hosnn.data.selection import balanced_rows, rank_within_class
+from hosnn.data.selection import balanced_rows, shuffled_rank_in_class
 from hosnn.errors import ConfigError, DataError
 
 
@@ -21,7 +21,7 @@ class Split:
 
     images  [N, C, H, W] uint8, 0..255
     labels  [N] int64
-    index   [N] int64, each row's position in the original split: it names a sample in every result file
+    index   [N] int64, each row's position in the original split, by which result files name samples
     """
 
     images: Tensor
@@ -30,7 +30,7 @@ class Split:
 
     @classmethod
     def in_order(cls, images: Tensor, labels: Tensor) -> Self:
-        """A split whose rows come in their original order, so that index is 0..N-1."""
+        """A split in the original order: index is 0..N-1."""
         return cls(images, labels, torch.arange(len(labels)))
 
     def __len__(self) -> int:
@@ -40,9 +40,10 @@ class Split:
         return f"Split({len(self)} images of {list(self.images.shape[1:])})"
 
     def subset(self, rows: Tensor | int) -> Self:
-        """The rows asked for, in that order; for a number, that many rows chosen evenly over the classes.
+        """Some of the rows.
 
-        rows  [n] int64 row numbers, or n: a fixed choice (`selection.balanced_rows`), n = 100 lying within n = 200.
+        rows  [n] int64 row numbers, kept in that order; or a number n: a fixed choice of n rows, even over the classes
+              (`selection.balanced_rows`), in which the choice for n = 100 is part of that for n = 200
         Raises ConfigError if n is negative or more than there are.
         """
         if isinstance(rows, int):
@@ -55,7 +56,7 @@ class Split:
         return type(self)(self.images[rows], self.labels[rows], self.index[rows])
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """What a model takes: x = uint8 / 255 as float32 in [0, 1], [n, C, H, W], and labels [n] int64.
+        """Input for a model: x = uint8 / 255 as float32 in [0, 1], [n, C, H, W], and labels [n] int64.
 
         rows  [n] int64 row numbers (not `index`)
         """
@@ -63,7 +64,7 @@ class Split:
         return self.images[rows].to(torch.float32).div_(255), self.labels[rows]
 
     def blocks(self, size: int) -> list[Tensor]:
-        """All row numbers in order, cut into blocks of at most `size`: work is cut there and nowhere else."""
+        """All row numbers in order, in blocks of at most `size`; evaluations divide their work at these blocks only."""
         return [torch.arange(at, min(at + size, len(self))) for at in range(0, len(self), size)]
 
     def to(self, device: torch.device | str) -> Self:
@@ -72,21 +73,23 @@ class Split:
 
     def _at_most(self, count: int) -> int:
         if not 0 <= count <= len(self):
-            raise ConfigError(f"{count} rows were asked of a split that has {len(self)}; ask for 0 to {len(self)}")
+            raise ConfigError(
+                f"got a request for {count} rows of a split that has {len(self)}; ask for 0 to {len(self)}"
+            )
         return count
 
 
 @dataclass(frozen=True)
 class Specification:
-    """What a data set must be, whichever source it comes from.
+    """The properties that a data set must have, whichever source it comes from.
 
     image_shape  [C, H, W]
-    train_size   with the validation split still inside
-    sha256       what `content_sha256` must give; None if nobody here ever held the whole set to compute it
-    published    MD5 or SHA-256 by file name: a file of that name must have it (`hashes.check_published`).  Of IDX
-                 files with a `sha256` only downloads must: packages gzip them anew
+    train_size   including the validation split
+    sha256       the expected `content_sha256`; None if it is unknown, because no complete copy was at hand
+    published    MD5 or SHA-256 by file name, which a file of that name must have (`hashes.verify_published_hash`).  If
+                 `sha256` is known, IDX files need it only when downloaded: packages compress them again
     label_parts  SHA-256 of the labels (one byte each) of equal parts of train, in the original order; a source may
-                 bring the parts in another order (`ordering.in_original_order`).  Empty: the order is not checked
+                 have the parts in another order (`ordering.in_original_order`).  Empty: the order is not checked
     """
 
     name: str
@@ -102,9 +105,9 @@ class Specification:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A named data set, its training images already parted into train and validation.
+    """A named data set, its training images already split into train and validation.
 
-    source  where it came from, for people
+    source  where it was read from, as text
     sha256  `content_sha256` of the original train and test splits: the same whatever format they were read from
     """
 
@@ -139,24 +142,24 @@ class Dataset:
         image_shape: tuple[int, int, int] | None = None,
         sha256: str | None = None,
     ) -> Self:
-        """Check two decoded splits and part a fixed validation split from train.
+        """A data set from two decoded splits, after checks, with a fixed validation split taken from train.
 
-        The validation split takes the same number of rows from each class: those of lowest
-        `selection.rank_within_class`, a hash of their original position.  All splits end in order of `index`.
+        The validation split has the same number of rows from each class: those of lowest
+        `selection.shuffled_rank_in_class`.  All splits are in the order of `index`.
 
-        image_shape  [C, H, W]; None takes train's
-        sha256       what `content_sha256` must give; None accepts any
-        Raises DataError for images or labels that are not what was expected, ConfigError for a validation_size that
-        the classes cannot share evenly.
+        image_shape  [C, H, W]; None: train's
+        sha256       the expected `content_sha256`; None accepts any
+        Raises DataError for images or labels that are not as expected, ConfigError for a validation_size that is not
+        a multiple of the number of classes.
         """
         shape = tuple(train.images.shape[1:]) if image_shape is None else image_shape
         check_split(train, shape, len(classes), f"{name}, train split ({source})")
         check_split(test, shape, len(classes), f"{name}, test split ({source})")
         train, test = _in_order_of_index(train), _in_order_of_index(test)
-        found = content_sha256(train, test)
-        if sha256 not in (None, found):
+        actual_sha256 = content_sha256(train, test)
+        if sha256 not in (None, actual_sha256):
             raise DataError(
-                f"{name} ({source}): the files decode, but their content has sha256 {found} where {sha256} was "
+                f"{name} ({source}): the files decode, but their content has sha256 {actual_sha256} where {sha256} was "
                 "expected; they are another version or were altered: get them again, or take another source"
             )
         held_out = _validation_mask(train, len(classes), validation_size, f"{name} ({source})")
@@ -167,13 +170,13 @@ class Dataset:
             validation=train.subset(held_out.nonzero().squeeze(1)),
             test=test,
             source=source,
-            sha256=found,
+            sha256=actual_sha256,
         )
 
 
 def content_sha256(train: Split, test: Split) -> str:
     """SHA-256 over, for train then test: the text "NxCxHxW\\n", pixels in C order, labels and index as little-endian
-    int64.  It depends on what was decoded only, never on the file format."""
+    int64.  It depends on the decoded content only, never on the file format."""
     digest = hashlib.sha256()
     for split in (train, test):
         digest.update(("x".join(map(str, split.images.shape)) + "\n").encode())
@@ -197,10 +200,10 @@ def check_split(split: Split, image_shape: tuple[int, ...], num_classes: int, or
             f"{origin}: images are {list(images.shape)} [N, C, H, W], expected {expected} after N; "
             "is this another data set?"
         )
-    for what, column in (("labels", labels), ("index", index)):
+    for name, column in (("labels", labels), ("index", index)):
         if column.dtype != torch.int64 or column.shape != images.shape[:1]:
             raise DataError(
-                f"{origin}: {what} are {column.dtype} {list(column.shape)}, expected torch.int64 [{len(images)}], "
+                f"{origin}: {name} are {column.dtype} {list(column.shape)}, expected torch.int64 [{len(images)}], "
                 "one per image; do images and labels come from the same split?"
             )
     if len(images) == 0:
@@ -235,4 +238,4 @@ def _validation_mask(train: Split, num_classes: int, validation_size: int, origi
             f"{origin}: the smallest class has {smallest} training images, expected more than the {per_class} that "
             f"validation takes from each; choose validation_size below {smallest * num_classes}"
         )
-    return (rank_within_class(train.labels, train.index) < per_class).to(train.labels.device)
+    return (shuffled_rank_in_class(train.labels, train.index) < per_class).to(train.labels.device)

@@ -10,13 +10,13 @@ from pathlib import Path
 from hosnn.data.dataset import Dataset, Specification
 from hosnn.data.idx import STEMS, IdxFiles
 from hosnn.data.parquet import ParquetFiles
-from hosnn.data.publication import Publication
-from hosnn.data.sources import Formats, find_in_folder, load_files
+from hosnn.data.published_dataset import PublishedDataset
+from hosnn.data.sources import FolderLayout, find_in_folder, load_files
 
 REPOSITORY = "zalando-datasets/fashion_mnist"
 HOST = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 
-FASHION_MNIST = Publication(
+FASHION_MNIST = PublishedDataset(
     Specification(
         name="fashion-mnist",
         classes=(
@@ -43,9 +43,9 @@ FASHION_MNIST = Publication(
             "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
         },
     ),
-    Formats(
-        finders=(IdxFiles.find, ParquetFiles.find),
-        places=("fashion_mnist", "FashionMNIST/raw"),  # the Hub's and torchvision's
+    FolderLayout(
+        formats=(IdxFiles.find, ParquetFiles.find),
+        subfolders=("fashion_mnist", "FashionMNIST/raw"),  # the Hub's and torchvision's
         expected=f"{', '.join(STEMS)} (plain or .gz), or train*.parquet and test*.parquet",
     ),
     f"""To get it, do one of these:
@@ -79,7 +79,7 @@ def fashion_mnist(folder: Path | None = None) -> Dataset:
     """All of Fashion-MNIST: 55,000 train, 5,000 validation, 10,000 test.
 
     folder  IDX or Parquet files; None tries `FASHION_MNIST.sources()` in order, Debian's package first
-    Raises DataError as `Publication.load` does.
+    Raises DataError as `PublishedDataset.load` does.
     """
     return FASHION_MNIST.load(folder)
 
@@ -90,4 +90,4 @@ def fashion_mnist_sample() -> Dataset:
     Its train and validation rows are train and validation rows of the full set too, and its test rows test rows.
     Raises DataError if the installed files are damaged.
     """
-    return load_files(SAMPLE, find_in_folder(SAMPLE_FOLDER, FASHION_MNIST.formats), "embedded sample")
+    return load_files(SAMPLE, find_in_folder(SAMPLE_FOLDER, FASHION_MNIST.layout), "embedded sample")

@@ -1,4 +1,4 @@
-"""Hashes that publishers state for their files: MD5 or SHA-256, told apart by their length."""
+"""Verification of files by their published hashes: MD5 or SHA-256, distinguished by length."""
 
 import hashlib
 import logging
@@ -12,24 +12,24 @@ logger = logging.getLogger(__name__)
 MD5_DIGITS = 32
 
 
-def kind_of(published: str) -> str:
-    """The name of the hash that `published` is, as people write it."""
+def hash_name(published: str) -> str:
+    """ "MD5" or "SHA-256", by the length of the hexadecimal digest `published`."""
     return "MD5" if len(published) == MD5_DIGITS else "SHA-256"
 
 
-def hash_of(path: Path, published: str) -> str:
-    """The file's hash of the kind that `published` is, as lower-case hexadecimal digits.  Raises OSError."""
+def file_hash(path: Path, published: str) -> str:
+    """The file's MD5 or SHA-256, whichever `published` is, as lower-case hexadecimal digits.  Raises OSError."""
     name = "md5" if len(published) == MD5_DIGITS else "sha256"
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.new(name, usedforsecurity=False)).hexdigest()
 
 
-def check_published(path: Path, specification: Specification) -> bool:
-    """Whether it is certain which file this is, before anything in it is parsed.
+def verify_published_hash(path: Path, specification: Specification) -> bool:
+    """Compare a file with its published hash, before anything in it is parsed.
 
-    True where a hash is published for a file of this name, and the file has it, or where the decoded content will be
-    verified by its own hash.  Otherwise False, with a note in the log: only shapes and labels will be checked.
-    Raises DataError if the file has another hash than the published one, or cannot be read.
+    returns  True if the file has the hash published for its name, or if the decoded content will be verified by its
+             own hash; else False, with a warning in the log, because only shapes and labels can be checked
+    Raises DataError if the file's hash is not the published one, or if it cannot be read.
     """
     published = specification.published.get(path.name)
     if published is None:
@@ -41,12 +41,12 @@ def check_published(path: Path, specification: Specification) -> bool:
             )
         return specification.sha256 is not None
     try:
-        found = hash_of(path, published)
+        actual = file_hash(path, published)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error}), expected a file of {specification.name}") from error
-    if found != published:
+    if actual != published:
         raise DataError(
-            f"{path} has {kind_of(published)} {found}, expected {published} as published for {specification.name}; it "
-            "is cut off, another version or was altered: get it again, or take another source"
+            f"{path} has {hash_name(published)} {actual}, expected {published} as published for {specification.name}; "
+            "it is cut off, another version or was altered: get it again, or take another source"
         )
     return True

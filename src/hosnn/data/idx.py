@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hosnn.data.dataset import Specification, Split, check_split
-from hosnn.data.hashes import check_published
+from hosnn.data.hashes import verify_published_hash
 from hosnn.errors import DataError
 
 UNSIGNED_BYTE = 0x08
@@ -24,9 +24,9 @@ STEMS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3
 
 
 def read_idx(path: Path, shape: tuple[int | None, ...]) -> Tensor:
-    """An IDX file of unsigned bytes, plain or gzipped (told by content, not by name).
+    """An IDX file of unsigned bytes, plain or gzipped (decided by content, not by name).
 
-    shape    what the header must say; None stands for any size
+    shape    the shape that the header must state; None accepts any size
     returns  uint8 tensor of that shape
     Raises DataError for a wrong magic number or size, a cut-off or damaged file, or bytes left over.
     """
@@ -55,16 +55,18 @@ def _read_array(stream: IO[bytes], path: Path, shape: tuple[int | None, ...]) ->
     if len(header) < 4 + 4 * len(shape):
         raise DataError(f"{path} ends within its header; get it again")
     sizes = struct.unpack(f">{len(shape)}I", header[4:])
-    if any(wanted not in (None, size) for size, wanted in zip(sizes, shape, strict=True)):
+    if any(required not in (None, size) for size, required in zip(sizes, shape, strict=True)):
         expected = ["any" if size is None else size for size in shape]
-        raise DataError(f"{path} says it holds {list(sizes)}, expected {expected}; is this another data set?")
+        raise DataError(f"{path} has a header for {list(sizes)}, expected {expected}; is this another data set?")
     count, content = math.prod(sizes), bytearray()
-    # In chunks and one byte too far: a header may claim more than memory holds, and bytes left over must be noticed.
+    # In chunks, because a header may claim more than fits in memory; one byte too far, to detect bytes left over.
     while chunk := stream.read(min(CHUNK, count + 1 - len(content))):
         content += chunk
     if len(content) != count:
-        came = f"only {len(content)}" if len(content) < count else "more"
-        raise DataError(f"{path} holds {came} bytes after its header, expected {count} for {list(sizes)}; get it again")
+        length = f"only {len(content)}" if len(content) < count else "more"
+        raise DataError(
+            f"{path} holds {length} bytes after its header, expected {count} for {list(sizes)}; get it again"
+        )
     return torch.frombuffer(content, dtype=torch.uint8).reshape(sizes) if count else torch.empty(sizes).byte()
 
 
@@ -79,17 +81,17 @@ class IdxFiles:
 
     @classmethod
     def find(cls, folder: Path) -> Self | None:
-        """The four files in `folder` under their usual names, each plain or .gz; None if none of them is there.
+        """The four files in `folder` under their usual names, each plain or .gz; None if there are none of them.
 
-        Raises DataError if only some are.
+        Raises DataError if some are missing.
         """
         candidates = [[folder / stem, folder / f"{stem}.gz"] for stem in STEMS]
-        found = [next((path for path in pair if path.is_file()), None) for pair in candidates]
-        if not any(found):
+        present = [next((path for path in pair if path.is_file()), None) for pair in candidates]
+        paths = [path for path in present if path is not None]
+        if not paths:
             return None
-        paths = [path for path in found if path is not None]
         if len(paths) < len(STEMS):
-            missing = ", ".join(stem for stem, path in zip(STEMS, found, strict=True) if path is None)
+            missing = ", ".join(stem for stem, path in zip(STEMS, present, strict=True) if path is None)
             raise DataError(
                 f"{folder} lacks {missing} (plain or .gz), expected all four IDX files; add what is missing"
             )
@@ -107,9 +109,9 @@ class IdxFiles:
 
 
 def _read_split(images: Path, labels: Path, size: int, specification: Specification) -> Split:
-    if specification.sha256 is None:  # else the content's decides: packages gzip these files anew
+    if specification.sha256 is None:  # else the content's hash decides: packages compress these files again
         for path in (images, labels):
-            check_published(path, specification)
+            verify_published_hash(path, specification)
     height_width = specification.image_shape[1:]
     split = Split.in_order(
         read_idx(images, (size, *height_width)).unsqueeze(1),  # [N, H, W] -> [N, 1, H, W]

@@ -1,4 +1,4 @@
-"""Checks of what is handed to a model or an evaluation: pixels in [0, 1] and class numbers.
+"""Checks of the images and labels passed to a model or an evaluation.
 
 Legend: B batch, C channels, H height, W width, T time.
 """
@@ -15,22 +15,24 @@ def check_images(x: Tensor, shape: tuple[int, ...] | None = None) -> None:
     x      [B, C, H, W], or frames [B, T, C, H, W]; B > 0
     shape  of one sample, without B; None accepts any [C, H, W] or [T, C, H, W]
 
-    Reads every pixel, hence waits for an accelerator: call once per batch or per data set, not inside an attack.
+    Reads every pixel and so waits for an accelerator: call it once per batch or data set, not inside an attack.
     """
-    came = f"images are {x.dtype} {list(x.shape)}"
+    description = f"images are {x.dtype} {list(x.shape)}"
     if not x.is_floating_point():
         divide = "; convert with x.float() / 255" if x.dtype == torch.uint8 else "; convert with x.float()"
-        raise ShapeError(f"{came}, expected floating point in [0, 1]{divide}")
+        raise ShapeError(f"{description}, expected floating point in [0, 1]{divide}")
     if shape is not None and tuple(x.shape[1:]) != tuple(shape):
         expected = ", ".join(map(str, ("B", *shape)))
-        raise ShapeError(f"{came}, expected [{expected}]; resize the images, or use a model made for this size")
+        raise ShapeError(f"{description}, expected [{expected}]; resize the images, or use a model made for this size")
     if x.dim() not in (4, 5):
-        raise ShapeError(f"{came}, expected [B, C, H, W] or [B, T, C, H, W]; one image needs x.unsqueeze(0)")
+        raise ShapeError(f"{description}, expected [B, C, H, W] or [B, T, C, H, W]; one image needs x.unsqueeze(0)")
     if x.numel() == 0:
-        raise ShapeError(f"{came}, expected at least one image with at least one pixel; is the loader empty?")
+        raise ShapeError(f"{description}, expected at least one image with at least one pixel; is the loader empty?")
     low, high = (extreme.item() for extreme in x.detach().aminmax())
     if not (abs(low) < float("inf") and abs(high) < float("inf")):  # aminmax propagates NaN
-        raise ShapeError(f"{came} with NaN or infinite pixels, expected finite ones in [0, 1]; look at the source")
+        raise ShapeError(
+            f"{description} with NaN or infinite pixels, expected finite ones in [0, 1]; look at the source"
+        )
     if low < 0 or high > 1:
         if low >= 0 and 2 < high <= 255:
             advice = "these look like 0..255: divide by 255"
@@ -38,17 +40,19 @@ def check_images(x: Tensor, shape: tuple[int, ...] | None = None) -> None:
             advice = "these look normalised: pass raw pixels and make normalisation the model's first layer"
         else:
             advice = "clamp or rescale them"
-        raise ShapeError(f"{came} in [{low:g}, {high:g}], expected [0, 1]; {advice}")
+        raise ShapeError(f"{description} in [{low:g}, {high:g}], expected [0, 1]; {advice}")
 
 
 def check_labels(y: Tensor, num_classes: int) -> None:
     """Raise ShapeError unless y is [B] int64 with B > 0 and values in 0..num_classes-1."""
-    came = f"labels are {y.dtype} {list(y.shape)}"
+    description = f"labels are {y.dtype} {list(y.shape)}"
     if y.dtype != torch.int64 or y.dim() != 1 or len(y) == 0:
-        raise ShapeError(f"{came}, expected torch.int64 [B], one class number per image; one-hot needs y.argmax(1)")
+        raise ShapeError(
+            f"{description}, expected torch.int64 [B], one class number per image; one-hot needs y.argmax(1)"
+        )
     low, high = (int(extreme) for extreme in y.aminmax())
     if low < 0 or high >= num_classes:
         raise ShapeError(
-            f"{came} in {low}..{high}, expected 0..{num_classes - 1} for {num_classes} classes; "
+            f"{description} in {low}..{high}, expected 0..{num_classes - 1} for {num_classes} classes; "
             "does the model belong to this data set?"
         )

@@ -1,7 +1,7 @@
-"""MATLAB 5 files (.mat), as far as data sets need them: real numeric arrays, compressed or not, little-endian.
+"""A reader of MATLAB 5 files (.mat) for data sets: real numeric arrays, compressed or not, little-endian.
 
-Not SciPy, which would be a large dependency for one data set.  Sizes are known before anything is unpacked, so that a
-damaged or hostile file cannot fill the memory.
+SciPy would be a large dependency for one data set.  Sizes are bounded before anything is unpacked, so that a damaged or
+hostile file cannot fill the memory.
 Format: MathWorks, "MAT-File Format", https://www.mathworks.com/help/pdf_doc/matlab/matfile_format.pdf, chapter 1.
 """
 
@@ -28,18 +28,18 @@ LONGEST_NUMBER = 8  # bytes
 
 
 def read_mat(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[Any]]:
-    """The arrays called for, read-only, in the types they are stored in.
+    """The arrays named in `shapes`, read-only, in the types they are stored in.
 
-    shapes  what each must be, by name; other arrays in the file are passed over
+    shapes  the shape that each must have, by name; other arrays in the file are skipped
     Raises DataError for another format, a cut-off or damaged file, an absent array or one of another shape.
     """
     longest = LONGEST_NUMBER * max(math.prod(shape) for shape in shapes.values()) + SLACK
-    found: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     try:
         with path.open("rb") as file:
             _check_header(file.read(HEADER_BYTES), path)
             for element in _matrices(file, longest):
-                name, shape, numbers = _parsed(element)
+                name, shape, numbers = _parse_matrix(element)
                 if name not in shapes:
                     continue
                 if shape != shapes[name]:
@@ -49,13 +49,13 @@ def read_mat(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDA
                     )
                 if numbers.size != math.prod(shape):
                     raise ValueError(f"{name} has {numbers.size} numbers for shape {list(shape)}")
-                found[name] = numbers.reshape(shape, order="F")
+                arrays[name] = numbers.reshape(shape, order="F")
     except (OSError, ValueError, struct.error, zlib.error) as error:
         raise DataError(f"{path} cannot be read as a MATLAB 5 file ({error}); get it again") from error
-    missing = [name for name in shapes if name not in found]
+    missing = [name for name in shapes if name not in arrays]
     if missing:
         raise DataError(f"{path} has no array {', '.join(missing)}; is this another data set, or was it cut off?")
-    return found
+    return arrays
 
 
 def _check_header(header: bytes, path: Path) -> None:
@@ -68,7 +68,7 @@ def _check_header(header: bytes, path: Path) -> None:
 
 
 def _matrices(file: IO[bytes], longest: int) -> Iterator[memoryview]:
-    """The content of each array in the file, cut after `longest` bytes: longer ones are not what is looked for."""
+    """The content of each array in the file, cut off after `longest` bytes, which no expected array exceeds."""
     while tag := file.read(8):
         kind, size = struct.unpack("<II", tag)
         end = file.tell() + size
@@ -87,7 +87,7 @@ def _matrices(file: IO[bytes], longest: int) -> Iterator[memoryview]:
         file.seek(end)
 
 
-def _parsed(matrix: memoryview) -> tuple[str, tuple[int, ...], NDArray[Any]]:
+def _parse_matrix(matrix: memoryview) -> tuple[str, tuple[int, ...], NDArray[Any]]:
     """An array's name, shape and numbers, flat; no numbers for arrays that are empty or not real and numeric."""
     elements = list(_elements(matrix))
     if len(elements) < 3:
@@ -101,14 +101,14 @@ def _parsed(matrix: memoryview) -> tuple[str, tuple[int, ...], NDArray[Any]]:
 
 
 def _elements(content: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Type and bytes of each element; short ones sit inside their tag, others are padded to eight bytes."""
-    at = 0
-    while at + 8 <= len(content):
-        kind, size = struct.unpack_from("<II", content, at)
+    """Type and bytes of each element; short ones are stored in their tag, others are padded to eight bytes."""
+    start = 0
+    while start + 8 <= len(content):
+        kind, size = struct.unpack_from("<II", content, start)
         if kind >> 16:
             kind, size = kind & 0xFFFF, kind >> 16
-            yield kind, content[at + 4 : at + 4 + size]
-            at += 8
+            yield kind, content[start + 4 : start + 4 + size]
+            start += 8
         else:
-            yield kind, content[at + 8 : at + 8 + size]
-            at += 8 + size + -size % 8
+            yield kind, content[start + 8 : start + 8 + size]
+            start += 8 + size + -size % 8

@@ -1,4 +1,4 @@
-"""Putting a training split whose parts came in another order back into the original one."""
+"""Restoring the original order of a training split whose parts are stored in another."""
 
 import hashlib
 from itertools import pairwise
@@ -12,10 +12,10 @@ from hosnn.errors import DataError
 
 
 def in_original_order(train: Split, label_parts: tuple[str, ...], origin: str) -> Split:
-    """The rows with their parts in the order of `label_parts`, so that `index` means the same from every source.
+    """The split with its parts in the order of `label_parts`, so that `index` means the same from every source.
 
-    The Hub's copy of CIFAR-10, for one, has the batches in the order of the archive: 4, 3, 2, 5, 1.  Parts are told by
-    their labels.  A split that brings its own index is left alone, and so is any if label_parts is empty.
+    The Hub's copy of CIFAR-10, for example, has the batches in the order of the archive: 4, 3, 2, 5, 1.  Parts are
+    recognised by their labels.  A split with an index of its own is returned unchanged, as is any for no label_parts.
 
     label_parts  `dataset.Specification.label_parts`
     origin       names the source in the message
@@ -25,15 +25,16 @@ def in_original_order(train: Split, label_parts: tuple[str, ...], origin: str) -
         return train
     ends = np.linspace(0, len(train), len(label_parts) + 1).astype(int).tolist()
     parts = [torch.arange(start, end) for start, end in pairwise(ends)]
-    found = [_fingerprint(train.labels[rows]) for rows in parts]
-    if sorted(found) != sorted(label_parts):
+    hashes = [_fingerprint(train.labels[rows]) for rows in parts]
+    if sorted(hashes) != sorted(label_parts):
         raise DataError(
-            f"{origin}: the training labels are not in the original order, nor in that order by batches, so rows "
-            "cannot be numbered; add a column `index` with each image's original position, or get the original files"
+            f"{origin}: the training labels are neither in the original order nor in that order by batches, so "
+            "rows cannot be numbered; add a column `index` with each image's original position, or get the original "
+            "files"
         )
-    if tuple(found) == label_parts:
+    if tuple(hashes) == label_parts:
         return train
-    rows = torch.cat([parts[found.index(part)] for part in label_parts])
+    rows = torch.cat([parts[hashes.index(part)] for part in label_parts])
     return Split.in_order(train.images[rows], train.labels[rows])
 
 

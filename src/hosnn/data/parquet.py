@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hosnn.data.dataset import Specification, Split, check_split
-from hosnn.data.hashes import check_published
+from hosnn.data.hashes import verify_published_hash
 from hosnn.errors import DataError
 
 BATCH_ROWS = 1024
 MODES = {1: "L", 3: "RGB"}  # by number of channels
-FORMATS = ("PNG", "JPEG", "WEBP")  # no other decoder of Pillow meets untrusted bytes
+FORMATS = ("PNG", "JPEG", "WEBP")  # no other decoder of Pillow is given untrusted bytes
 EXACT = ("PNG",)  # keeps every pixel as it was
 IMAGE, LABEL, INDEX = ("image", "img"), ("label", "fine_label"), ("index",)  # CIFAR's names on the Hub come second
 
@@ -40,7 +40,7 @@ def read_parquet(
     image_shape  [C, H, W] that every picture must have, C = 1 (grey) or 3 (RGB)
     size         N, the rows of all files together
     formats      the encodings a picture may have
-    Beside the result, memory holds 1024 encoded pictures at a time.
+    Needs memory for the result and 1024 encoded pictures.
     Raises DataError for a damaged or cut-off file, a missing column, a picture that does not decode or has another
     size or mode, a label out of range.
     """
@@ -68,12 +68,12 @@ def read_parquet(
             raise DataError(
                 f"{path} cannot be read as Parquet ({error}), expected a whole, undamaged file; get it again"
             ) from error
-    named = ", ".join(map(str, paths))
+    file_names = ", ".join(map(str, paths))
     if filled != size:
-        raise DataError(f"{named}: {filled} rows, expected {size}; are some of the split's files missing?")
+        raise DataError(f"{file_names}: {filled} rows, expected {size}; are some of the split's files missing?")
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()  # [N, H, W, C] -> [N, C, H, W]
     split = Split(images, torch.from_numpy(labels), torch.from_numpy(index))
-    check_split(split, image_shape, num_classes, named)
+    check_split(split, image_shape, num_classes, file_names)
     return split
 
 
@@ -113,20 +113,20 @@ def _decode(
         raise DataError(f"{origin}: the image has no bytes, expected an embedded PNG, JPEG or WebP")
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-            came, encoding = (image.mode, *image.size), image.format
-            # Size and mode are known before any pixel is decoded: a picture that unpacks to gigabytes stops here.
-            if came == (MODES[channels], width, height) and encoding in formats:
+            mode_and_size, encoding = (image.mode, *image.size), image.format
+            # Checked before any pixel is decoded, because a picture may unpack to gigabytes.
+            if mode_and_size == (MODES[channels], width, height) and encoding in formats:
                 return np.asarray(image).reshape(height, width, channels)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
         raise DataError(f"{origin}: the image does not decode ({error}); get the file again") from error
     if encoding not in formats:
         raise DataError(
             f"{origin}: the image is encoded as {encoding}, which may have changed its pixels, expected "
-            f"{' or '.join(formats)} in a file that no published hash vouches for; get the original"
+            f"{' or '.join(formats)} in a file without a published hash; get the original"
         )
     raise DataError(
-        f"{origin}: the image is {came[1]}x{came[2]} in mode {came[0]}, expected {width}x{height} in mode "
-        f"{MODES[channels]}; is this another data set?"
+        f"{origin}: the image is {mode_and_size[1]}x{mode_and_size[2]} in mode {mode_and_size[0]}, expected "
+        f"{width}x{height} in mode {MODES[channels]}; is this another data set?"
     )
 
 
@@ -139,7 +139,7 @@ class ParquetFiles:
 
     @classmethod
     def find(cls, folder: Path) -> Self | None:
-        """train*.parquet and test*.parquet in `folder`; None if neither is there, DataError if one is missing."""
+        """train*.parquet and test*.parquet in `folder`; None if there are none.  Raises DataError if one is missing."""
         train, test = (tuple(sorted(folder.glob(f"{name}*.parquet"))) for name in ("train", "test"))
         if not train and not test:
             return None
@@ -154,7 +154,7 @@ class ParquetFiles:
     def read(self, specification: Specification) -> tuple[Split, Split]:
         """Train and test.  Raises DataError naming the file that is not as specified.
 
-        Files whose content nothing vouches for must keep every pixel: pictures in JPEG would be another data set.
+        Files without a published hash must be in a lossless format: JPEG would change the pixels.
         """
         return (
             _read_split(self.train, specification.train_size, specification),
@@ -163,6 +163,6 @@ class ParquetFiles:
 
 
 def _read_split(paths: tuple[Path, ...], size: int, specification: Specification) -> Split:
-    certain = [check_published(path, specification) for path in paths]
+    verified = [verify_published_hash(path, specification) for path in paths]
     num_classes = len(specification.classes)
-    return read_parquet(paths, specification.image_shape, size, num_classes, FORMATS if all(certain) else EXACT)
+    return read_parquet(paths, specification.image_shape, size, num_classes, FORMATS if all(verified) else EXACT)

@@ -1,8 +1,8 @@
-"""Batches of CIFAR's Python version, read from their pickles without running what a pickle can ask for.
+"""Batches of CIFAR's Python version, read from pickles without executing the code that a pickle can name.
 
-A pickle is a program: it names functions and calls them.  CIFAR's files name three things of numpy, and each is
-replaced here by a class that only keeps what it is given; any other name ends the reading.  So not even numpy runs,
-and the array is rebuilt afterwards from bytes and a checked shape.
+A pickle is a program: it names functions and calls them.  CIFAR's files name three objects of numpy, and each is
+replaced here by a class that only stores its arguments; any other name is an error.  So not even numpy's code runs, and
+the array is rebuilt afterwards from its bytes and a checked shape.
 Legend: N images, P numbers in an image (C x H x W).
 """
 
@@ -17,7 +17,7 @@ from hosnn.errors import DataError
 
 
 class Batch(NamedTuple):
-    """What one file holds."""
+    """The content of one file."""
 
     images: NDArray[np.uint8]  # [N, P]
     labels: NDArray[np.int64]  # [N]
@@ -29,23 +29,23 @@ def read_pickle(content: bytes, numbers: int, origin: str, *, labels: str) -> Ba
     numbers  P
     origin   names the file in messages
     labels   the list's key, "labels" or "fine_labels"
-    Raises DataError if the pickle asks for anything but numpy's array, is damaged or holds something else.
+    Raises DataError if the pickle calls anything but numpy's array, is damaged or contains something else.
     """
     try:
-        read = _Reader(io.BytesIO(content), encoding="bytes").load()
-        entries = {key.decode() if isinstance(key, bytes) else key: value for key, value in read.items()}
-        data, numbered = _array(entries["data"], numbers), entries[labels]
-        if not isinstance(numbered, list) or any(type(label) is not int for label in numbered):
+        loaded = _SafeUnpickler(io.BytesIO(content), encoding="bytes").load()
+        entries = {key.decode() if isinstance(key, bytes) else key: value for key, value in loaded.items()}
+        data, label_list = _array(entries["data"], numbers), entries[labels]
+        if not isinstance(label_list, list) or any(type(label) is not int for label in label_list):
             raise ValueError(f"its {labels} are not a list of integers")
-        if len(numbered) != len(data):
-            raise ValueError(f"it has {len(numbered)} labels for {len(data)} images")
-        return Batch(data, np.array(numbered, np.int64))
-    except _Refused as error:
+        if len(label_list) != len(data):
+            raise ValueError(f"it has {len(label_list)} labels for {len(data)} images")
+        return Batch(data, np.array(label_list, np.int64))
+    except _ForbiddenName as error:
         raise DataError(
-            f"{origin} is a pickle that asks for {error}, which could run any code; it was not run.  Expected a batch "
-            "of CIFAR, which asks for numpy's array only; do not open this file, get the original"
+            f"{origin} is a pickle that calls {error}, which could run any code; it was not called.  Expected a batch "
+            "of CIFAR, which calls numpy's array only; do not open this file, get the original"
         ) from error
-    except Exception as error:  # what comes out of a damaged pickle is of any type
+    except Exception as error:  # a damaged pickle may raise any exception
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise DataError(
             f"{origin} cannot be read as a batch of CIFAR ({reason}), expected a pickled dict with data [N, {numbers}] "
@@ -53,12 +53,12 @@ def read_pickle(content: bytes, numbers: int, origin: str, *, labels: str) -> Ba
         ) from error
 
 
-class _Refused(pickle.UnpicklingError):
+class _ForbiddenName(pickle.UnpicklingError):
     """The pickle named something that CIFAR's files do not."""
 
 
-class _Kept:
-    """Stands where numpy would: keeps what it is called with and what its state is set to."""
+class _RecordedCall:
+    """Takes the place of a numpy object: stores the arguments of its call and its state."""
 
     def __init__(self, *arguments: object) -> None:
         self.arguments = arguments
@@ -68,15 +68,15 @@ class _Kept:
         self.state = state
 
 
-class _Array(_Kept):
+class _Array(_RecordedCall):
     pass
 
 
-class _ArrayType(_Kept):
+class _ArrayType(_RecordedCall):
     pass
 
 
-class _NumberType(_Kept):
+class _NumberType(_RecordedCall):
     pass
 
 
@@ -87,19 +87,19 @@ _STAND_INS = {
 }
 
 
-class _Reader(pickle.Unpickler):
-    def find_class(self, module_name: str, global_name: str) -> type[_Kept]:
+class _SafeUnpickler(pickle.Unpickler):
+    def find_class(self, module_name: str, global_name: str) -> type[_RecordedCall]:
         try:
             return _STAND_INS[module_name, global_name]
         except KeyError:
-            raise _Refused(f"{module_name}.{global_name}") from None
+            raise _ForbiddenName(f"{module_name}.{global_name}") from None
 
 
-def _array(kept: object, numbers: int) -> NDArray[np.uint8]:
+def _array(call: object, numbers: int) -> NDArray[np.uint8]:
     """The array that numpy would have rebuilt.  Raises ValueError or TypeError if it is not [N, P] of bytes."""
-    if not isinstance(kept, _Array) or not isinstance(kept.state, tuple):
+    if not isinstance(call, _Array) or not isinstance(call.state, tuple):
         raise ValueError("its data is not a numpy array")
-    _, shape, kind, column_major, content = kept.state
+    _, shape, kind, column_major, content = call.state
     if not isinstance(kind, _NumberType) or kind.arguments[0] not in (b"u1", "u1", b"|u1", "|u1"):
         raise ValueError("its data is not unsigned bytes")
     if not isinstance(content, bytes) or len(shape) != 2 or shape[1] != numbers or len(content) != shape[0] * numbers:

@@ -1,7 +1,7 @@
-"""Choosing rows by a fixed rule: no random generator, hence the same choice in every version of torch and numpy.
+"""Fixed choices of rows, by a hash in place of a random generator, which may differ between versions of torch.
 
 A row's key is splitmix64 of its position in the original split; within each class, rows are ranked by that key.
-Validation splits, fixed subsets and the embedded sample are all cut from these ranks.
+Validation splits, fixed subsets and the embedded sample are all chosen by these ranks.
 Legend: N rows.
 """
 
@@ -25,8 +25,8 @@ def splitmix64(index: Tensor) -> Tensor:
     return torch.from_numpy((z ^ np.uint64(1 << 63)).view(np.int64))
 
 
-def rank_within_class(labels: Tensor, index: Tensor) -> Tensor:
-    """Each row's place, from 0, among the rows of its class, ordered by `splitmix64(index)`.
+def shuffled_rank_in_class(labels: Tensor, index: Tensor) -> Tensor:
+    """Each row's rank, from 0, among the rows of its class in the fixed pseudo-random order of `splitmix64(index)`.
 
     labels   [N] int64
     index    [N] int64, position in the original split
@@ -43,13 +43,14 @@ def rank_within_class(labels: Tensor, index: Tensor) -> Tensor:
 
 
 def balanced_rows(labels: Tensor, index: Tensor, count: int) -> Tensor:
-    """The first `count` rows when the classes take turns, each giving its rows in rank order; returned ascending.
+    """The `count` rows of lowest rank in their class, in ascending order.
 
-    Class sizes differ by at most one as long as no class runs out, and a smaller choice lies within a larger one.
+    The numbers of rows per class differ by at most one unless a class runs out.  A smaller choice is part of a larger
+    one.
 
     labels, index  [N] int64
     returns        [count] int64, row numbers
     """
     by_key = splitmix64(index).argsort()
-    turns = by_key[rank_within_class(labels, index)[by_key].argsort(stable=True)]
-    return turns[:count].sort().values
+    by_rank = by_key[shuffled_rank_in_class(labels, index)[by_key].argsort(stable=True)]
+    return by_rank[:count].sort().values

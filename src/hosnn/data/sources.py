@@ -1,4 +1,4 @@
-"""Where a data set may come from: sources tried in order, what each gave verified by shape and hash."""
+"""The sources of a data set: tried in order, their content verified by shape and hash."""
 
 import logging
 import os
@@ -14,40 +14,45 @@ from hosnn.errors import DataError
 logger = logging.getLogger(__name__)
 
 
-class Files(Protocol):
-    """Files on disk in one format; its text form names them."""
+class DatasetFiles(Protocol):
+    """A data set's files on disk in one format; `str` names them."""
 
     def read(self, specification: Specification) -> tuple[Split, Split]:
         """Decoded train and test splits.  Raises DataError naming the file that is not as specified."""
 
 
 @dataclass(frozen=True)
-class Formats:
-    """What a data set's files in a folder look like.
+class FolderLayout:
+    """How a data set's files may lie in a folder.
 
-    finders   each gives the files of one format there, or None, or raises DataError if some of them are missing
-    places    subfolders where programs keep them; the folder itself comes first
-    expected  the names to look for, for people
+    formats     a function per format: the folder's files of that format, or None; raises DataError if some are missing
+    subfolders  names of subfolders to search after the folder itself
+    expected    the file names, as text for error messages
     """
 
-    finders: tuple[Callable[[Path], Files | None], ...]
-    places: tuple[str, ...]
+    formats: tuple[Callable[[Path], DatasetFiles | None], ...]
+    subfolders: tuple[str, ...]
     expected: str
 
 
 @dataclass(frozen=True)
 class Source:
-    """One place to look.  `find` returns its files, or raises DataError saying why there are none; a source that
-    needs the network downloads in `find`."""
+    """One source of a data set.
+
+    find  returns its files, downloaded if it needs the network; raises DataError with the reason if there are none
+    """
 
     name: str
-    find: Callable[[], Files]
+    find: Callable[[], DatasetFiles]
     needs_network: bool = False
 
 
 @dataclass(frozen=True)
 class SourceStatus:
-    """What a glance at a source tells: files are there or not (their content is not read)."""
+    """Whether a source has a data set's files; their content is not read.
+
+    detail  names the files, or the reason why there are none
+    """
 
     dataset: str
     source: str
@@ -56,8 +61,8 @@ class SourceStatus:
     needs_network: bool = False
 
 
-def load_files(specification: Specification, files: Files, source_name: str) -> Dataset:
-    """Read, verify by shape and hash, and part the validation split.  Raises DataError."""
+def load_files(specification: Specification, files: DatasetFiles, source_name: str) -> Dataset:
+    """Read the files, verify them by shape and hash, and split validation from train.  Raises DataError."""
     train, test = files.read(specification)
     train = in_original_order(train, specification.label_parts, f"{specification.name} ({files})")
     return Dataset.from_splits(
@@ -73,10 +78,10 @@ def load_files(specification: Specification, files: Files, source_name: str) -> 
 
 
 def load_first(specification: Specification, sources: tuple[Source, ...], advice: str) -> Dataset:
-    """The data set from the first source that has it whole.
+    """The data set from the first source whose files are complete and undamaged.
 
-    A source whose files are damaged is logged as a warning and the next is tried.
-    Raises one DataError that lists every source with its reason, then `advice`.
+    Damaged files are logged as a warning, and the next source is tried.
+    Raises one DataError that lists why each source failed, then `advice`.
     """
     reasons = []
     for source in sources:
@@ -92,65 +97,69 @@ def load_first(specification: Specification, sources: tuple[Source, ...], advice
         try:
             return load_files(specification, files, source.name)
         except DataError as error:
-            logger.warning("%s: %s is passed over: %s", specification.name, source.name, error)
+            logger.warning("%s: skipping %s: %s", specification.name, source.name, error)
             reasons.append(f"{source.name}: {error}")
     tried = "\n".join(f"  - {reason}" for reason in reasons)
     raise DataError(f"{specification.name} was not found.  Tried in order:\n{tried}\n{advice}")
 
 
 def describe(dataset: str, sources: tuple[Source, ...]) -> list[SourceStatus]:
-    """A glance at each source, without network access and without reading the data."""
+    """The status of each source, without network access and without reading the data."""
 
-    def glance(source: Source) -> SourceStatus:
+    def status(source: Source) -> SourceStatus:
         if source.needs_network:
             switch = offline_switch()
-            detail = f"off: {switch} is set" if switch else "tried if nothing is found here"
+            detail = f"off: {switch} is set" if switch else "tried if no local source has it"
             return SourceStatus(dataset, source.name, False, detail, needs_network=True)
         try:
             return SourceStatus(dataset, source.name, True, str(source.find()))
         except DataError as error:
             return SourceStatus(dataset, source.name, False, str(error))
 
-    return [glance(source) for source in sources]
+    return [status(source) for source in sources]
 
 
-def find_in_folder(folder: Path, formats: Formats) -> Files:
-    """The files of the first format found in `folder`, or in one of the places below it.
+def find_in_folder(folder: Path, layout: FolderLayout) -> DatasetFiles:
+    """The files of the first format that `folder` or one of the layout's subfolders has.
 
-    Raises DataError if there are none, or only some of a set."""
+    Raises DataError if there are none, or if some are missing.
+    """
     folder = folder.expanduser()
     if not folder.is_dir():
-        came = "is not a folder" if folder.exists() else "does not exist"
-        raise DataError(f"{folder} {came}, expected a folder with {formats.expected}; check its name")
-    for place in (folder, *(folder / name for name in formats.places)):
-        for find in formats.finders:
-            files = find(place)
+        fault = "is not a folder" if folder.exists() else "does not exist"
+        raise DataError(f"{folder} {fault}, expected a folder with {layout.expected}; check its name")
+    for candidate in (folder, *(folder / name for name in layout.subfolders)):
+        for find in layout.formats:
+            files = find(candidate)
             if files is not None:
                 return files
-    raise DataError(f"{folder} has no data, expected {formats.expected}; put the files there under these names")
+    raise DataError(f"{folder} has no data, expected {layout.expected}; put the files there under these names")
 
 
-def find_in_cache(name: str, formats: Formats) -> Files:
-    """Files that were downloaded for the data set `name` before.  Raises DataError if there are none."""
+def find_in_cache(name: str, layout: FolderLayout) -> DatasetFiles:
+    """Files of the data set `name` in hosnn's cache of downloads.  Raises DataError if there are none."""
     folder = cache_folder() / name
     if not folder.is_dir():
         raise DataError(f"nothing was downloaded yet (no {folder})")
-    return find_in_folder(folder, formats)
+    return find_in_folder(folder, layout)
 
 
-def find_in_system(name: str, formats: Formats) -> Files:
-    """Files of a distribution's package: datasets/`name` in the system's data folders.  Raises DataError."""
+def find_in_system(name: str, layout: FolderLayout) -> DatasetFiles:
+    """Files of a distribution's package: datasets/`name` in the system's data folders.
+
+    Raises DataError if there are none.
+    """
     folders = [folder / "datasets" / name for folder in system_data_folders()]
     for folder in folders:
         if folder.is_dir():
-            return find_in_folder(folder, formats)
+            return find_in_folder(folder, layout)
     raise DataError(f"not installed (no {' or '.join(map(str, folders))})")
 
 
 def system_data_folders() -> list[Path]:
-    """XDG_DATA_DIRS, then the two folders that stand for it when it is unset (XDG Base Directory Specification).
+    """XDG_DATA_DIRS, then its two default folders (XDG Base Directory Specification).
 
-    Those two always count: a desktop may set the variable without them, and packages install there all the same.
+    The defaults are always searched: a desktop may set the variable without them, yet packages install there.
     """
     named = [*os.environ.get("XDG_DATA_DIRS", "").split(":"), "/usr/local/share", "/usr/share"]
     return list(dict.fromkeys(Path(folder) for folder in named if Path(folder).is_absolute()))

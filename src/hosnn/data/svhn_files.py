@@ -1,7 +1,7 @@
 """SVHN, cropped digits (Netzer et al. 2011, "Reading Digits in Natural Images"): 32x32 in colour, ten classes.
 
-SHA-256 of the .mat files from torchvision (prototype) and TensorFlow Datasets; torchvision's MD5 belong to the same
-files.  No hash of the Hub's files was at hand: the original host comes before the Hub, whose use is noted in the log.
+SHA-256 of the .mat files from torchvision (prototype) and TensorFlow Datasets; torchvision's MD5 are of the same files.
+No hash of the Hub's files was at hand: the original host is tried before the Hub, whose use is logged as a warning.
 """
 
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from hosnn.data.dataset import Dataset, Specification, Split, check_split
-from hosnn.data.hashes import check_published
+from hosnn.data.hashes import verify_published_hash
 from hosnn.data.matlab import read_mat
 from hosnn.data.parquet import ParquetFiles
-from hosnn.data.publication import Publication
-from hosnn.data.sources import Formats
+from hosnn.data.published_dataset import PublishedDataset
+from hosnn.data.sources import FolderLayout
 from hosnn.errors import DataError
 
 TRAIN, TEST = "train_32x32.mat", "test_32x32.mat"
@@ -32,7 +32,7 @@ class SvhnFiles:
 
     @classmethod
     def find(cls, folder: Path) -> Self | None:
-        """The files in `folder`; None if neither is there, DataError if one is missing."""
+        """The files in `folder`; None if there are none.  Raises DataError if one is missing."""
         missing = [name for name in (TRAIN, TEST) if not (folder / name).is_file()]
         if len(missing) == 1:
             raise DataError(f"{folder} lacks {missing[0]}, expected {TRAIN} and {TEST}; add what is missing")
@@ -51,7 +51,7 @@ class SvhnFiles:
 
 def _read_split(path: Path, size: int, specification: Specification) -> Split:
     """X [H, W, C, N] uint8 and y [N, 1], where 10 stands for the digit 0."""
-    check_published(path, specification)
+    verify_published_hash(path, specification)
     channels, height, width = specification.image_shape
     arrays = read_mat(path, {"X": (height, width, channels, size), "y": (size, 1)})
     if arrays["X"].dtype != np.uint8:
@@ -69,7 +69,7 @@ def _read_split(path: Path, size: int, specification: Specification) -> Split:
     return split
 
 
-SVHN = Publication(
+SVHN = PublishedDataset(
     Specification(
         name="svhn",
         classes=tuple("0123456789"),
@@ -83,9 +83,9 @@ SVHN = Publication(
             TEST: "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
         },
     ),
-    Formats(
-        finders=(SvhnFiles.find, ParquetFiles.find),
-        places=("cropped_digits",),
+    FolderLayout(
+        formats=(SvhnFiles.find, ParquetFiles.find),
+        subfolders=("cropped_digits",),
         expected=f"{TRAIN} and {TEST}, or train*.parquet and test*.parquet",
     ),
     f"""To get it, do one of these:
@@ -105,6 +105,6 @@ def svhn(folder: Path | None = None) -> Dataset:
     """SVHN's cropped digits without the extra images: 68,257 train, 5,000 validation, 26,032 test.
 
     folder  the .mat files or Parquet; None tries `SVHN.sources()` in order
-    Raises DataError as `Publication.load` does.
+    Raises DataError as `PublishedDataset.load` does.
     """
     return SVHN.load(folder)

@@ -1,8 +1,8 @@
-"""TrivialAugment (Wide): one operation of fourteen per image, at one of 31 strengths, both drawn evenly.
+"""TrivialAugment (Wide): one of fourteen operations per image at one of 31 strengths, both uniform.
 
-Computed in whole numbers throughout (pixels 0..255, positions in 1/65536 pixel), so that every device and every batch
-gives the same bits; images in floating point are taken to 8 bits and back.  Operations are those of Pillow, as in the
-authors' code: nearest pixels, black where nothing was.
+Computed in integers throughout (pixels 0..255, positions in 1/65536 pixel), so that every device and every batch gives
+the same bits; floating-point images are converted to 8 bits and back.  Operations are those of Pillow, as in the
+authors' code: nearest-neighbour sampling, black outside the image.
 Source: Müller & Hutter 2021, arXiv:2103.10158, table of the Wide space.
 Legend: B batch, C channels, H height, W width.  Images inside are [B, C, H, W] int32 in 0..255.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hosnn.data.augment import whole_numbers
+from hosnn.data.augment import random_integers
 from hosnn.errors import ShapeError
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
@@ -37,7 +37,7 @@ class TrivialAugment:
         is_bytes = images.dtype == torch.uint8
         pixels = images.int() if is_bytes else (images.float() * 255).round().clamp(0, 255).int()
         chosen, strength, sign = (
-            whole_numbers(rng.fold(name), images, 1, below).squeeze(1)
+            random_integers(rng.fold(name), images, 1, below).squeeze(1)
             for name, below in (("operation", len(OPERATIONS)), ("strength", STRENGTHS), ("sign", 2))
         )
         strength = strength * (2 * sign - 1)
@@ -54,7 +54,7 @@ def _moved(matrix: Callable[[int, int, int], Matrix]) -> Callable[[Tensor, Tenso
 
     def move(pixels: Tensor, strength: Tensor) -> Tensor:
         batch, channels, height, width = pixels.shape
-        # All matrices there are, by strength: sines come from Python, whole numbers from there on.
+        # The matrices of all strengths: sines are computed by Python, everything after that in integers.
         table = torch.tensor(
             [
                 [math.floor(entry * UNIT + 0.5) for entry in matrix(level, height, width)]
@@ -67,9 +67,9 @@ def _moved(matrix: Callable[[int, int, int], Matrix]) -> Callable[[Tensor, Tenso
         column = (a * (2 * x + 1) + b * (2 * y + 1) + 2 * c) >> 17  # [B, H, W]
         row = (d * (2 * x + 1) + e * (2 * y + 1) + 2 * f) >> 17
         inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-        at = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).view(batch, 1, -1)
-        taken = pixels.flatten(2).gather(2, at.expand(-1, channels, -1)).view_as(pixels)
-        return taken * inside[:, None]
+        source = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).view(batch, 1, -1)
+        moved = pixels.flatten(2).gather(2, source.expand(-1, channels, -1)).view_as(pixels)
+        return moved * inside[:, None]
 
     return move
 
@@ -108,7 +108,7 @@ def _blended(away_from: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor]
 
 
 def _grey(pixels: Tensor) -> Tensor:
-    """[B, 1, H, W]: ITU-R 601 luma, in the whole numbers that Pillow takes."""
+    """[B, 1, H, W]: ITU-R 601 luma, in the integer weights that Pillow uses."""
     if pixels.shape[1] == 1:
         return pixels
     red, green, blue = (pixels[:, channel, None] for channel in range(3))
@@ -146,7 +146,7 @@ def _posterized(pixels: Tensor, strength: Tensor) -> Tensor:
 
 
 def _solarized(pixels: Tensor, strength: Tensor) -> Tensor:
-    """What is brighter than 255 (strength 0) down to 0 (strength 30) is inverted."""
+    """Inverts pixels from a threshold upwards: 255 at strength 0, 0 at strength 30."""
     threshold = (510 - 17 * strength.abs()).int()[:, None, None, None]
     return torch.where(2 * pixels < threshold, pixels, 255 - pixels)
 

@@ -1,4 +1,4 @@
-"""Where spiking models and attacks meet: gradient estimators, and attacks on what a spiking network does over time."""
+"""Attacks made for spiking networks: gradient estimators, wrappers for attacks over time, adaptive losses."""
 
 from hosnn.estimators.adaptive_losses import (
     AdaptiveLoss,

@@ -1,4 +1,4 @@
-"""Attacks aimed at homeostasis itself: an attack's own loss plus what an insider would want of the neurons.
+"""Attacks aimed at homeostasis itself: an attack's own loss plus a term over the neurons' activity.
 
 Shapes: T time, B batch, N neuron dimensions.
 """
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
-from hosnn.estimators.model_wrappers import Wrapped, innermost
+from hosnn.estimators.model_wrappers import WrappedModel, replace_innermost
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Attack, Model
@@ -24,7 +24,7 @@ ADAPTS = 1e-12
 
 
 class AdaptiveLoss(Protocol):
-    """What an attack wants of a network's neurons, one number per sample: (layers in order of call) -> [B]."""
+    """A loss term over a network's neurons that an attack maximises: (layers in order of call) -> [B]."""
 
     def __call__(self, layers: Sequence[LayerRecord], /) -> Tensor: ...
 
@@ -32,18 +32,18 @@ class AdaptiveLoss(Protocol):
 @identified("LowerThresholds")
 @dataclass(frozen=True)
 class LowerThresholds:
-    """Thresholds down, so that neurons fire at little:  mean over layers of  -mean_{t,n}(θ[t] - θ[0]) / rms(u*).
+    """Lowers thresholds:  mean over layers of  -mean_{t,n}(θ[t] - θ[0]) / rms(u*).
 
-    The unit, the signature's root mean square, is the network's own, so that the term is of order 1.  An estimator that
-    cuts the threshold path gives this term no gradient.
+    In units of the signature's root mean square the term is of order 1.  An estimator that cuts the threshold path
+    gives it no gradient.
     Raises ConfigError for a network without TALIF layers.
     """
 
     def __call__(self, layers: Sequence[LayerRecord], /) -> Tensor:
         return _mean(
             [
-                (seen.dynamics.threshold - _per_sample(seen.run.threshold)) / _size(signature)
-                for seen, signature in _adapting(layers, self)
+                (layer.dynamics.threshold - _per_sample(layer.run.threshold)) / _rms(signature)
+                for layer, signature in _adapting(layers, self)
             ]
         )
 
@@ -51,9 +51,9 @@ class LowerThresholds:
 @identified("SilenceNeurons")
 @dataclass(frozen=True)
 class SilenceNeurons:
-    """Firing rates down:  mean over layers of  -log(mean_{t,n} s[t] + 0.001), at most 6.9, whatever the rate was.
+    """Lowers firing rates:  mean over layers of  -log(mean_{t,n} s[t] + 0.001), at most 6.9 for silent layers.
 
-    top_only  the last layer alone: a network whose output is silent has nothing to say
+    top_only  only the last layer, because a silent last layer leaves constant logits
     Raises ConfigError for a network without hosnn spiking layers.
     """
 
@@ -63,13 +63,13 @@ class SilenceNeurons:
         if not layers:
             raise _no_layers(self, "LIF or TALIF")
         chosen = layers[-1:] if self.top_only else layers
-        return _mean([-(_per_sample(seen.run.spikes) + 1e-3).log() for seen in chosen])
+        return _mean([-(_per_sample(layer.run.spikes) + 1e-3).log() for layer in chosen])
 
 
 @identified("SignatureError")
 @dataclass(frozen=True)
 class SignatureDeviation:
-    """The error that homeostasis is there to hold down, up:  mean over layers of  mean_{t,n}(u - u*)^2 / mean(u*^2).
+    """Raises the error that homeostasis holds down:  mean over layers of  mean_{t,n}(u - u*)^2 / mean(u*^2).
 
     Raises ConfigError for a network without TALIF layers.
     """
@@ -77,8 +77,8 @@ class SignatureDeviation:
     def __call__(self, layers: Sequence[LayerRecord], /) -> Tensor:
         return _mean(
             [
-                _per_sample((seen.run.membrane - signature[:, None]).square()) / _size(signature) ** 2
-                for seen, signature in _adapting(layers, self)
+                _per_sample((layer.run.membrane - signature[:, None]).square()) / _rms(signature) ** 2
+                for layer, signature in _adapting(layers, self)
             ]
         )
 
@@ -89,8 +89,8 @@ class AgainstHomeostasis:
     """Run `attack` with the loss  L + weight · term  in place of its own L, on the same forward pass.
 
     attack  has a field `loss`, or wraps attacks that have (a field `attack` or `attacks`)
-    Scores are untouched, so that an attack judges success by the true ones.
-    Raises ConfigError for an attack without a loss or a network without the layers that the term speaks of.
+    Scores are unchanged, so the attack judges success by the true ones.
+    Raises ConfigError for an attack without a loss or a network without the layers that the term is about.
     """
 
     attack: Attack
@@ -98,18 +98,18 @@ class AgainstHomeostasis:
     weight: float = 1.0
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
-        record = _Record()
-        found = _with_loss(self.attack, lambda loss: _WithTerm(loss, self.term, self.weight, record))
-        if found is None:
+        last = _LastForward()
+        attack = _with_loss(self.attack, lambda loss: _LossWithTerm(loss, self.term, self.weight, last))
+        if attack is None:
             raise ConfigError(
                 f"AgainstHomeostasis got {self.attack!r}, which has no loss to add a term to; expected an attack with "
                 "a field `loss`, such as PGD, or one that wraps such attacks"
             )
-        return found(innermost(model, lambda inside: _Watched(inside, record)), x, y, rng)
+        return attack(replace_innermost(model, lambda innermost: _RecordedModel(innermost, last)), x, y, rng)
 
 
-class _Record:
-    """What the layers did in the last forward, and the scores it gave."""
+class _LastForward:
+    """The scores of the last forward pass and the records of its layers."""
 
     def __init__(self) -> None:
         self.scores: Tensor | None = None
@@ -117,31 +117,31 @@ class _Record:
 
 
 @dataclass(frozen=True)
-class _Watched(Wrapped):
-    record: _Record
+class _RecordedModel(WrappedModel):
+    last: _LastForward
 
     def __call__(self, x: Tensor) -> Tensor:
         with record_layers() as layers:
-            found = self.model(x)
-        self.record.scores, self.record.layers = found, layers
-        return found
+            scores = self.model(x)
+        self.last.scores, self.last.layers = scores, layers
+        return scores
 
 
 @dataclass(frozen=True)
-class _WithTerm:
+class _LossWithTerm:
     loss: Loss
     term: AdaptiveLoss
     weight: float
-    record: _Record
+    last: _LastForward
 
-    def __call__(self, found: Tensor, *labels: Tensor) -> Tensor:
-        if found is not self.record.scores:
+    def __call__(self, scores: Tensor, *labels: Tensor) -> Tensor:
+        if scores is not self.last.scores:
             raise ConfigError(
-                "AgainstHomeostasis: the attack took its loss of scores other than the last ones of the model under "
-                "attack, so the neurons' part is not known; attack the network itself, by gradients, not a transfer "
-                "source or a mean of several looks"
+                "AgainstHomeostasis: the attack computed its loss from scores other than the last ones of the model "
+                "under attack, so the term over its neurons is not known; attack the network itself by gradients, not "
+                "a transfer source or the mean of several calls"
             )
-        return self.loss(found, *labels) + self.weight * self.term(self.record.layers)
+        return self.loss(scores, *labels) + self.weight * self.term(self.last.layers)
 
 
 def _with_loss(attack: Any, change: Callable[[Loss], Loss]) -> Attack | None:
@@ -169,20 +169,20 @@ def _with_loss(attack: Any, change: Callable[[Loss], Loss]) -> Attack | None:
 
 
 def _adapting(layers: Sequence[LayerRecord], term: AdaptiveLoss) -> list[tuple[LayerRecord, Tensor]]:
-    found = [
-        (seen, seen.signature)
-        for seen in layers
-        if seen.signature is not None and seen.adaptation is not None and bool((seen.adaptation > ADAPTS).any())
+    adapting = [
+        (layer, layer.signature)
+        for layer in layers
+        if layer.signature is not None and layer.adaptation is not None and bool((layer.adaptation > ADAPTS).any())
     ]
-    if not found:
+    if not adapting:
         raise _no_layers(term, "TALIF")
-    return found
+    return adapting
 
 
 def _no_layers(term: AdaptiveLoss, kind: str) -> ConfigError:
     return ConfigError(
-        f"{term!r} speaks of {kind} layers, but the model has none; leave this attack out, or make the network "
-        "homeostatic first (hosnn.homeostatic)"
+        f"{term!r} needs {kind} layers, but the model has none; leave this attack out, or make the network homeostatic "
+        "first (hosnn.homeostatic)"
     )
 
 
@@ -191,7 +191,7 @@ def _per_sample(values: Tensor) -> Tensor:
     return values.transpose(0, 1).flatten(1).mean(1)
 
 
-def _size(signature: Tensor) -> Tensor:
+def _rms(signature: Tensor) -> Tensor:
     return signature.square().mean().sqrt().clamp(min=1e-6)
 
 

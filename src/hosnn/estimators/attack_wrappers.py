@@ -1,4 +1,4 @@
-"""Attacks on what a spiking network takes and gives over time.  Each wraps an attack and is one itself.
+"""Attacks on a spiking network's inputs and outputs over time.  Each wraps an attack and is one itself.
 
 Shapes: x [B, C, H, W] or frames [B, T, C, H, W]; outputs over time [T, B, K].
 """
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
-from hosnn.estimators.model_wrappers import Wrapped, inside, network_of
+from hosnn.estimators.model_wrappers import WrappedModel, network_of, unwrapped
 from hosnn.identity import identified
 from hosnn.nn.layers import MeanReadout, SpikingNetwork
 from hosnn.rng import SampleRandom
@@ -22,9 +22,9 @@ from hosnn.spiking.decoding import target_traces, trace_cross_entropy
 class OnFrames:
     """Repeat the image over the network's time steps, then attack: every step gets its own perturbation.
 
-    Another, stronger threat model than one perturbed image; the authors' evaluation uses it.
+    A stronger threat model than one perturbed image; the evaluation of HoSNN's authors uses it.
     returns  frames [B, T, C, H, W]
-    Raises ConfigError for a model that does not say how many time steps it runs.
+    Raises ConfigError for a model without an integer attribute `steps`.
     """
 
     attack: Attack
@@ -33,8 +33,8 @@ class OnFrames:
         steps = getattr(model, "steps", None)
         if not isinstance(steps, int):
             raise ConfigError(
-                f"a threat per time step got a {type(model).__name__}; expected a hosnn SpikingNetwork, which says how "
-                "many time steps it runs; use a threat without /step for other models"
+                f"a threat per time step got a {type(model).__name__}; expected a hosnn SpikingNetwork, or "
+                "another model whose `steps` is its number of time steps; use a threat without /step for other models"
             )
         frames = x[:, None].expand(-1, steps, *x.shape[1:]).contiguous()
         return self.attack(model, frames, y, rng)
@@ -43,10 +43,10 @@ class OnFrames:
 @identified("OnTraces")
 @dataclass(frozen=True)
 class OnTraces:
-    """Show the attack the network's outputs over time [T, B, K] in place of its logits; the attack's loss takes those.
+    """Run the attack on the network's outputs over time [T, B, K] in place of its logits; its loss must take those.
 
-    Success is judged by the outputs' mean over time: raises ConfigError for a model without outputs(x), and for a
-    SpikingNetwork that reads its logits out in another way than MeanReadout.
+    The attack judges success by the outputs' mean over time: raises ConfigError for a model without outputs(x), and
+    for a SpikingNetwork with another readout than MeanReadout.
     """
 
     attack: Attack
@@ -58,12 +58,12 @@ class OnTraces:
                 f"a loss over output traces got a {type(model).__name__}; expected a network with outputs(x) -> "
                 "[T, B, K], such as a hosnn SpikingNetwork"
             )
-        network = network_of(inside(model))
+        network = network_of(unwrapped(model))
         if isinstance(network, SpikingNetwork) and not isinstance(network.readout, MeanReadout):
             raise ConfigError(
-                f"a loss over output traces got a network read out by {type(network.readout).__name__}; the attack "
-                "would judge success by the outputs' mean over time, which is not the network's own decision; attack "
-                "its logits instead (without OnTraces)"
+                f"a loss over output traces got a network with the readout {type(network.readout).__name__}, expected "
+                "MeanReadout: the attack would judge success by the outputs' mean over time, which is not the "
+                "network's own decision; attack its logits instead (without OnTraces)"
             )
         return self.attack(outputs, x, y, rng)
 
@@ -88,11 +88,11 @@ class TraceCrossEntropy:
 @identified("InNormalisedUnits")
 @dataclass(frozen=True)
 class InNormalisedUnits:
-    """Attack z = (x - mean)/std rather than x, so that one eps in z means another eps per channel of x.
+    """Attack z = (x - mean)/std rather than x: one eps in z is a different eps in each channel of x.
 
-    The authors divide eps by one scalar std while images are normalised per channel.  `std` relative to that scalar
-    keeps the inner attack's eps in pixel units; its threat has no pixel domain.  With one channel this equals the
-    attack on pixels, up to rounding.
+    The authors of HoSNN divide eps by one scalar std while images are normalised per channel.  `std` relative to that
+    scalar keeps the inner attack's eps in pixel units; its threat must have no pixel domain.  With one channel
+    this equals the attack on pixels, up to rounding.
     """
 
     attack: Attack
@@ -107,7 +107,7 @@ class InNormalisedUnits:
 
 
 @dataclass(frozen=True)
-class _Denormalised(Wrapped):
+class _Denormalised(WrappedModel):
     mean: Tensor  # [C, 1, 1]
     std: Tensor  # [C, 1, 1]
 

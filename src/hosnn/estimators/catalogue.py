@@ -1,4 +1,4 @@
-"""Estimators to attack with, and what to call them in a report."""
+"""Lists of gradient estimators to attack with, and their names in a report."""
 
 from dataclasses import fields
 
@@ -19,7 +19,7 @@ from hosnn.spiking.surrogate import (
 )
 
 DAMPED = 0.3
-"""The peak of a damped exponential (dampening factor of Bellec et al. 2018, so used by Özdenizci & Legenstein)."""
+"""The peak of a damped exponential (dampening factor of Bellec et al. 2018; Özdenizci & Legenstein use it)."""
 
 ENSEMBLE: tuple[Estimator, ...] = (
     *(bptt(PiecewiseLinear(width)) for width in (0.25, 0.5, 1.0, 2.0, 3.0)),
@@ -40,7 +40,7 @@ CUTS: tuple[Estimator, ...] = (
     GradientRule(threshold=False),
     GradientRule(threshold=False, at_resting_threshold=True),
 )
-"""BPTT without one path; the last has the threshold frozen at rest.  The last two tell nothing new of a plain LIF."""
+"""BPTT without one path; the last has the threshold frozen at rest.  For a plain LIF the last two equal full BPTT."""
 
 WIDTHS: tuple[Estimator, ...] = tuple(bptt(Sigmoid(width)) for width in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0))
 """Full BPTT through sigmoids of six widths."""
@@ -54,11 +54,11 @@ ALTERNATIVES: tuple[Estimator, ...] = (
     AdaptiveSharpness(),
     tssl_bp(),
 )
-"""What others propose in place of BPTT."""
+"""Estimators proposed in place of BPTT with one surrogate for all neurons."""
 
 
 def title(rule: Estimator) -> str:
-    """A short name for a report, e.g. "BPTT, sigmoid 0.2", "leak cut", "BPTR"; tells any two estimators apart."""
+    """A short name for a report, e.g. "BPTT, sigmoid 0.2", "leak cut", "BPTR"; different for different estimators."""
     if isinstance(rule, GradientRule):
         return _path_title(rule)
     name = _NAMES.get(type(rule), type(rule).__name__)

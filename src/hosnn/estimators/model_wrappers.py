@@ -1,7 +1,7 @@
-"""Models around models: what attacks are shown in place of a network, without losing the way to the network inside.
+"""Models that wrap another model and stay usable by every attack, and access to the network inside.
 
-An attack may take only some samples (`rows`), begin anew (`fresh`), look several times (`Repeated`), ask for outputs
-over time or for the number of time steps.  A wrapper passes all of that on.
+An attack may ask a model for some of its samples (`subset`), to drop its state (`without_state`), for the mean of
+several calls (`AveragedModel`), for outputs over time or for the number of time steps.  A wrapper passes all of it on.
 """
 
 from collections.abc import Callable
@@ -11,26 +11,26 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from hosnn.robustness.model import Model, Remembering, Repeated, fresh, rows
+from hosnn.robustness.model import AveragedModel, Model, StatefulModel, subset, without_state
 
 
 @dataclass(frozen=True)
-class Wrapped:
-    """A model that is another model, looked at in some way; subclasses change `__call__`."""
+class WrappedModel:
+    """A model that calls another; subclasses override `__call__`."""
 
     model: Model
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.model(x)
 
-    def rows(self, chosen: Tensor, /) -> Self:
-        return replace(self, model=rows(self.model, chosen))
+    def subset(self, chosen: Tensor, /) -> Self:
+        return replace(self, model=subset(self.model, chosen))
 
-    def fresh(self) -> Self:
-        return replace(self, model=fresh(self.model))
+    def without_state(self) -> Self:
+        return replace(self, model=without_state(self.model))
 
-    def frozen(self) -> AbstractContextManager[None]:
-        return self.model.frozen() if isinstance(self.model, Remembering) else nullcontext()
+    def state_frozen(self) -> AbstractContextManager[None]:
+        return self.model.state_frozen() if isinstance(self.model, StatefulModel) else nullcontext()
 
     @property
     def outputs(self) -> Self:
@@ -40,26 +40,26 @@ class Wrapped:
 
     @property
     def steps(self) -> int:
-        """How many time steps the network runs.  AttributeError if it does not say."""
+        """The network's number of time steps.  AttributeError if it has no such attribute."""
         inner: Any = self.model
         return int(inner.steps)
 
 
-def inside(model: Model) -> Model:
-    """The function inside all wrappers."""
-    while isinstance(model, (Wrapped, Repeated)):
+def unwrapped(model: Model) -> Model:
+    """The innermost model: a network, a network's method or a plain function."""
+    while isinstance(model, (WrappedModel, AveragedModel)):
         model = model.model
     return model
 
 
-def innermost(model: Model, change: Callable[[Model], Model]) -> Model:
-    """`model` with the function inside all wrappers changed: a network, a network's method or a plain function."""
-    if isinstance(model, (Wrapped, Repeated)):
-        return replace(model, model=innermost(model.model, change))
+def replace_innermost(model: Model, change: Callable[[Model], Model]) -> Model:
+    """`model` with `change` applied to its innermost model; the wrappers stay."""
+    if isinstance(model, (WrappedModel, AveragedModel)):
+        return replace(model, model=replace_innermost(model.model, change))
     return change(model)
 
 
 def network_of(model: Model) -> nn.Module | None:
-    """The network a function is, or is a method of; None if it is neither."""
+    """The network that `model` is or is a method of; None if it is neither."""
     owner = model if isinstance(model, nn.Module) else getattr(model, "__self__", None)
     return owner if isinstance(owner, nn.Module) else None

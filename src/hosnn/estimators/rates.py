@@ -1,11 +1,11 @@
-"""Backward passes that look at a layer's whole run: firing rates rather than spikes in time.
+"""Backward passes over a layer's whole run at once: firing rates rather than spikes in time.
 
 A rate estimator differentiates r = mean_t s[t] as a function of the mean current, and spreads the gradient evenly over
 time:  dL/dI[t] = f' · mean_t dL/ds[t].  Averaging over time is written out in HART's code; the published code of the
-others leaves each step its own gradient, which is the same for one image held over all steps of a plain spike-emitting
-network, where steps are summed in the end.
-Shapes: T time, B batch, N neuron dimensions.  What no paper defines is how to treat an adapting threshold; we put the
-adapted θ wherever a paper has its constant one.
+others keeps each step's own gradient, which comes to the same for an image held constant over the steps of a plain
+spike-emitting network, where the steps are summed in the end.
+No paper defines how to treat an adapting threshold; we use the adapted θ wherever a paper has its constant one.
+Shapes: T time, B batch, N neuron dimensions.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from hosnn.spiking.surrogate import PiecewiseLinear, Surrogate
 @identified("BPTR")
 @dataclass(frozen=True)
 class BPTR(WholeLayer):
-    """Backward pass through rate: straight through where the neuron fired at least once, else nothing.
+    """Backward pass through rate: straight through where the neuron fired at least once, else zero.
 
     f' = 1 if sum_t s[t] > 0 else 0.
     Source: SNN-RAT, Ding et al., NeurIPS 2022, and its code.
@@ -44,7 +44,7 @@ class RGA(WholeLayer):
         f' = c (1 - γ (1 - λ)) / (1 + λ)      1 - λ < x <= 2    (the curve reaches rate 1 at x = 2)
         f' = 0                                elsewhere
 
-    floor  γ, what keeps a gradient in silent neurons
+    floor  γ, the slope that gives silent neurons a gradient
     Source: Bu et al., CVPR 2023, and its code (γ = 0.2, θ = 1).
     Ours: θ is the mean over time of the adapted threshold, at least a tenth of the resting one.
     """
@@ -70,8 +70,8 @@ class ActivationBackward(WholeLayer):
     """The gradient of the ReLU network with the same weights: f' = 1 where the mean current is positive, else 0.
 
     Source: conversion-based attacks, Sharmin et al., ECCV 2020 and the third member of the ensemble of Özdenizci &
-    Legenstein, TMLR 2024.  They run the ReLU network forward as well; ours keeps the spiking forward and asks its own
-    mean currents which units are active, so that loss and gradient belong to one network.
+    Legenstein, TMLR 2024.  They run the ReLU network forward as well; ours keeps the spiking forward and takes a unit
+    as active by its mean current there, so that loss and gradient belong to one network.
     """
 
     def backward(self, gradient: Tensor, run: Step, currents: Tensor, dynamics: Dynamics) -> Tensor:
@@ -92,10 +92,10 @@ class HART(WholeLayer):
     surrogate: Surrogate = PiecewiseLinear(1.0)  # noqa: RUF009  (a frozen value)
 
     def backward(self, gradient: Tensor, run: Step, currents: Tensor, dynamics: Dynamics) -> Tensor:
-        bumps = torch.stack([self.surrogate.derivative(x) for x in (run.membrane - run.threshold).unbind(0)])
-        return (gradient * bumps).mean(0).expand_as(gradient)
+        derivatives = torch.stack([self.surrogate.derivative(x) for x in (run.membrane - run.threshold).unbind(0)])
+        return (gradient * derivatives).mean(0).expand_as(gradient)
 
 
 def _evenly(gradient: Tensor, slope: Tensor) -> Tensor:
-    """mean_t gradient[t] · slope at every step.  gradient [T, B, *N], slope [B, *N] -> [T, B, *N]"""
+    """mean_t gradient[t] · slope, at every step.  gradient [T, B, *N], slope [B, *N] -> [T, B, *N]"""
     return (gradient.mean(0) * slope).expand_as(gradient)

@@ -1,4 +1,4 @@
-"""Differentiating a spiking model by another rule than the one it was trained with; its forward stays bit-identical."""
+"""Differentiate a spiking model by another rule than it was trained with; the forward pass stays bit-identical."""
 
 import copy
 import threading
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from hosnn.errors import ConfigError
-from hosnn.estimators.model_wrappers import Wrapped, innermost, inside, network_of
-from hosnn.estimators.sharpness import AdaptiveSharpness, Memory, Remembered, Sharpened
+from hosnn.estimators.model_wrappers import WrappedModel, network_of, replace_innermost, unwrapped
+from hosnn.estimators.sharpness import AdaptiveSharpness, AdaptiveSharpnessModel, AdaptiveSharpnessRule, DistanceTracker
 from hosnn.identity import identified
 from hosnn.nn.neurons import LIF, neurons
 from hosnn.rng import SampleRandom
@@ -20,22 +20,23 @@ from hosnn.spiking.gradient_rule import Rule
 M = TypeVar("M", bound=nn.Module)
 
 Estimator = Rule | AdaptiveSharpness
-"""What changes the backward of a spiking model and nothing else."""
+"""A gradient estimator: it changes the backward pass of a spiking model and nothing else."""
 
 
 def with_rule(model: M, rule: Rule) -> M:
     """The same network, sharing every parameter and buffer, whose spiking layers are differentiated by `rule`.
 
-    Raises ConfigError for an estimator that remembers samples during an attack; that needs `Through`.
+    Raises ConfigError for an estimator that keeps state during an attack; that needs `Through`.
     """
     if not isinstance(rule, Rule):
         raise ConfigError(
-            f"with_rule got {rule!r}, which belongs to one run of an attack; use Through({rule!r}, attack)"
+            f"with_rule got {rule!r}, which keeps state for one run of an attack; expected a gradient rule such as "
+            f"bptt(); use Through({rule!r}, attack)"
         )
-    twin = _twin(model)
-    for layer in neurons(twin).values():
+    network = _shared_copy(model)
+    for layer in neurons(network).values():
         layer.rule = rule
-    return twin
+    return network
 
 
 @identified("Through")
@@ -43,8 +44,8 @@ def with_rule(model: M, rule: Rule) -> M:
 class Through:
     """Run `attack` on the model as differentiated by `rule`.  A model without spiking layers is attacked as it is.
 
-    Raises ConfigError for a network that runs spiking layers which are not among its modules: they would keep the rule
-    they have, and the attack would say nothing of the one asked for.
+    Raises ConfigError for a network that runs spiking layers which are not among its modules: they would keep their own
+    rule, and the result would not be the estimator's.
     """
 
     rule: Estimator
@@ -60,62 +61,63 @@ def differentiated(model: Model, estimator: Estimator, samples: int, vanishing: 
     vanishing  [B], the adaptive sharpness of each sample, if it is not the estimator's for all
     """
 
-    def change(found: Model) -> Model:
-        network = network_of(found)
+    def change(innermost: Model) -> Model:
+        network = network_of(innermost)
         if network is None or not neurons(network):
-            return found
+            return innermost
         if not isinstance(estimator, AdaptiveSharpness):
-            return _told(found, with_rule(network, estimator))
-        memory, twin = Memory(estimator, samples, vanishing), _twin(network)
-        for name, layer in neurons(twin).items():
-            layer.rule = Sharpened(layer=name, memory=memory)
-        return Remembered(_told(found, twin), memory)
+            return _checked(innermost, with_rule(network, estimator))
+        tracker, network = DistanceTracker(estimator, samples, vanishing), _shared_copy(network)
+        for name, layer in neurons(network).items():
+            layer.rule = AdaptiveSharpnessRule(layer=name, tracker=tracker)
+        return AdaptiveSharpnessModel(_checked(innermost, network), tracker)
 
-    return innermost(model, change)
+    return replace_innermost(model, change)
 
 
-def _twin(model: M) -> M:
+def _shared_copy(model: M) -> M:
+    """A copy of the modules that shares all parameters and buffers."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, memo=dict(shared))
 
 
-def _told(model: Model, twin: nn.Module) -> "_Told":
-    """The twin's own `model`: itself, or its method of that name, such as `outputs`."""
-    return _Told(twin if isinstance(model, nn.Module) else getattr(twin, model.__name__))
+def _checked(model: Model, network: nn.Module) -> "_CheckedCopy":
+    """`network`, or its method of the same name if `model` is a method, such as `outputs`."""
+    return _CheckedCopy(network if isinstance(model, nn.Module) else getattr(network, model.__name__))
 
 
 @dataclass(frozen=True)
-class _Told(Wrapped):
-    """A twin whose layers were told a rule; its first call is watched for layers that were not.
+class _CheckedCopy(WrappedModel):
+    """A copied network; its first call checks that it runs no spiking layers but its own.
 
-    A copy has its own modules, but not its own closures: a function that the original captured runs the original's
-    layers in the copy too.  The same holds of layers that a network keeps in a plain list.
+    A copy has its own modules but shares the original's closures: a function that captured a layer of the original runs
+    that layer in the copy too.  The same holds for layers in a plain list.
     """
 
-    record_layers: list[bool] = field(default_factory=list, compare=False)
+    checks: list[bool] = field(default_factory=list, compare=False)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.record_layers:
+        if self.checks:
             return self.model(x)
-        network = network_of(inside(self.model))  # a twin of this one, if another estimator was put inside
+        network = network_of(unwrapped(self.model))  # a copy of this one, if an inner estimator copied it again
         own = set() if network is None else set(neurons(network).values())
-        strangers: list[LIF] = []
+        foreign: list[LIF] = []
         thread = threading.get_ident()
 
-        def watch(module: nn.Module, _: object) -> None:
+        def record(module: nn.Module, _: object) -> None:
             if isinstance(module, LIF) and module not in own and threading.get_ident() == thread:
-                strangers.append(module)
+                foreign.append(module)
 
-        handle = register_module_forward_pre_hook(watch)
+        handle = register_module_forward_pre_hook(record)
         try:
-            found = self.model(x)
+            output = self.model(x)
         finally:
             handle.remove()
-        if strangers:
+        if foreign:
             raise ConfigError(
-                f"the network runs {len(strangers)} spiking layers where a copy of it cannot reach them (captured in a "
+                f"the network runs {len(foreign)} spiking layers where a copy of it cannot reach them (captured in a "
                 "function, or kept in a plain list), so they would ignore the gradient estimator; make them modules of "
                 "the network (attributes or nn.ModuleList) and call them as self.layer(..) in its forward"
             )
-        self.record_layers.append(True)
-        return found
+        self.checks.append(True)
+        return output

@@ -1,6 +1,6 @@
 """ASSG: a surrogate whose sharpness adapts to how far each neuron has been from its threshold during the attack.
 
-Shapes: B batch, N neuron dimensions.  What is remembered belongs to one call of an attack and lives beside the model.
+Shapes: B batch, N neuron dimensions.  The state belongs to one run of an attack and is kept beside the model.
 """
 
 import math
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
-from hosnn.estimators.model_wrappers import Wrapped
+from hosnn.estimators.model_wrappers import WrappedModel
 from hosnn.identity import identified
 from hosnn.spiking.gradient_rule import GradientRule, Sharpness
 from hosnn.spiking.surrogate import Surrogate
@@ -51,16 +51,15 @@ class AdaptiveSharpness:
 
 
 Moments = dict[tuple[str, int, int | tuple[int, ...]], tuple[Tensor, Tensor, Tensor]]
-"""What one run of an attack remembers, by layer, call and time step: M and D [B, *N], and passes seen [B].
+"""M and D [B, *N], and the number of passes so far [B], by layer, call of the layer, and time step.
 
-Of a run as a whole by its shape (T, *N) in place of the step: M and D [T, B, *N]."""
+Fused kernels keep a layer's whole run in one entry, with its shape (T, *N) in place of the step: M and D [T, B, *N]."""
 
 
-class Memory:
-    """What ASSG remembers of `samples` samples during one attack.
+class DistanceTracker:
+    """The running moments M and D of |x| that ASSG keeps for each of `samples` samples during one run of an attack.
 
     vanishing  A/2 of each sample [B], if it is not the estimator's for all
-    Raises ConfigError if an attack shows another number of samples than it named by `rows`.
     """
 
     def __init__(self, settings: AdaptiveSharpness, samples: int, vanishing: Tensor | None = None) -> None:
@@ -69,16 +68,21 @@ class Memory:
         self._moments: Moments = {}
         self._calls: dict[str, int] = {}
         self._chosen: Tensor | None = None
-        self._learning = True
+        self._updating = True
 
     @contextmanager
-    def of(self, chosen: Tensor | None, shown: int, moments: "Moments | None" = None) -> Iterator[None]:
-        """For one forward, speak of some of the samples (None: of all), as one run remembers them."""
+    def forward_pass(self, chosen: Tensor | None, count: int, moments: "Moments | None" = None) -> Iterator[None]:
+        """The context of one forward pass over the samples at positions `chosen` (None: all).
+
+        count    samples in the batch
+        moments  where to keep the moments; None: in this object
+        Raises ConfigError if the batch has another number of samples than expected.
+        """
         expected = self.samples if chosen is None else len(chosen)
-        if shown != expected:
+        if count != expected:
             raise ConfigError(
-                f"ASSG remembers each sample, but an attack on {expected} samples showed it {shown}; an attack that "
-                "goes on with a part of its batch must ask for rows(model, chosen)"
+                f"ASSG keeps state for each sample, but an attack on {expected} samples called the model with {count}; "
+                "an attack that continues on part of its batch must call subset(model, chosen)"
             )
         before = self._chosen, self._moments, self._calls
         self._chosen, self._moments, self._calls = chosen, self._moments if moments is None else moments, {}
@@ -88,61 +92,65 @@ class Memory:
             self._chosen, self._moments, self._calls = before
 
     @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Remember nothing new for a while."""
-        before, self._learning = self._learning, False
+    def state_frozen(self) -> Iterator[None]:
+        """A context in which passes do not update the moments."""
+        before, self._updating = self._updating, False
         try:
             yield
         finally:
-            self._learning = before
+            self._updating = before
 
-    def call(self, layer: str, step: int) -> int:
-        """Which of the layer's runs within this forward a time step belongs to: 0, 1, ..; a run begins at step 0."""
+    def call_number(self, layer: str, step: int) -> int:
+        """Which call of the layer within this forward pass a time step belongs to: 0, 1, ..; step 0 begins a call."""
         if step == 0:
             self._calls[layer] = self._calls.get(layer, -1) + 1
         return self._calls.get(layer, 0)
 
     def sharpness(self, layer: str, step: int, x: Tensor, call: int = 0) -> Tensor:
-        """α for the distances x of one layer and time step, [B, *N] -> [B, *N]; remembers |x|.
+        """α for the distances x of one layer and time step, [B, *N] -> [B, *N]; updates the moments by |x|.
 
-        call  which run of the layer within a forward, if the network uses it in several places
+        call  number of the layer's call within the forward pass, for networks that use it in several places
         """
-        size, key = x.abs(), (layer, call, step)
+        distance, key = x.abs(), (layer, call, step)
         if key not in self._moments:
-            empty = size.new_zeros((self.samples, *size.shape[1:]))
-            self._moments[key] = (empty, empty.clone(), size.new_zeros(self.samples))
-        every = self._moments[key]
-        mean, deviation, passes = every if self._chosen is None else (part[self._chosen] for part in every)
-        keep = (self.settings.momentum if self._learning else 1.0) * (passes > 0).to(size.dtype)
-        keep = keep.view(-1, *[1] * (size.dim() - 1))
-        mean = torch.lerp(size, mean, keep)
-        deviation = torch.lerp((size - mean).abs(), deviation, keep)
-        if self._learning:
-            for part, value in zip(every, (mean, deviation, passes + 1), strict=True):
-                part[slice(None) if self._chosen is None else self._chosen] = value
-        return self._scale(size) / (mean + self.settings.relax * deviation + 1e-4)
+            empty = distance.new_zeros((self.samples, *distance.shape[1:]))
+            self._moments[key] = (empty, empty.clone(), distance.new_zeros(self.samples))
+        stored = self._moments[key]
+        mean, deviation, passes = stored if self._chosen is None else (values[self._chosen] for values in stored)
+        keep = (self.settings.momentum if self._updating else 1.0) * (passes > 0).to(distance.dtype)
+        keep = keep.view(-1, *[1] * (distance.dim() - 1))
+        mean = torch.lerp(distance, mean, keep)
+        deviation = torch.lerp((distance - mean).abs(), deviation, keep)
+        if self._updating:
+            for values, updated in zip(stored, (mean, deviation, passes + 1), strict=True):
+                values[slice(None) if self._chosen is None else self._chosen] = updated
+        return self._scale(distance) / (mean + self.settings.relax * deviation + 1e-4)
 
-    def whole(self, layer: str, shape: tuple[int, ...], room: Callable[[int], tuple[Tensor, Tensor]]) -> Sharpness:
-        """The same for a layer's run as a whole, of shape (T, *N), to be computed where the distances are.
+    def run_sharpness(
+        self, layer: str, shape: tuple[int, ...], allocate: Callable[[int], tuple[Tensor, Tensor]]
+    ) -> Sharpness:
+        """What a fused kernel needs to compute α, and update the moments, for a layer's whole run of shape (T, *N).
 
-        Raises ConfigError if a sample is shown twice in one batch.
+        allocate  number of samples -> two arrays of zeros for M and D
+        Raises ConfigError if a sample occurs twice in the batch.
         """
-        key = (layer, self.call(layer, 0), shape)
+        key = (layer, self.call_number(layer, 0), shape)
         if key not in self._moments:
-            mean, deviation = room(self.samples)
+            mean, deviation = allocate(self.samples)
             self._moments[key] = (mean, deviation, mean.new_zeros(self.samples))
         mean, deviation, passes = self._moments[key]
         rows = torch.arange(self.samples, device=mean.device)
         rows = rows if self._chosen is None else rows[self._chosen]
         if len(set(rows.tolist())) < len(rows):
             raise ConfigError(
-                "ASSG was shown one sample several times in a batch, whose memories would mix; show it once"
+                "ASSG got a batch with one sample several times, whose moments cannot be updated at once; expected "
+                "each sample once: pass positions without repetition to subset(model, chosen)"
             )
-        keep = (self.settings.momentum if self._learning else 1.0) * (passes[rows] > 0).to(mean.dtype)
-        if self._learning:
+        keep = (self.settings.momentum if self._updating else 1.0) * (passes[rows] > 0).to(mean.dtype)
+        if self._updating:
             passes[rows] += 1
         scale = self._scale(mean.new_zeros(1)).flatten()
-        return Sharpness(mean, deviation, rows, keep, scale, self.settings.relax, self._learning)
+        return Sharpness(mean, deviation, rows, keep, scale, self.settings.relax, self._updating)
 
     def _scale(self, like: Tensor) -> Tensor:
         """a, [B, 1, ..] or [1, 1, ..]."""
@@ -153,59 +161,65 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Remembered(Wrapped):
-    """A model whose surrogates remember, and which of the remembered samples it is shown (None: all)."""
+class AdaptiveSharpnessModel(WrappedModel):
+    """A model differentiated by ASSG.
 
-    memory: Memory
+    tracker  the settings and state that the model's layers share
+    chosen   positions, among the tracker's samples, of the samples in a batch (None: all)
+    moments  of one run of an attack
+    """
+
+    tracker: DistanceTracker
     chosen: Tensor | None = None
     moments: Moments = field(default_factory=dict, compare=False)
 
     def __call__(self, x: Tensor) -> Tensor:
-        with self.memory.of(self.chosen, len(x), self.moments):
+        with self.tracker.forward_pass(self.chosen, len(x), self.moments):
             return self.model(x)
 
-    def fresh(self) -> Self:
+    def without_state(self) -> Self:
         return replace(self, moments={})
 
-    def rows(self, chosen: Tensor, /) -> Self:
-        before = torch.arange(self.memory.samples, device=chosen.device) if self.chosen is None else self.chosen
-        return replace(self, chosen=before[chosen])
+    def subset(self, chosen: Tensor, /) -> Self:
+        positions = torch.arange(self.tracker.samples, device=chosen.device) if self.chosen is None else self.chosen
+        return replace(self, chosen=positions[chosen])
 
     @contextmanager
-    def frozen(self) -> Iterator[None]:
-        with self.memory.frozen():
+    def state_frozen(self) -> Iterator[None]:
+        with self.tracker.state_frozen():
             yield
 
 
 @dataclass(frozen=True, eq=False)
-class Sharpened(GradientRule):
-    """The rule of one layer during one attack."""
+class AdaptiveSharpnessRule(GradientRule):
+    """The gradient rule of one layer during one run of an attack."""
 
     layer: str = ""
-    memory: Memory | None = None
+    tracker: DistanceTracker | None = None
 
     def sharpness(self, shape: tuple[int, ...], room: Callable[[int], tuple[Tensor, Tensor]]) -> Sharpness | None:
-        assert self.memory is not None
-        return self.memory.whole(self.layer, shape, room)
+        assert self.tracker is not None
+        return self.tracker.run_sharpness(self.layer, shape, room)
 
     def at(self, step: int) -> GradientRule:
-        assert self.memory is not None
-        return GradientRule(_AtStep(self.memory, self.layer, step, self.memory.call(self.layer, step)))
+        assert self.tracker is not None
+        call = self.tracker.call_number(self.layer, step)
+        return GradientRule(_SurrogateAtStep(self.tracker, self.layer, step, call))
 
 
 @dataclass(frozen=True, eq=False)
-class _AtStep(Surrogate):
-    memory: Memory
+class _SurrogateAtStep(Surrogate):
+    tracker: DistanceTracker
     layer: str
     step: int
     call: int
 
     def prepared(self, x: Tensor) -> Surrogate:
-        return _Arc(self.memory.sharpness(self.layer, self.step, x, self.call))
+        return _ArctanOfSharpness(self.tracker.sharpness(self.layer, self.step, x, self.call))
 
 
 @dataclass(frozen=True, eq=False)
-class _Arc(Surrogate):
+class _ArctanOfSharpness(Surrogate):
     sharpness: Tensor  # α [B, *N]
 
     def derivative(self, x: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ from hosnn.nn.neurons import TALIF, Extrapolation
 from hosnn.nn.normalisation import TimeBatchNorm
 from hosnn.nn.thresholds import ThresholdLIF
 from hosnn.results.statistics import Interval, wilson
+from hosnn.robustness.model import Model
 
-Model = Callable[[Tensor], Tensor]
 BLOCK = 50
 
 

@@ -19,7 +19,7 @@ from hosnn.progress import Bar
 from hosnn.protocols.protocol import EOT_SAMPLES, AttackSpec
 from hosnn.results.evaluation import AttackResult
 from hosnn.rng import SampleRandom
-from hosnn.robustness.model import Model, counted
+from hosnn.robustness.model import Model, count_passes
 from hosnn.runtime import own_randomness
 
 COPYING = (TypeError, RuntimeError, ValueError, AttributeError, copy.Error, PicklingError)
@@ -158,7 +158,7 @@ class AttackRunner:
         if self.deadline.reached:
             return None
         started = time.perf_counter()
-        with counted() as passes, self._randomness(block):
+        with count_passes() as passes, self._randomness(block):
             predictions = self._attack(self._own_model(), spec, block, robust, stream)
         seconds = time.perf_counter() - started
         return {"predictions": predictions, "seconds": seconds, "forward": passes.forward, "backward": passes.backward}

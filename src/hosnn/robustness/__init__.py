@@ -1,1 +1,1 @@
-"""Adversarial geometry and attacks.  Nothing here knows of spikes: a model is a function from inputs to scores."""
+"""Threat models and attacks.  A model is any function from inputs to scores; nothing here is about spikes."""

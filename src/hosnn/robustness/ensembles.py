@@ -1,4 +1,4 @@
-"""Attacks made of attacks: the worst of several, transfer from another model, averaging over noise; random noise."""
+"""Attacks made of attacks: the worst of several, transfer, expectation over transformation; and random noise."""
 
 import threading
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
-from hosnn.robustness.model import Attack, Model, Repeated
+from hosnn.robustness.model import Attack, AveragedModel, Model
 from hosnn.robustness.pgd import Restart, first_success
 from hosnn.robustness.threats import Threat
 
@@ -19,9 +19,9 @@ from hosnn.robustness.threats import Threat
 @identified("Worst")
 @dataclass(frozen=True)
 class Worst:
-    """Each sample is lost if any member attack finds an adversarial point; members see only samples still standing.
+    """Several attacks in turn, each on the samples that none before it fooled.
 
-    Every member draws random numbers of its own, the first those that it draws alone.
+    Every member has a random stream of its own; the first draws what it would draw alone.
     """
 
     attacks: tuple[Attack, ...]
@@ -38,9 +38,9 @@ class Worst:
 @identified("Transfer")
 @dataclass(frozen=True)
 class Transfer:
-    """Craft on `source`, a stand-in for the model (Papernot et al. 2017); the model attacked is not looked at.
+    """Craft on `source`, a substitute model (Papernot et al. 2017), without calling the model under attack.
 
-    A network is crafted on where it lives and in eval mode, whatever its own mode, which it keeps.
+    A source that is a network is used on its own device and in eval mode; afterwards it has its former mode again.
     """
 
     source: Model
@@ -51,21 +51,21 @@ class Transfer:
         if not isinstance(network, nn.Module):
             return self.attack(self.source, x, y, rng)
         parameter = next(iter(network.parameters()), x)
-        with _evaluating(network):
-            found = self.attack(self.source, x.to(parameter.device), y.to(parameter.device), rng)
-        return found.to(x.device)
+        with _in_eval_mode(network):
+            x_adv = self.attack(self.source, x.to(parameter.device), y.to(parameter.device), rng)
+        return x_adv.to(x.device)
 
 
 _modes: dict[nn.Module, tuple[int, dict[nn.Module, bool]]] = {}
-"""Sources in use: by how many attacks, and the mode that each of their modules was in."""
+"""Source networks in use: the number of attacks that use each, and the former mode of each of its modules."""
 
-_changing = threading.Lock()
+_modes_lock = threading.Lock()
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """The network in eval mode; the last of several threads that craft on it puts its modes back."""
-    with _changing:
+def _in_eval_mode(network: nn.Module) -> Iterator[None]:
+    """The network in eval mode; the last of several threads that use it restores its modes."""
+    with _modes_lock:
         users, modes = _modes.get(network, (0, {module: module.training for module in network.modules()}))
         _modes[network] = users + 1, modes
         for module in modes:
@@ -73,7 +73,7 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        with _changing:
+        with _modes_lock:
             users, modes = _modes.pop(network)
             if users > 1:
                 _modes[network] = users - 1, modes
@@ -85,10 +85,10 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
 @identified("EOT")
 @dataclass(frozen=True)
 class EOT:
-    """Attack the mean of `times` looks at a randomised model (expectation over transformation, Athalye et al. 2018).
+    """Attack the mean of `times` calls of a randomised model (expectation over transformation, Athalye et al. 2018).
 
-    Gradients, losses and scores are means, and each look is a pass.  What wraps a network as such, a gradient rule or
-    a perturbation per time step, goes around EOT, not into it.
+    Gradients, losses and scores are means over the calls, and each call counts as a pass.  Attacks that need the
+    network itself, such as Through (a gradient rule) or OnFrames, wrap EOT; EOT does not wrap them.
     """
 
     attack: Attack
@@ -96,16 +96,16 @@ class EOT:
 
     def __post_init__(self) -> None:
         if self.times < 1:
-            raise ConfigError(f"EOT got times = {self.times}; expected at least 1 look at the model, e.g. 20")
+            raise ConfigError(f"EOT got times = {self.times}; expected at least 1 call of the model, e.g. 20")
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
-        return self.attack(Repeated(model, self.times), x, y, rng)
+        return self.attack(AveragedModel(model, self.times), x, y, rng)
 
 
 @identified("Noise")
 @dataclass(frozen=True)
 class Noise:
-    """A random point of the threat's ball: the control that every real attack must beat."""
+    """A random point of the threat's ball: the baseline that every real attack must beat."""
 
     threat: Threat
 

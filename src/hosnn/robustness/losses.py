@@ -1,4 +1,4 @@
-"""What an attack raises: a loss per sample from the model's scores.
+"""Losses that attacks maximise: one number per sample from the model's scores.
 
 Shapes: logits [B, K], labels y [B], targets [B], loss [B].  Higher means closer to misclassified, or to the target.
 """
@@ -18,7 +18,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class TargetedLoss(Protocol):
-    """(logits [B, K], y [B], target [B]) -> [B]: higher means closer to being taken for `target`."""
+    """(logits [B, K], y [B], target [B]) -> [B]: higher means closer to being classified as `target`."""
 
     def __call__(self, logits: Tensor, y: Tensor, target: Tensor, /) -> Tensor: ...
 
@@ -34,8 +34,8 @@ def scaled_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """-log softmax(logits / s)[y], s the standard deviation of the sample's own logits, held fixed in the gradient.
 
     Logits that are large or far apart saturate the softmax, and cross-entropy's gradient underflows to exactly zero;
-    this one has the same value and direction at every scale of the logits.  Raises ConfigError for fewer than 3
-    classes: of two logits it would know the order alone.
+    this loss and its gradient's direction are the same at every scale of the logits.  Raises ConfigError for fewer than
+    3 classes: of two logits divided by their standard deviation only the order would remain.
     """
     _expect_classes("scaled_cross_entropy", logits, 3)
     spread = logits.detach().std(1, correction=0, keepdim=True)
@@ -56,8 +56,9 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
 
         (max_{j != y} z_j - z_y) / (z_(1) - z_(3))
 
-    The same for logits shifted or scaled, so it neither saturates nor can be masked by scale.  Where the three largest
-    are equal the ratio is undefined; the loss is the margin there.  Raises ConfigError for fewer than 3 classes.
+    Shifting or scaling the logits does not change it, so it cannot saturate or be masked by scale.
+    Where the three largest are equal the ratio is undefined and the loss is the margin.
+    Raises ConfigError for fewer than 3 classes.
     """
     _expect_classes("dlr", logits, 3)
     largest = logits.topk(3, dim=1).values
@@ -72,7 +73,7 @@ def targeted_cross_entropy(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 
 @identified("targeted_margin")
 def targeted_margin(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
-    """logits[target] - max_{j != target} logits[j]: positive exactly when taken for `target`."""
+    """logits[target] - max_{j != target} logits[j]: positive exactly when classified as `target`."""
     return -margin(logits, target)
 
 
@@ -97,17 +98,17 @@ def _positive(gap: Tensor) -> Tensor:
 def _expect_classes(name: str, logits: Tensor, fewest: int) -> None:
     if logits.shape[1] < fewest:
         raise ConfigError(
-            f"{name} got {logits.shape[1]} classes; it compares {fewest} of them, so expected at least {fewest}; use "
-            f"{'targeted_margin' if 'targeted' in name else 'margin'} or cross-entropy for so few"
+            f"{name} got {logits.shape[1]} classes; expected at least {fewest}, which it compares; use "
+            f"{'targeted_margin' if 'targeted' in name else 'margin'} or cross-entropy instead"
         )
 
 
 @identified("PerStep")
 @dataclass(frozen=True)
 class PerStep:
-    """A loss over outputs over time: the mean over time steps of `loss` at each.  (outputs [T, B, K], y [B]) -> [B]
+    """The mean over time steps of `loss` at each.  (outputs [T, B, K], y [B]) -> [B]
 
-    For attacks that see a network's outputs in place of its logits; a step that decides little still gives a gradient.
+    For attacks on a network's outputs over time (OnTraces): every step contributes to the gradient.
     """
 
     loss: Loss
@@ -115,8 +116,8 @@ class PerStep:
     def __call__(self, outputs: Tensor, y: Tensor) -> Tensor:
         if outputs.dim() != 3:
             raise ConfigError(
-                f"PerStep got scores of shape {tuple(outputs.shape)}; expected outputs over time [T, B, K]: show the "
-                "attack the network's outputs (OnTraces), or use the plain loss on logits"
+                f"PerStep got scores of shape {tuple(outputs.shape)}; expected outputs over time [T, B, K]; wrap "
+                "the attack in OnTraces, or use the plain loss on logits"
             )
         return torch.stack([self.loss(output, y) for output in outputs]).mean(0)
 
@@ -128,7 +129,7 @@ def per_step(loss: Loss) -> PerStep:
 
 @dataclass(frozen=True, eq=False)
 class Aimed:
-    """A targeted loss with each sample's target fixed: an ordinary loss for these samples."""
+    """A targeted loss with a fixed target for each sample, so that it is called as (logits, y) -> [B]."""
 
     loss: TargetedLoss
     target: Tensor  # [B]

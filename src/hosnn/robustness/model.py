@@ -1,6 +1,6 @@
-"""What an attack may ask of a model, and the count of how often it asked.
+"""The model under attack as attacks use it: scores, input gradients, a count of passes, state kept per sample.
 
-A model is a function from inputs x [B, ...] to scores [B, K].  Attacks look at it through `scores` and `input_gradient`
+A model is a function from inputs x [B, ...] to scores [B, K].  Attacks call it through `scores` and `input_gradient`
 only, so that every pass is counted.
 """
 
@@ -27,82 +27,85 @@ class Attack(Protocol):
 
 
 @runtime_checkable
-class Remembering(Protocol):
-    """A model that remembers something of each sample of a batch from call to call, as an adaptive surrogate does."""
+class StatefulModel(Protocol):
+    """A model that keeps state for each sample of a batch between calls, as an adaptive surrogate does."""
 
-    def rows(self, chosen: Tensor, /) -> Model:
-        """The same model for some of the samples, by mask or positions, with what is remembered of them."""
+    def subset(self, chosen: Tensor, /) -> Model:
+        """The model for some of the samples (mask or positions), with their state."""
 
-    def frozen(self) -> AbstractContextManager[None]:
-        """For a while, remember nothing new."""
+    def state_frozen(self) -> AbstractContextManager[None]:
+        """A context in which calls do not change the state."""
 
 
 @runtime_checkable
-class Forgetting(Protocol):
-    """A model that can begin anew: what it remembers belongs to one run of an attack."""
+class ResettableModel(Protocol):
+    """A model whose state belongs to one run of an attack and can be cleared for the next."""
 
-    def fresh(self) -> Model:
-        """The same model for the same samples, with nothing remembered of them; this one keeps what it knows."""
+    def without_state(self) -> Model:
+        """The model for the same samples with no state; this one keeps its own."""
 
 
-def fresh(model: Model) -> Model:
+def without_state(model: Model) -> Model:
     """`model` for another run on the same samples: a restart, another target, the next of several attacks."""
-    return model.fresh() if isinstance(model, Forgetting) else model
+    return model.without_state() if isinstance(model, ResettableModel) else model
 
 
-def rows(model: Model, chosen: Tensor) -> Model:
-    """`model` for some of the samples of the batch; an attack that goes on with a part of its batch must say so."""
-    return model.rows(chosen) if isinstance(model, Remembering) else model
+def subset(model: Model, chosen: Tensor) -> Model:
+    """`model` for some samples of the batch; an attack that continues on part of its batch must call this."""
+    return model.subset(chosen) if isinstance(model, StatefulModel) else model
 
 
 @dataclass(frozen=True)
-class Repeated:
-    """A randomised model, looked at `times` times: scores and gradients are means (expectation over transformation)."""
+class AveragedModel:
+    """A randomised model averaged over calls (expectation over transformation).
+
+    eot_samples  calls per pass; scores, losses and gradients are means over them
+    """
 
     model: Model
-    times: int
+    eot_samples: int
 
     def __call__(self, x: Tensor) -> Tensor:
-        return torch.stack([self.model(x) for _ in range(self.times)]).mean(0)
+        return torch.stack([self.model(x) for _ in range(self.eot_samples)]).mean(0)
 
-    def rows(self, chosen: Tensor, /) -> "Repeated":
-        return Repeated(rows(self.model, chosen), self.times)
+    def subset(self, chosen: Tensor, /) -> "AveragedModel":
+        return AveragedModel(subset(self.model, chosen), self.eot_samples)
 
-    def fresh(self) -> "Repeated":
-        return Repeated(fresh(self.model), self.times)
+    def without_state(self) -> "AveragedModel":
+        return AveragedModel(without_state(self.model), self.eot_samples)
 
-    def frozen(self) -> AbstractContextManager[None]:
-        return self.model.frozen() if isinstance(self.model, Remembering) else nullcontext()
+    def state_frozen(self) -> AbstractContextManager[None]:
+        return self.model.state_frozen() if isinstance(self.model, StatefulModel) else nullcontext()
 
 
 @dataclass
 class Passes:
-    """Samples sent through a model: forwards, and the backwards among them."""
+    """Number of samples sent through a model: in forward passes, and in backward passes."""
 
     forward: int = 0
     backward: int = 0
 
 
-_tally: ContextVar[Passes | None] = ContextVar("passes", default=None)
+_passes: ContextVar[Passes | None] = ContextVar("passes", default=None)
 
 
 @contextmanager
-def counted() -> Iterator[Passes]:
-    """Count the passes that `scores` and `input_gradient` make in this thread meanwhile."""
+def count_passes() -> Iterator[Passes]:
+    """Count the passes that `scores` and `input_gradient` make in this thread within the context."""
     passes = Passes()
-    token = _tally.set(passes)
+    token = _passes.set(passes)
     try:
         yield passes
     finally:
-        _tally.reset(token)
+        _passes.reset(token)
 
 
 def _count(x: Tensor, model: Model, backward: bool) -> None:
-    passes = _tally.get()
+    passes = _passes.get()
     if passes is not None:
-        times = len(x) * (model.times if isinstance(model, Repeated) else 1)
-        passes.forward += times
-        passes.backward += times * backward
+        samples = len(x) * (model.eot_samples if isinstance(model, AveragedModel) else 1)
+        passes.forward += samples
+        passes.backward += samples * backward
 
 
 def scores(model: Model, x: Tensor) -> Tensor:
@@ -112,8 +115,8 @@ def scores(model: Model, x: Tensor) -> Tensor:
         return model(x)
 
 
-class Ascent(NamedTuple):
-    """One look at the loss surface."""
+class InputGradient(NamedTuple):
+    """The result of one forward and backward pass."""
 
     gradient: Tensor  # dL/dx   [B, ...]
     loss: Tensor  # L           [B]
@@ -121,33 +124,33 @@ class Ascent(NamedTuple):
 
 
 class NoGradient(ConfigError):
-    """The model's output does not depend on its input by way of autograd."""
+    """Autograd finds no path from the model's output to its input."""
 
 
-def input_gradient(model: Model, x: Tensor, y: Tensor, loss: Loss) -> Ascent:
+def input_gradient(model: Model, x: Tensor, y: Tensor, loss: Loss) -> InputGradient:
     """Gradient of each sample's loss to its input; `.grad` of weights is never touched.
 
-    Of a `Repeated` model: the mean over its looks of gradient, loss and scores.
-    Raises NoGradient (a ConfigError) if the model's output does not depend on its input by way of autograd.
+    Of an `AveragedModel`: the means over its calls of gradient, loss and scores.
+    Raises NoGradient (a ConfigError) if autograd finds no path from the model's output to its input.
     """
     _count(x, model, backward=True)
-    if not isinstance(model, Repeated):
+    if not isinstance(model, AveragedModel):
         return _input_gradient(model, x, y, loss)
     eot_samples = [_input_gradient(model.model, x, y, loss)]
-    with model.frozen():
-        eot_samples += [_input_gradient(model.model, x, y, loss) for _ in range(model.times - 1)]
-    return Ascent(*(torch.stack(values).mean(0) for values in zip(*eot_samples, strict=True)))
+    with model.state_frozen():
+        eot_samples += [_input_gradient(model.model, x, y, loss) for _ in range(model.eot_samples - 1)]
+    return InputGradient(*(torch.stack(values).mean(0) for values in zip(*eot_samples, strict=True)))
 
 
-def _input_gradient(model: Model, x: Tensor, y: Tensor, loss: Loss) -> Ascent:
+def _input_gradient(model: Model, x: Tensor, y: Tensor, loss: Loss) -> InputGradient:
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        found = model(x)
-        values = loss(found, y)
+        output = model(x)
+        values = loss(output, y)
         if not values.requires_grad:
             raise NoGradient(
                 "the model's scores carry no gradient to its input (detached, or computed under no_grad), so a "
-                "gradient attack would see a flat surface and report false robustness; attack it with a gradient "
+                "gradient attack would find a flat loss and report false robustness; attack it with a gradient "
                 "estimator, by transfer or without gradients instead"
             )
         (gradient,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
@@ -156,4 +159,4 @@ def _input_gradient(model: Model, x: Tensor, y: Tensor, loss: Loss) -> Ascent:
             "the model's scores carry a gradient to its weights but none to its input (the input was detached or "
             "converted on the way), so a gradient attack is blind; attack it by transfer or without gradients instead"
         )
-    return Ascent(gradient, values.detach(), found.detach())
+    return InputGradient(gradient, values.detach(), output.detach())

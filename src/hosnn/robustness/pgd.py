@@ -14,7 +14,7 @@ from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import Loss, cross_entropy
-from hosnn.robustness.model import Attack, Model, fresh, input_gradient, rows, scores
+from hosnn.robustness.model import Attack, Model, input_gradient, scores, subset, without_state
 from hosnn.robustness.threats import Ball, Threat, per_sample
 
 Start = Callable[[Ball, Tensor, SampleRandom], Tensor]
@@ -41,9 +41,9 @@ def half_eps_signs(ball: Ball, x: Tensor, rng: SampleRandom) -> Tensor:
 @identified("on_sphere")
 def on_sphere(ball: Ball, x: Tensor, rng: SampleRandom) -> Tensor:
     """Start at a random point of the ball's surface, as AutoAttack does."""
-    inside = ball.sample(x, rng)
-    size = ball.size(inside).clamp(min=torch.finfo(x.dtype).tiny)
-    return ball.project(inside * per_sample(ball.eps / size, x))
+    delta = ball.sample(x, rng)
+    size = ball.size(delta).clamp(min=torch.finfo(x.dtype).tiny)
+    return ball.project(delta * per_sample(ball.eps / size, x))
 
 
 @identified("PGD")
@@ -54,10 +54,9 @@ class PGD:
         g <- momentum · g + grad / mean|grad|      with momentum (Dong et al. 2018), else g = grad
 
     step_size  a fraction of eps
-    restarts   independent runs; the first adversarial point found is kept
-    keep_best  return an adversarial point passed on the way rather than the last point.  A sample that has one costs
-               no more passes, so to craft with BatchNorm in training mode, where samples influence each other, turn
-               this off
+    restarts   independent runs, until one gives an adversarial point
+    keep_best  return the first adversarial point reached rather than the last point.  A sample that has one costs no
+               more passes; turn this off to craft with BatchNorm in training mode, where samples influence each other
     """
 
     threat: Threat
@@ -83,26 +82,25 @@ class PGD:
             once = replace(self, restarts=1)
             return first_success([Restart(once, number) for number in range(self.restarts)], model, x, y, rng)
         x_adv = self.threat.project(x + self.start(self.threat.ball, x, rng.fold("start")), x)
-        result, going = x_adv.clone(), torch.arange(len(y), device=y.device)
+        result, remaining = x_adv.clone(), torch.arange(len(y), device=y.device)
         direction = torch.zeros_like(x_adv)
         for _ in range(self.steps):
-            ascent = input_gradient(model, x_adv, y, self.loss)
-            # A gradient that is not a number would move pixels to NaN, out of every threat: stand still there instead.
-            gradient = ascent.gradient.nan_to_num()
+            evaluated = input_gradient(model, x_adv, y, self.loss)
+            # A gradient that is not a number would move pixels to NaN, out of every threat: do not move there.
+            gradient = evaluated.gradient.nan_to_num()
             if self.momentum:
                 gradient = direction = self.momentum * direction + unit_mean(gradient)
-            if self.keep_best and (wrong := misclassified(ascent.scores, y)).any():
-                result[going[wrong]] = x_adv[wrong]
-                on = ~wrong
-                model, going, x, y, x_adv, gradient, direction = (
-                    *(rows(model, on), going[on]),
-                    *(value[on] for value in (x, y, x_adv, gradient, direction)),
+            if self.keep_best and (wrong := misclassified(evaluated.scores, y)).any():
+                result[remaining[wrong]] = x_adv[wrong]
+                model = subset(model, ~wrong)
+                remaining, x, y, x_adv, gradient, direction = (
+                    value[~wrong] for value in (remaining, x, y, x_adv, gradient, direction)
                 )
-                if len(going) == 0:
+                if len(remaining) == 0:
                     return result
             step = self.step_size * self.threat.ball.eps * self.threat.ball.steepest(gradient)
             x_adv = self.threat.project(x_adv + step, x)
-        result[going] = x_adv
+        result[remaining] = x_adv
         return result
 
 
@@ -122,7 +120,7 @@ def bim(threat: Threat, steps: int = 7, loss: Loss = cross_entropy) -> PGD:
 
 
 def mi_fgsm(threat: Threat, steps: int = 10, decay: float = 1.0, loss: Loss = cross_entropy) -> PGD:
-    """BIM along a direction that remembers: g <- decay · g + grad/mean|grad| (Dong et al. 2018)."""
+    """BIM with momentum: g <- decay · g + grad/mean|grad| (Dong et al. 2018)."""
     return replace(bim(threat, steps, loss), momentum=decay)
 
 
@@ -140,7 +138,7 @@ def unit_mean(gradient: Tensor) -> Tensor:
 
 
 def misclassified(scores: Tensor, y: Tensor) -> Tensor:
-    """Which samples are not taken for their label: logits [B, K], or outputs over time [T, B, K] by their mean."""
+    """Which samples are misclassified [B]: by logits [B, K], or by the mean over time of outputs [T, B, K]."""
     logits = scores.mean(0) if scores.dim() == 3 else scores
     return logits.argmax(1) != y
 
@@ -148,7 +146,7 @@ def misclassified(scores: Tensor, y: Tensor) -> Tensor:
 @identified("Again")
 @dataclass(frozen=True)
 class Restart:
-    """`attack` as one of several runs, on random numbers of its own; number 0 is the attack itself."""
+    """One of several runs of `attack`, each with its own random stream; run 0 uses `rng` unchanged."""
 
     attack: Attack
     number: int
@@ -159,20 +157,21 @@ class Restart:
 
 
 def first_success(attacks: Sequence[Attack], model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
-    """Run attacks in turn on the samples still standing; per sample the first adversarial point, else the last one.
+    """Run each attack on the samples that none before it fooled.
 
-    What the model remembers of samples during an attack is no other attack's: each begins anew.
+    returns  per sample the first adversarial point, else the last attack's point
+    Every attack starts without the state that the model kept for the one before.
     """
     x_adv = x.clone()
     robust = torch.arange(len(y), device=y.device)
     for number, attack in enumerate(attacks):
-        model = fresh(model) if number else model
-        candidate = attack(rows(model, robust), x[robust], y[robust], rng.rows(robust))
+        model = without_state(model) if number else model
+        candidate = attack(subset(model, robust), x[robust], y[robust], rng.subset(robust))
         if len(robust) == len(y):
             x_adv = candidate.clone()  # may have another shape than x: frames, one per time step
         else:
             x_adv[robust] = candidate
-        robust = robust[~misclassified(scores(rows(model, robust), candidate), y[robust])]
+        robust = robust[~misclassified(scores(subset(model, robust), candidate), y[robust])]
         if len(robust) == 0:
             break
     return x_adv

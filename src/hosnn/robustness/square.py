@@ -1,7 +1,7 @@
-"""Random search in squares: an attack that needs scores but no gradient (Andriushchenko et al. 2020, arXiv:1912.00049).
+"""Random search with squares, by scores and without gradients (Andriushchenko et al. 2020, arXiv:1912.00049).
 
-Shapes: inputs [B, ..., H, W]; whatever lies between counts as channels C (colours, time steps), so that the search runs
-on [B, C, H, W].  Inputs of fewer dimensions are images of one channel, or of one row.
+Shapes: inputs [B, ..., H, W]; all dimensions between B and H are channels C (colours, time steps): the search runs on
+[B, C, H, W].  Inputs of fewer dimensions are images of one channel, or of one row.
 """
 
 import math
@@ -15,7 +15,7 @@ from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import margin
-from hosnn.robustness.model import Model, rows, scores
+from hosnn.robustness.model import Model, scores, subset
 from hosnn.robustness.threats import L2, Linf, Threat, per_sample
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -28,10 +28,11 @@ class Square:
     """Change one square at a time and keep what raises the margin loss.
 
     threat    Linf (squares of x ± eps) or L2 (perturbation moved from one square to another)
-    queries   images shown to the model per sample and restart, at most; a fooled sample is shown no more
+    queries   the most images per sample and restart that the model scores; none after the sample is misclassified
     p         share of the pixels that the first squares cover; later ones are smaller, on a schedule over `queries`
-    restarts  independent searches, for the samples still standing
-    Every sample draws its own places and signs; their size is the same for all.  Raises ConfigError for other balls.
+    restarts  independent searches, each on the samples that none before it fooled
+    Every sample draws its own positions and signs; all have squares of the same size.
+    Raises ConfigError for other balls.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
@@ -42,7 +43,9 @@ class Square:
 
     def __post_init__(self) -> None:
         if not isinstance(self.threat.ball, (Linf, L2)):
-            raise ConfigError(f"Square got the threat {self.threat}; it searches in linf and l2 balls only")
+            raise ConfigError(
+                f"Square got the threat {self.threat}; it supports linf and l2 only; use PGD or FAB for l1"
+            )
         if self.queries < 1 or self.restarts < 1 or not 0 < self.p <= 1:
             raise ConfigError(
                 f"Square got queries = {self.queries}, restarts = {self.restarts}, p = {self.p}; "
@@ -53,36 +56,35 @@ class Square:
         x_adv = x.clone()
         robust = torch.arange(len(y), device=y.device)
         for number in range(self.restarts):
-            restart = rng.rows(robust).fold("square", "restart", number)
-            x_adv[robust], fooled = self._search(rows(model, robust), x[robust], y[robust], restart)
+            restart = rng.subset(robust).fold("square", "restart", number)
+            x_adv[robust], fooled = self._search(subset(model, robust), x[robust], y[robust], restart)
             robust = robust[~fooled]
         return x_adv
 
     def _search(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> tuple[Tensor, Tensor]:
-        """One run: points [B, ...], and which of them fool the model [B]."""
+        """One search: points [B, ...], and whether the model is wrong on them [B]."""
         result, fooled = x.clone(), torch.zeros_like(y, dtype=torch.bool)
         robust = torch.arange(len(y), device=y.device)
-        centre, looking = _image(x), model
+        centre, robust_model = _image(x), model
         start, change = (_stripes, _recolour) if isinstance(self.threat.ball, Linf) else (_tiles, _move)
         best, highest = centre, torch.full(y.shape, -math.inf, dtype=x.dtype, device=x.device)
         for query in range(self.queries):
             if not len(robust):
                 break
-            draw = rng.rows(robust).fold("square", query)
+            stream = rng.subset(robust).fold("square", query)
             if query:
                 halved = sum(query * 10_000 // self.queries > limit for limit in HALVINGS)
-                candidate = change(self.threat, centre, best, self.p / 2**halved, draw)
+                candidate = change(self.threat, centre, best, self.p / 2**halved, stream)
             else:
-                candidate = start(self.threat, centre, draw)
-            seen = scores(looking, candidate.view(-1, *x.shape[1:]))
-            value, wrong = margin(seen, y[robust]), seen.argmax(1) != y[robust]
+                candidate = start(self.threat, centre, stream)
+            logits = scores(robust_model, candidate.view(-1, *x.shape[1:]))
+            value, wrong = margin(logits, y[robust]), logits.argmax(1) != y[robust]
             better = wrong | (value > highest)
             best, highest = torch.where(per_sample(better, best), candidate, best), torch.where(better, value, highest)
             if query == self.queries - 1 or wrong.any():
                 result[robust], fooled[robust] = best.view(-1, *x.shape[1:]), wrong
-                left = ~wrong
-                robust, centre, best, highest = robust[left], centre[left], best[left], highest[left]
-                looking = rows(model, robust)
+                robust, centre, best, highest = (value[~wrong] for value in (robust, centre, best, highest))
+                robust_model = subset(model, robust)
         return result, fooled
 
 
@@ -93,7 +95,7 @@ def _image(x: Tensor) -> Tensor:
 
 
 def _numbers(x: Tensor, count: int, rng: SampleRandom) -> Tensor:
-    """Uniform [B, count]; in float32 whatever the images are, or places would be rounded."""
+    """Uniform [B, count], in float32 whatever the images' dtype, because half precision would round positions."""
     return rng.uniform(torch.empty(len(x), count, device=x.device))
 
 
@@ -102,9 +104,9 @@ def _signs(numbers: Tensor, like: Tensor) -> Tensor:
     return ((numbers < 0.5).to(like.dtype) * 2 - 1)[:, :, None, None]
 
 
-def _place(number: Tensor, side: int, room: int) -> Tensor:
-    """The first pixel of a window, any that fits with equal chance: [B] -> [B] int64"""
-    return (number * (room - side + 1)).long().clamp(max=room - side)
+def _position(number: Tensor, side: int, length: int) -> Tensor:
+    """The first pixel of a window of `side` pixels among `length`, each with equal chance: [B] -> [B] int64"""
+    return (number * (length - side + 1)).long().clamp(max=length - side)
 
 
 def _stripes(threat: Threat, x: Tensor, rng: SampleRandom) -> Tensor:
@@ -119,7 +121,7 @@ def _recolour(threat: Threat, x: Tensor, best: Tensor, share: float, rng: Sample
     side = max(round(math.sqrt(share * height * width)), 1)
     tall, wide = min(side, height), min(side, width)
     numbers = _numbers(x, 2 + channels, rng)
-    top, left = _place(numbers[:, 0], tall, height)[:, None], _place(numbers[:, 1], wide, width)[:, None]
+    top, left = _position(numbers[:, 0], tall, height)[:, None], _position(numbers[:, 1], wide, width)[:, None]
     row, column = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
     inside = ((row >= top) & (row < top + tall))[:, None, :, None] & ((column >= left) & (column < left + wide))[
         :, None, None
@@ -139,17 +141,18 @@ def _tiles(threat: Threat, x: Tensor, rng: SampleRandom) -> Tensor:
         top, left = first_row + tile // across * side, first_column + tile % across * side
         bump = _bump(side, numbers[:, tile, 0], x) * _signs(numbers[:, tile, 1:], x)
         delta[:, :, top : top + side, left : left + side] = bump
-    return _stretched(threat, x, delta)
+    return _on_surface(threat, x, delta)
 
 
 def _move(threat: Threat, x: Tensor, best: Tensor, share: float, rng: SampleRandom) -> Tensor:
-    """Clear one window and spend its squared length, and what the domain left unused, on a bump in another."""
+    """Set one window to 0 and use its squared length, and what eps leaves unused, for a bump in another."""
     channels, height, width = x.shape[1:]
     side = max(round(math.sqrt(share * height * width)), 3)
     side = min(side + (side % 2 == 0), height, width)
     numbers = _numbers(x, 5 + channels, rng)
     to, source = (
-        _window(_place(numbers[:, i], side, height), _place(numbers[:, i + 1], side, width), side, x) for i in (0, 2)
+        _window(_position(numbers[:, i], side, height), _position(numbers[:, i + 1], side, width), side, x)
+        for i in (0, 2)
     )
     delta = (best - x).flatten(2)
     unused = (threat.ball.eps**2 - delta.square().sum((1, 2), keepdim=True)).clamp(min=0) / channels
@@ -157,7 +160,7 @@ def _move(threat: Threat, x: Tensor, best: Tensor, share: float, rng: SampleRand
     freed = (delta - cleared).square().sum(2, keepdim=True)
     bump = (_bump(side, numbers[:, 4], x) * _signs(numbers[:, 5:], x)).flatten(2)
     bump = _unit(bump + _unit(delta.gather(2, to))) * (unused + freed).sqrt()
-    return _stretched(threat, x, cleared.scatter(2, to, bump).view_as(x))
+    return _on_surface(threat, x, cleared.scatter(2, to, bump).view_as(x))
 
 
 def _window(top: Tensor, left: Tensor, side: int, like: Tensor) -> Tensor:
@@ -167,12 +170,12 @@ def _window(top: Tensor, left: Tensor, side: int, like: Tensor) -> Tensor:
     return (rows_ + (left[:, None] + step)[:, None]).view(len(like), 1, -1).expand(-1, like.shape[1], -1)
 
 
-def _bump(side: int, turn: Tensor, like: Tensor) -> Tensor:
-    """A hill beside a valley, of unit length, lying down for half of the samples: [B, 1, side, side]"""
+def _bump(side: int, transpose: Tensor, like: Tensor) -> Tensor:
+    """A positive hill beside a negative one, of unit length, transposed for half of the samples: [B, 1, side, side]"""
     upper = side // 2
     shape = torch.cat((_hill(upper, side), -_hill(side - upper, side))).to(like)
     shape = shape / shape.square().sum().sqrt()
-    return torch.where(turn[:, None, None] < 0.5, shape, shape.T)[:, None]
+    return torch.where(transpose[:, None, None] < 0.5, shape, shape.T)[:, None]
 
 
 def _hill(height: int, width: int) -> Tensor:
@@ -191,6 +194,6 @@ def _unit(delta: Tensor) -> Tensor:
     return delta / length.clamp(min=torch.finfo(delta.dtype).tiny)
 
 
-def _stretched(threat: Threat, x: Tensor, delta: Tensor) -> Tensor:
+def _on_surface(threat: Threat, x: Tensor, delta: Tensor) -> Tensor:
     """The point of the ball's surface in the direction of delta, cut to the domain."""
     return threat.project(x + threat.ball.eps * threat.ball.steepest(delta), x)

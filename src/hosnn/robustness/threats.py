@@ -1,4 +1,4 @@
-"""What the adversary may do, as a value: a ball, the valid domain, one perturbation or one per time step.
+"""Threat models as values: a ball, the valid pixel domain, one perturbation per image or one per time step.
 
 Shapes: inputs [B, ...]; a ball's geometry acts on each sample as a whole.  Budgets are in pixel units (0 to 1).
 """
@@ -134,8 +134,8 @@ class L1(Ball):
         flat = like.flatten(1)
         spare = torch.cat([flat, flat[:, :1]], 1)
         magnitude = -torch.log1p(-rng.fold("magnitude").uniform(spare))
-        inside = magnitude[:, :-1] / magnitude.sum(1, keepdim=True).clamp(min=1e-30)
-        return (self.eps * inside * rng.fold("sign").sign(flat)).view_as(like)
+        share = magnitude[:, :-1] / magnitude.sum(1, keepdim=True).clamp(min=1e-30)
+        return (self.eps * share * rng.fold("sign").sign(flat)).view_as(like)
 
 
 BALLS: tuple[type[Ball], ...] = (Linf, L2, L1)
@@ -144,11 +144,11 @@ BALLS: tuple[type[Ball], ...] = (Linf, L2, L1)
 @identified("Threat")
 @dataclass(frozen=True)
 class Threat:
-    """The adversary may move x inside `ball`, staying in the valid `domain`.
+    """A threat model: x may be moved within `ball` around it, and stays in the valid pixel `domain`.
 
-    domain    valid pixel range; None only to reproduce evaluations that left it (the `paper` protocol)
+    domain    valid pixel range; None only to reproduce evaluations that ignored it (the `paper` protocol)
     per_step  every time step has its own perturbation: the attacked input is frames [B, T, ...], not one image
-    `linf:8/255` and `linf:8/255/step` parse, and print back.
+    `parse` reads `linf:8/255` and `linf:8/255/step`, `str` gives them back.
     """
 
     ball: Ball
@@ -156,24 +156,25 @@ class Threat:
     per_step: bool = False
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """The allowed point reached from x_adv: into the ball around x, then into the domain.  [B, ...] -> [B, ...]"""
+        """x_adv projected into the ball around x, then clipped to the domain.  [B, ...] -> [B, ...]"""
         moved = x + self.ball.project(x_adv - x)
         return moved if self.domain is None else moved.clamp(*self.domain)
 
     def allows(self, x_adv: Tensor, x: Tensor, atol: float = 1e-6) -> Tensor:
-        """Whether each x_adv is allowed for its x.  [B, ...] -> [B] bool"""
-        inside = self.ball.size(x_adv - x) <= self.ball.eps * (1 + 1e-5) + atol
+        """Whether each x_adv lies in the ball around its x and in the domain.  [B, ...] -> [B] bool"""
+        allowed = self.ball.size(x_adv - x) <= self.ball.eps * (1 + 1e-5) + atol
         if self.domain is not None:
             low, high = self.domain
             flat = x_adv.flatten(1)
-            inside &= (flat >= low - atol).all(1) & (flat <= high + atol).all(1)
-        return inside
+            allowed &= (flat >= low - atol).all(1) & (flat <= high + atol).all(1)
+        return allowed
 
     def scaled(self, factor: float) -> "Threat":
         """The same threat with eps multiplied by `factor`."""
         return replace(self, ball=replace(self.ball, eps=self.ball.eps * factor))
 
     def with_eps(self, eps: float) -> "Threat":
+        """The same threat with another eps."""
         return replace(self, ball=replace(self.ball, eps=eps))
 
     def __str__(self) -> str:

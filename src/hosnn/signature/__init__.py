@@ -1,4 +1,4 @@
-"""The neural dynamic signature: recorded (`calibrate`), kept as a value, given to a network (`homeostatic`)."""
+"""The neural dynamic signature: recorded by `calibrate`, a value (`Signature`), used by `homeostatic`."""
 
 from hosnn.signature.calibration import calibrate
 from hosnn.signature.homeostasis import Share, homeostatic

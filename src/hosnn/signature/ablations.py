@@ -1,13 +1,13 @@
-"""Controls for homeostasis: twins of a network that keep one of its effects and drop the rest.
+"""Ablations of homeostasis: copies of a network that keep one of its effects and drop the others.
 
-What TA-LIF changes is several things at once: weights trained along with k, a threshold that differs between neurons
-and time steps, a threshold that reacts to the input, and other firing rates.  Each function here returns a new network
+TA-LIF changes several things at once: the weights, which are trained along with k; thresholds that differ between
+neurons and time steps; thresholds that react to the input; and firing rates.  Each function here returns a new network
 and leaves its argument unchanged:
 
 without_adaptation         the weights alone: k = 0
-frozen_at_mean_threshold   the weights and the mean thresholds, with nothing that reacts
+frozen_at_mean_threshold   the weights and the mean thresholds, which no longer react to the input
 static_thresholds          LIF whose neurons each learn a threshold of their own, to be trained like TA-LIF
-rate_matched               LIF that fires as much as another network does
+rate_matched               LIF with the firing rates of another network
 """
 
 import copy
@@ -34,63 +34,63 @@ Batches = Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]]
 
 
 def without_adaptation(model: M) -> M:
-    """A copy with k = 0: the weights that were trained along with adaptation, in plain LIF neurons.
+    """A copy with k = 0: the weights trained along with adaptation, in plain LIF neurons.
 
     Raises SignatureError if no layer adapts.
     """
-    twin = copy.deepcopy(model)
-    for layer in _adaptive(twin).values():
+    ablated = copy.deepcopy(model)
+    for layer in _adaptive(ablated).values():
         with torch.no_grad():
             layer.adaptation.zero_()
-    return twin
+    return ablated
 
 
 def frozen_at_mean_threshold(model: M, batches: Batches, over_time: bool = True) -> M:
-    """A copy whose adapting thresholds stand still at their mean over the images of `batches`, as constants.
+    """A copy whose adapting thresholds are constants: their means over the images of `batches`.
 
         θ̄[t] = mean over images of θ[t]     or, over_time = False,     θ̄ = mean over images and t of θ[t]
 
-    Each neuron keeps its θ̄ (which TA-LIF may well have driven below 0), and nothing reacts to the input any more.
+    Each neuron has its own θ̄, which may be negative; no threshold reacts to the input any more.
     Raises SignatureError if no layer adapts or there are no images.
     """
-    twin = copy.deepcopy(model)
-    layers = _adaptive(twin)
+    ablated = copy.deepcopy(model)
+    layers = _adaptive(ablated)
     means = _mean(model, batches, lambda step: step.threshold.double().sum(1))
     for name, layer in layers.items():
         mean = means[name] if over_time else means[name].mean(0, keepdim=True)
         mean = mean.to(layer.signature.dtype)
-        replace_layer(twin, name, ThresholdLIF.from_lif(layer, mean, learn=False, beyond=layer.beyond))
-    return twin
+        replace_layer(ablated, name, ThresholdLIF.from_lif(layer, mean, learn=False, beyond=layer.beyond))
+    return ablated
 
 
 def static_thresholds(model: M, images: Tensor, share: Share = Share.NEURON, rule: Rule | None = None) -> M:
-    """A copy whose hidden LIF layers have learnable thresholds, all of them where they were: the same outputs.
+    """A copy whose hidden LIF layers have learnable thresholds, initially the layers' own: the same outputs.
 
-    images  a few inputs of the network, which tell the shapes of its layers
-    rule    how the copy's hidden layers are differentiated; None keeps their own
-    To be trained as a homeostatic twin would be, it separates "the threshold adapts" from "each neuron has another".
+    images  a few inputs of the network, from which the shapes of its layers are taken
+    rule    the gradient rule of the copy's hidden layers; None keeps their own
+    Trained like a homeostatic network, it separates "thresholds adapt" from "each neuron has its own threshold".
     Raises SignatureError for adapting layers, ConfigError if the rule gives thresholds no gradient.
     """
     other = [name for name, layer in hidden_neurons(model).items() if isinstance(layer, (TALIF, ThresholdLIF))]
     if other:
         raise SignatureError(
-            f"static_thresholds got layers whose thresholds are none of plain LIF: {other}; start from a LIF network, "
-            "or use frozen_at_mean_threshold to keep what adaptation made of the thresholds"
+            f"static_thresholds got layers that are not plain LIF: {other}; start from a LIF network, or use "
+            "frozen_at_mean_threshold to keep the thresholds that adaptation reached"
         )
     with evaluating(model), torch.no_grad():
         runs = trajectories(model, images.to(device_of(model, images)))
-    twin = copy.deepcopy(model)
-    for name, layer in hidden_neurons(twin).items():
+    ablated = copy.deepcopy(model)
+    for name, layer in hidden_neurons(ablated).items():
         layer.rule = rule or layer.rule
         membrane = runs[name].membrane
         thresholds = membrane.new_full((1, *share.shape(membrane.shape[2:])), layer.dynamics.threshold)
-        replace_layer(twin, name, ThresholdLIF.from_lif(layer, thresholds))
-    return twin
+        replace_layer(ablated, name, ThresholdLIF.from_lif(layer, thresholds))
+    return ablated
 
 
 @dataclass(frozen=True)
 class LayerRate:
-    """Spikes per neuron and time step of one layer, before and after its threshold was set to reach `target`."""
+    """Spikes per neuron and time step of one layer, before and after its threshold was chosen to reach `target`."""
 
     layer: str
     threshold: float
@@ -106,20 +106,20 @@ class LayerRate:
 
 @dataclass(frozen=True)
 class RateMatched(Generic[M]):
-    """A network with other thresholds, and the firing rates that they give."""
+    """A network with thresholds chosen by `rate_matched`, and its firing rates."""
 
     model: M
     rates: tuple[LayerRate, ...]
 
 
 def rate_matched(model: M, target: nn.Module, batches: Batches, tolerance: float = 0.01) -> RateMatched[M]:
-    """A copy of a LIF network whose hidden layers fire as much as those of `target` do on the same images.
+    """A copy of a LIF network whose hidden layers have the firing rates of those of `target` on the same images.
 
-    One threshold per layer, found by bisection, from the first layer to the last, each on what the layers already
-    matched hand on.  Its weights are those of `model`: it separates "homeostasis" from "fewer (or more) spikes".
-    tolerance  relative; closer than this for every layer
+    One threshold per layer, by bisection, from the first layer to the last, each with the input from the layers already
+    matched.  The weights are those of `model`: it separates "homeostasis" from "fewer (or more) spikes".
+    tolerance  the largest relative deviation of any layer's rate
     Raises SignatureError if the networks' layers differ or those of `model` adapt or there are no images, ConfigError
-    if no positive threshold reaches a rate (0 is none: such a layer says nothing).
+    if no positive threshold reaches a rate (a rate of 0 is never reached).
     """
     layers, others = hidden_neurons(model), hidden_neurons(target)
     if set(layers) != set(others) or any(isinstance(layer, TALIF) for layer in layers.values()):
@@ -127,13 +127,14 @@ def rate_matched(model: M, target: nn.Module, batches: Batches, tolerance: float
             f"rate_matched got networks with the spiking layers {sorted(layers)} and {sorted(others)}; expected a LIF "
             "network, without adaptation, and one with the same layers"
         )
-    kept = [images for images in map(_images, batches) if len(images)]
-    wanted, before = firing_rates(target, kept), firing_rates(model, kept)
-    twin, found = copy.deepcopy(model), []
-    for name in _currents(model, kept[0]):  # in the order of the forward pass
-        threshold = _threshold_for(twin, name, wanted[name], kept, tolerance)
-        found.append(LayerRate(name, threshold, before[name], wanted[name], firing_rates(twin, kept)[name]))
-    return RateMatched(twin, tuple(found))
+    nonempty = [images for images in map(_images, batches) if len(images)]
+    targets, before = firing_rates(target, nonempty), firing_rates(model, nonempty)
+    matched, rates = copy.deepcopy(model), []
+    for name in _currents(model, nonempty[0]):  # in the order of the forward pass
+        threshold = _match_rate(matched, name, targets[name], nonempty, tolerance)
+        achieved = firing_rates(matched, nonempty)[name]
+        rates.append(LayerRate(name, threshold, before[name], targets[name], achieved))
+    return RateMatched(matched, tuple(rates))
 
 
 def firing_rates(model: nn.Module, batches: Batches) -> dict[str, float]:
@@ -145,27 +146,29 @@ def firing_rates(model: nn.Module, batches: Batches) -> dict[str, float]:
     return {name: mean.item() for name, mean in means.items()}
 
 
-def _threshold_for(model: nn.Module, name: str, rate: float, batches: list[Tensor], tolerance: float) -> float:
-    """Give one layer of `model`, in place, the threshold at which it fires at `rate`, and return it."""
+def _match_rate(model: nn.Module, name: str, rate: float, batches: list[Tensor], tolerance: float) -> float:
+    """Set one layer of `model`, in place, to the threshold at which it fires at `rate`; returns the threshold."""
     layer = hidden_neurons(model)[name]
     inputs = [_currents(model, images)[name] for images in batches]
     size = sum(currents.numel() for currents in inputs)
 
-    def fires(threshold: float) -> float:
-        twin = ThresholdLIF.from_lif(layer, inputs[0].new_full((1,), threshold), learn=False)
-        replace_layer(model, name, twin)
+    def rate_at(threshold: float) -> float:
+        replacement = ThresholdLIF.from_lif(layer, inputs[0].new_full((1,), threshold), learn=False)
+        replace_layer(model, name, replacement)
         with torch.no_grad():
-            return sum(twin.trajectory(currents).spikes.double().sum().item() for currents in inputs) / size
+            return sum(replacement.trajectory(currents).spikes.double().sum().item() for currents in inputs) / size
 
     low, high = 0.0, 2 * layer.dynamics.threshold
-    while fires(high) > rate and high < _HIGHEST:
+    while rate_at(high) > rate and high < _HIGHEST:
         low, high = high, 2 * high
-    middle, reached = high, fires(high)
+    middle, reached = high, rate_at(high)
     for _ in range(_HALVINGS):
-        if abs(reached - rate) < tolerance / 2 * rate:  # twice as close as asked: rounding elsewhere may move a spike
+        if (
+            abs(reached - rate) < tolerance / 2 * rate
+        ):  # half the tolerance, because rounding elsewhere may move a spike
             return middle
         middle = (low + high) / 2
-        reached = fires(middle)
+        reached = rate_at(middle)
         low, high = (middle, high) if reached > rate else (low, middle)
     raise ConfigError(
         f"the layer {name} fires {reached:.4f} spikes per neuron and step at the threshold {middle:.4g} and cannot be "
@@ -177,24 +180,24 @@ _HIGHEST, _HALVINGS = 1e6, 40
 
 
 def _currents(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """What every hidden spiking layer is given, [T, B, *N], in the order of the forward pass."""
-    found: dict[str, Tensor] = {}
+    """The input currents of every hidden spiking layer, [T, B, *N], in the order of the forward pass."""
+    currents: dict[str, Tensor] = {}
 
-    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda _, given: found.update({name: given[0]})
+    def hook_for(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _, arguments: currents.update({name: arguments[0]})
 
-    handles = [layer.register_forward_pre_hook(watch(name)) for name, layer in hidden_neurons(model).items()]
+    handles = [layer.register_forward_pre_hook(hook_for(name)) for name, layer in hidden_neurons(model).items()]
     try:
         with evaluating(model), torch.no_grad():
             model(images.to(device_of(model, images)))
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return currents
 
 
 def _mean(model: nn.Module, batches: Batches, measure: Callable[[Step], Tensor]) -> dict[str, Tensor]:
-    """The mean over all images of a measure of every hidden layer's run, which `measure` sums over a batch."""
+    """The mean over all images, by layer, of a quantity that `measure` sums over a batch of a hidden layer's run."""
     totals: dict[str, Tensor] = {}
     count = 0
     with evaluating(model), torch.no_grad():
@@ -202,11 +205,11 @@ def _mean(model: nn.Module, batches: Batches, measure: Callable[[Step], Tensor])
             if len(images) == 0:
                 continue
             for name, step in trajectories(model, images.to(device_of(model, images))).items():
-                found = measure(step)
-                totals[name] = totals[name] + found if name in totals else found
+                batch_sum = measure(step)
+                totals[name] = totals[name] + batch_sum if name in totals else batch_sum
             count += len(images)
     if count == 0:
-        raise SignatureError("a control got no images; pass batches of clean images")
+        raise SignatureError("an ablation got no images; pass batches of clean images")
     return {name: total / count for name, total in totals.items()}
 
 
@@ -215,10 +218,10 @@ def _images(batch: Tensor | tuple[Tensor, ...] | list[Tensor]) -> Tensor:
 
 
 def _adaptive(model: nn.Module) -> dict[str, TALIF]:
-    found = {name: layer for name, layer in hidden_neurons(model).items() if isinstance(layer, TALIF)}
-    if not found:
+    adaptive = {name: layer for name, layer in hidden_neurons(model).items() if isinstance(layer, TALIF)}
+    if not adaptive:
         raise SignatureError(
-            f"a control for adaptation got a {type(model).__name__} without TA-LIF layers; make one with "
+            f"an ablation of adaptation got a {type(model).__name__} without TA-LIF layers; make one with "
             "hosnn.homeostatic(model, signature)"
         )
-    return found
+    return adaptive

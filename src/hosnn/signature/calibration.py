@@ -1,4 +1,4 @@
-"""Recording a signature: one pass over clean training data, weights frozen, in eval mode."""
+"""Recording a signature in one pass over clean training data, in eval mode and without gradients."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -27,9 +27,9 @@ def calibrate(
         u*[t] = mean over samples of u[t]
 
     loader   batches of images x [B, ...], or (x, ...) with x first
-    returns  a `Signature`; sums are kept in float64, so that halves merge to the whole
-    The model is left as it was (mode, weights, gradients).
-    Raises SignatureError if the model has no spiking layer or the loader no image.
+    returns  a `Signature` in float64; signatures of two halves of the data `merge` to that of the whole
+    The model's mode, weights and gradients are unchanged.
+    Raises SignatureError if the model has no spiking layers or the loader no images.
     Source: HoSNN, arXiv:2308.10373.
     """
     if not hidden_neurons(model):
@@ -55,50 +55,50 @@ def calibrate(
 
 
 def trajectories(model: nn.Module, images: Tensor) -> dict[str, Step]:
-    """What every hidden spiking layer does for a batch: membrane, threshold, spikes, trace, each [T, B, *N]."""
+    """The membrane, threshold, spikes and trace of every hidden spiking layer for a batch, each [T, B, *N]."""
     return _for_each_layer(model, images, LIF.trajectory)
 
 
-def _for_each_layer(model: nn.Module, images: Tensor, look: Callable[[LIF, Tensor], T]) -> dict[str, T]:
-    """What `look` makes of every hidden spiking layer and its currents, as soon as these are there.
+def _for_each_layer(model: nn.Module, images: Tensor, measure: Callable[[LIF, Tensor], T]) -> dict[str, T]:
+    """`measure(layer, currents)` of every hidden spiking layer in one forward pass, by module path.
 
-    By hooks, so that observing a network puts no state into it, and one layer's currents are kept at a time.
+    Measured in hooks, so that the network keeps no state and only one layer's currents are in memory at a time.
     """
-    layers, found = hidden_neurons(model), dict[str, T]()
+    layers, measured = hidden_neurons(model), dict[str, T]()
 
-    def watch(name: str) -> Any:
+    def hook_for(name: str) -> Any:
         def hook(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            if name in found:
+            if name in measured:
                 raise SignatureError(
-                    f"the spiking layer {name!r} was reached more than once in a forward pass, so that one signature "
-                    "cannot describe it; give every place its own LIF()"
+                    f"the spiking layer {name!r} ran more than once in a forward pass, expected once: one signature "
+                    "cannot describe several runs; use a separate LIF() in every place"
                 )
-            found[name] = look(layers[name], arguments[0])
+            measured[name] = measure(layers[name], arguments[0])
 
         return hook
 
-    handles = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers.items()]
+    handles = [layer.register_forward_pre_hook(hook_for(name)) for name, layer in layers.items()]
     try:
         model(images)
     finally:
         for handle in handles:
             handle.remove()
-    missing = [name for name in layers if name not in found]
+    missing = [name for name in layers if name not in measured]
     if missing:
         raise SignatureError(
-            f"the spiking layers {missing} were not reached by a forward pass; give a layer that is not used, or is "
-            "an output layer, fixed_threshold=True"
+            f"the spiking layers {missing} did not run in a forward pass; set fixed_threshold=True on a layer that "
+            "is not used or is an output layer"
         )
-    return {name: found[name] for name in layers}
+    return {name: measured[name] for name in layers}
 
 
 def _moments(membrane: Tensor) -> LayerSignature:
-    """[T, B, *N] -> mean and population variance over B, float64; `membrane` is used up.
+    """[T, B, *N] -> mean and population variance over B, float64; `membrane` is overwritten.
 
-    The first mean is rounded to the membrane's precision; the mean of what is left corrects it.
+    The first mean is rounded to the membrane's precision; the mean of the residuals corrects it.
     """
     first = membrane.mean(1)
-    rest = membrane.sub_(first[:, None])
-    correction = rest.mean(1).double()
-    variance = rest.square_().mean(1).double() - correction.square()
+    residuals = membrane.sub_(first[:, None])
+    correction = residuals.mean(1).double()
+    variance = residuals.square_().mean(1).double() - correction.square()
     return LayerSignature(first.double() + correction, variance.clamp_(min=0))

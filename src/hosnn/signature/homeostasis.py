@@ -18,7 +18,7 @@ M = TypeVar("M", bound=nn.Module)
 
 @identified("Share")
 class Share(Enum):
-    """Which neurons of a layer learn one adaptation rate k together."""
+    """Which neurons of a layer share one adaptation rate k."""
 
     NEURON = "neuron"
     CHANNEL = "channel"
@@ -42,9 +42,9 @@ def homeostatic(
 ) -> M:
     """A copy of `model` whose hidden LIF layers adapt their thresholds to hold the membrane at `signature`.
 
-        θ[t] = θ[t-1] + k (u[t] - u*[t]),   k = `adaptation` at first, learned from there
+        θ[t] = θ[t-1] + k (u[t] - u*[t]),   k learned, `adaptation` initially
 
-    Weights are copied, `model` is left as it was.  k = 0 gives the same outputs as `model`, bit for bit.
+    Weights are copied, `model` is unchanged.  k = 0 gives the same outputs as `model`, bit for bit.
     Raises SignatureError if the signature was recorded from other weights, other layers or another number of steps.
     Source: HoSNN, arXiv:2308.10373.
     """
@@ -65,12 +65,11 @@ def homeostatic(
             f"the signature was recorded from a network {signature.model_sha256[:12]} but this one is "
             f"{network_identity(model)[:12]} (same layers, other weights or constants); calibrate this network"
         )
-    twin = copy.deepcopy(model)
-    for name, layer in hidden_neurons(twin).items():
-        mean = signature.layers[name].mean
-        mean = mean.to(device_of(model), _dtype(model))
-        replace_layer(twin, name, _adapting(layer, mean, adaptation, share, beyond))
-    return twin
+    adapted = copy.deepcopy(model)
+    for name, layer in hidden_neurons(adapted).items():
+        mean = signature.layers[name].mean.to(device_of(model), _dtype(model))
+        replace_layer(adapted, name, _adapting(layer, mean, adaptation, share, beyond))
+    return adapted
 
 
 def replace_layer(model: nn.Module, name: str, layer: nn.Module) -> None:

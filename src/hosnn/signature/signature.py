@@ -34,7 +34,7 @@ class LayerSignature:
     mean: Tensor
     variance: Tensor
 
-    def __repr__(self) -> str:  # of a whole network it would print millions of numbers
+    def __repr__(self) -> str:  # the default would print millions of numbers for a network
         return f"{type(self).__name__}({list(self.mean.shape)})"
 
 
@@ -96,7 +96,7 @@ class Signature:
 
     @classmethod
     def load(cls, path: Path) -> "Signature":
-        """Read a file written by `save`.  Raises SignatureError if it is damaged or something else."""
+        """Read a file written by `save`.  Raises SignatureError if it is damaged or another kind of file."""
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -119,7 +119,7 @@ class Signature:
             ) from error
 
     def provenance(self) -> dict[str, object]:
-        """What it was recorded from, JSON-ready."""
+        """The layers, data and network it was recorded from, ready for JSON."""
         return {
             "layers": list(self.layers),
             "steps": self.steps,
@@ -147,9 +147,9 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def network_identity(model: nn.Module) -> str:
-    """SHA-256 of a network's weights, neuron constants and normalisation: what a membrane depends on besides the image.
+    """SHA-256 of all that a membrane depends on besides the image: weights, neuron constants and normalisation.
 
-    The gradient rule and the number of time steps are left out: neither changes the membrane at a step.
+    The gradient rule and the number of time steps are excluded: neither changes the membrane at a step.
     """
     constants = [(name, layer.dynamics, layer.emit.value) for name, layer in neurons(model).items()]
     unsaved = [(layer.mean.tolist(), layer.std.tolist()) for layer in model.modules() if isinstance(layer, Normalise)]
