@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from hosnn.report.comparison_markdown import comparison_markdown
-from hosnn.report.reproduction_tables import markdown
+from hosnn.report.reproduction_tables import reproduction_markdown
 from hosnn.results.comparison import compare_models
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.reproduction import ReproductionResult
@@ -37,7 +37,7 @@ def updated(page: str) -> str:
 def made(folder: Path, kind: str) -> str:
     """One table."""
     if kind == "table":
-        return markdown(ReproductionResult.load(folder / "comparison.json"))
+        return reproduction_markdown(ReproductionResult.load(folder / "comparison.json"))
     if kind == "side-by-side":
         found = evaluations(folder)
         attacks = {row.attack for evaluation in found for row in evaluation.rows}

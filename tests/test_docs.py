@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 import hosnn
-from hosnn.report.reproduction_tables import markdown
+from hosnn.report.reproduction_tables import reproduction_markdown
 from hosnn.results.attack_matrix import matrix
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.reproduction import ReproductionResult
@@ -54,7 +54,7 @@ def test_every_percentage_in_the_results_page_is_in_its_json():
     page = ROOT / "docs" / "fashion-mnist.md"
     comparison = ReproductionResult.load(ROOT / "docs" / "results" / "fashion-mnist" / "comparison.json")
     known = {f"{number.accuracy:.2f}" for number in comparison.published}
-    known |= set(re.findall(r"(\d+\.\d) \(", markdown(comparison)))  # means over seeds
+    known |= set(re.findall(r"(\d+\.\d) \(", reproduction_markdown(comparison)))  # means over seeds
     eager = ReproductionResult.load(ROOT / "docs" / "results" / "fashion-mnist" / "eager" / "comparison.json")
     for cell in (*comparison.cells, *eager.cells):
         known.add(f"{100 * cell.validation:.2f}")

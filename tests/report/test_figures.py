@@ -10,7 +10,7 @@ from hosnn.report import evaluation_figures, example_figures, plotting, reproduc
 from hosnn.results.evaluation import Panel
 from tests.evaluation.synthetic import EPS, comparison, evaluation, rich
 
-STORY = NeuronTrace("LIF", "layer", (1, 2), None, (0.5, 1.2), (0.7, 0.4), (1.0, 1.0), (1.0, 1.0), (0, 1), (0, 0))
+TRACE = NeuronTrace("LIF", "layer", (1, 2), None, (0.5, 1.2), (0.7, 0.4), (1.0, 1.0), (1.0, 1.0), (0, 1), (0, 0))
 ADAPTING = NeuronTrace(
     "TA-LIF", "layer", (1, 2), (0.4, 1.0), (0.5, 1.2), (0.7, 0.9), (1.0, 1.1), (1.1, 1.1), (0, 1), (0, 0)
 )
@@ -43,7 +43,7 @@ def test_no_curve_no_picture() -> None:
     for draw in (evaluation_figures.eps_curve, evaluation_figures.steps_curve, evaluation_figures.search_bars):
         assert draw(bare) is None
     assert evaluation_figures.class_bars(replace(bare, labels=(0,) * 20)) is None
-    assert example_figures.close_up(()) is None and example_figures.example_grid(()) is None
+    assert example_figures.neuron_figure(()) is None and example_figures.example_grid(()) is None
     assert reproduction_figures.training_curves(comparison(), {"run-0-0": []}) is None
 
 
@@ -67,19 +67,19 @@ def test_the_same_figure_gives_the_same_bytes() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_the_close_up_draws_every_network(count: int) -> None:
-    figure = example_figures.close_up((STORY, ADAPTING, STORY)[:count])
+def test_the_neuron_figure_draws_every_network(count: int) -> None:
+    figure = example_figures.neuron_figure((TRACE, ADAPTING, TRACE)[:count])
     assert figure is not None
     assert sum("moves the membrane by 0.50" in axes.get_title() for axes in figure.axes) == (1, 1, 2)[count - 1]
     plotting.svg(figure)
 
 
-def test_examples_show_what_the_network_says() -> None:
+def test_examples_show_what_the_network_predicts() -> None:
     frames = Example(GREY, [[[[0.1, 0.4], [0.9, 0.3]]]] * 5, "shoe", "shoe", "shoe", "LIF", 8)
     colour = Example(GREY * 3, GREY * 3, "shoe", "shoe", "shoe", "LIF", 9)
     figure = example_figures.example_grid((EXAMPLE, frames))
     assert figure is not None
-    assert "says bag" in [axes.get_xlabel() for axes in figure.axes]
+    assert "predicts bag" in [axes.get_xlabel() for axes in figure.axes]
     assert "perturbation × 5" in [axes.get_ylabel() for axes in figure.axes]
     unmoved = example_figures.example_grid((colour,))
     assert unmoved is not None
@@ -124,7 +124,7 @@ def test_steps_have_a_line_per_attack_at_the_accuracies_of_the_panel() -> None:
     assert ticks(figure, "x") == ["10", "20", "50", "100"]
 
 
-def test_the_search_shows_the_strongest_first_and_tells_what_the_attacks_use() -> None:
+def test_the_search_shows_the_strongest_first_and_marks_what_the_attacks_use() -> None:
     figure = evaluation_figures.search_bars(rich())
     assert figure is not None
     assert ticks(figure, "y") == ["rectangle 0.5", "full BPTT", "TSSL-BP", "straight-through"]

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hosnn.benchmark.timing import Timing
+from hosnn.report.phrases import NO_VALUE
 from hosnn.report.plotting import NEURONS, WIDTH, new_figure
-from hosnn.report.reproduction_tables import NOT_PRINTED
 from hosnn.results.text import rule, table_row
 
 FORMAT = "hosnn-speed-1"
@@ -58,7 +58,7 @@ class Bench:
 def cells(row: Timing) -> list[str]:
     """A line of the table, as `HEADINGS` says."""
     if row.ratio is None or row.low is None or row.high is None:
-        return [row.case, row.contestant, str(row.threads), row.refused or NOT_PRINTED, *[NOT_PRINTED] * 3]
+        return [row.case, row.contestant, str(row.threads), row.refused or NO_VALUE, *[NO_VALUE] * 3]
     absolute = "" if row.seconds is None else f" ({1000 * row.seconds:.3g} ms)"
     return [
         row.case,
@@ -66,8 +66,8 @@ def cells(row: Timing) -> list[str]:
         str(row.threads),
         f"{_times(row.ratio)}{absolute}",
         f"{_times(row.low)} to {_times(row.high)}",
-        NOT_PRINTED if row.memory is None else f"{row.memory / 2**20:.1f} MiB",
-        NOT_PRINTED if row.agreement is None else f"{100 * row.agreement:.2f} %",
+        NO_VALUE if row.memory is None else f"{row.memory / 2**20:.1f} MiB",
+        NO_VALUE if row.agreement is None else f"{100 * row.agreement:.2f} %",
     ]
 
 

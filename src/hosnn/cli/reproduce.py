@@ -25,8 +25,8 @@ from hosnn.recipes.reproductions import REPRODUCTIONS, Plan, Reproduction
 from hosnn.recipes.variants import with_seed
 from hosnn.report.plotting import svg
 from hosnn.report.reproduction_figures import bars
-from hosnn.report.reproduction_html import render
-from hosnn.report.reproduction_tables import markdown, rich_table
+from hosnn.report.reproduction_html import render_reproduction
+from hosnn.report.reproduction_tables import reproduction_markdown, rich_table
 from hosnn.results.reproduction import Cell, ReproductionResult
 from hosnn.rng import SampleRandom
 from hosnn.robustness.pgd import PGD
@@ -100,7 +100,7 @@ def reproduce(
         sum(session.seconds(start) for start in dict.fromkeys(e.start for e in experiments if e.start)),
     )
     comparison.save(out / "comparison.json")
-    write_text(out / "table.md", markdown(comparison))
+    write_text(out / "table.md", reproduction_markdown(comparison))
     networks = dict(zip((experiment.name for experiment in experiments), trained, strict=True))
     write_text(out / "report.html", _report(comparison, networks, data, runs))
     write_text(out / "bars.svg", svg(bars(comparison)).decode())
@@ -189,7 +189,7 @@ def _report(comparison: ReproductionResult, networks: dict[str, SpikingNetwork],
     rng = SampleRandom(0, split.index[:1])
     x_adv = {name: attack(network, x, y, rng) for name, network in pair.items()}
     logs = {cell.experiment: read_log(runs / cell.experiment) for cell in comparison.cells}
-    return render(comparison, neuron_traces(pair, x, x_adv), shown, logs)
+    return render_reproduction(comparison, neuron_traces(pair, x, x_adv), shown, logs)
 
 
 def _training(experiment: Experiment) -> str:

@@ -168,7 +168,7 @@ def _tests(by: dict[str, dict[str, Evaluation]], tested: Sequence[str], against:
 def _doubts(first: Evaluation, second: Evaluation, attack: str | None) -> tuple[str, ...]:
     """Why the numbers of two evaluations are not what they seem."""
     found = []
-    blind = [each.model for each in (first, second) if any("no gradient" in reason for reason in each.skipped)]
+    blind = [each.model for each in (first, second) if not each.network.gradient]
     if blind and attack is None:
         found.append(f"{' and '.join(blind)} gave no gradient and met fewer attacks")
     failed = [each.model for each in (first, second) if each.verdict == "fail"]
