@@ -1,4 +1,4 @@
-"""What `hosnn reproduce` runs: a grid of recipes, protocols, and the published numbers to stand beside."""
+"""What `hosnn reproduce` runs: a grid of recipes, protocols, and the published numbers to compare with."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from hosnn.training.experiment import Experiment
 
 @dataclass(frozen=True)
 class Plan:
-    """A protocol by name, on so many test images, and so many for its panels (None: the protocol's own numbers)."""
+    """A protocol by name, and its numbers of test images and of images for panels (None: the protocol's own)."""
 
     protocol: str
     samples: int | None = None
@@ -23,7 +23,8 @@ class Reproduction:
 
     grid       the four recipes: LIF and TA-LIF, clean and FGSM-trained
     plans      protocols to run on each
-    columns    of the printed table: heading, protocol, attack ("clean" or "worst" besides attack names)
+    columns    of the table: heading, protocol, attack ("clean" and "worst" as well as names of attacks); those of one
+               protocol from its weakest attack to its strongest
     """
 
     title: str
@@ -47,7 +48,7 @@ V3 = "arXiv 2308.10373v3, abstract"
 
 
 def _published(clean_lif: float, hosnn: float, source: str = V3) -> tuple[Published, ...]:
-    """Accuracies under PGD-7 in percent."""
+    """The paper's two accuracies under PGD-7, in percent."""
     return (
         Published("LIF", "clean", "PGD-7", clean_lif, source),
         Published("TA-LIF", "FGSM 2/255", "PGD-7", hosnn, source),
@@ -55,7 +56,7 @@ def _published(clean_lif: float, hosnn: float, source: str = V3) -> tuple[Publis
 
 
 def _table(title: str, grid: tuple[Callable[[], Experiment], ...], published: tuple[Published, ...]) -> Reproduction:
-    """A table of the paper, its network in full, all test images."""
+    """A table of the paper, with its full network and all test images."""
     return Reproduction(f"{title}: HoSNN against LIF", grid, (Plan("paper"), Plan("sweep")), SWEPT_COLUMNS, published)
 
 
