@@ -54,7 +54,7 @@ def describe_rules(network: nn.Module) -> dict[str, Any]:
             raise CheckpointError(
                 f"the layer {name} is differentiated by {layer.rule!r}, which a checkpoint cannot hold; expected a "
                 "GradientRule with a surrogate of hosnn; save the network it was made from, and make it again with "
-                "hosnn.with_rule after loading"
+                "hosnn.estimators.with_rule after loading"
             )
     return found
 
