@@ -3,19 +3,23 @@
 import ast
 import importlib
 import importlib.util
+import inspect
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import hosnn
+from hosnn.cli.main import VERBS
 from hosnn.report.reproduction_tables import reproduction_markdown
 from hosnn.results.attack_matrix import matrix
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.reproduction import ReproductionResult
+from hosnn.runtime import Hardware
 from hosnn.signature import fingerprint
 
 ROOT = Path(__file__).parents[1]
@@ -41,10 +45,10 @@ NAME = re.compile(r"(?<![\w/.-])hosnn(?:\.[A-Za-z_]\w*)+")
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """(place, text) of every docstring and message of the source, and of README and docs."""
-    for page in update_module().PAGES:
+    """(place, text) of every docstring and message of the source and the benchmarks, and of README and docs."""
+    for page in (*update_module().PAGES, *(ROOT / "bench").glob("*.md")):
         yield page.name, page.read_text(encoding="utf-8")
-    for path in sorted((ROOT / "src").rglob("*.py")):
+    for path in sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "bench").glob("*.py")]):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 yield f"{path.relative_to(ROOT)}:{node.lineno}", node.value
@@ -70,6 +74,30 @@ def test_every_name_of_ours_in_messages_and_docs_exists():
     named = {(place, name) for place, text in texts() for name in NAME.findall(text)}
     assert len(named) > 20
     assert sorted(f"{place}: {name}" for place, name in named if not exists(name)) == []
+
+
+def commands() -> Iterator[tuple[str, str, str]]:
+    """(place, verb, options) of every command that README, docs and the verbs' own help show."""
+    pages = [(page.name, page.read_text(encoding="utf-8")) for page in update_module().PAGES]
+    helps = [(f"hosnn {verb} --help", inspect.getdoc(function) or "") for verb, function in VERBS.items()]
+    for place, text in [*pages, *helps]:
+        lines = text.replace("\\\n", " ").splitlines()
+        for line in lines if " --help" in place else [line for line in lines if line.startswith("    ")]:
+            for verb, options in re.findall(r"(?:^|-m )\s*hosnn ([a-z]+)\b(.*)", line):
+                yield place, verb, options
+
+
+def test_every_command_that_is_shown_has_its_verb_and_its_options():
+    wrong = []
+    shown = list(commands())
+    assert {verb for _, verb, _ in shown} == set(VERBS)
+    hardware = {field.name for field in fields(Hardware)} | {"json", "help"}
+    for place, verb, options in shown:
+        known = hardware | {name.replace("_", "-") for name in inspect.signature(VERBS[verb]).parameters}
+        wrong += [
+            f"{place}: hosnn {verb} --{name}" for name in re.findall(r"--([a-z-]+)", options) if name not in known
+        ]
+    assert wrong == []
 
 
 @pytest.mark.parametrize("page", update_module().PAGES, ids=lambda path: path.name)
