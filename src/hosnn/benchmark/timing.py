@@ -70,7 +70,7 @@ class Timing:
     seconds    median time, on a GPU only
     memory     peak bytes, see `peak_memory.peak_memory`; None if not measured
     agreement  share of results equal to those of the contestant that it should equal, None without one
-    refused    why it did not run, "" if it did
+    refused    why it could not run, "" if it did
     """
 
     case: str
@@ -95,7 +95,7 @@ def measure(
 ) -> list[Timing]:
     """Every contestant of a case that is available here, timed side by side.  Raises if the reference is not.
 
-    names  parts of the names of contestants that take part, besides the reference; all if none are given
+    names  contestants whose names contain one of these take part, as does the reference; all if empty
     """
     if rounds < 1:
         raise ConfigError(f"bench got {rounds} rounds; expected at least 1")

@@ -136,7 +136,7 @@ def _ablations(
     left_out: tuple[str, ...],
     seed: int,
 ) -> Ablations:
-    """The evaluations compared, with everything that is measured besides the attacks."""
+    """The evaluations compared, with firing rates, corruptions and numbers of time steps measured."""
     samples = evaluations[0].samples
     return Ablations(
         name,

@@ -40,7 +40,7 @@ def compare(
 
     Args:
         results: JSON files written by `hosnn evaluate`, of two models or more.
-        attacks: names of attacks to test besides the worst case.
+        attacks: names of attacks to test in addition to the worst case.
         out: folder for side-by-side.json and side-by-side.md; nothing is written if not given.
         json_output: print the comparison as JSON and nothing else.
     """

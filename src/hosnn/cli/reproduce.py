@@ -54,7 +54,7 @@ def reproduce(
     hardware: Hardware = Hardware(),  # noqa: B008
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
-    """Train LIF and TA-LIF, clean and FGSM-trained, attack all four, print the 2x2 beside the paper's numbers.
+    """Train LIF and TA-LIF, clean and FGSM-trained, attack all four, print the 2x2 with the paper's numbers.
 
     What is finished in --runs is not done again, so after an interruption the same command resumes.
 

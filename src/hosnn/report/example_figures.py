@@ -1,4 +1,4 @@
-"""Figures of what a network does: one neuron over time, attacked images beside clean ones."""
+"""Figures of what a network does: one neuron over time, clean images with their attacked copies."""
 
 import math
 import textwrap

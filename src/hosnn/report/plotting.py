@@ -82,11 +82,11 @@ def eps_axis(axes: Axes, evaluations: Sequence[Evaluation]) -> None:
 
 
 def chance_line(axes: Axes, evaluation: Evaluation) -> None:
-    """The accuracy of guessing among the classes seen."""
+    """The accuracy of guessing among the classes of the images."""
     chance = 100 / len(set(evaluation.labels))
     axes.axhline(chance, color="#888888", lw=0.8, ls=":")
-    beside: dict[str, Any] = {"va": "center", "fontsize": 9, "color": "#555555"}
-    axes.text(1.01, chance, "chance", transform=axes.get_yaxis_transform(), **beside)
+    style: dict[str, Any] = {"va": "center", "fontsize": 9, "color": "#555555"}
+    axes.text(1.01, chance, "chance", transform=axes.get_yaxis_transform(), **style)
 
 
 def percent_axis(axes: Axes) -> None:
