@@ -205,10 +205,10 @@ def test_the_verb_writes_json_markdown_and_a_picture(tmp_path, capsys):
 def test_absolute_times_are_shown_where_there_are_some():
     row = measure(Fake(), 1, memory=False, min_turn=0)[0]
     on_gpu = BenchmarkResult(
-        (type(row)("case", "ours", ratio=1.0, low=1.0, high=1.0, seconds=0.0123),),
-        1,
-        {"hosnn": "0", "torch": "0"},
-        peer_versions(),
-        {"processor": "p", "gpu": "g"},
+        rows=(type(row)(case="case", contestant="ours", ratio=1.0, low=1.0, high=1.0, seconds=0.0123),),
+        rounds=1,
+        versions={"hosnn": "0", "torch": "0"},
+        peers=peer_versions(),
+        machine={"processor": "p", "gpu": "g"},
     )
     assert "1.00x (12.3 ms)" in benchmark_markdown(on_gpu)

@@ -26,7 +26,7 @@ COLOURS = ("#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#7A7A7A", "#8C564B", "#B
 MARKERS = "osD^vP*Xph<>"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BenchmarkResult:
     """What `hosnn bench` measured, in the order of the work and of the contestants."""
 

@@ -62,7 +62,7 @@ class Case(Protocol):
     def contestants(self) -> dict[str, Contestant]: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Timing:
     """What one contestant took for one case.
 
@@ -117,7 +117,7 @@ def measure(
     rows = []
     for name, contestant in contestants.items():
         if name in refused:
-            rows.append(Timing(case.title, name, contestant.threads, refused=refused[name]))
+            rows.append(Timing(case=case.title, contestant=name, threads=contestant.threads, refused=refused[name]))
             continue
         own_times, reference_times = times[name], times[case.reference]
         ratios = [own / reference for own, reference in zip(own_times, reference_times, strict=True)]
@@ -126,15 +126,15 @@ def measure(
         peak = peak_memory(make, contestant.threads, case.device) if memory and contestant.memory else None
         rows.append(
             Timing(
-                case.title,
-                name,
-                contestant.threads,
-                statistics.median(ratios),
-                low,
-                high,
-                statistics.median(own_times) if case.device == "cuda" else None,
-                peak,
-                agreement(first_results[name], first_results[contestant.like])
+                case=case.title,
+                contestant=name,
+                threads=contestant.threads,
+                ratio=statistics.median(ratios),
+                low=low,
+                high=high,
+                seconds=statistics.median(own_times) if case.device == "cuda" else None,
+                memory=peak,
+                agreement=agreement(first_results[name], first_results[contestant.like])
                 if contestant.like in first_results
                 else None,
             )

@@ -139,17 +139,19 @@ def _ablations(
     """The evaluations compared, with firing rates, corruptions and numbers of time steps measured."""
     samples = evaluations[0].samples
     return Ablations(
-        name,
-        compare_models(evaluations, against=TRAINED),
-        {name: firing_rates(network, batches) for name, network in networks.items()},
-        {name: corruption_accuracy(network, data.test, seed, samples) for name, network in networks.items()},
-        {
+        model=name,
+        compared=compare_models(evaluations, against=TRAINED),
+        rates={name: firing_rates(network, batches) for name, network in networks.items()},
+        corruptions={
+            name: corruption_accuracy(network, data.test, seed, samples) for name, network in networks.items()
+        },
+        steps={
             name: steps_at_test_time(network, data.test, samples=samples)
             for name, network in networks.items()
             if isinstance(network, SpikingNetwork)
         },
-        left_out,
-        seed,
-        versions(),
-        machine(),
+        left_out=left_out,
+        seed=seed,
+        versions=versions(),
+        machine=machine(),
     )

@@ -122,7 +122,9 @@ def run(
         case_rounds = min(rounds, EVALUATION_ROUNDS) if isinstance(case, EvaluationCase) else rounds
         with console.status(case.title):
             rows += measure(case, case_rounds, memory, names=contestants)
-        result = BenchmarkResult(tuple(rows), rounds, versions(), peer_versions(), machine())
+        result = BenchmarkResult(
+            rows=tuple(rows), rounds=rounds, versions=versions(), peers=peer_versions(), machine=machine()
+        )
         _show(console, [row for row in rows if row.case == case.title])
         if folder is not None:
             write_json(folder / "bench.json", result.to_json())

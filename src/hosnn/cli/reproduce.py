@@ -90,14 +90,14 @@ def reproduce(
         for experiment, network in zip(experiments, trained, strict=True)
     ]
     result = ReproductionResult(
-        reproduction.title,
-        data.name,
-        experiments[0].network.title,
-        tuple(cells),
-        reproduction.columns,
-        reproduction.published,
-        {experiment.name: describe(experiment) for experiment in experiments},
-        sum(pipeline.seconds(start) for start in dict.fromkeys(e.start for e in experiments if e.start)),
+        title=reproduction.title,
+        dataset=data.name,
+        network=experiments[0].network.title,
+        cells=tuple(cells),
+        columns=reproduction.columns,
+        published=reproduction.published,
+        experiments={experiment.name: describe(experiment) for experiment in experiments},
+        start_seconds=sum(pipeline.seconds(start) for start in dict.fromkeys(e.start for e in experiments if e.start)),
     )
     result.save(out / "comparison.json")
     write_text(out / "table.md", reproduction_markdown(result))

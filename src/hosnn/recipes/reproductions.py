@@ -17,7 +17,7 @@ class Plan:
     panel_samples: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reproduction:
     """A published table to reproduce.
 
@@ -57,7 +57,13 @@ def _published(clean_lif: float, hosnn: float, source: str = V3) -> tuple[Publis
 
 def _table(title: str, grid: tuple[Callable[[], Experiment], ...], published: tuple[Published, ...]) -> Reproduction:
     """A table of the paper, with its full network and all test images."""
-    return Reproduction(f"{title}: HoSNN against LIF", grid, (Plan("paper"), Plan("sweep")), SWEPT_COLUMNS, published)
+    return Reproduction(
+        title=f"{title}: HoSNN against LIF",
+        grid=grid,
+        plans=(Plan("paper"), Plan("sweep")),
+        columns=SWEPT_COLUMNS,
+        published=published,
+    )
 
 
 FASHION_MNIST = _table("Fashion-MNIST, 15C5-40C5-300", fashion_mnist.GRID, _published(30.54, 74.91))
@@ -68,17 +74,17 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     "cifar100": _table("CIFAR-100, the authors' network", cifar100.GRID, _published(0.04, 16.66)),
     "svhn": _table("SVHN, the authors' CIFAR-10 network", svhn.GRID, _published(0.44, 35.06)),
     "cifar10-small": Reproduction(
-        "CIFAR-10 with a network for two cores, 32C3-64C3-128C3-256: HoSNN against LIF",
-        cifar10_small.GRID,
-        (Plan("paper", samples=1000, panel_samples=0),),
-        PAPER_COLUMNS,
-        _published(0.56, 42.63, f"{V3}; of a network of 45 M weights, 200 epochs"),
+        title="CIFAR-10 with a network for two cores, 32C3-64C3-128C3-256: HoSNN against LIF",
+        grid=cifar10_small.GRID,
+        plans=(Plan("paper", samples=1000, panel_samples=0),),
+        columns=PAPER_COLUMNS,
+        published=_published(0.56, 42.63, f"{V3}; of a network of 45 M weights, 200 epochs"),
     ),
     "demo": Reproduction(
-        "Demo on the embedded Fashion-MNIST sample: HoSNN against LIF",
-        demo.GRID,
-        (Plan("paper", samples=300, panel_samples=100), Plan("smoke", panel_samples=0)),
-        (*PAPER_COLUMNS, ("PGD-20 BPTT", "smoke", "PGD-20")),
-        FASHION_MNIST.published,
+        title="Demo on the embedded Fashion-MNIST sample: HoSNN against LIF",
+        grid=demo.GRID,
+        plans=(Plan("paper", samples=300, panel_samples=100), Plan("smoke", panel_samples=0)),
+        columns=(*PAPER_COLUMNS, ("PGD-20 BPTT", "smoke", "PGD-20")),
+        published=FASHION_MNIST.published,
     ),
 }

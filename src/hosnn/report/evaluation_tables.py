@@ -131,10 +131,15 @@ def panel_rows(evaluation: Evaluation, panel: str) -> list[PanelRow]:
     for attack in evaluation.panel(panel):
         correct = evaluation.correct_after(attack)
         name = attack.estimator or attack.attack if panel == "search" else attack.attack
-        interval = wilson(sum(correct), len(correct))
         rows.append(
             PanelRow(
-                name, attack.eps, attack.steps, proportion(correct), interval, len(correct), attack.estimator in used
+                name=name,
+                eps=attack.eps,
+                steps=attack.steps,
+                share=proportion(correct),
+                interval=wilson(sum(correct), len(correct)),
+                samples=len(correct),
+                used=attack.estimator in used,
             )
         )
     return rows

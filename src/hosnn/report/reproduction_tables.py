@@ -32,7 +32,7 @@ class Column(NamedTuple):
     attack: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MeasuredAccuracy:
     """The accuracy of one network under one attack, averaged over training seeds.
 
@@ -118,7 +118,8 @@ def measured_accuracy(cells: Iterable[Cell], column: Column) -> MeasuredAccuracy
         (only,) = correct.values()
         low, high = wilson(sum(only), len(only))
     samples = min(len(of_seed) for of_seed in correct.values())
-    return MeasuredAccuracy(math.fsum(shares) / len(shares), low, high, samples, tuple(correct))
+    mean = math.fsum(shares) / len(shares)
+    return MeasuredAccuracy(mean=mean, low=low, high=high, samples=samples, seeds=tuple(correct))
 
 
 def published_number(result: ReproductionResult, kind: NetworkKind, column: Column) -> Published | None:
