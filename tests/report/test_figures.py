@@ -35,6 +35,15 @@ def test_curves_have_a_line_of_points_per_network(seeds: tuple[int, ...]) -> Non
     assert len(drawn) == 4
     assert drawn[0][0] == pytest.approx(100 * np.mean([0.92 - seed / 1000 for seed in seeds]))
     assert drawn[3][3] == pytest.approx(76.1)
+    assert figure.axes[0].get_title() == "PGD, paper protocol"
+
+
+def test_a_network_without_a_curve_is_left_out_of_the_curves() -> None:
+    result = comparison()
+    first, *others = result.cells
+    bare = {name: replace(evaluation, panels=()) for name, evaluation in first.evaluations.items()}
+    figure = reproduction_figures.curves(replace(result, cells=(replace(first, evaluations=bare), *others)))
+    assert figure is not None and len(data_lines(figure)) == 3
 
 
 def test_no_curve_no_picture() -> None:
