@@ -58,8 +58,8 @@ def bench(
     hosnn bench --only training --contestants "2 threads" "per-step"
 
     Args:
-        only: kinds of work to measure: layer, training, attack (both by TSSL-BP), full-bptt (both by it), inference,
-            signature, evaluation; all if not given.
+        only: kinds of work to measure: layer; training and attack (with TSSL-BP); full-bptt (the same with full BPTT);
+            inference; signature; evaluation; all if not given.
         contestants: contestants whose names contain one of these take part, besides hosnn; all if not given.
         quick: about a minute: a small layer and a small network, 3 rounds, nothing compiled, no peak memory.
         rounds: turns of each contestant; at most 3 for evaluations.
@@ -70,7 +70,9 @@ def bench(
     if rounds < 1:
         raise ConfigError(f"rounds got {rounds}; expected at least 1")
     if accelerator == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("accelerator got 'cuda' but there is no CUDA device here; `hosnn doctor` lists what is")
+        raise ConfigError(
+            "accelerator got 'cuda' but there is no CUDA device here; `hosnn doctor` lists the devices that are"
+        )
     folder = None if out is None else writable_folder(out)
     work = cases(only, quick, accelerator)
     known_names = list(dict.fromkeys(name for case in work for name in case.contestants()))

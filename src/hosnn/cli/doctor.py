@@ -30,7 +30,7 @@ def doctor(*, json_output: Annotated[bool, tyro.conf.arg(name="json")] = False) 
     hosnn doctor
 
     Args:
-        json_output: print the findings as JSON.
+        json_output: print the same as JSON.
     """
     sources = describe_sources()
     facts: dict[str, str | int] = {**versions(), **machine()}
