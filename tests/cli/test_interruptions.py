@@ -174,11 +174,11 @@ def timeless(path: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(("verb", "number"), [("evaluate", signal.SIGINT), ("controls", signal.SIGTERM)])
+@pytest.mark.parametrize(("verb", "number"), [("evaluate", signal.SIGINT), ("ablate", signal.SIGTERM)])
 def test_the_first_signal_keeps_the_running_blocks_and_the_same_command_goes_on(
     verb: str, number: signal.Signals, homeostatic_network: Path, tmp_path: Path
 ) -> None:
-    record = {"evaluate": "smoke-n200.partial.jsonl", "controls": "controls-0.partial.jsonl"}[verb]
+    record = {"evaluate": "smoke-n200.partial.jsonl", "ablate": "ablations-0.partial.jsonl"}[verb]
     arguments = [verb, str(homeostatic_network), "--samples", "200", "--threads", "1", "--out", str(tmp_path)]
     process = started(*arguments)
     wait_until(lambda: lines(tmp_path / record) > 1, process)

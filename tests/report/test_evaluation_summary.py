@@ -13,8 +13,8 @@ WARNED = replace(rich(), checks=tuple(check for check in CHECKS if check.severit
 
 def test_a_sound_finding_is_the_number_and_nothing_else() -> None:
     assert finding(SOUND) == (
-        "Under the standard protocol at 8/255, model-0 keeps 41.5 % of 200 images; without an attack it gets 90.0 % "
-        "right."
+        "Under the standard protocol at 8/255, model-0 classifies 41.5 % of 200 images correctly after every attack, "
+        "and 90.0 % without attack."
     )
 
 
@@ -23,13 +23,13 @@ def test_a_failed_check_comes_first_and_says_why() -> None:
     assert said.startswith(
         "This number must not be believed, because 1 of 5 checks fails (large eps: 14.0 % left at eps 255/255): under "
     )
-    assert "keeps 41.5 % of 200 images" in said and "ties" not in said
+    assert "classifies 41.5 % of 200 images" in said and "ties" not in said
 
 
 def test_a_warning_comes_last() -> None:
     said = finding(WARNED)
     assert said.startswith("Under the standard protocol")
-    assert said.endswith("; 1 of 4 checks asks for a closer look (ties: 1.5 % of 200 images).")
+    assert said.endswith("; 1 of 4 checks warns (ties: 1.5 % of 200 images).")
 
 
 def test_many_failed_checks_are_counted_and_the_first_named() -> None:

@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from hosnn.report.evaluation_tables import attack_lines, checks, class_lines, duration, facts, other_panels, ranking
+from hosnn.report.evaluation_tables import attack_rows, class_rows, facts, other_panels, ranking, sorted_checks
+from hosnn.report.phrases import duration
 from hosnn.results.attack_matrix import OWN, attack_matrix
 from hosnn.results.evaluation import AttackResult, Network, Panel
 from tests.evaluation.synthetic import ESTIMATORS, METHODS, evaluation, rich
@@ -14,7 +15,7 @@ def test_what_the_attacks_took_and_what_was_wrong_before_add_up_to_what_is_lost(
     if not cascade:
         plain = evaluation("smoke", 50, 45, {"a": 44, "b": 30, "c": 40})
         result = replace(plain, rows=(*plain.rows, replace(plain.rows[0], attack="d", predictions=plain.labels)))
-    none, *attacks, worst = attack_lines(result)
+    none, *attacks, worst = attack_rows(result)
     broken = [line.broken for line in (none, *attacks)]
     assert sum(each or 0 for each in broken) == result.samples - sum(result.robust)
     assert all(each is not None and each >= 0 for each in broken)
@@ -23,7 +24,7 @@ def test_what_the_attacks_took_and_what_was_wrong_before_add_up_to_what_is_lost(
 
 
 def test_an_attack_that_finds_nothing_new_takes_nothing() -> None:
-    lines = {line.name: line for line in attack_lines(evaluation("smoke", 50, 45, {"a": 30, "b": 40}))}
+    lines = {line.name: line for line in attack_rows(evaluation("smoke", 50, 45, {"a": 30, "b": 40}))}
     assert (lines["a"].broken, lines["b"].broken) == (15, 0)
     assert lines["b"].share == 0.8
 
@@ -31,7 +32,7 @@ def test_an_attack_that_finds_nothing_new_takes_nothing() -> None:
 def test_a_threat_is_told_only_where_it_is_another() -> None:
     result = evaluation("smoke", 10, 9, {"a": 8, "b": 7})
     rows = (result.rows[0], replace(result.rows[1], threat="linf:16/255"))
-    assert [line.threat for line in attack_lines(replace(result, rows=rows))] == ["", "", "linf:16/255", ""]
+    assert [line.threat for line in attack_rows(replace(result, rows=rows))] == ["", "", "linf:16/255", ""]
 
 
 def test_the_matrix_holds_every_pair_and_the_worst_per_image() -> None:
@@ -94,12 +95,12 @@ def test_the_search_is_sorted_by_strength() -> None:
 
 
 def test_checks_come_with_what_failed_first() -> None:
-    assert [check.severity for check in checks(rich())] == ["fail", "warn", "pass", "pass", "pass"]
+    assert [check.severity for check in sorted_checks(rich())] == ["fail", "warn", "pass", "pass", "pass"]
 
 
 def test_classes_count_their_images_and_their_losses() -> None:
     result = rich()
-    lines = class_lines(result, ("T-shirt",))
+    lines = class_rows(result, ("T-shirt",))
     assert sum(line.samples for line in lines) == result.samples
     assert sum(line.worst * line.samples for line in lines) == pytest.approx(sum(result.robust))
     assert sum(line.clean * line.samples for line in lines) == pytest.approx(result.clean_accuracy * result.samples)

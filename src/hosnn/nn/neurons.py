@@ -100,7 +100,7 @@ class LIF(nn.Module):
         if currents.dim() < 2 or len(currents) == 0 or not currents.is_floating_point():
             raise ShapeError(
                 f"{type(self).__name__} got {currents.dtype} currents {tuple(currents.shape)}; expected floating point "
-                "[T, B, *N], time first, with T >= 1; encode the images over time first (hosnn.nn.ConstantCoding)"
+                "[T, B, *N], time first, with T >= 1; encode the images over time first (hosnn.ConstantCoding)"
             )
 
     def extra_repr(self) -> str:

@@ -239,6 +239,17 @@ class Evaluation(Document):
         return self.panel("eps")
 
     @property
+    def curve_attack(self) -> str:
+        """The attack of the curve, without its eps; "" without a curve.
+
+        Protocols that give no method name these attacks "ATTACK @ EPS".
+        """
+        if not self.curve:
+            return ""
+        method = self.curve[0].method or self.curve[0].attack
+        return method.partition(" @ ")[0]
+
+    @property
     def verdict(self) -> Severity:
         """The worst severity of the checks."""
         return worst(self.checks)
