@@ -6,7 +6,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src" / "hosnn"
 ALLOWED = ("hosnn.errors", "hosnn.files", "hosnn.results")
-FILES = sorted((SOURCE / "results").glob("*.py")) + [SOURCE / "files.py", SOURCE / "errors.py"]
+FILES = [*sorted((SOURCE / "results").glob("*.py")), SOURCE / "files.py", SOURCE / "errors.py"]
 
 
 def imports(file: Path) -> Iterator[str]:
