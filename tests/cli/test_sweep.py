@@ -52,8 +52,8 @@ def one_after_the_other(todo: Sequence[Job], cluster: Cluster, deadline: Deadlin
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep_verb, "carried_out", one_after_the_other)
-    monkeypatch.setattr(evaluate_verb, "carried_out", one_after_the_other)
+    monkeypatch.setattr(sweep_verb, "run_jobs", one_after_the_other)
+    monkeypatch.setattr(evaluate_verb, "run_jobs", one_after_the_other)
     monkeypatch.setattr(work, "load_dataset", lambda name, folder: toy_data())
     work._data.cache_clear()
     DONE.clear()
@@ -129,7 +129,7 @@ def test_a_sweep_that_cannot_begin_writes_nothing(tmp_path: Path, monkeypatch: p
         raise ConfigError("there is no cluster")
         yield
 
-    monkeypatch.setattr(sweep_verb, "carried_out", refused)
+    monkeypatch.setattr(sweep_verb, "run_jobs", refused)
     assert main(["sweep", CLEAN_RECIPE, "--runs", str(tmp_path)]) == 2
     assert not list((tmp_path / "sweep").iterdir())
 

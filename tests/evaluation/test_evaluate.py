@@ -12,6 +12,7 @@ from hosnn.data import Split, fashion_mnist_sample
 from hosnn.deadline import Deadline, Interrupted
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.evaluation.evaluate import evaluate
+from hosnn.evaluation.setup import Names
 from hosnn.protocols.builtin import smoke
 from hosnn.protocols.protocol import AttackSpec, PanelPlan, Protocol
 from hosnn.results.evaluation import Evaluation
@@ -314,3 +315,8 @@ def test_a_ledger_of_noise_is_started_afresh_and_a_folder_is_refused(tmp_path: P
     )
     with pytest.raises(ConfigError, match="cannot read"):
         evaluate(linear(), images(), FOUR, partial=tmp_path)
+
+
+def test_a_hash_that_a_result_cannot_hold_is_refused_before_anything_is_attacked() -> None:
+    with pytest.raises(ConfigError, match="dataset_sha256 = 'abc'; expected 64 hexadecimal digits"):
+        Names(dataset_sha256="abc")

@@ -92,34 +92,34 @@ class AttackRunner:
         """
         key, stream = (f"{panel}: {spec.id}", panel) if panel else (spec.id, spec.id)
         key += f" through {spec.estimator_title}" if spec.estimator_title else ""  # a search may find another
-        found: dict[int, dict[str, Any]] = {}
+        outcomes: dict[int, dict[str, Any]] = {}
         todo = []
         for number in range(len(blocks)):
-            done = self.journal.get(key, number)
-            if done is not None:
-                found[number] = done
+            outcome = self.journal.get(key, number)
+            if outcome is not None:
+                outcomes[number] = outcome
                 bar.advance()
             elif panel == "search" or self.shard.has(number):
                 todo.append(number)
         stopped = None
-        for number, done in self._each(todo, lambda at: self._block(spec, blocks[at], robust[blocks[at]], stream)):
-            if done is None:
+        for number, outcome in self._each(todo, lambda at: self._block(spec, blocks[at], robust[blocks[at]], stream)):
+            if outcome is None:
                 stopped = number if stopped is None else stopped
             else:
-                found[number] = self.journal.put(key, number, done)
+                outcomes[number] = self.journal.put(key, number, outcome)
                 bar.advance()
         if stopped is not None:
             raise Interrupted(f"in {key}, block {stopped + 1} of {len(blocks)}", self.deadline, self.journal.kept)
-        return self._row(spec, blocks, found)
+        return self._row(spec, blocks, outcomes)
 
     def _row(
-        self, spec: AttackSpec, blocks: Sequence[slice], found: dict[int, dict[str, Any]]
+        self, spec: AttackSpec, blocks: Sequence[slice], outcomes: dict[int, dict[str, Any]]
     ) -> tuple[AttackResult, Tensor]:
         predictions: list[int] = []
         for number, block in enumerate(blocks):
             missing = [-1] * (block.stop - block.start)
-            predictions += found[number]["predictions"] if number in found else missing
-        total = {key: sum(done[key] for done in found.values()) for key in ("seconds", "forward", "backward")}
+            predictions += outcomes[number]["predictions"] if number in outcomes else missing
+        total = {key: sum(outcome[key] for outcome in outcomes.values()) for key in ("seconds", "forward", "backward")}
         row = AttackResult(
             attack=spec.name,
             threat=str(spec.threat),
@@ -139,22 +139,22 @@ class AttackRunner:
     def _each(
         self, numbers: Sequence[int], work: Callable[[int], dict[str, Any] | None]
     ) -> Iterator[tuple[int, dict[str, Any] | None]]:
-        """work(number) for all numbers, as they end."""
+        """Yields each number with work(number), in the order in which they end."""
         if not self.threads:
             yield from ((number, work(number)) for number in numbers)
             return
-        before = torch.get_num_threads()
-        # torch counts threads per thread; one each, or they would wait for one another.
+        threads_of_torch = torch.get_num_threads()
+        # The number is per thread; with more than one in each, they would wait for one another.
         pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
         try:
             futures = {pool.submit(work, number): number for number in numbers}
             yield from ((futures[future], future.result()) for future in as_completed(futures))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-            torch.set_num_threads(before)
+            torch.set_num_threads(threads_of_torch)
 
     def _block(self, spec: AttackSpec, block: slice, robust: Tensor, stream: str) -> dict[str, Any] | None:
-        """One attack on one block; None if it is time to stop."""
+        """One attack on one block; None if the deadline is reached."""
         if self.deadline.reached:
             return None
         started = time.perf_counter()
@@ -173,7 +173,7 @@ class AttackRunner:
         return copy.deepcopy(self.model, memo={id(parameter): parameter for parameter in self.model.parameters()})
 
     def _attack(self, model: Model, spec: AttackSpec, block: slice, robust: Tensor, stream: str) -> list[int]:
-        guesses = torch.full((block.stop - block.start,), -1)
+        predictions = torch.full((block.stop - block.start,), -1)
         rows = robust.nonzero()[:, 0]
         if len(rows):
             images = self.images
@@ -184,8 +184,8 @@ class AttackRunner:
                 raise ConfigError(
                     f"attack {spec.name!r} left its threat {spec.threat}, so its result would mean nothing"
                 )
-            guesses[rows] = _logits(model, x_adv).argmax(1).cpu()
-        return guesses.tolist()
+            predictions[rows] = _logits(model, x_adv).argmax(1).cpu()
+        return predictions.tolist()
 
     def predict(self, blocks: Sequence[slice]) -> Tensor:
         """Predictions on the clean images."""

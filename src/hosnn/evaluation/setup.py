@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,20 @@ PROBED = 16
 
 @dataclass(frozen=True)
 class Names:
-    """Names of model and data in the result, and the SHA-256 of the data set."""
+    """Names of model and data in the result, and the SHA-256 of the data set.
+
+    Raises ConfigError for what is no SHA-256, which the result's file could not hold.
+    """
 
     model: str = "model"
     dataset: str = "images"
     dataset_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("([0-9a-f]{64})?", self.dataset_sha256):
+            raise ConfigError(
+                f"Names got dataset_sha256 = {self.dataset_sha256!r}; expected 64 hexadecimal digits, or nothing"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

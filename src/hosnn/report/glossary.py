@@ -24,8 +24,8 @@ EXPLANATIONS = {
     "sweep": "Many steps and several starts with the whole gradient, repeated for several widths of the surrogate "
     "derivative; one perturbation per image, which stays a valid image. An image counts as robust only if it "
     "withstands all of them.",
-    "standard": "Our evaluation for a number to quote. A sequence of different attacks, each of which is given only the "
-    f"images that are still correct after those before it: SA-PGD, {SAPGD_STEPS} steps with the ASSG surrogate, "
+    "standard": "Our evaluation for a number to quote. A sequence of different attacks, each of which is given only "
+    f"the images that are still correct after those before it: SA-PGD, {SAPGD_STEPS} steps with the ASSG surrogate, "
     "which fits itself to each neuron; APGD with two losses (cross-entropy and DLR), 100 steps each through "
     "full BPTT; APGD through the three surrogate gradients that a search on 100 images selected for this very "
     "network; an attack on the adapting thresholds, where there are any; transfer from other networks, where "
