@@ -193,8 +193,8 @@ class Misleading(Around):
 class AdaptingInEval(TALIF):
     """Thresholds that hold still while training."""
 
-    def _homeostasis(self, steps: int) -> tuple[Tensor | None, Tensor | None]:
-        return (None, None) if self.training else super()._homeostasis(steps)
+    def threshold_over(self, steps: int) -> Threshold:
+        return None if self.training else super().threshold_over(steps)
 
 
 class SurrogateInTraining(LIF):

@@ -24,7 +24,6 @@ from hosnn.checks.queries import (
     unnoticed,
 )
 from hosnn.estimators import with_rule
-from hosnn.estimators.adaptive_losses import ADAPTS
 from hosnn.nn.layers import TimeDropout
 from hosnn.nn.neurons import TALIF, neurons
 from hosnn.results.evaluation import Network
@@ -101,7 +100,7 @@ def look_at(model: Model, x: Tensor) -> Network:
         return Network(
             spiking="hosnn" if own else "foreign" if fires(model, x) else "none",
             layers=len(own),
-            adaptive=sum(isinstance(layer, TALIF) and bool((layer.adaptation > ADAPTS).any()) for layer in own),
+            adaptive=sum(isinstance(layer, TALIF) and bool((layer.adaptation > 0).any()) for layer in own),
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             gradient=gradient,
             random=random,

@@ -15,11 +15,9 @@ from hosnn.estimators.model_wrappers import Wrapped, innermost
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Attack, Model
 from hosnn.spiking.kernels.eager import LayerRecord, record_layers
+from hosnn.spiking.state import AdaptiveThreshold
 
 Loss = Callable[..., Tensor]
-
-ADAPTS = 1e-12
-"""The least k of a layer that adapts; static thresholds are run as TA-LIF of a vanishing k (`ThresholdLIF`)."""
 
 
 class AdaptiveLoss(Protocol):
@@ -165,9 +163,9 @@ def _with_loss(attack: Any, change: Callable[[Loss], Loss]) -> Attack | None:
 
 def _adapting(layers: Sequence[LayerRecord], term: AdaptiveLoss) -> list[tuple[LayerRecord, Tensor]]:
     found = [
-        (seen, seen.signature)
+        (seen, seen.threshold.signature)
         for seen in layers
-        if seen.signature is not None and seen.adaptation is not None and bool((seen.adaptation > ADAPTS).any())
+        if isinstance(seen.threshold, AdaptiveThreshold) and bool((seen.threshold.adaptation > 0).any())
     ]
     if not found:
         raise _no_layers(term, "TALIF")

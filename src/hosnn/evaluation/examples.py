@@ -17,7 +17,7 @@ from hosnn.nn.neurons import TALIF, hidden_neurons
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Attack
 from hosnn.signature.calibration import trajectories
-from hosnn.spiking.state import Step
+from hosnn.spiking.state import AdaptiveThreshold, Step
 
 CANDIDATES = 50  # images looked at per example wanted
 
@@ -175,7 +175,8 @@ def _story(
         return tuple(float(step[neuron]) for step in values)
 
     module = hidden_neurons(network)[layer]
-    signature, _ = module._homeostasis(len(before.membrane))  # what it is beyond its last step, only the layer knows
+    threshold = module.threshold_over(len(before.membrane))  # what it is beyond its last step, only the layer knows
+    signature = threshold.signature if isinstance(threshold, AdaptiveThreshold) else None
     return NeuronTrace(
         name,
         layer,
