@@ -15,6 +15,7 @@ from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, OverTime, Sp
 from hosnn.nn.neurons import LIF, TALIF
 from hosnn.signature import calibrate, homeostatic
 from hosnn.spiking.gradient_rule import bptt
+from hosnn.spiking.state import Threshold
 from hosnn.spiking.surrogate import Rectangle, Sigmoid
 
 CLASSES = 4

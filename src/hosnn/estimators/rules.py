@@ -90,10 +90,10 @@ class _Told(Wrapped):
     layers in the copy too.  The same holds of layers that a network keeps in a plain list.
     """
 
-    record_layers: list[bool] = field(default_factory=list, compare=False)
+    checked: list[bool] = field(default_factory=list, compare=False)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.record_layers:
+        if self.checked:
             return self.model(x)
         network = network_of(inside(self.model))  # a twin of this one, if another estimator was put inside
         own = set() if network is None else set(neurons(network).values())
@@ -115,5 +115,5 @@ class _Told(Wrapped):
                 "function, or kept in a plain list), so they would ignore the gradient estimator; make them modules of "
                 "the network (attributes or nn.ModuleList) and call them as self.layer(..) in its forward"
             )
-        self.record_layers.append(True)
+        self.checked.append(True)
         return found

@@ -1,4 +1,4 @@
-"""The layers of a network besides neurons: normalisation, coding, layers folded over time, pooling, dropout, readout."""
+"""The layers of a network besides neurons: normalisation, coding, folding of time, pooling, dropout, readout."""
 
 from typing import Protocol, runtime_checkable
 
@@ -55,7 +55,6 @@ class ConstantCoding(nn.Module):
             f"the network got input {tuple(x.shape)}; expected images [B, C, H, W] or frames "
             f"[B, {self.steps}, C, H, W] (its number of time steps)"
         )
-
 
     def fits(self, x: Tensor) -> bool:
         """Whether x has the shape of images, or of frames over the right number of time steps."""

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from hosnn.errors import ConfigError
 from hosnn.nn.blueprint import assemble, check
-from hosnn.nn.convnet import CIFAR10_MEAN, CIFAR10_STD
 from hosnn.nn.body import Body
+from hosnn.nn.convnet import CIFAR10_MEAN, CIFAR10_STD
 from hosnn.nn.fusion import Planned, any_hooked_everywhere, takes_context
 from hosnn.nn.layers import OverTime, SpikingNetwork, TimeDropout
 from hosnn.nn.neurons import LIF

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.nn.neurons import LIF, Emit, Extrapolation, extrapolated
-from hosnn.spiking.gradient_rule import GradientRule, Rule
 from hosnn.spiking.coding import encode_constant
+from hosnn.spiking.gradient_rule import GradientRule, Rule
 from hosnn.spiking.kernels.kernel_spec import UNFUSED, FusionContext
 from hosnn.spiking.state import Dynamics, StaticThreshold, Threshold
 

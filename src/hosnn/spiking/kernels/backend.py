@@ -31,7 +31,7 @@ BACKENDS = ("auto", "eager", "cpu", "triton")
 KERNELS = {"cpu": "cpu", "cuda": "triton"}
 """The fused kernel of each type of device."""
 
-ABSENT = {"cpu": "the native kernel was not built", "triton": "Triton is not installed"}
+ABSENT: dict[str, str] = {"cpu": "the native kernel was not built", "triton": "Triton is not installed"}
 
 PLAIN = frozenset((Tensor, torch.nn.Parameter, type(None)))
 """Types of tensors with memory of their own, which native code can read."""
@@ -140,9 +140,7 @@ def membranes(currents: Tensor, dynamics: Dynamics, threshold: Threshold = None)
     return layer(currents.float(), dynamics, rule, threshold, Emitted.MEMBRANE)
 
 
-def _why_eager(
-    chosen: str, currents: Tensor, rule: Rule, target: Tensor | None, adaptation: Tensor | None
-) -> str:
+def _why_eager(chosen: str, currents: Tensor, rule: Rule, target: Tensor | None, adaptation: Tensor | None) -> str:
     """Why no fused kernel runs this layer; empty if one does."""
     if chosen == "eager":
         return "eager was asked for"
@@ -158,7 +156,8 @@ def _why_eager(
         return f"it computes in float32, not with a signature or k in {adaptation.dtype}"
     if isinstance(rule, WholeLayer) and torch.is_grad_enabled():
         return f"{type(rule).__name__} looks at a whole layer"
-    return _unusable(kernel)
+    reason: str = _unusable(kernel)
+    return reason
 
 
 # torch.compile cannot trace into this: what it compiles keeps what was true then.

@@ -82,9 +82,7 @@ class _Call(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _call(
-    spec: KernelSpec, shape: torch.Size, strides: tuple[int, ...], dtype: torch.dtype, **of_assg: float
-) -> _Call:
+def _call(spec: KernelSpec, shape: torch.Size, strides: tuple[int, ...], dtype: torch.dtype, **of_assg: float) -> _Call:
     currents = torch.empty_strided(shape, strides, dtype=dtype, device="meta")
     output = memory.empty_output(spec, currents)
     steps, batch = memory.lengths(spec, currents)
@@ -92,7 +90,12 @@ def _call(
     constants = {name: value for name, value in spec._asdict().items() if name != "pooled"}
     sizes = {"neurons": shape[2:].numel(), "rows": rows, "columns": columns, "channels": channels}
     neuron = _Neuron(
-        steps=steps, batch=batch, bfloat16=dtype == torch.bfloat16, **sizes, **constants, **of_assg  # type: ignore[arg-type]
+        steps=steps,
+        batch=batch,
+        bfloat16=dtype == torch.bfloat16,
+        **sizes,
+        **constants,
+        **of_assg,
     )
     laid_out = currents.permute(0, 1, 3, 4, 2).is_contiguous() if spec.pooled else memory.dense(currents)
     units = _native().hosnn_units(neuron) if currents.numel() else 0

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import BackendError
-from hosnn.spiking.kernels import memory
+from hosnn.spiking.kernels import declarations, memory
 from hosnn.spiking.kernels.kernel_spec import KernelSpec
 from hosnn.spiking.kernels.memory import Gradients
 from hosnn.spiking.state import Threshold
@@ -173,6 +173,7 @@ def _launch(name: str, grid: tuple[int, int], spec: KernelSpec, currents: Tensor
     module = kernels()
     if module is None:
         raise BackendError("there is no Triton here, which the kernels for GPUs need; `pip install triton`")
+    threshold = "FIXED" if arguments["target"] is None else "STATIC" if arguments["adaptation"] is None else "ADAPTIVE"
     steps, batch = memory.lengths(spec, currents)
     channels, _, columns = currents.shape[2:] if spec.pooled else (1, 1, 1)
     with torch.cuda.device_of(currents):  # type: ignore[no-untyped-call]
@@ -189,8 +190,7 @@ def _launch(name: str, grid: tuple[int, int], spec: KernelSpec, currents: Tensor
             gain=spec.gain,
             STEPS=steps,
             CHUNK=_unrolled(steps),
-            ADAPTIVE=arguments["adaptation"] is not None,
-            STATIC=arguments["adaptation"] is None and arguments["target"] is not None,
+            KIND=declarations.THRESHOLDS[threshold],
             SOFT=bool(spec.soft),
             AT_REST=bool(spec.at_rest),
             POOLED=bool(spec.pooled),

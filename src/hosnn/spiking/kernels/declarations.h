@@ -1,6 +1,7 @@
 /* Written by declarations.py, which says what the fields are and how to write this file anew. */
 
 enum { TRACES = 0, SPIKES = 1, DISTANCE = 2, MEMBRANE = 3, KEPT = 4 };
+enum { FIXED = 0, ADAPTIVE = 1, STATIC = 2 };
 enum { SIGMOID = 0, FAST_SIGMOID = 1, ARCTAN = 2, PIECEWISE_LINEAR = 3, RECTANGLE = 4, EXPONENTIAL = 5, STRAIGHT_THROUGH = 6, GIVEN = 7 };
 
 #define SMALLEST 1.17549435e-38f

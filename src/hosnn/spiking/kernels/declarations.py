@@ -2,7 +2,7 @@
 
 `declarations.h` is what `header()` makes of it; after a change write it anew:
 
-    python -m hosnn.spiking.kernels.declarations
+    python -c "from hosnn.spiking.kernels import declarations; declarations.write_header()"
 
 A test compares the two, and the numbers of the enumerations in `triton_kernels`.
 """
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hosnn.spiking.kernels.kernel_spec import GIVEN, SHAPES, Emitted
+
+HEADER = Path(__file__).with_name("declarations.h")
 
 SMALLEST = 1.17549435e-38
 """The smallest normal float32: gradients up to it count as 0, as denormal numbers are slow."""
@@ -47,7 +49,9 @@ NEURON = (
 
 ARRAYS = (
     Group("const void *", ("currents",), "[T][B][N], or [B][N] of a constant input"),
-    Group("const float *", ("target",), "u* [T][N]; the thresholds themselves where there is no k; NULL: fixed threshold"),
+    Group(
+        "const float *", ("target",), "u* [T][N]; the thresholds themselves where there is no k; NULL: fixed threshold"
+    ),
     Group("const float *", ("adaptation",), "k [N]; NULL: thresholds do not adapt"),
     Group("const float *", ("initial",), "state of a constant input's filter before the first step [N]; NULL: 0"),
     Group("const void *", ("derivative",), "h [T][B][N], for the surrogate GIVEN"),
@@ -64,16 +68,21 @@ ARRAYS = (
 
 STRUCTURES = {"Neuron": NEURON, "Arrays": ARRAYS}
 
-ENUMERATIONS: dict[str, int] = {
+EMITTED: dict[str, int] = {
     **{name: number.value for name, number in Emitted.__members__.items()},
     "KEPT": len(Emitted),
 }
 """What a kernel writes; KEPT, inside the native kernel only: membranes and thresholds for the backward."""
 
 
+THRESHOLDS = {"FIXED": 0, "ADAPTIVE": 1, "STATIC": 2}
+
+
 def surrogate_numbers() -> dict[str, int]:
     """SIGMOID, FAST_SIGMOID, .. and GIVEN."""
-    names = ("".join("_" * (at > 0 and c.isupper()) + c.upper() for at, c in enumerate(kind.__name__)) for kind in SHAPES)
+    names = (
+        "".join("_" * (at > 0 and c.isupper()) + c.upper() for at, c in enumerate(kind.__name__)) for kind in SHAPES
+    )
     return {**{name: number for number, name in enumerate(names)}, "GIVEN": GIVEN}
 
 
@@ -88,7 +97,7 @@ def fields(structure: tuple[Group, ...]) -> list[tuple[str, Any]]:
 def header() -> str:
     """The text of `declarations.h`."""
     lines = ["/* Written by declarations.py, which says what the fields are and how to write this file anew. */", ""]
-    for numbers in (ENUMERATIONS, surrogate_numbers()):
+    for numbers in (EMITTED, THRESHOLDS, surrogate_numbers()):
         lines += [f"enum {{ {', '.join(f'{name} = {number}' for name, number in numbers.items())} }};"]
     lines += ["", f"#define SMALLEST {SMALLEST}f", f"#define LEAST_EXPONENT {LEAST_EXPONENT}f"]
     for structure, groups in STRUCTURES.items():
@@ -101,5 +110,5 @@ def header() -> str:
     return "\n".join(lines) + "\n"
 
 
-if __name__ == "__main__":
-    Path(__file__).with_name("declarations.h").write_text(header(), encoding="utf-8")
+def write_header() -> None:
+    HEADER.write_text(header(), encoding="utf-8")

@@ -61,7 +61,7 @@ def trajectory(
     rule: Rule,
     threshold: Threshold = None,
 ) -> Step:
-    """Membrane, threshold, spikes and trace of a layer over T steps from rest, each [T, B, *N]; arguments as in `traces`."""
+    """Membrane, threshold, spikes and trace of a layer over T steps from rest, each [T, B, *N]; see `traces`."""
     run = Step(*map(torch.stack, zip(*_steps(currents, dynamics, rule, threshold), strict=True)))
     if isinstance(rule, WholeLayer) and torch.is_grad_enabled():
         fired = _whole(currents, dynamics, rule, threshold)

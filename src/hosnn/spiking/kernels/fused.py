@@ -44,7 +44,8 @@ class FusedLayer(torch.autograd.Function):
             raise BackendError("a fused layer takes one gradient at a time, not a batch of them; use the eager backend")
         reusable = ctx.input_reusable and not torch._C._autograd._get_current_graph_task_keep_graph()
         gradients = partial(_gradients, input_reusable=reusable)
-        return *_differentiate(ctx, grads[0], gradients, _used(ctx)), None, None, None, None
+        tensors = ctx.saved_tensors
+        return *_differentiate(ctx, tensors, grads[0], gradients, _used(ctx, tensors)), None, None, None, None
 
 
 def apart_from_leaves(*parameters: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -56,10 +57,10 @@ def apart_from_leaves(*parameters: Tensor | None) -> tuple[Tensor | None, ...]:
     return tuple(apart)
 
 
-def _used(ctx: Any) -> list[bool]:
+def _used(ctx: Any, tensors: Sequence[Tensor | None]) -> list[bool]:
     """Whether the gradients of target, adaptation and initial are used, which attacks on the images do not need."""
     nodes = [node for node, _ in ctx.next_functions]  # of the tensors that are not None
-    present = [tensor is not None for tensor in ctx.saved_tensors]
+    present = [tensor is not None for tensor in tensors]
     return [
         needed and torch._C._will_engine_execute_node(nodes[sum(present[:at])])
         for at, needed in enumerate(ctx.needs_input_grad[1:4], 1)
@@ -125,10 +126,14 @@ def _wanted(used: Sequence[bool], has_rate: bool, local: bool, threshold: bool) 
 
 
 def _differentiate(
-    ctx: Any, gradient: Tensor, gradients: Callable[..., list[Tensor]], used: Sequence[bool]
+    ctx: Any,
+    tensors: Sequence[Any],
+    gradient: Tensor,
+    gradients: Callable[..., list[Tensor]],
+    used: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """dL/d currents, target, adaptation and initial, in the shapes of these."""
-    currents, target, adaptation, initial, derivative = ctx.saved_tensors
+    currents, target, adaptation, initial, derivative = tensors
     names = _wanted(used, adaptation is not None, ctx.local, bool(ctx.spec.threshold))
     values = gradients(ctx.spec, gradient, currents, target, adaptation, initial, derivative, names)
     sums = dict(zip(names, values[1:], strict=True))
@@ -214,7 +219,8 @@ def _compiled_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _compiled_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    return *_differentiate(ctx, gradient, _compiled_gradients, ctx.needs_input_grad[1:4]), None, None, None, None
+    used = ctx.needs_input_grad[1:4]
+    return *_differentiate(ctx, ctx.saved_tensors, gradient, _compiled_gradients, used), None, None, None, None
 
 
 neuron.register_autograd(_compiled_backward, setup_context=_compiled_setup)

@@ -1,6 +1,6 @@
 """What a fused kernel computes, as plain numbers: a layer's constants, its gradient rule, the operations fused into it.
 
-The numbers of the enumerations are those of `declarations.h` and `triton_kernels`; `declarations.py` holds them together.
+`declarations` says how C and Triton are held to the same numbers.
 """
 
 import math

@@ -112,9 +112,7 @@ def layout(spec: KernelSpec, shape: torch.Size, strides_of_currents: tuple[int, 
     """The layout that currents of this shape and these strides ask for."""
     currents = torch.empty_strided(shape, strides_of_currents, device="meta")
     steps = lengths(spec, currents)[0]
-    return Layout(
-        steps, tuple(shape[2:]), strides(currents, (steps,)), strides(currents, ()), currents.is_contiguous()
-    )
+    return Layout(steps, tuple(shape[2:]), strides(currents, (steps,)), strides(currents, ()), currents.is_contiguous())
 
 
 def parameters(spec: KernelSpec, currents: Tensor, threshold: Threshold, initial: Tensor | None) -> Parameters:
@@ -131,7 +129,7 @@ def parameters(spec: KernelSpec, currents: Tensor, threshold: Threshold, initial
 
 
 def _over_neurons(value: Tensor, of: Layout, *lead: int) -> Tensor:
-    """`value` as [*lead, *N] float32 in memory order; itself if it is.  Its last dimensions broadcast to the neurons."""
+    """`value`, whose last dimensions broadcast to the neurons, as [*lead, *N] float32 in memory order."""
     shape, order = (*lead, *of.neurons), of.per_step if lead else of.per_neuron
     if value.dtype == torch.float32 and value.shape == shape:
         if value.is_contiguous() if of.contiguous else value.stride() == order:

@@ -44,8 +44,6 @@
 
 #include "declarations.h"
 
-enum { FIXED, ADAPTIVE, STATIC }; /* thresholds */
-
 /* Which neurons are worked on at a time: `n` of them from `at` on, in pieces without gaps, `stride` apart. */
 typedef struct {
     int64_t at, n, piece, stride;
