@@ -18,7 +18,7 @@ from hosnn.errors import BackendError
 from hosnn.nn.layers import SumPool
 from hosnn.spiking.coding import encode_constant
 from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
-from hosnn.spiking.kernels import cuda, eager, memory
+from hosnn.spiking.kernels import cuda, eager
 from hosnn.spiking.kernels.kernel_spec import GIVEN, Emitted, KernelSpec, kernel_spec
 from hosnn.spiking.state import Reset, Threshold
 from hosnn.spiking.surrogate import SURROGATES, Sigmoid

@@ -203,18 +203,20 @@ INLINE void NAME(over_time)(const Neuron *of, const Block *b, int r, int group, 
 
 /* Calls with constants, so that each case is a loop of its own without a branch inside. */
 static void NAME(run)(const Neuron *of, const Block *b, int emit) {
-    const int kind = kind_of(b);
     int r = 0;
+#define AT(K, S, E) (((K) * 2 + (S)) * (KEPT + 1) + (E))
 #define CASE(K, S, E)                                                                              \
-    if (kind == K && !of->soft == !S && emit == E) {                                               \
+    case AT(K, S, E):                                                                              \
         for (; r + GROUP <= b->registers; r += GROUP) NAME(over_time)(of, b, r, GROUP, K, S, E);  \
         for (; r < b->registers; r++) NAME(over_time)(of, b, r, 1, K, S, E);                       \
+        break;
+#define EACH(K, S) CASE(K, S, TRACES) CASE(K, S, SPIKES) CASE(K, S, DISTANCE) CASE(K, S, MEMBRANE) CASE(K, S, KEPT)
+    switch (AT(kind_of(b), !!of->soft, emit)) {
+        EACH(FIXED, 0) EACH(FIXED, 1) EACH(ADAPTIVE, 0) EACH(ADAPTIVE, 1) EACH(STATIC, 0) EACH(STATIC, 1)
     }
-#define EACH(K, S) \
-    CASE(K, S, TRACES) CASE(K, S, SPIKES) CASE(K, S, DISTANCE) CASE(K, S, MEMBRANE) CASE(K, S, KEPT)
-    EACH(FIXED, 0) EACH(FIXED, 1) EACH(ADAPTIVE, 0) EACH(ADAPTIVE, 1) EACH(STATIC, 0) EACH(STATIC, 1)
 #undef EACH
 #undef CASE
+#undef AT
 }
 
 /* The backward of the lanes of one sample: dL/d currents.  `kind`: of the threshold, FIXED where it gets no gradient. */
@@ -282,17 +284,20 @@ INLINE void NAME(back_over_time)(const Neuron *of, const Block *b, int r, int gr
 }
 
 FUSED static void NAME(back)(const Neuron *of, const Block *b, int sums) {
-    const int kind = !of->threshold || (kind_of(b) == STATIC && !sums) ? FIXED : kind_of(b);
     int r = 0;
+#define AT(K, S, X) (((K) * 2 + (S)) * 2 + (X))
 #define CASE(K, S, X)                                                                                    \
-    if (kind == K && !of->soft == !S && sums == X) {                                                     \
+    case AT(K, S, X):                                                                                    \
         for (; r + GROUP <= b->registers; r += GROUP) NAME(back_over_time)(of, b, r, GROUP, K, S, X);   \
         for (; r < b->registers; r++) NAME(back_over_time)(of, b, r, 1, K, S, X);                        \
-    }
+        break;
 #define EACH(K, S) CASE(K, S, 0) CASE(K, S, 1)
-    EACH(FIXED, 0) EACH(FIXED, 1) EACH(ADAPTIVE, 0) EACH(ADAPTIVE, 1) CASE(STATIC, 0, 1) CASE(STATIC, 1, 1)
+    switch (AT(of->threshold ? kind_of(b) : FIXED, !!of->soft, !!sums)) {
+        EACH(FIXED, 0) EACH(FIXED, 1) EACH(ADAPTIVE, 0) EACH(ADAPTIVE, 1) EACH(STATIC, 0) EACH(STATIC, 1)
+    }
 #undef EACH
 #undef CASE
+#undef AT
 }
 
 /* Currents of all time steps from one constant input, through its synaptic filter. */
