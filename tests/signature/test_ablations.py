@@ -142,8 +142,6 @@ def test_thresholds_out_of_range_raise() -> None:
         ThresholdLIF(thresholds(), rule=GradientRule(threshold=False))
     with pytest.raises(ShapeError, match=r"has thresholds \(1, 6\)"):
         ThresholdLIF(thresholds())(currents(5, 4, 7))
-    with pytest.raises(ShapeError, match="float16"):
-        ThresholdLIF(thresholds().half())(currents().half())
 
 
 def test_without_adaptation_is_the_plain_network_bit_for_bit() -> None:

@@ -15,8 +15,8 @@ from hosnn.benchmark.timing import Call, Contestant, cores
 from hosnn.nn.neurons import LIF, TALIF, Emit
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.spiking.kernels import backend, eager
-from hosnn.spiking.kernels.kernel_spec import Around
-from hosnn.spiking.state import Dynamics
+from hosnn.spiking.kernels.kernel_spec import FusionContext
+from hosnn.spiking.state import AdaptiveThreshold, Dynamics
 
 BYTES = 20
 """Least bytes moved per element-step in float32: read currents twice and a gradient, write output and gradient."""
@@ -102,7 +102,7 @@ class LayerCase:
         layer, dynamics, rule = self._talif(), Dynamics(), bptt()
 
         def loop(currents: Tensor, signature: Tensor, adaptation: Tensor) -> Tensor:
-            return eager.traces(currents, dynamics, rule, signature, adaptation)
+            return eager.traces(currents, dynamics, rule, AdaptiveThreshold(signature, adaptation))
 
         compiled = torch.compile(loop, dynamic=False)
         return self._run(lambda currents: compiled(currents, layer.signature, layer.adaptation), layer.adaptation)
@@ -125,7 +125,7 @@ class LayerCase:
         def copied_first(leaf: Tensor) -> Tensor:
             with torch.no_grad():
                 leaf.copy_(source)
-            return layer(leaf, Around(spent=True))  # type: ignore[no-any-return]
+            return layer(leaf, FusionContext(input_reusable=True))  # type: ignore[no-any-return]
 
         return self._run(copied_first, layer.adaptation, currents=currents)
 

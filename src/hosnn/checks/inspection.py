@@ -10,7 +10,6 @@ from hosnn.checks.queries import (
     seeded_scores,
     without_side_effects,
 )
-from hosnn.estimators.adaptive_losses import ADAPTS
 from hosnn.nn.neurons import TALIF, neurons
 from hosnn.results.evaluation import Network
 from hosnn.robustness.losses import margin
@@ -29,7 +28,7 @@ def inspect_network(model: Model, x: Tensor) -> Network:
         return Network(
             spiking="hosnn" if layers else "foreign" if emits_spikes(model, x) else "none",
             layers=len(layers),
-            adaptive=sum(isinstance(layer, TALIF) and bool((layer.adaptation > ADAPTS).any()) for layer in layers),
+            adaptive=sum(isinstance(layer, TALIF) and bool((layer.adaptation > 0).any()) for layer in layers),
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             gradient=gradient,
             random=random,

@@ -16,11 +16,9 @@ from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Attack, Model
 from hosnn.spiking.kernels.eager import LayerRecord, record_layers
+from hosnn.spiking.state import AdaptiveThreshold
 
 Loss = Callable[..., Tensor]
-
-ADAPTS = 1e-12
-"""The least k of a layer that adapts; static thresholds are run as TA-LIF of a vanishing k (`ThresholdLIF`)."""
 
 
 class AdaptiveLoss(Protocol):
@@ -170,9 +168,9 @@ def _with_loss(attack: Any, change: Callable[[Loss], Loss]) -> Attack | None:
 
 def _adapting(layers: Sequence[LayerRecord], term: AdaptiveLoss) -> list[tuple[LayerRecord, Tensor]]:
     adapting = [
-        (layer, layer.signature)
+        (layer, layer.threshold.signature)
         for layer in layers
-        if layer.signature is not None and layer.adaptation is not None and bool((layer.adaptation > ADAPTS).any())
+        if isinstance(layer.threshold, AdaptiveThreshold) and bool((layer.threshold.adaptation > 0).any())
     ]
     if not adapting:
         raise _no_layers(term, "TALIF")

@@ -17,7 +17,7 @@ from hosnn.nn.neurons import TALIF, hidden_neurons
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Attack
 from hosnn.signature.calibration import trajectories
-from hosnn.spiking.state import Step
+from hosnn.spiking.state import AdaptiveThreshold, Step
 
 CANDIDATES = 50  # images classified per example, to choose from
 
@@ -186,7 +186,8 @@ def _trace(
         return tuple(float(step[neuron]) for step in values)
 
     module = hidden_neurons(network)[layer]
-    signature, _ = module._homeostasis(len(clean.membrane))  # only the layer knows how it extrapolates its signature
+    threshold = module.threshold_over(len(clean.membrane))  # only the layer knows how it extrapolates its signature
+    signature = threshold.signature if isinstance(threshold, AdaptiveThreshold) else None
     return NeuronTrace(
         network=name,
         layer=layer,

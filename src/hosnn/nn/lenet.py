@@ -8,7 +8,8 @@ from torch import nn
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.nn.blueprint import assemble, check
-from hosnn.nn.layers import Body, OverTime, SpikingNetwork, SumPool, TimeDropout
+from hosnn.nn.body import Body
+from hosnn.nn.layers import OverTime, SpikingNetwork, SumPool, TimeDropout
 from hosnn.nn.neurons import LIF
 from hosnn.spiking.gradient_rule import GradientRule, tssl_bp
 from hosnn.spiking.state import Dynamics

@@ -55,6 +55,13 @@ class TimeBatchNorm(nn.Module):
             return self._normalised(0, currents.flatten(0, 1)).view_as(currents)
         return torch.stack([self._normalised(self._at(t, self.steps), step) for t, step in enumerate(currents)])
 
+    @property
+    def is_affine(self) -> bool:
+        """Whether it is now one gain and one offset per channel of images, the same at every step."""
+        norm = self.each[0]
+        assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
+        return self.steps is None and self.dimensions == 5 and not norm.training and norm.running_mean is not None
+
     def _normalised(self, number: int, currents: Tensor) -> Tensor:
         norm = self.each[number]
         assert isinstance(norm, nn.modules.batchnorm._BatchNorm)

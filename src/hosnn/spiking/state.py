@@ -64,3 +64,34 @@ class Step(NamedTuple):
     threshold: Tensor  # θ
     spikes: Tensor  # s in {0, 1}
     trace: Tensor  # a, the layer's output
+
+
+class AdaptiveThreshold(NamedTuple):
+    """A threshold that opposes the membrane's drift from its clean-data signature: θ[t] = θ[t-1] + k (u[t] - u*[t])."""
+
+    signature: Tensor  # u* [T, *N], potential
+    adaptation: Tensor  # k >= 0, broadcastable to [*N], per time step
+
+
+class StaticThreshold(NamedTuple):
+    """A threshold known beforehand, whatever the membrane does: θ[t] = values[t]."""
+
+    values: Tensor  # [T, *N], or what broadcasts to [*N] at each step; potential
+
+
+Threshold = AdaptiveThreshold | StaticThreshold | None
+"""None: `Dynamics.threshold` at every step."""
+
+
+def threshold_tensors(threshold: Threshold) -> tuple[Tensor | None, Tensor | None]:
+    """(u*, k) of an adaptive threshold, (θ, None) of a static one, (None, None) of none."""
+    if threshold is None:
+        return None, None
+    return (threshold.values, None) if isinstance(threshold, StaticThreshold) else (*threshold,)
+
+
+def threshold_of(target: Tensor | None, adaptation: Tensor | None) -> Threshold:
+    """The threshold that `threshold_tensors` took apart."""
+    if target is None:
+        return None
+    return StaticThreshold(target) if adaptation is None else AdaptiveThreshold(target, adaptation)
