@@ -79,3 +79,11 @@ def test_safetensors_from_memory_are_the_same_bytes_as_written_by_the_library(tm
     tensors = {"a": torch.rand(3, 2), "b.c": torch.arange(4)}
     save_file(tensors, tmp_path / "file", metadata={"format": "x"})
     assert (tmp_path / "file").read_bytes() == save(tensors, metadata={"format": "x"})
+
+
+def test_a_file_never_takes_the_place_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "result.json").mkdir()
+    (tmp_path / "result.json" / "precious").write_text("kept")
+    with pytest.raises(ConfigError, match="cannot write"):
+        write_json(tmp_path / "result.json", {})
+    assert [path.name for path in tmp_path.rglob("*")] == ["result.json", "precious"]

@@ -77,7 +77,7 @@ def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
             for file in temporary.iterdir() if temporary.is_dir() else (temporary,):
                 with file.open("r+b") as handle:
                     os.fsync(handle.fileno())
-        if path.is_dir():
+        if temporary.is_dir() and path.is_dir():
             shutil.rmtree(path)  # a folder does not replace one that is not empty
         temporary.replace(path)
     except BaseException:
