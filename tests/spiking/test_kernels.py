@@ -273,7 +273,7 @@ def test_a_rule_for_whole_layers_is_refused_by_name_and_runs_eagerly() -> None:
             return torch.zeros_like(gradient)
 
     given = layer()
-    with pytest.raises(BackendError, match="Zero looks at a whole layer"), backend.choose("cpu"):
+    with pytest.raises(BackendError, match="Zero needs a layer's whole run"), backend.choose("cpu"):
         backend.layer(*given.arguments, Zero(), given.threshold)
     currents = given.currents.requires_grad_()
     backend.layer(currents, given.dynamics, Zero(), given.threshold).sum().backward()  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ from hosnn.errors import ConfigError
 
 
 class Reset(Enum):
-    """What a spike does to the membrane: HARD v = u (1 - s), the authors' code; SOFT v = u - θ s, the theory."""
+    """Effect of a spike on the membrane: HARD v = u (1 - s), the authors' code; SOFT v = u - θ s, the theory."""
 
     HARD = "hard"
     SOFT = "soft"
@@ -47,7 +47,7 @@ class Dynamics:
 
 
 class State(NamedTuple):
-    """What a neuron carries to the next step, each [B, *N]."""
+    """The state that a neuron carries to the next step, each [B, *N]."""
 
     membrane: Tensor  # v, after reset
     threshold: Tensor  # θ
@@ -55,7 +55,7 @@ class State(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What a neuron did in one step, each [B, *N] (or [T, B, *N] for a whole run)."""
+    """The quantities of one step, each [B, *N] (or [T, B, *N] for a whole run)."""
 
     membrane: Tensor  # u, before reset
     threshold: Tensor  # θ
