@@ -279,7 +279,7 @@ class Squared(nn.Conv2d):
 
 
 class Late(ConstantCoding):
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, initial: Tensor | None = None) -> Tensor:
         coded = super().forward(x)
         return torch.cat([torch.zeros_like(coded[:1]), coded[:-1]]).square()
 

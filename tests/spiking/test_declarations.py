@@ -14,7 +14,7 @@ def test_triton_has_the_same_numbers() -> None:
     kernels = cuda.kernels()
     if kernels is None:
         pytest.skip("there is no Triton")
-    expected = {**declarations.EMITTED, **declarations.THRESHOLDS, **declarations.surrogate_numbers()}
+    expected: dict[str, float] = {**declarations.EMITTED, **declarations.THRESHOLDS, **declarations.surrogate_numbers()}
     expected |= {"SMALLEST": declarations.SMALLEST, "LEAST_EXPONENT": declarations.LEAST_EXPONENT}
     for name in expected.keys() - {"KEPT", "STRAIGHT_THROUGH"}:  # of the native kernel only; the last, an else
         assert getattr(kernels, name).value == expected[name], name

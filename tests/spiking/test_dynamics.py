@@ -170,5 +170,5 @@ def test_a_resting_threshold_that_is_not_positive_is_refused(wrong: float) -> No
         Dynamics(threshold=wrong)
 
 
-def _arguments(inputs: Case, reset: Reset) -> tuple[Tensor, Dynamics, GradientRule, Tensor, Tensor]:
+def _arguments(inputs: Case, reset: Reset) -> tuple[Tensor, Dynamics, GradientRule, AdaptiveThreshold]:
     return inputs.currents, Dynamics(reset=reset), bptt(), AdaptiveThreshold(inputs.signature, inputs.adaptation)

@@ -204,7 +204,7 @@ def test_an_expanded_batch_and_an_expanded_gradient_are_read_right(repeated: int
 
 @pytest.mark.parametrize("shape", [(2, 4, 4), (64, 2, 6), (65, 4, 2), (15, 8, 8), (3, 5, 4), (3, 4, 7), (130, 3, 3)])
 @pytest.mark.parametrize("kind", [{}, {"adaptive": False}, {"static": True}], ids=["adaptive", "fixed", "static"])
-def test_pooling_on_the_way_is_pooling_afterwards(shape: tuple[int, int, int], kind: dict[str, bool]) -> None:
+def test_pooling_on_the_way_is_pooling_afterwards(shape: tuple[int, int, int], kind: dict[str, Any]) -> None:
     given = layer(shape=shape, **kind)
     found = []
     for inside in (True, False):
@@ -273,7 +273,7 @@ def test_a_rule_for_whole_layers_is_refused_by_name_and_runs_eagerly() -> None:
             return torch.zeros_like(gradient)
 
     given = layer()
-    with pytest.raises(BackendError, match="Zero looks at a whole layer"), backend.choose("cpu"):
+    with pytest.raises(BackendError, match="Zero needs a layer's whole run"), backend.choose("cpu"):
         backend.layer(*given.arguments, Zero(), given.threshold)
     currents = given.currents.requires_grad_()
     backend.layer(currents, given.dynamics, Zero(), given.threshold).sum().backward()  # type: ignore[no-untyped-call]

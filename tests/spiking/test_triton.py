@@ -37,7 +37,7 @@ if not ON_GPU:  # Triton asks for this as it reads the kernels; nobody else in t
         assert cuda.available()
 
 SUMS = ("adaptation", "target", "membrane_sum", "current_sum")
-KINDS: tuple[dict[str, bool], ...] = ({}, {"adaptive": False}, {"static": True})
+KINDS: tuple[dict[str, Any], ...] = ({}, {"adaptive": False}, {"static": True})
 """Of thresholds: adaptive, fixed, static."""
 
 SHAPES = ((1,), (130,), (600,), (5, 7, 3))
@@ -110,7 +110,7 @@ def decided(**options: Any) -> Layer:
 @pytest.mark.parametrize("emit", list(Emitted))
 @pytest.mark.parametrize("reset", list(Reset))
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_forward_has_the_bits_of_the_specification(kind: dict[str, bool], reset: Reset, emit: Emitted) -> None:
+def test_forward_has_the_bits_of_the_specification(kind: dict[str, Any], reset: Reset, emit: Emitted) -> None:
     sizes = [(1, SHAPES[0]), (4, SHAPES[1]), (9, SHAPES[2]), (4, SHAPES[3])]
     every_kind_and_reset_meets_every_size = (int(emit) + KINDS.index(kind) + (reset is Reset.SOFT)) % 4
     for steps, shape in sizes[every_kind_and_reset_meets_every_size:][:1]:
@@ -207,7 +207,7 @@ def test_any_layout_in_memory_gives_the_same(laid: Any) -> None:
     [((2, 4, 4), 18, KINDS[0]), ((130, 2, 2), 4, KINDS[1]), ((3, 5, 4), 4, KINDS[2]), ((3, 4, 7), 4, KINDS[0])],
 )
 def test_pooling_on_the_way_is_pooling_afterwards(
-    shape: tuple[int, int, int], steps: int, kind: dict[str, bool]
+    shape: tuple[int, int, int], steps: int, kind: dict[str, Any]
 ) -> None:
     given = layer(steps=steps, batch=2, shape=shape, **kind)
     there = on_device(given)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.utils.hooks import RemovableHandle
 
@@ -29,7 +29,7 @@ def structure_changed() -> None:
 class Changing(nn.Module):
     """A module whose changes are noticed: attributes, and the modules in it.  train() and eval() are none."""
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: Tensor | nn.Module) -> None:
         super().__setattr__(name, value)
         if name not in ("training", "_kept_plan"):
             structure_changed()

@@ -1,4 +1,4 @@
-"""Neurons whose thresholds are given or learned, and do not adapt: controls of TA-LIF."""
+"""Neurons whose thresholds are constants or learned, and do not adapt: controls of TA-LIF."""
 
 import math
 from typing import Self
@@ -17,7 +17,7 @@ from hosnn.spiking.state import Dynamics, StaticThreshold, Threshold
 
 @identified("ThresholdLIF")
 class ThresholdLIF(LIF):
-    """LIF neurons each with a threshold of its own, learned or given: TA-LIF's control without adaptation.
+    """LIF neurons each with a threshold of its own, learned or constant: TA-LIF's control without adaptation.
 
         s[t] = 1 if u[t] > θ[t] else 0,   θ[t] known beforehand, whatever the membrane does
 

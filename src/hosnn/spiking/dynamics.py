@@ -1,6 +1,6 @@
 """One time step of a leaky integrate-and-fire neuron whose threshold is fixed (LIF), adapts (TA-LIF) or is given.
 
-Pure functions of tensors; they are the specification that every faster backend must equal.
+Pure functions of tensors: the specification that every faster backend equals.
 Shapes: B batch, N neuron dimensions (any number).  Potentials are dimensionless: 1 is the resting threshold.
 Time constants count time steps.
 """

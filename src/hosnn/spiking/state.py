@@ -13,7 +13,7 @@ from hosnn.identity import identified
 
 @identified("Reset")
 class Reset(Enum):
-    """What a spike does to the membrane: HARD v = u (1 - s), the authors' code; SOFT v = u - θ s, the theory."""
+    """Effect of a spike on the membrane: HARD v = u (1 - s), the authors' code; SOFT v = u - θ s, the theory."""
 
     HARD = "hard"
     SOFT = "soft"
@@ -50,7 +50,7 @@ class Dynamics:
 
 
 class State(NamedTuple):
-    """What a neuron carries to the next step, each [B, *N]."""
+    """The state that a neuron carries to the next step, each [B, *N]."""
 
     membrane: Tensor  # v, after reset
     threshold: Tensor  # θ
@@ -58,7 +58,7 @@ class State(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What a neuron did in one step, each [B, *N] (or [T, B, *N] for a whole run)."""
+    """The quantities of one step, each [B, *N] (or [T, B, *N] for a whole run)."""
 
     membrane: Tensor  # u, before reset
     threshold: Tensor  # θ

@@ -1,4 +1,4 @@
-"""Surrogate derivatives: what the backward pass uses in place of the derivative of a spike.
+"""Surrogate derivatives, which the backward pass uses in place of the derivative of a spike.
 
 A spike is s = 1 if x > 0 else 0, with x = membrane potential - threshold (dimensionless: 1 is the resting threshold).
 Its derivative is zero almost everywhere, so training and attacks replace it by a bump h(x) around x = 0.  A surrogate
@@ -39,7 +39,7 @@ class Surrogate:
         raise TypeError(f"{type(self).__name__} does not define derivative(x)")
 
     def prepared(self, x: Tensor) -> "Surrogate":
-        """What differentiates a forward with the distances x: itself, unless it is one that learns from them."""
+        """The surrogate for a forward with the distances x: itself, unless it depends on distances seen before."""
         return self
 
     def spike(self, distance: Tensor, backward_distance: Tensor | None = None) -> Tensor:

@@ -155,7 +155,7 @@ def _why_eager(chosen: str, currents: Tensor, rule: Rule, target: Tensor | None,
     if adaptation is not None and adaptation.dtype not in (torch.float32, currents.dtype):
         return f"it computes in float32, not with a signature or k in {adaptation.dtype}"
     if isinstance(rule, WholeLayer) and torch.is_grad_enabled():
-        return f"{type(rule).__name__} looks at a whole layer"
+        return f"{type(rule).__name__} needs a layer's whole run"
     reason: str = _unusable(kernel)
     return reason
 

@@ -1,5 +1,5 @@
 /* A layer of spiking neurons over all time steps, forward and backward: the equations of dynamics.py, the gradients
-   of gradient_rule.py.  No state outlives a call, nothing is written but the arrays that are handed in.
+   of gradient_rule.py.  No state outlives a call; only the arrays passed in are written.
 
    Memory: currents and everything of their shape lie as [T][B][N]; target [T][N]; adaptation [N].  With pooling, N
    is [rows][columns][channels] and the output [T][B][rows/2][columns/2][channels].
@@ -125,7 +125,7 @@ INLINE uint16_t narrowed(float value) { /* round to nearest, ties to even; NaN s
 #define HOSNN_WIDEST 64
 #endif
 
-/* Functions between BEGIN and END may use the instructions named; GCC is told too which registers to prefer. */
+/* Functions between BEGIN and END may use the instructions named; for GCC also which registers to prefer. */
 #define PRAGMA(words) _Pragma(#words)
 #if defined(__clang__)
 #define BEGIN(instructions, preference) \

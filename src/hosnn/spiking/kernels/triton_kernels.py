@@ -3,7 +3,7 @@
 The same as `neuron.c`, lane by lane.  A program takes BLOCK neurons of one sample after another; state stays in
 registers, in float32.  Arrays lie as there: T time, B batch, N neurons, M what comes out at each step (N, or N pooled).
 
-Time goes in chunks of CHUNK steps, unrolled.  All that a chunk reads is asked for before its first result is written:
+Time goes in chunks of CHUNK steps, unrolled.  A chunk reads everything before it writes its first result:
 a store might alias a later load, which would then have to wait.  Steps past the last read zeros and write nothing.
 
 The forward equals the eager specification bit for bit where the launch forbids fused multiply-adds.
@@ -69,12 +69,12 @@ def forward(
                     rate = tl.load(adaptation + n, mask=inside, other=0.0)
                 if KIND != FIXED:
                     targets = _read(target + n + first * stride, stride, left, inside, CHUNK)
-                given = _read(currents + (first * batch + start) * stride + n, batch * stride, left, inside, CHUNK)
+                inputs = _read(currents + (first * batch + start) * stride + n, batch * stride, left, inside, CHUNK)
                 v, theta, trace = membranes[w], thresholds[w], traces[w]
                 window = emitted
                 emitted = ()
                 for t in tl.static_range(CHUNK):
-                    u, theta, spike, v = _step(given[t], targets, t, rate, v, theta, decay, KIND, SOFT)
+                    u, theta, spike, v = _step(inputs[t], targets, t, rate, v, theta, decay, KIND, SOFT)
                     trace = fade * trace + spike * jump
                     if EMIT == TRACES:
                         shown = trace
@@ -164,9 +164,9 @@ def backward(
                 targets = ()
                 if KIND != FIXED:
                     targets = _read(target + first * stride + lanes, stride, left, inside, CHUNK)
-                given = _read(currents + (first * batch + start) * stride + lanes, batch * stride, left, inside, CHUNK)
+                inputs = _read(currents + (first * batch + start) * stride + lanes, batch * stride, left, inside, CHUNK)
                 for t in tl.static_range(CHUNK):
-                    _, theta, _, v = _step(given[t], targets, t, rate, v, theta, decay, KIND, SOFT)
+                    _, theta, _, v = _step(inputs[t], targets, t, rate, v, theta, decay, KIND, SOFT)
                 tl.store(states + 2 * chunk * programs * BLOCK + place, v)
                 tl.store(states + (2 * chunk + 1) * programs * BLOCK + place, theta)
             tl.debug_barrier()  # what one thread wrote another may read
@@ -184,14 +184,14 @@ def backward(
             targets = ()
             if KIND != FIXED:
                 targets = _read(target + first * stride + lanes, stride, left, inside, CHUNK)
-            given = _read(currents + now * stride + lanes, batch * stride, left, inside, CHUNK)
+            inputs = _read(currents + now * stride + lanes, batch * stride, left, inside, CHUNK)
             from_above = _read(gradient + now * outputs + emitter, batch * wide_outputs, left, emits, CHUNK)
             slopes = ()
             if SURROGATE == GIVEN:
                 slopes = _read(derivative + now * stride + lanes, batch * stride, left, inside, CHUNK)
             membranes, thresholds = (), ()
             for t in tl.static_range(CHUNK):
-                u, theta, _, v = _step(given[t], targets, t, rate, v, theta, decay, KIND, SOFT)
+                u, theta, _, v = _step(inputs[t], targets, t, rate, v, theta, decay, KIND, SOFT)
                 membranes += (u,)
                 thresholds += (theta,)
 
