@@ -3,13 +3,16 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: demo test lint clean
+.PHONY: demo test sanitize lint clean
 
 demo: .venv/.installed
 	$(RUN) -m hosnn reproduce demo --runs runs/demo --out runs/demo
 
 test: lint
-	$(RUN) -m pytest -m "not slow and not gpu"
+	$(RUN) -m pytest -m "not slow and not gpu and not sanitizer"
+
+sanitize: .venv/.installed-dev
+	$(RUN) -m pytest -m sanitizer
 
 lint: .venv/.installed-dev
 	$(RUN) -m ruff format --check .

@@ -6,7 +6,7 @@
 `hosnn.data.selection.shuffled_rank_in_class`.  Train takes ranks 0..59 and 500..1039, so that the sample's validation
 split (its lowest 60 of each class) lies within the full set's (its lowest 500), and the rest within the full set's
 train split: a network trained on the sample has never seen an image on which the full set validates or tests.
-Deterministic up to the versions of Pillow and pyarrow; the hash of the content is pinned in fashion_mnist_files.py.
+The decoded content is always the same; its hash is checked in data/fashion_mnist_files.py.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""Our attacks beside those of torchattacks, Foolbox and pyautoattack: same networks, images, threat and budget.
+"""Our attacks compared with those of torchattacks, Foolbox and pyautoattack: same networks, images, threat and budget.
 
     python bench/peers.py --out docs/results/attacks/peers.json          (see bench/README.md for what to install)
 
@@ -43,14 +43,14 @@ from hosnn.robustness.square import Square
 from hosnn.robustness.threats import Linf, Threat
 
 MARGIN = 0.3
-"""Points of robust accuracy that chance may give: attacks start at random."""
+"""Points of robust accuracy by which attacks may differ by chance, as they start at random."""
 
 TRAIN_EPS = 0.1
 SETTINGS = (("clean", False, "linf:8/255"), ("adversarial", True, "linf:1/10"))
 """Network, whether it is trained adversarially, threat."""
 
 BATCH = 250
-PUBLISHED = 5000
+PUBLISHED_QUERIES = 5000
 """Queries of Square in AutoAttack's standard suite."""
 
 SUITE = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -70,13 +70,13 @@ class Options:
     data: str = "fashion-mnist"  # the embedded sample if it is not found
     epochs: int = 6
     seed: int = 0
-    networks: Path | None = None  # keep the trained networks in this folder, and take them from there
-    only: tuple[str, ...] = ()  # attacks to compare, by name (others keep what `out` says of them); all if empty
+    networks: Path | None = None  # keep the trained networks in this folder, and use those that are there
+    only: tuple[str, ...] = ()  # attacks to compare, by name (of others `out` keeps its results); all if empty
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One of our attacks, or all of a protocol, and one of a peer's, meant to be the same."""
+    """One of our attacks, or a whole protocol, and the same attack of a peer."""
 
     attack: str
     peer: str
@@ -85,7 +85,7 @@ class Pair:
 
 
 class Counting(nn.Module):
-    """Counts the images that pass, and how many of those with a gradient: both sides are counted alike."""
+    """Counts the images passed through the network, and those with a gradient, for our attacks and for peers'."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -108,12 +108,12 @@ def network() -> nn.Sequential:
 
 
 def train(data: Dataset, options: Options, adversarial: bool) -> nn.Sequential:
-    """Adam on batches of 128; adversarially on five steps of PGD at TRAIN_EPS, crafted on the network as it is."""
+    """Adam on batches of 128; adversarial training by five steps of PGD at TRAIN_EPS against the current network."""
     torch.manual_seed(options.seed)
     model = network()
-    kept = options.networks and options.networks / f"{'adversarial' if adversarial else 'clean'}.safetensors"
-    if kept and kept.exists():
-        model.load_state_dict(load_file(kept))
+    stored = options.networks and options.networks / f"{'adversarial' if adversarial else 'clean'}.safetensors"
+    if stored and stored.exists():
+        model.load_state_dict(load_file(stored))
         return model.eval()
     attack = PGD(Threat(Linf(TRAIN_EPS)), steps=5, step_size=0.3, keep_best=False)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
@@ -129,9 +129,9 @@ def train(data: Dataset, options: Options, adversarial: bool) -> nn.Sequential:
             loss.backward()
             optimizer.step()
             schedule.step()
-    if kept:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        save_file(model.state_dict(), kept)
+    if stored:
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        save_file(model.state_dict(), stored)
     return model.eval()
 
 
@@ -141,7 +141,7 @@ def pairs(model: nn.Module, threat: Threat, options: Options) -> list[Pair]:
     import pyautoattack
     import torchattacks
 
-    eps, queries, seed = threat.ball.eps, PUBLISHED if options.full else 1000, options.seed
+    eps, queries, seed = threat.ball.eps, PUBLISHED_QUERIES if options.full else 1000, options.seed
     logging.getLogger("auto-attack").setLevel(logging.ERROR)
 
     def ours(attack: Attack) -> Craft:
@@ -153,24 +153,26 @@ def pairs(model: nn.Module, threat: Threat, options: Options) -> list[Pair]:
     def fool(x: Tensor, y: Tensor, _: Tensor) -> Tensor:
         attack = foolbox.attacks.LinfPGD(rel_stepsize=0.1, steps=20, random_start=True)
         wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=x.device)
-        found: Tensor = attack(wrapped, x, foolbox.criteria.Misclassification(y), epsilons=eps)[1]
-        return found
+        x_adv: Tensor = attack(wrapped, x, foolbox.criteria.Misclassification(y), epsilons=eps)[1]
+        return x_adv
 
     def autoattack(*names: str, queries: int = queries) -> Craft:
         def craft(x: Tensor, y: Tensor, _: Tensor) -> Tensor:
             suite = pyautoattack.AutoAttack(model, norm="Linf", eps=eps, seed=seed, version="standard")
             suite.square.n_queries = queries
-            suite.square.rescale_schedule = True  # to this budget, as both other sides do; off, it is far weaker
+            suite.square.rescale_schedule = (
+                True  # to this number of queries, as the others do; it is far weaker otherwise
+            )
             suite.attacks_to_run = list(names)
-            found: Tensor = suite.run_standard_evaluation(x, y, batch_size=BATCH)[0]
-            return found
+            x_adv: Tensor = suite.run_standard_evaluation(x, y, batch_size=BATCH)[0]
+            return x_adv
 
         return craft
 
     pgd, apgd, apgd_t = PGD(threat, steps=20, step_size=0.1), APGD(threat), APGDTargeted(threat)
     fab, square = FAB(threat), Square(threat, queries)
     suite = Worst((apgd, apgd_t, fab, square))
-    found = [
+    all_pairs = [
         Pair("PGD-20", "torchattacks", ours(pgd), torchattack("PGD", alpha=eps / 10, steps=20)),
         Pair("PGD-20", "foolbox", ours(pgd), fool),
         Pair("APGD-CE 100", "torchattacks", ours(apgd), torchattack("APGD", steps=100, seed=seed)),
@@ -182,29 +184,29 @@ def pairs(model: nn.Module, threat: Threat, options: Options) -> list[Pair]:
         Pair(f"Square {queries}", "torchattacks", ours(square), torchattack("Square", n_queries=queries, seed=seed)),
         Pair(f"Square {queries}", "pyautoattack", ours(square), autoattack("square")),
         Pair("standard suite", "pyautoattack", ours(suite), autoattack(*SUITE)),
-        Pair("protocol full", "pyautoattack", attacks_of(full(threat)), autoattack(*SUITE, queries=PUBLISHED)),
+        Pair("protocol full", "pyautoattack", attacks_of(full(threat)), autoattack(*SUITE, queries=PUBLISHED_QUERIES)),
     ]
-    return [pair for pair in found if not options.only or pair.attack in options.only]
+    return [pair for pair in all_pairs if not options.only or pair.attack in options.only]
 
 
 def attacks_of(protocol: Protocol) -> Protocol:
-    """The protocol's worst case alone: curves, matrix and checks do not take part in it."""
-    return replace(protocol.resized(panel_samples=0), probes=0, active=0)
+    """The attacks of the protocol's worst case alone, without curves, matrix and checks."""
+    return replace(protocol.resized(panel_samples=0), probes=0, binarization_samples=0)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one attack left: which images are still right, and what it cost."""
+    """The outcome of one attack: which images are still classified correctly, and what it cost."""
 
     right: Tensor  # [N] bool
-    outside: int  # points that the threat does not allow; they count as no attack
+    outside: int  # adversarial images outside the threat; they count as correct
     forward: int
     backward: int
     seconds: float
 
 
 def measure(craft: Craft, model: Counting, threat: Threat, x: Tensor, y: Tensor, index: Tensor, seed: int) -> Measured:
-    """Run an attack on the images the network gets right, in batches; judge both sides by one and the same call."""
+    """Attack the images that the network classifies correctly, in batches; judge both sides in the same way."""
     right = predict(model, x) == y
     forward = backward = outside = 0
     seconds = 0.0
@@ -222,12 +224,12 @@ def measure(craft: Craft, model: Counting, threat: Threat, x: Tensor, y: Tensor,
 
 
 def evaluated(protocol: Protocol, model: Counting, x: Tensor, y: Tensor, seed: int) -> Measured:
-    """What `hosnn evaluate` finds; it refuses points outside the threat by itself, and stops if it meets one."""
+    """The outcome of `hosnn.evaluate`, which raises an error itself if an image is outside the threat."""
     model.forward_passes = model.backward_passes = 0
     start = time.perf_counter()
-    found = evaluate(model, (x, y), protocol, seed=seed, threads=0)
+    evaluation = evaluate(model, (x, y), protocol, seed=seed, threads=0)
     seconds = time.perf_counter() - start
-    return Measured(torch.tensor(found.robust), 0, model.forward_passes, model.backward_passes, seconds)
+    return Measured(torch.tensor(evaluation.robust), 0, model.forward_passes, model.backward_passes, seconds)
 
 
 @torch.no_grad()
@@ -247,18 +249,18 @@ def side(measured: Measured) -> dict[str, Any]:
 
 
 def compare(model: Counting, name: str, threat: Threat, data: Dataset, options: Options) -> Iterator[dict[str, Any]]:
-    """One entry per pair."""
+    """The results of each pair, as its entry in the JSON file."""
     chosen = data.test.subset(min(options.samples, len(data.test)))
     x, y = chosen.batch(torch.arange(len(chosen)))
-    known: dict[str, Measured] = {}
+    measured: dict[str, Measured] = {}
     for pair in pairs(model, threat, options):
-        if pair.attack not in known:
-            known[pair.attack] = (
+        if pair.attack not in measured:
+            measured[pair.attack] = (
                 evaluated(pair.ours, model, x, y, options.seed)
                 if isinstance(pair.ours, Protocol)
                 else measure(pair.ours, model, threat, x, y, chosen.index, options.seed)
             )
-        ours = known[pair.attack]
+        ours = measured[pair.attack]
         theirs = measure(pair.theirs, model, threat, x, y, chosen.index, options.seed)
         difference = 100 * float(ours.right.double().mean() - theirs.right.double().mean())
         yield (
@@ -294,8 +296,8 @@ def markdown(content: dict[str, Any]) -> str:
     )
 
 
-def kept(content: dict[str, Any], options: Options) -> list[dict[str, Any]]:
-    """What an earlier run of the same setting measured of attacks that are not asked for now."""
+def earlier_results(content: dict[str, Any], options: Options) -> list[dict[str, Any]]:
+    """The results of an earlier run with the same settings for attacks that are not measured now."""
     if not options.only or not options.out.exists():
         return []
     before = json.loads(options.out.read_text(encoding="utf-8"))
@@ -326,9 +328,9 @@ def main(options: Options) -> int:
         "versions": versions() | {name: version(name) for name in PEERS},
         "machine": machine(),
     }
-    before = kept(content, options)
+    earlier = earlier_results(content, options)
     for name, adversarial, threat in SETTINGS:
-        attacks += [spec for spec in before if spec["network"] == name]
+        attacks += [spec for spec in earlier if spec["network"] == name]
         start = time.perf_counter()
         model = Counting(train(data, options, adversarial)).eval()
         print(f"{name}: trained in {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
@@ -338,7 +340,7 @@ def main(options: Options) -> int:
         for spec in compare(model, name, Threat.parse(threat), data, options):
             attacks.append(spec)
             print(" | ".join(cells(spec)), file=sys.stderr, flush=True)
-            write_json(options.out, content)  # hours of work: what is measured is kept
+            write_json(options.out, content)  # it takes hours: keep what is measured so far
             write_text(options.out.with_suffix(".md"), markdown(content))
     table = Table(*HEADER)
     for spec in attacks:

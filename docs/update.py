@@ -1,10 +1,10 @@
-"""Write the tables of docs/results into the pages that show them:  python docs/update.py
+"""Write the tables of docs/results into the pages that show them: python docs/update.py
 
 A page marks the place of a table with  <!-- docs/results/NAME/KIND.md -->  and  <!-- end -->, where KIND is
 
 table         from comparison.json of `hosnn reproduce`
-side-by-side  from the evaluations in NAME/*/*.json, as `hosnn compare` sets them beside each other
-controls      as `hosnn controls` wrote it
+side-by-side  from the evaluations in NAME/*/*.json, as `hosnn compare` compares them
+ablations     as `hosnn ablate` wrote it
 peers         as bench/peers.py wrote it
 bench         as `hosnn bench` wrote it
 """
@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from hosnn.report.comparison_markdown import comparison_markdown
-from hosnn.report.reproduction_tables import markdown
+from hosnn.report.reproduction_tables import reproduction_markdown
 from hosnn.results.comparison import compare_models
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.reproduction import ReproductionResult
@@ -22,26 +22,26 @@ ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 PLACE = re.compile(r"(<!-- (docs/results/[\w/-]+)/([\w-]+)\.md -->\n).*?(<!-- end -->)", re.DOTALL)
 TESTED = ("PGD-7, authors", "PGD-7 BPTT")
-"""Attacks on which models are compared pairwise, where they were run, besides the worst case."""
+"""Attacks after which models are compared pairwise, besides the worst case, if they were run."""
 
 
 def updated(page: str) -> str:
-    """The page with every marked table made anew from its JSON."""
+    """The page with every marked table rendered from its JSON."""
 
-    def table(place: re.Match[str]) -> str:
-        return f"{place[1]}\n{made(ROOT / place[2], place[3]).strip()}\n\n{place[4]}"
+    def rendered(place: re.Match[str]) -> str:
+        return f"{place[1]}\n{table(ROOT / place[2], place[3]).strip()}\n\n{place[4]}"
 
-    return PLACE.sub(table, page)
+    return PLACE.sub(rendered, page)
 
 
-def made(folder: Path, kind: str) -> str:
-    """One table."""
+def table(folder: Path, kind: str) -> str:
+    """The table of that kind from the results in `folder`, as Markdown."""
     if kind == "table":
-        return markdown(ReproductionResult.load(folder / "comparison.json"))
+        return reproduction_markdown(ReproductionResult.load(folder / "comparison.json"))
     if kind == "side-by-side":
-        found = evaluations(folder)
-        attacks = {row.attack for evaluation in found for row in evaluation.rows}
-        return comparison_markdown(compare_models(found, [name for name in TESTED if name in attacks]))
+        results = evaluations(folder)
+        attacks = {row.attack for evaluation in results for row in evaluation.rows}
+        return comparison_markdown(compare_models(results, [name for name in TESTED if name in attacks]))
     return (folder / f"{kind}.md").read_text(encoding="utf-8")
 
 

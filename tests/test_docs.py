@@ -1,18 +1,25 @@
-"""What README and docs claim is true: examples run, tables come from their JSON, and so does every percentage."""
+"""What README and docs claim is true: examples run, names exist, tables and percentages come from their JSON."""
 
+import ast
+import importlib
 import importlib.util
+import inspect
 import json
 import re
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import hosnn
-from hosnn.report.reproduction_tables import markdown
-from hosnn.results.attack_matrix import matrix
+from hosnn.cli.main import VERBS
+from hosnn.report.reproduction_tables import reproduction_markdown
+from hosnn.results.attack_matrix import attack_matrix
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.reproduction import ReproductionResult
+from hosnn.runtime import Hardware
 from hosnn.signature import fingerprint
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +38,66 @@ def update_module() -> ModuleType:
 @pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL))
 def test_examples_in_the_readme_run(block: str):
     exec(compile(block, "README.md", "exec"), {})
+
+
+NAME = re.compile(r"(?<![\w/.-])hosnn(?:\.[A-Za-z_]\w*)+")
+"""A dotted name of ours, e.g. `hosnn.nn.layers.ConstantCoding`, where it is not part of a path or an address."""
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """(place, text) of every docstring and message of the source and the benchmarks, and of README and docs."""
+    for page in (*update_module().PAGES, *(ROOT / "bench").glob("*.md")):
+        yield page.name, page.read_text(encoding="utf-8")
+    for path in sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "bench").glob("*.py")]):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", node.value
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name is a module, or an attribute of one."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        try:
+            value: object = importlib.import_module(".".join(parts[:count]))
+        except ModuleNotFoundError:
+            continue
+        for attribute in parts[count:]:
+            if not hasattr(value, attribute):
+                return False
+            value = getattr(value, attribute)
+        return True
+    return False
+
+
+def test_every_name_of_ours_in_messages_and_docs_exists():
+    named = {(place, name) for place, text in texts() for name in NAME.findall(text)}
+    assert len(named) > 20
+    assert sorted(f"{place}: {name}" for place, name in named if not exists(name)) == []
+
+
+def commands() -> Iterator[tuple[str, str, str]]:
+    """(place, verb, options) of every command that README, docs and the verbs' own help show."""
+    pages = [(page.name, page.read_text(encoding="utf-8")) for page in update_module().PAGES]
+    helps = [(f"hosnn {verb} --help", inspect.getdoc(function) or "") for verb, function in VERBS.items()]
+    for place, text in [*pages, *helps]:
+        lines = text.replace("\\\n", " ").splitlines()
+        for line in lines if " --help" in place else [line for line in lines if line.startswith("    ")]:
+            for verb, options in re.findall(r"(?:^|-m )\s*hosnn ([a-z]+)\b(.*)", line):
+                yield place, verb, options
+
+
+def test_every_command_that_is_shown_has_its_verb_and_its_options():
+    wrong = []
+    shown = list(commands())
+    assert {verb for _, verb, _ in shown} == set(VERBS)
+    hardware = {field.name for field in fields(Hardware)} | {"json", "help"}
+    for place, verb, options in shown:
+        known = hardware | {name.replace("_", "-") for name in inspect.signature(VERBS[verb]).parameters}
+        wrong += [
+            f"{place}: hosnn {verb} --{name}" for name in re.findall(r"--([a-z-]+)", options) if name not in known
+        ]
+    assert wrong == []
 
 
 @pytest.mark.parametrize("page", update_module().PAGES, ids=lambda path: path.name)
@@ -54,7 +121,7 @@ def test_every_percentage_in_the_results_page_is_in_its_json():
     page = ROOT / "docs" / "fashion-mnist.md"
     comparison = ReproductionResult.load(ROOT / "docs" / "results" / "fashion-mnist" / "comparison.json")
     known = {f"{number.accuracy:.2f}" for number in comparison.published}
-    known |= set(re.findall(r"(\d+\.\d) \(", markdown(comparison)))  # means over seeds
+    known |= set(re.findall(r"(\d+\.\d) \(", reproduction_markdown(comparison)))  # means over seeds
     eager = ReproductionResult.load(ROOT / "docs" / "results" / "fashion-mnist" / "eager" / "comparison.json")
     for cell in (*comparison.cells, *eager.cells):
         known.add(f"{100 * cell.validation:.2f}")
@@ -66,7 +133,7 @@ def test_every_percentage_in_the_results_page_is_in_its_json():
     for evaluation in update_module().evaluations(ROOT / "docs" / "results" / "fashion-mnist" / "standard"):
         shares = [evaluation.clean_accuracy, evaluation.worst_case]
         shares += [evaluation.accuracy(row.attack) for row in evaluation.rows]
-        table = matrix(evaluation)
+        table = attack_matrix(evaluation)
         shares += table.by_estimator if table else ()
         known |= {f"{100 * share:.2f}" for share in shares}
     prose = re.sub(r"<!-- docs/results.*?<!-- end -->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -78,11 +145,11 @@ def test_every_percentage_in_the_results_page_is_in_its_json():
 def test_every_percentage_of_the_small_cifar10_network_is_in_its_json():
     results = ROOT / "docs" / "results" / "cifar10-small"
     comparison = ReproductionResult.load(results / "comparison.json")
-    found = [evaluation for cell in comparison.cells for evaluation in cell.evaluations.values()]
+    evaluations = [evaluation for cell in comparison.cells for evaluation in cell.evaluations.values()]
     for folder in (results / "standard", results / "standard-2"):
-        found += update_module().evaluations(folder)
-    shares = [share for each in found for share in (each.clean_accuracy, each.worst_case)]
-    shares += [each.accuracy(row.attack) for each in found for row in each.rows]
+        evaluations += update_module().evaluations(folder)
+    shares = [share for evaluation in evaluations for share in (evaluation.clean_accuracy, evaluation.worst_case)]
+    shares += [evaluation.accuracy(row.attack) for evaluation in evaluations for row in evaluation.rows]
     known = {f"{100 * share:.1f}" for share in shares} | {f"{number.accuracy:.2f}" for number in comparison.published}
     page = (ROOT / "docs" / "cifar10.md").read_text(encoding="utf-8").partition("## The authors' networks")[0]
     claimed = re.findall(r"(\d+\.\d+) %", re.sub(r"<!-- docs/results.*?<!-- end -->", "", page, flags=re.DOTALL))
@@ -91,10 +158,10 @@ def test_every_percentage_of_the_small_cifar10_network_is_in_its_json():
 
 
 def test_no_peer_attacks_better_than_ours_by_more_than_was_promised():
-    found = json.loads((ROOT / "docs" / "results" / "attacks" / "peers.json").read_text(encoding="utf-8"))
-    assert found["samples"] == 1000 and {pair["peer"] for pair in found["pairs"]} >= {"torchattacks", "pyautoattack"}
-    assert [pair["network"] for pair in found["pairs"] if pair["attack"] == "protocol full"] == ["clean", "adversarial"]
-    for pair in found["pairs"]:
+    peers = json.loads((ROOT / "docs" / "results" / "attacks" / "peers.json").read_text(encoding="utf-8"))
+    assert peers["samples"] == 1000 and {pair["peer"] for pair in peers["pairs"]} >= {"torchattacks", "pyautoattack"}
+    assert [pair["network"] for pair in peers["pairs"] if pair["attack"] == "protocol full"] == ["clean", "adversarial"]
+    for pair in peers["pairs"]:
         assert 100 * (pair["ours"]["robust_accuracy"] - pair["theirs"]["robust_accuracy"]) <= 0.3 + 1e-9, pair["attack"]
 
 

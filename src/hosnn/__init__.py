@@ -19,6 +19,7 @@ from hosnn.nn.resnet import ResNet, resnet18
 from hosnn.protocols.builtin import full, smoke, standard, sweep
 from hosnn.protocols.paper import PaperChoices, paper
 from hosnn.protocols.protocol import Protocol
+from hosnn.provenance import version_of
 from hosnn.results.evaluation import Evaluation
 from hosnn.robustness.apgd import APGD, APGDTargeted
 from hosnn.robustness.decision import HopSkipJump
@@ -33,7 +34,7 @@ from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
 from hosnn.spiking.state import Dynamics, Reset
 from hosnn.training.models import load, load_into, save
 
-__version__ = "0.1.0"
+__version__ = version_of("hosnn")
 
 __all__ = [
     "APGD",

@@ -1,4 +1,4 @@
-"""When to stop: the time is up, or the user asked once."""
+"""Stopping at a safe point: when the time is up, or at the first Ctrl-C."""
 
 import signal
 import threading
@@ -11,7 +11,10 @@ from hosnn.errors import ConfigError, HosnnError
 
 
 class Deadline:
-    """Tells a loop when to stop: the time is up, or the user pressed Ctrl-C (or sent SIGTERM) once."""
+    """When a loop has to stop: after `seconds`, or once the user pressed Ctrl-C or sent SIGTERM (see `stopping`).
+
+    signalled  number of the signal, 0 without one
+    """
 
     def __init__(self, seconds: float | None = None) -> None:
         if seconds is not None and not seconds > 0:
@@ -26,14 +29,18 @@ class Deadline:
 
     @property
     def reached(self) -> bool:
+        """Whether it is time to stop."""
         return bool(self.signalled) or (self._end is not None and time.monotonic() >= self._end)
 
 
 @contextmanager
 def stopping(deadline: Deadline) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM ask `deadline` to stop at the next safe point; a second interrupts at once."""
+    """Inside, the first Ctrl-C or SIGTERM makes `deadline` reached; a second one raises KeyboardInterrupt.
 
-    def ask(number: int, _: FrameType | None) -> None:
+    In a thread other than the main one, signals stay as they are.
+    """
+
+    def stop(number: int, _: FrameType | None) -> None:
         if deadline.signalled:
             raise KeyboardInterrupt
         deadline.signalled = number
@@ -41,23 +48,23 @@ def stopping(deadline: Deadline) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 class Interrupted(HosnnError):
-    """Work stopped before its end; the same call goes on at `place`, where it stopped.
+    """Work stopped before its end, at `place`, from where the same call resumes.
 
-    kept    False: nothing was written down, so the same call begins again
+    kept    False: nothing was saved, so the same call begins again
     status  exit status of a command: 1 if the time was up, 128 + number if a signal asked to stop
     """
 
     def __init__(self, place: str, deadline: Deadline, kept: bool = True) -> None:
-        then = "the same command goes on from there" if kept else "nothing could be kept, the same command begins again"
+        then = "the same command resumes from there" if kept else "nothing was saved, the same command begins again"
         super().__init__(f"{place}; {then}")
         self.place = place
         self.status = 128 + deadline.signalled if deadline.signalled else 1

@@ -1,4 +1,4 @@
-"""Progress on a terminal by rich; plain lines where the output is no terminal; silence in the library."""
+"""Progress of long work: bars on a terminal, lines where the output is no terminal, nothing inside the library."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,26 +10,26 @@ from rich.progress import Progress as Bars
 
 
 class Bar:
-    """One running task; this one says nothing."""
+    """Progress of one task; this class shows nothing."""
 
     def advance(self, loss: float | None = None) -> None:
-        """One more step is done."""
+        """Count one more step."""
 
     def report(self, text: str) -> None:
-        """Something worth a line."""
+        """Print a line."""
 
 
 class Progress:
-    """Shows nothing; the default inside the library."""
+    """Progress of several tasks; this class shows nothing."""
 
     @contextmanager
     def task(self, title: str, total: int, done: int = 0) -> Iterator[Bar]:
-        """A task of `total` steps of which `done` are done."""
+        """Inside, the progress of a task of `total` steps, of which `done` are done already."""
         yield Bar()
 
 
 class TerminalProgress(Progress):
-    """A bar with rate and remaining time on a terminal, one line per report anywhere."""
+    """A bar with elapsed and remaining time if the console is a terminal, and a line for each report."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

@@ -1,4 +1,4 @@
-"""What a result was computed with: versions of libraries, and the machine."""
+"""What a result was computed with: versions of software, and the machine."""
 
 import os
 import platform
@@ -9,13 +9,16 @@ import torch
 
 def versions() -> dict[str, str]:
     """Versions of hosnn, Python and the libraries a result depends on."""
-    found = {"python": platform.python_version()}
-    for package in ("hosnn", "torch", "numpy", "lightning-fabric"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    packages = ("hosnn", "torch", "numpy", "lightning-fabric")
+    return {"python": platform.python_version()} | {package: version_of(package) for package in packages}
+
+
+def version_of(package: str) -> str:
+    """The installed version of a package, or "not installed"."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def machine() -> dict[str, str | int]:

@@ -1,4 +1,4 @@
-"""The machine: devices and precision (Lightning Fabric), threads, versions, stopping politely."""
+"""The process: devices and precision (Lightning Fabric), threads, random numbers, its exit."""
 
 import os
 import random
@@ -18,11 +18,11 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from hosnn.errors import ConfigError
 
 PATIENCE = timedelta(minutes=10)
-"""How long a rank waits for the others before it gives them up; validation and saving are shorter."""
+"""How long a rank waits for the others before it fails; validation and saving take less."""
 
 
 def check_threads(threads: int) -> None:
-    """Raises ConfigError for a number that is none of CPU threads."""
+    """Raises ConfigError unless `threads` is a number of CPU threads, or 0 for torch's own choice."""
     if not 0 <= threads <= 4096:
         raise ConfigError(f"threads got {threads}; expected 0 (torch's own choice) or a number of CPU threads")
 
@@ -32,7 +32,7 @@ Precision = Literal["32-true", "64-true", "bf16-mixed"]
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where to run."""
+    """What to run on."""
 
     accelerator: str = "auto"  # cpu, cuda, mps or auto
     devices: int = 1  # how many of them, on each machine
@@ -43,8 +43,8 @@ class Hardware:
     def fabric(self, several: bool = False) -> Fabric:
         """A launched Fabric.  Raises ConfigError if the accelerator is not there.
 
-        several  whether the caller's work can be shared by several devices, a process (rank) each.  What torchrun
-                 started has as many as it says; otherwise the first process starts the others.
+        several  whether the caller can use several devices, each by a process (rank) of its own.  Under torchrun there
+                 are as many as it started; otherwise the first process starts the others.
         """
         check_threads(self.threads)
         devices, nodes = self.devices, self.nodes
@@ -59,14 +59,14 @@ class Hardware:
             )
         if self.threads:
             torch.set_num_threads(self.threads)
-        # Buffers are alike on all ranks by what training does; a signature would be sent anew in every step.
-        share = DDPStrategy(timeout=PATIENCE, broadcast_buffers=False) if devices * nodes > 1 else "auto"
+        # Training keeps buffers equal on all ranks; sent with every step, signatures would cost time.
+        ddp = DDPStrategy(timeout=PATIENCE, broadcast_buffers=False)
         try:
             fabric = Fabric(
                 accelerator=self.accelerator,
                 devices=devices,
                 num_nodes=nodes,
-                strategy=share,
+                strategy=ddp if devices * nodes > 1 else "auto",
                 precision=self.precision,
             )
         except (ValueError, RuntimeError) as error:
@@ -81,8 +81,8 @@ class Hardware:
 def leave(status: int) -> NoReturn:
     """End the process with a status.
 
-    One rank of several goes without ceremony: gloo's threads now and then abort a process on its way out, with another
-    status, above all where their peers are gone.  Everything that was to be kept is written by then.
+    One rank of several exits without cleaning up: gloo's threads sometimes abort a process that does, with another
+    status, above all where their peers have ended.  All files are written by then.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         sys.stdout.flush()
@@ -93,7 +93,7 @@ def leave(status: int) -> NoReturn:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """On CUDA, convolutions in float32 proper rather than TF32, by the same algorithm each time.  Elsewhere nothing."""
+    """Inside, on CUDA, convolutions in float32 rather than TF32, by the same algorithm each time."""
     if not torch.cuda.is_available():
         yield
         return
@@ -103,7 +103,7 @@ def full_precision() -> Iterator[None]:
 
 
 def seed_everything(seed: int) -> None:
-    """The random numbers of torch, numpy and Python, whichever of them a foreign model draws from."""
+    """Seed torch, numpy and Python, whichever of them a foreign model draws random numbers from."""
     torch.manual_seed(seed)
     numpy.random.seed(seed % 2**32)  # noqa: NPY002
     random.seed(seed)
@@ -111,13 +111,13 @@ def seed_everything(seed: int) -> None:
 
 @contextmanager
 def own_randomness(seed: int | None = None) -> Iterator[None]:
-    """Random numbers as they were afterwards; inside, drawn from `seed` if one is given."""
-    state, own = numpy.random.get_state(), random.getstate()  # noqa: NPY002
+    """Restore the state of random numbers afterwards; inside, they are drawn from `seed` if one is given."""
+    numpy_state, python_state = numpy.random.get_state(), random.getstate()  # noqa: NPY002
     try:
         with torch.random.fork_rng(list(range(torch.cuda.device_count()))):
             if seed is not None:
                 seed_everything(seed)
             yield
     finally:
-        numpy.random.set_state(state)  # noqa: NPY002
-        random.setstate(own)
+        numpy.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(python_state)

@@ -15,6 +15,7 @@ from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, OverTime, Sp
 from hosnn.nn.neurons import LIF, TALIF
 from hosnn.signature import calibrate, homeostatic
 from hosnn.spiking.gradient_rule import bptt
+from hosnn.spiking.state import Threshold
 from hosnn.spiking.surrogate import Rectangle, Sigmoid
 
 CLASSES = 4
@@ -193,8 +194,8 @@ class Misleading(Around):
 class AdaptingInEval(TALIF):
     """Thresholds that hold still while training."""
 
-    def _homeostasis(self, steps: int) -> tuple[Tensor | None, Tensor | None]:
-        return (None, None) if self.training else super()._homeostasis(steps)
+    def threshold_over(self, steps: int) -> Threshold:
+        return None if self.training else super().threshold_over(steps)
 
 
 class SurrogateInTraining(LIF):

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from hosnn.checks import attack_checks
-from hosnn.checks.run_checks import findings
+from hosnn.checks.run_checks import all_checks
 from hosnn.results.check import Check
 from hosnn.results.evaluation import AttackResult, Evaluation, Panel
+from hosnn.results.roles import Role
 
 SAMPLES = 200
 
@@ -20,9 +21,30 @@ def left(correct: int | Sequence[bool], samples: int = SAMPLES) -> tuple[int, ..
 
 
 def row(
-    name: str, correct: int | Sequence[bool], kind: str = "white-box", eps: float = 0.03, steps: int = 0
+    name: str,
+    correct: int | Sequence[bool],
+    kind: str = "white-box",
+    eps: float = 0.03,
+    steps: int = 0,
+    role: Role | None = None,
 ) -> AttackResult:
-    return AttackResult(name, "linf:0.03", eps, left(correct), 1.0, kind, name, "", steps)
+    return AttackResult(
+        attack=name,
+        threat="linf:0.03",
+        eps=eps,
+        predictions=left(correct),
+        seconds=1.0,
+        kind=kind,
+        method=name,
+        steps=steps,
+        role=role,
+    )
+
+
+def controls(reference: int, **others: int | Sequence[bool]) -> list[AttackResult]:
+    """Attacks named otherwise than in our protocols, found by role: which samples the reference and others leave."""
+    roles = {"reference": reference} | others
+    return [row(f"attack {name}", correct, role=Role(name.replace("_", "-"))) for name, correct in roles.items()]
 
 
 def evaluation(rows: Sequence[AttackResult] = (), clean: int = 180, **panels: Sequence[AttackResult]) -> Evaluation:
@@ -31,7 +53,7 @@ def evaluation(rows: Sequence[AttackResult] = (), clean: int = 180, **panels: Se
         description="",
         threat="linf:0.03",
         cascade=True,
-        settings="",
+        settings="0" * 64,
         model="model",
         model_sha256="",
         dataset="images",
@@ -49,7 +71,7 @@ def evaluation(rows: Sequence[AttackResult] = (), clean: int = 180, **panels: Se
 
 
 def found(result: Evaluation) -> dict[str, Check]:
-    return {check.name: check for check in findings(result, None)}
+    return {check.name: check for check in all_checks(result, None)}
 
 
 @pytest.mark.parametrize(
@@ -99,7 +121,7 @@ def test_noise_must_be_much_weaker_than_the_attack(noise: int, attacked: int, se
     [(0, 1000, "pass"), (2, 1000, "pass"), (3, 1000, "warn"), (6, 1000, "fail"), (1, 100, "warn"), (2, 100, "fail")],
 )
 def test_attacks_without_gradients_should_find_nothing_new(unseen: int, samples: int, severity: str) -> None:
-    assert attack_checks.blind_attacks(unseen, samples).severity == severity
+    assert attack_checks.gradient_free_attacks(unseen, samples).severity == severity
 
 
 def test_sample_size() -> None:
@@ -114,7 +136,7 @@ def test_surrogates_and_last_steps_count_images_once() -> None:
     second = [10 <= at < 120 for at in range(SAMPLES)]
     result = evaluation(
         search=[row("wide", first), row("narrow", second)],
-        controls=[row("PGD-20", 90), row("PGD-20, last point", [at < 90 or 95 <= at < 100 for at in range(SAMPLES)])],
+        controls=controls(90, last_point=[at < 90 or 95 <= at < 100 for at in range(SAMPLES)]),
     )
     assert found(result)["surrogates"].value == 10 / SAMPLES  # best 100, together 90
     assert found(result)["last step"].value == 5 / SAMPLES
@@ -148,20 +170,58 @@ def test_a_curve_that_ends_at_a_bound_says_nothing_about_unbounded_attacks() -> 
 
 
 def test_noise_that_is_as_strong_as_pgd() -> None:
-    controls = [row("noise", 120, "control"), row("PGD-20", 119), row("PGD-20, 5 restarts", 130)]
-    checks = found(evaluation(controls=controls))
+    checks = found(evaluation(controls=controls(119, noise=120, more_restarts=130)))
     assert checks["random noise"].severity == "fail"
     assert checks["more restarts"].severity == "fail"
-    separate = replace(evaluation([row("noise", 178, "control"), row("PGD-20", 60)]), cascade=False)
+    separate = replace(evaluation(controls(60, noise=178)), cascade=False)
     assert found(separate)["random noise"].severity == "pass"
 
 
-def test_a_check_without_data_is_absent() -> None:
+def test_a_check_of_a_panel_that_the_protocol_does_not_have_is_absent() -> None:
     assert set(found(evaluation())) == {"attacks", "inside the threat", "sample size"}
 
 
+def test_a_check_whose_data_a_panel_lacks_says_so() -> None:
+    one = [row("PGD", 90)]
+    checks = found(evaluation(eps=one, steps=one, search=one, controls=one))
+    names = {"accuracy against eps", "more steps", "convergence", "surrogates", "random noise", "more restarts"}
+    for name in (*names, "last step"):
+        assert (checks[name].severity, checks[name].figure[:8]) == ("warn", "not run:"), name
+    assert "last-point" in found(evaluation(controls=controls(90, noise=170)))["last step"].figure
+    assert "not run" not in found(evaluation(controls=controls(90, noise=170)))["random noise"].figure
+
+
+def test_every_check_that_is_not_run_has_the_name_it_has_when_run() -> None:
+    one, two = [row("PGD", 90)], [row("PGD", 90, steps=5), row("PGD", 80, steps=10)]
+    everything = controls(90, noise=170, more_restarts=80, last_point=90)
+    missing = found(evaluation(eps=one, steps=one, search=one, controls=one))
+    assert set(missing) <= set(found(evaluation(eps=two, steps=two, search=two, controls=everything)))
+
+
+def test_renaming_an_attack_drops_no_check() -> None:
+    result = evaluation(controls=controls(90, noise=170, more_restarts=80, last_point=90))
+    renamed = tuple(replace(each, attack=f"renamed {at}") for at, each in enumerate(result.panel("controls")))
+    assert all_checks(replace(result, panels=(Panel("controls", renamed),)), None) == all_checks(result, None)
+
+
+def test_a_file_without_roles_has_those_of_the_names_its_attacks_had() -> None:
+    def without_role(result: AttackResult) -> AttackResult:
+        return replace(result, role=None)
+
+    names = {Role.NOISE: "noise", Role.REFERENCE: "PGD-20", Role.MORE_RESTARTS: "PGD-20, 5 restarts"}
+    names |= {Role.LAST_POINT: "PGD-20, last point", Role.SCALE_FREE_LOSS: "APGD-DLR"}
+    result = evaluation(controls=[row(name, 90, role=role) for role, name in names.items()])
+    content = result.to_json()
+    assert Evaluation.from_json(content) == result
+    for each in content["panels"][0]["rows"]:
+        del each["role"]
+    assert Evaluation.from_json(content) == result
+    silent = replace(result, panels=(Panel("controls", tuple(map(without_role, result.panel("controls")))),))
+    assert Evaluation.from_json(silent.to_json()) == silent
+
+
 def test_images_checked_are_counted_over_all_rows() -> None:
-    cascade = row("APGD", 90), AttackResult("Square", "linf:0.03", 0.03, (0, -1) * 100, 1.0, "queries")
+    cascade = row("APGD", 90), replace(row("Square", 90, "queries"), predictions=(0, -1) * 100)
     checks = found(evaluation(cascade, eps=[row("PGD", 90), row("PGD", 80, eps=0.1)]))
     assert checks["inside the threat"].value == 200 + 100 + 400
 

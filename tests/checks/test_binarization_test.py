@@ -1,4 +1,4 @@
-"""The active test: what is known to be there is there, strong attacks find it, and crippled ones are found out."""
+"""The binarization test: the known point is adversarial, strong attacks find it, and crippled ones do not."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.checks import attack_checks
-from hosnn.checks.binarization_test import BinarizationTest, challenge
+from hosnn.checks.binarization_test import BinarizationTest, run_binarization_test
 from hosnn.checks.binarized_model import RADIUS, binarize, features_of, on_surface, separate
-from hosnn.checks.run_checks import findings
+from hosnn.checks.run_checks import all_checks
 from hosnn.estimators import AdaptiveSharpness, OnFrames
 from hosnn.evaluation.evaluate import evaluate
+from hosnn.protocols.attacks import attack_spec
 from hosnn.protocols.builtin import full, standard
 from hosnn.protocols.protocol import AttackKind, AttackSpec, Protocol
 from hosnn.results.check import Severity
@@ -62,13 +63,15 @@ class Constant(nn.Module):
 
 
 def result_of(model: nn.Module, attack: Attack, threat: Threat = LINF, **settings: Any) -> BinarizationTest:
-    found = challenge(model, [AttackSpec("attack", attack, threat, **settings)], X, threat, RNG)
+    found = run_binarization_test(
+        model, [AttackSpec(name="attack", attack=attack, threat=threat, **settings)], X, threat, RNG
+    )
     assert found is not None
     return found
 
 
 def severity(found: BinarizationTest) -> Severity:
-    return attack_checks.active_test(found.found, found.by_chance, found.built, found.images).severity
+    return attack_checks.binarization_test(found.broken, found.broken_by_chance, found.separable, found.images).severity
 
 
 @THREATS
@@ -89,52 +92,55 @@ def test_the_known_point_is_adversarial_inside_the_threat_and_hardly_any_other_i
 @THREATS
 def test_a_strong_attack_on_a_linear_model_passes_and_chance_does_not(threat: Threat) -> None:
     found = result_of(Linear(), APGD(threat, 20), threat)
-    assert found.images == len(X) and found.built > 0.9 * len(X)
-    assert found.found == found.built
-    assert found.by_chance < 0.3 * found.built
+    assert found.images == len(X) and found.separable > 0.9 * len(X)
+    assert found.broken == found.separable
+    assert found.broken_by_chance < 0.3 * found.separable
     assert severity(found) == "pass"
 
 
 @THREATS
 def test_an_attack_of_one_tiny_step_fails(threat: Threat) -> None:
     found = result_of(Linear(), PGD(threat, steps=1, step_size=0.01, start=at_clean), threat)
-    assert (found.found, severity(found)) == (0, "fail")
+    assert (found.broken, severity(found)) == (0, "fail")
 
 
 @pytest.mark.parametrize("model", [Detached, Flat])
 def test_a_model_without_a_gradient_fails_whatever_the_steps(model: Callable[[], nn.Module]) -> None:
     found = result_of(model(), PGD(LINF, steps=10))
-    assert found.built > 0.9 * len(X)
+    assert found.separable > 0.9 * len(X)
     assert severity(found) == "fail"
 
 
 def test_where_nothing_can_be_separated_nothing_is_claimed() -> None:
     found = result_of(Constant(), APGD(LINF, 5))
     assert found == BinarizationTest(images=len(X))
-    check = attack_checks.active_test(0, 0, 0, len(X))
+    check = attack_checks.binarization_test(0, 0, 0, len(X))
     assert check.severity == "warn" and f"{len(X)} of {len(X)}" in check.figure
 
 
 def test_a_result_without_budget_or_fitting_attack_is_none() -> None:
     nothing = LINF.with_eps(0.0)
-    strong = AttackSpec("APGD", APGD(LINF), LINF)
-    assert challenge(Linear(), [AttackSpec("APGD", APGD(nothing), nothing)], X, nothing, RNG) is None
+    strong = attack_spec("APGD", APGD(LINF))
+    assert run_binarization_test(Linear(), [attack_spec("APGD", APGD(nothing))], X, nothing, RNG) is None
     for unfit in (replace(strong, classes=3), replace(strong, adaptive=True), replace(strong, kind=AttackKind.CONTROL)):
-        assert challenge(Linear(), [unfit], X, LINF, RNG) is None
+        assert run_binarization_test(Linear(), [unfit], X, LINF, RNG) is None
 
 
 def test_queries_are_tested_where_there_is_no_gradient_attack() -> None:
-    square = AttackSpec("Square", Square(LINF, 100), LINF, kind=AttackKind.QUERIES)
-    blind = AttackSpec("PGD", PGD(LINF, steps=1, step_size=0.01, start=at_clean), LINF)
-    alone, beside = challenge(Linear(), [square], X, LINF, RNG), challenge(Linear(), [blind, square], X, LINF, RNG)
-    assert alone is not None and alone.found > 0.5 * alone.built
-    assert beside is not None and beside.found == 0
+    square = AttackSpec(name="Square", attack=Square(LINF, 100), threat=LINF, kind=AttackKind.QUERIES)
+    blind = attack_spec("PGD", PGD(LINF, steps=1, step_size=0.01, start=at_clean))
+    alone, beside = (
+        run_binarization_test(Linear(), [square], X, LINF, RNG),
+        run_binarization_test(Linear(), [blind, square], X, LINF, RNG),
+    )
+    assert alone is not None and alone.broken > 0.5 * alone.separable
+    assert beside is not None and beside.broken == 0
 
 
 def test_a_later_attack_is_shown_what_an_earlier_one_missed() -> None:
-    weak = AttackSpec("weak", PGD(LINF, steps=1, step_size=0.01, start=at_clean), LINF)
-    both = challenge(Linear(), [weak, AttackSpec("strong", APGD(LINF, 20), LINF)], X, LINF, RNG)
-    assert both is not None and both.found == both.built > 0
+    weak = attack_spec("weak", PGD(LINF, steps=1, step_size=0.01, start=at_clean))
+    both = run_binarization_test(Linear(), [weak, attack_spec("strong", APGD(LINF, 20))], X, LINF, RNG)
+    assert both is not None and both.broken == both.separable > 0
 
 
 def test_an_image_has_the_same_readout_in_any_company() -> None:
@@ -170,9 +176,9 @@ def test_estimators_find_the_spiking_layers_inside(estimator: Any) -> None:
     network = planted.narrow_rectangle()
     blind = result_of(network, APGD(LINF, 20))
     seeing = result_of(network, APGD(LINF, 20), estimator=estimator)
-    assert seeing.built == blind.built > 0.5 * len(X)
-    assert seeing.found > 0.8 * seeing.built
-    assert blind.found < 0.5 * blind.built
+    assert seeing.separable == blind.separable > 0.5 * len(X)
+    assert seeing.broken > 0.8 * seeing.separable
+    assert blind.broken < 0.5 * blind.separable
 
 
 def test_the_readout_changes_scores_and_not_what_is_below() -> None:
@@ -204,8 +210,8 @@ def test_scores_are_as_large_as_the_models_logits() -> None:
 def test_a_threat_per_step_is_tested_on_frames() -> None:
     threat = Threat(Linf(0.05), per_step=True)
     found = result_of(planted.spiking(), OnFrames(APGD(threat, 20)), threat, estimator=bptt())
-    assert found.built > 0.5 * len(X)
-    assert found.found > 0.8 * found.built
+    assert found.separable > 0.5 * len(X)
+    assert found.broken > 0.8 * found.separable
 
 
 def test_the_gap_is_that_to_the_nearest_point_of_the_hull() -> None:
@@ -265,19 +271,19 @@ def test_surface_points_use_the_whole_budget_where_pixels_end(threat: Threat) ->
     ],
 )
 def test_severity(found: int, by_chance: int, samples: int, expected: Severity) -> None:
-    assert attack_checks.active_test(found, by_chance, samples, 50).severity == expected
+    assert attack_checks.binarization_test(found, by_chance, samples, 50).severity == expected
 
 
 def test_an_evaluation_reports_it_if_its_protocol_asks() -> None:
-    attacks = (AttackSpec("APGD", APGD(LINF, 20), LINF),)
-    asking = Protocol("test", "", LINF, attacks, None, active=12)
+    attacks = (attack_spec("APGD", APGD(LINF, 20)),)
+    asking = Protocol(name="test", description="", threat=LINF, attacks=attacks, samples=None, binarization_samples=12)
     checks = {check.name: check for check in evaluate(Linear(), (X, Y), asking).checks}
-    assert checks["active test"].severity == "pass" and "of 12" in checks["active test"].figure
-    silent = evaluate(Linear(), (X, Y), replace(asking, active=0))
-    assert "active test" not in {check.name for check in silent.checks}
-    assert "active test" in {check.name for check in findings(silent, None, BinarizationTest(12, 12, 12, 0))}
+    assert checks["binarization test"].severity == "pass" and "of 12" in checks["binarization test"].figure
+    silent = evaluate(Linear(), (X, Y), replace(asking, binarization_samples=0))
+    assert "binarization test" not in {check.name for check in silent.checks}
+    assert "binarization test" in {check.name for check in all_checks(silent, None, BinarizationTest(12, 12, 12, 0))}
 
 
 def test_full_asks_for_it_and_others_keep_their_settings() -> None:
-    assert full().active > 0 and standard().active == 0
-    assert full().settings != replace(full(), active=0).settings
+    assert full().binarization_samples > 0 and standard().binarization_samples == 0
+    assert full().settings != replace(full(), binarization_samples=0).settings

@@ -9,6 +9,7 @@ from torch import nn
 from hosnn.evaluation.evaluate import evaluate
 from hosnn.protocols.protocol import AttackKind, AttackSpec, BestEstimator, PanelPlan, Protocol, Search
 from hosnn.results.check import Check
+from hosnn.results.roles import Role
 from hosnn.robustness.apgd import APGD, APGDTargeted
 from hosnn.robustness.ensembles import Noise
 from hosnn.robustness.model import Attack
@@ -22,25 +23,29 @@ from tests.checks import planted
 IMAGES = planted.images(32)
 THREAT = Threat(Linf(0.12))
 
-LOOKED_AT = Protocol("look", "no attacks", THREAT, (), None, probes=32)
+PROBED = Protocol(name="look", description="no attacks", threat=THREAT, attacks=(), samples=None, probes=32)
 
 
-def _entry(
-    name: str, attack: Attack, threat: Threat = THREAT, kind: AttackKind = AttackKind.WHITE_BOX, steps: int = 0
+def _spec(
+    name: str,
+    attack: Attack,
+    threat: Threat = THREAT,
+    kind: AttackKind = AttackKind.WHITE_BOX,
+    steps: int = 0,
+    role: Role | None = None,
 ) -> AttackSpec:
-    return AttackSpec(
-        name, attack, threat, kind, None if kind is not AttackKind.WHITE_BOX else BestEstimator(), steps=steps
-    )
+    estimator = BestEstimator() if kind is AttackKind.WHITE_BOX else None
+    return AttackSpec(name=name, attack=attack, threat=threat, kind=kind, estimator=estimator, steps=steps, role=role)
 
 
 ATTACKED = Protocol(
-    "attack",
-    "a small version of everything",
-    THREAT,
-    (
-        _entry("APGD-CE", APGD(THREAT, 25)),
-        _entry("APGD-T", APGDTargeted(THREAT, 20, 3)),
-        _entry("Square", Square(THREAT, 200), kind=AttackKind.QUERIES),
+    name="attack",
+    description="a small version of everything",
+    threat=THREAT,
+    attacks=(
+        _spec("APGD-CE", APGD(THREAT, 25)),
+        _spec("APGD-T", APGDTargeted(THREAT, 20, 3), role=Role.SCALE_FREE_LOSS),
+        _spec("Square", Square(THREAT, 200), kind=AttackKind.QUERIES),
     ),
     samples=None,
     cascade=True,
@@ -48,17 +53,17 @@ ATTACKED = Protocol(
     panels=(
         PanelPlan(
             "eps",
-            tuple(_entry(f"PGD {eps}", PGD(at), at) for eps in (0.03, 0.12, 1.0) for at in [THREAT.with_eps(eps)]),
+            tuple(_spec(f"PGD {eps}", PGD(at), at) for eps in (0.03, 0.12, 1.0) for at in [THREAT.with_eps(eps)]),
             32,
         ),
-        PanelPlan("steps", tuple(_entry(f"APGD {n}", APGD(THREAT, n), steps=n) for n in (10, 20, 40)), 32),
+        PanelPlan("steps", tuple(_spec(f"APGD {n}", APGD(THREAT, n), steps=n) for n in (10, 20, 40)), 32),
         PanelPlan(
             "controls",
             (
-                _entry("noise", Noise(THREAT), kind=AttackKind.CONTROL),
-                _entry("PGD-20", PGD(THREAT)),
-                _entry("PGD-20, 5 restarts", PGD(THREAT, restarts=5)),
-                _entry("PGD-20, last point", PGD(THREAT, keep_best=False)),
+                _spec("noise", Noise(THREAT), kind=AttackKind.CONTROL, role=Role.NOISE),
+                _spec("PGD-20", PGD(THREAT), role=Role.REFERENCE),
+                _spec("PGD-20, 5 restarts", PGD(THREAT, restarts=5), role=Role.MORE_RESTARTS),
+                _spec("PGD-20, last point", PGD(THREAT, keep_best=False), role=Role.LAST_POINT),
             ),
             32,
         ),
@@ -67,27 +72,27 @@ ATTACKED = Protocol(
 )
 
 MEANT: list[tuple[Callable[[], nn.Module], str, Protocol]] = [
-    (planted.Detached, "gradient", LOOKED_AT),
-    (planted.narrow_sigmoid, "zero gradients", LOOKED_AT),
-    (planted.narrow_rectangle, "zero gradients", LOOKED_AT),
-    (planted.Rounded, "zero gradients", LOOKED_AT),
-    (planted.Rounded, "rounded input", LOOKED_AT),
-    (planted.RoundedStraightThrough, "rounded input", LOOKED_AT),
-    (planted.too_narrow, "gradient fidelity", LOOKED_AT),
-    (planted.Misleading, "gradient fidelity", LOOKED_AT),
-    (planted.Loud, "saturated loss", LOOKED_AT),
-    (planted.Loud, "saturated softmax", LOOKED_AT),
-    (planted.Clipped, "dead pixels", LOOKED_AT),
-    (planted.Noisy, "randomness", LOOKED_AT),
-    (planted.Remembering, "state between calls", LOOKED_AT),
-    (planted.CentredByBatch, "batch", LOOKED_AT),
-    (planted.adapting_in_eval, "train and eval mode", LOOKED_AT),
-    (planted.surrogate_in_training, "train and eval mode", LOOKED_AT),
-    (planted.Halved, "coarse logits", LOOKED_AT),
-    (planted.HalvedInside, "coarse logits", LOOKED_AT),
-    (planted.Quantised, "coarse logits", LOOKED_AT),
-    (planted.Indifferent, "ties", LOOKED_AT),
-    (planted.ForeignSpikes, "gradient estimators", LOOKED_AT),
+    (planted.Detached, "gradient", PROBED),
+    (planted.narrow_sigmoid, "zero gradients", PROBED),
+    (planted.narrow_rectangle, "zero gradients", PROBED),
+    (planted.Rounded, "zero gradients", PROBED),
+    (planted.Rounded, "rounded input", PROBED),
+    (planted.RoundedStraightThrough, "rounded input", PROBED),
+    (planted.too_narrow, "gradient fidelity", PROBED),
+    (planted.Misleading, "gradient fidelity", PROBED),
+    (planted.Loud, "saturated loss", PROBED),
+    (planted.Loud, "saturated softmax", PROBED),
+    (planted.Clipped, "dead pixels", PROBED),
+    (planted.Noisy, "randomness", PROBED),
+    (planted.Remembering, "state between calls", PROBED),
+    (planted.CentredByBatch, "batch", PROBED),
+    (planted.adapting_in_eval, "train and eval mode", PROBED),
+    (planted.surrogate_in_training, "train and eval mode", PROBED),
+    (planted.Halved, "coarse logits", PROBED),
+    (planted.HalvedInside, "coarse logits", PROBED),
+    (planted.Quantised, "coarse logits", PROBED),
+    (planted.Indifferent, "ties", PROBED),
+    (planted.ForeignSpikes, "gradient estimators", PROBED),
     (planted.Misleading, "queries and transfer", ATTACKED),
     (planted.Misleading, "random noise", ATTACKED),
     (planted.Rounded, "unbounded attack", ATTACKED),
@@ -119,8 +124,26 @@ def test_an_honest_spiking_network_does_not_fail(network: Callable[[], nn.Module
 
 def test_a_gradient_that_attacks_replaced_is_a_warning() -> None:
     """A surrogate too narrow to attack through matters less once the search has found a better one."""
-    assert raised(planted.narrow_rectangle, LOOKED_AT)["zero gradients"].severity == "fail"
+    assert raised(planted.narrow_rectangle, PROBED)["zero gradients"].severity == "fail"
     assert raised(planted.narrow_rectangle, ATTACKED)["zero gradients"].severity == "warn"
+
+
+def test_checks_that_need_a_gradient_say_that_there_is_none() -> None:
+    checks = raised(planted.Detached, PROBED)
+    for name in ("zero gradients", "gradient fidelity", "saturated loss", "dead pixels"):
+        assert checks[name].figure == "not run: the model has no gradient"
+
+
+def test_checks_that_need_equal_answers_say_that_there_are_none() -> None:
+    checks = raised(planted.Noisy, PROBED)
+    for name in ("batch", "train and eval mode"):
+        assert checks[name].figure == "not run: the model answers the same image differently"
+
+
+def test_checks_of_what_is_inside_a_model_say_that_a_function_cannot_be_looked_into() -> None:
+    checks = {check.name: check for check in evaluate(lambda x: planted.ordinary()(x), IMAGES, PROBED).checks}
+    for name in ("rounded input", "train and eval mode"):
+        assert checks[name].severity == "warn" and "plain function" in checks[name].figure
 
 
 def test_a_gradient_that_no_estimator_restores_stays_a_failure() -> None:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hosnn.checks.inspection import inspect_network
 from hosnn.checks.model_checks import training_mode
-from hosnn.checks.probes import Diagnosis, diagnose, look_at
+from hosnn.checks.probes import Diagnosis, diagnose
 from hosnn.nn.neurons import LIF, TALIF
 from hosnn.robustness.model import count_passes
 from hosnn.robustness.threats import L1, L2, Linf, Threat
@@ -57,11 +58,12 @@ def measured(model: nn.Module, threat: Threat = THREAT) -> Diagnosis:
 
 def test_a_linear_model_is_beyond_doubt() -> None:
     found = measured(Linear())
-    assert found.gradient
+    assert found.has_gradient
     assert found.fidelity == 1.0  # the gradient's step is the best there is
-    for name in ("zero", "saturated", "moved", "random", "state", "ties", "dead", "batch_predictions", "training"):
+    shares = "zero_gradients saturated_loss changed_without_budget ties dead_pixels batch_classes training_logits"
+    for name in (*shares.split(), "randomness", "carried_state"):
         assert getattr(found, name) == 0.0, name
-    assert (found.dtype, found.half, found.distinct) == ("float32", False, 1.0)
+    assert (found.logits_dtype, found.fits_16_bits, found.distinct_logits) == ("float32", False, 1.0)
 
 
 def test_a_reversed_gradient_never_wins() -> None:
@@ -72,22 +74,22 @@ def test_saturation_grows_with_the_scale_of_logits() -> None:
     right = Linear()(X).argmax(1)
     wrong = (right + 1) % planted.CLASSES
     quiet, loud = (diagnose(Linear(scale), X, right, THREAT) for scale in (0.01, 1000.0))
-    assert quiet.certain == quiet.saturated == 0.0
-    assert loud.certain > 0.9
-    assert loud.saturated > 0.9  # type: ignore[operator]
-    assert loud.zero == 0.0
+    assert quiet.saturated_softmax == quiet.saturated_loss == 0.0
+    assert loud.saturated_softmax > 0.9
+    assert loud.saturated_loss > 0.9  # type: ignore[operator]
+    assert loud.zero_gradients == 0.0
     # Cross-entropy keeps its gradient where the image is misclassified, however loud the logits.
-    assert diagnose(Linear(1000.0), X, wrong, THREAT).saturated == 0.0
+    assert diagnose(Linear(1000.0), X, wrong, THREAT).saturated_loss == 0.0
 
 
 def test_only_pixels_that_matter_count_as_dead() -> None:
     """Moved together, 32 of 64 pixels without a gradient change the logits; with the late ones open, 16 do not."""
     model = HalfClamped()
     x = X.clamp(max=0.4)  # all late pixels are held
-    assert diagnose(model, x, Y, THREAT).dead == pytest.approx(0.5)
+    assert diagnose(model, x, Y, THREAT).dead_pixels == pytest.approx(0.5)
     with torch.no_grad():
         model.weight[:, 16:32] = 0
-    assert diagnose(model, x, Y, THREAT).dead == 0.0
+    assert diagnose(model, x, Y, THREAT).dead_pixels == 0.0
 
 
 def test_pixels_in_8_bits_are_not_called_rounded() -> None:
@@ -98,8 +100,8 @@ def test_pixels_in_8_bits_are_not_called_rounded() -> None:
         levels = 3
 
     threat = Threat(Linf(8 / 255))
-    assert measured(Fine(), threat).still == 0.0
-    assert measured(Bits(), threat).still > 0.8  # type: ignore[operator]
+    assert measured(Fine(), threat).unmoved_inputs == 0.0
+    assert measured(Bits(), threat).unmoved_inputs > 0.8  # type: ignore[operator]
 
 
 def test_ties_are_counted() -> None:
@@ -116,10 +118,10 @@ def test_ties_are_counted() -> None:
 
 def test_randomness_is_told_from_memory() -> None:
     noisy, remembering = measured(planted.Noisy()), measured(planted.Remembering())
-    assert noisy.random > 1e-2
-    assert noisy.state == 0.0
-    assert remembering.state > 1e-2
-    assert remembering.random == 0.0
+    assert noisy.randomness > 1e-2
+    assert noisy.carried_state == 0.0
+    assert remembering.carried_state > 1e-2
+    assert remembering.randomness == 0.0
 
 
 def test_numbers_drawn_outside_torch_are_randomness_too() -> None:
@@ -128,8 +130,8 @@ def test_numbers_drawn_outside_torch_are_randomness_too() -> None:
             return super().forward(x) + float(numpy.random.rand()) + random.random()  # noqa: NPY002
 
     found = measured(Drawing())
-    assert found.random > 1e-2
-    assert found.state == 0.0
+    assert found.randomness > 1e-2
+    assert found.carried_state == 0.0
 
 
 def test_a_model_for_one_batch_size_depends_on_it() -> None:
@@ -137,26 +139,26 @@ def test_a_model_for_one_batch_size_depends_on_it() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) + torch.zeros(len(X), 1)
 
-    assert measured(Fixed()).batch_predictions == 1.0
+    assert measured(Fixed()).batch_classes == 1.0
 
 
 def test_dropout_and_normalisation_may_differ_in_training() -> None:
     model = nn.Sequential(nn.BatchNorm2d(1), nn.Dropout(0.5), Linear())
     found = measured(model)
-    assert found.training == found.training_gradient == 0.0
+    assert found.training_logits == found.training_gradients == 0.0
 
     class Functional(Linear):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(nn.functional.dropout(x, 0.5, self.training))
 
-    assert measured(Functional()).training is None  # random in training: nothing to compare
+    assert measured(Functional()).training_logits is None  # random in training: nothing to compare
 
 
 def test_without_a_gradient_what_needs_one_is_left_out() -> None:
     found = measured(planted.Detached())
-    assert not found.gradient
-    assert found.zero is found.saturated is found.fidelity is found.dead is None
-    assert found.moved == found.state == 0.0
+    assert not found.has_gradient
+    assert found.zero_gradients is found.saturated_loss is found.fidelity is found.dead_pixels is None
+    assert found.changed_without_budget == found.carried_state == 0.0
 
 
 @pytest.mark.parametrize(
@@ -165,19 +167,19 @@ def test_without_a_gradient_what_needs_one_is_left_out() -> None:
 def test_every_threat_can_be_probed(threat: Threat) -> None:
     found = measured(Linear(), threat)
     assert found.fidelity == 1.0
-    assert found.moved == 0.0
+    assert found.changed_without_budget == 0.0
 
 
 def test_a_threat_without_budget_leaves_fidelity_out() -> None:
     found = measured(Linear(), THREAT.with_eps(0.0))
-    assert found.fidelity is found.still is None
+    assert found.fidelity is found.unmoved_inputs is None
 
 
 def test_a_plain_function_can_be_probed() -> None:
     model = Linear().requires_grad_(False)
     found = diagnose(lambda x: model(x), X, Y, THREAT)
     assert found.fidelity == 1.0
-    assert found.training is found.still is None
+    assert found.training_logits is found.unmoved_inputs is None
 
 
 @pytest.mark.parametrize("make", [planted.ordinary, planted.adapting, planted.Noisy, planted.CentredByBatch])
@@ -189,7 +191,7 @@ def test_probing_leaves_no_trace(make: type[Around]) -> None:
     weights = [value.clone() for value in model.state_dict().values()]
     before = torch.get_rng_state(), repr(numpy.random.get_state()), random.getstate()  # noqa: NPY002
     with count_passes() as passes:
-        look_at(model, X)
+        inspect_network(model, X)
         measured(model)
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(*pair) for pair in zip(weights, model.state_dict().values(), strict=True))
@@ -210,24 +212,24 @@ def test_the_same_seed_gives_the_same_figures(make: type[Around]) -> None:
 
 
 def test_networks_are_told_apart() -> None:
-    lif, adapting = look_at(planted.spiking(), X), look_at(planted.adapting(), X)
+    lif, adapting = inspect_network(planted.spiking(), X), inspect_network(planted.adapting(), X)
     assert (lif.spiking, lif.layers, lif.adaptive) == ("hosnn", 2, 0)
     assert (adapting.spiking, adapting.layers, adapting.adaptive) == ("hosnn", 2, 2)
     assert adapting.parameters > lif.parameters == 64 * 64 + 64 + 64 * 32 + 32 + 32 * 4 + 4
-    assert look_at(planted.ForeignSpikes(), X).spiking == "foreign"
-    assert look_at(planted.ordinary(), X).spiking == "none"
-    assert look_at(planted.spiking().outputs, X).spiking == "unknown"
+    assert inspect_network(planted.ForeignSpikes(), X).spiking == "foreign"
+    assert inspect_network(planted.ordinary(), X).spiking == "none"
+    assert inspect_network(planted.spiking().outputs, X).spiking == "unknown"
 
 
 def test_layers_that_no_longer_adapt_are_not_counted_as_adapting() -> None:
-    """What is aimed at homeostasis has nothing to aim at in a twin with k = 0, or a k that stands for none."""
-    found = look_at(without_adaptation(planted.adapting()), X)
+    """What is aimed at homeostasis has nothing to aim at in a twin with k = 0."""
+    found = inspect_network(without_adaptation(planted.adapting()), X)
     assert (found.spiking, found.layers, found.adaptive) == ("hosnn", 2, 0)
     half = planted.adapting()
     first = next(layer for layer in half.modules() if isinstance(layer, TALIF))
     with torch.no_grad():
-        first.adaptation.fill_(2.0**-64)
-    assert look_at(half, X).adaptive == 1
+        first.adaptation.zero_()
+    assert inspect_network(half, X).adaptive == 1
 
 
 class Loss(Linear):
@@ -250,7 +252,7 @@ class Teaching(Linear):
 @pytest.mark.parametrize("make", [Loss, Teaching])
 def test_a_model_that_gives_no_logits_in_train_mode_is_diagnosed_all_the_same(make: type[Linear]) -> None:
     found, plain = asdict(measured(make().eval())), asdict(measured(Linear().eval()))
-    for name in ("training", "training_gradient"):
+    for name in ("training_logits", "training_gradients"):
         assert math.isnan(found.pop(name)) and plain.pop(name) == 0
     assert found == plain
     check = training_mode(math.nan, math.nan, 32)
@@ -258,15 +260,15 @@ def test_a_model_that_gives_no_logits_in_train_mode_is_diagnosed_all_the_same(ma
 
 
 def test_gradient_and_randomness_are_seen_at_a_glance() -> None:
-    assert look_at(planted.ordinary(), X).gradient
-    assert not look_at(planted.ordinary(), X).random
-    assert not look_at(planted.Detached(), X).gradient
-    assert look_at(planted.Noisy(), X).random
+    assert inspect_network(planted.ordinary(), X).gradient
+    assert not inspect_network(planted.ordinary(), X).random
+    assert not inspect_network(planted.Detached(), X).gradient
+    assert inspect_network(planted.Noisy(), X).random
 
 
 def test_zeros_and_ones_that_came_in_are_not_spikes() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Identity(), Linear())
-    assert look_at(model, (X > 0.5).float()).spiking == "none"
+    assert inspect_network(model, (X > 0.5).float()).spiking == "none"
 
 
 def test_spikes_beside_a_state_are_seen() -> None:
@@ -283,7 +285,7 @@ def test_spikes_beside_a_state_are_seen() -> None:
             spikes, membrane = self.neurons(x)
             return self.readout(spikes + membrane - membrane.detach())  # type: ignore[no-any-return]
 
-    assert look_at(First(), X).spiking == "foreign"
+    assert inspect_network(First(), X).spiking == "foreign"
 
 
 def test_our_layers_are_ours_even_beside_foreign_ones() -> None:
@@ -295,4 +297,4 @@ def test_our_layers_are_ours_even_beside_foreign_ones() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.theirs(self.ours(x[None]).mean(0))  # type: ignore[no-any-return]
 
-    assert look_at(Both(), X).spiking == "hosnn"
+    assert inspect_network(Both(), X).spiking == "hosnn"

@@ -174,18 +174,18 @@ def timeless(path: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(("verb", "number"), [("evaluate", signal.SIGINT), ("controls", signal.SIGTERM)])
+@pytest.mark.parametrize(("verb", "number"), [("evaluate", signal.SIGINT), ("ablate", signal.SIGTERM)])
 def test_the_first_signal_keeps_the_running_blocks_and_the_same_command_goes_on(
     verb: str, number: signal.Signals, homeostatic_network: Path, tmp_path: Path
 ) -> None:
-    record = {"evaluate": "smoke-n200.partial.jsonl", "controls": "controls-0.partial.jsonl"}[verb]
+    record = {"evaluate": "smoke-n200.partial.jsonl", "ablate": "ablations-0.partial.jsonl"}[verb]
     arguments = [verb, str(homeostatic_network), "--samples", "200", "--threads", "1", "--out", str(tmp_path)]
     process = started(*arguments)
     wait_until(lambda: lines(tmp_path / record) > 1, process)
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 128 + number, out + err
-    assert "the same command goes on from there" in " ".join(err.split())
+    assert "the same command resumes from there" in " ".join(err.split())
     kept = lines(tmp_path / record)
     assert kept > 1
     # Going on, it begins with what was kept: a time that is up at once adds nothing and loses nothing.
@@ -212,7 +212,7 @@ def test_a_stopped_evaluation_of_a_plain_function_does_not_promise_to_go_on(tmp_
     _, err = process.communicate(timeout=120)
     said = " ".join(err.split())
     assert process.returncode == 130 and "Traceback" not in err
-    assert "nothing could be kept, the same command begins again" in said and "goes on" not in said
+    assert "nothing was saved, the same command begins again" in said and "resumes" not in said
 
 
 def test_killed_again_and_again_an_evaluation_still_ends_in_the_bits_of_an_undisturbed_one(

@@ -1,4 +1,4 @@
-"""`hosnn reproduce` on the smallest 2x2: what it writes, and that the same command goes on rather than begins again."""
+"""`hosnn reproduce` on the smallest 2x2: what it writes, and that the same command resumes rather than begins again."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def test_the_whole_way_and_a_second_run_that_does_nothing_twice(tmp_path: Path, 
     out = tmp_path / "out of the way"
     command = ["reproduce", "demo", "--runs", str(tmp_path / "runs"), "--out", str(out)]
     assert main([*command, "--max-time", "0.03"]) == 1
-    assert "goes on from there" in capsys.readouterr().err
+    assert "resumes from there" in capsys.readouterr().err
     assert not (out / "comparison.json").exists()
     assert main(command) == 0
     printed = capsys.readouterr().out

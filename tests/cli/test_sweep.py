@@ -12,8 +12,8 @@ import pytest
 from hosnn.cli import evaluate as evaluate_verb
 from hosnn.cli import sweep as sweep_verb
 from hosnn.cli.main import main
-from hosnn.cli.request import Request, _absolute
-from hosnn.cli.sweep import tasks
+from hosnn.cli.request import EvaluationRequest, _absolute
+from hosnn.cli.sweep import jobs
 from hosnn.cluster import work
 from hosnn.cluster.record import Sweep
 from hosnn.cluster.tasks import Cluster, Job, _attempt
@@ -34,7 +34,7 @@ def clean() -> Experiment:
     return CLEAN
 
 
-def correct_after() -> Experiment:
+def robust() -> Experiment:
     return ROBUST
 
 
@@ -52,8 +52,8 @@ def one_after_the_other(todo: Sequence[Job], cluster: Cluster, deadline: Deadlin
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep_verb, "carried_out", one_after_the_other)
-    monkeypatch.setattr(evaluate_verb, "carried_out", one_after_the_other)
+    monkeypatch.setattr(sweep_verb, "run_jobs", one_after_the_other)
+    monkeypatch.setattr(evaluate_verb, "run_jobs", one_after_the_other)
     monkeypatch.setattr(work, "load_dataset", lambda name, folder: toy_data())
     work._data.cache_clear()
     DONE.clear()
@@ -102,7 +102,7 @@ def test_a_sweep_whose_time_is_up_says_how_to_go_on(tmp_path: Path, capsys: pyte
     command = ["sweep", ROBUST_RECIPE, "--runs", str(tmp_path)]
     assert main([*command, "--max-time", "0.00001"]) == 1
     said = " ".join(capsys.readouterr().err.split())
-    assert "0 of 1 trials are finished; the same command goes on from there" in said
+    assert "0 of 1 trials are finished; the same command resumes from there" in said
     assert main(command) == 0
 
 
@@ -118,7 +118,7 @@ def test_another_sweep_does_not_take_the_place_of_a_finished_one(tmp_path: Path,
     assert main(["sweep", CLEAN_RECIPE, "--runs", str(tmp_path)]) == 0
     before = (tmp_path / "sweep" / "sweep.json").read_text()
     assert main(["sweep", ROBUST_RECIPE, "--runs", str(tmp_path)]) == 2
-    assert "1 finished trials that are not of this sweep (clean, ..)" in " ".join(capsys.readouterr().err.split())
+    assert "1 finished trials that do not belong to this sweep (clean, ..)" in " ".join(capsys.readouterr().err.split())
     assert (tmp_path / "sweep" / "sweep.json").read_text() == before
     assert main(["sweep", ROBUST_RECIPE, "--runs", str(tmp_path), "--out", str(tmp_path / "other")]) == 0
     assert main(["sweep", CLEAN_RECIPE, ROBUST_RECIPE, "--runs", str(tmp_path)]) == 0, "one that has them and more"
@@ -129,7 +129,7 @@ def test_a_sweep_that_cannot_begin_writes_nothing(tmp_path: Path, monkeypatch: p
         raise ConfigError("there is no cluster")
         yield
 
-    monkeypatch.setattr(sweep_verb, "carried_out", refused)
+    monkeypatch.setattr(sweep_verb, "run_jobs", refused)
     assert main(["sweep", CLEAN_RECIPE, "--runs", str(tmp_path)]) == 2
     assert not list((tmp_path / "sweep").iterdir())
 
@@ -140,9 +140,9 @@ def test_a_number_that_is_none_of_threads_is_refused(threads: str, tmp_path: Pat
 
 
 def test_a_trial_that_others_start_from_is_trained_as_their_start(tmp_path: Path):
-    found = trials([CLEAN_RECIPE, ROBUST_RECIPE], (), (), (0,))
+    all_trials = trials([CLEAN_RECIPE, ROBUST_RECIPE], (), (), (0,))
     conditions = Conditions(tmp_path, None, Hardware("cpu", threads=1))
-    assert [(task.name, task.after) for task in tasks(found, conditions)] == [
+    assert [(job.name, job.after) for job in jobs(all_trials, conditions)] == [
         ("start: clean", ""),
         ("clean", "start: clean"),
         ("robust", "start: clean"),
@@ -174,7 +174,7 @@ def timeless(path: Path) -> dict[str, Any]:
     return found
 
 
-def test_shares_of_an_evaluation_gather_to_the_bits_of_the_plain_command(tmp_path: Path):
+def test_shards_of_an_evaluation_give_the_bits_of_the_plain_command(tmp_path: Path):
     (tmp_path / "own.py").write_text(OWN)
     command = ["evaluate", f"{tmp_path / 'own.py'}:network", "--data", "fashion-mnist-sample", "--samples", "120"]
     command += ["--threads", "1", "--accelerator", "cpu", "--out"]
@@ -186,16 +186,16 @@ def test_shares_of_an_evaluation_gather_to_the_bits_of_the_plain_command(tmp_pat
     assert not journals(journal_path(shared, "smoke-n120"))
 
 
-def test_a_share_that_fails_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch):
+def test_a_shard_that_fails_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch):
     (tmp_path / "own.py").write_text(OWN)
 
-    def broken(request: Request, *rest: object) -> None:
+    def broken(request: EvaluationRequest, *rest: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(evaluate_verb, "share", broken)
+    monkeypatch.setattr(evaluate_verb, "run_shard", broken)
     command = ["evaluate", f"{tmp_path / 'own.py'}:network", "--data", "fashion-mnist-sample", "--samples", "20"]
     assert main([*command, "--out", str(tmp_path), "--shards", "2"]) == 2
-    assert "share 0/2: OSError: no space left" in capsys.readouterr().err
+    assert "shard 0/2: OSError: no space left" in capsys.readouterr().err
 
 
 def test_workers_find_a_model_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

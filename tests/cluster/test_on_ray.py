@@ -64,7 +64,7 @@ def waited_for(found: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
 
 def in_the_middle(runs: Path) -> tuple[str, int] | None:
     """Name and process of a trial that has a checkpoint and is not finished."""
-    for lock in sorted(runs.glob("tiny-[lh]*/worker.lock")):
+    for lock in sorted(runs.glob("tiny-[lh]*/worker.txt")):
         checkpoints, words = lock.parent / "checkpoints", lock.read_text().split()
         try:
             pointer = read_pointer(checkpoints)
@@ -155,7 +155,7 @@ def test_a_stopped_sweep_leaves_checkpoints_and_the_same_command_goes_on(number:
         process.send_signal(number)
     status, out, err = ended(process)
     assert status == 128 + number, out + err
-    assert "trials are finished; the same command goes on from there" in err and "Traceback" not in err
+    assert "trials are finished; the same command resumes from there" in err and "Traceback" not in err
     state = Sweep.load(tmp_path / "sweep" / "sweep.json")
     assert len(state.trials) == 2 and state.count("waiting") > 0
     pointer = read_pointer(tmp_path / name / "checkpoints")
@@ -208,7 +208,7 @@ def test_when_the_time_is_up_the_same_command_goes_on(tmp_path: Path):
     command = ("sweep", RECIPES[0], "--runs", tmp_path, "--workers", 1)
     status, _, err = ended(started(*command, "--max-time", 0.001))
     assert status == 1
-    assert "0 of 1 trials are finished; the same command goes on" in err
+    assert "0 of 1 trials are finished; the same command resumes" in err
     assert Sweep.load(tmp_path / "sweep" / "sweep.json").count("waiting") == 1
     assert ended(started(*command))[0] == 0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from hosnn.cluster.record import Figures, Result, Sweep
+from hosnn.cluster.record import EvaluationFigures, Sweep, TrialResult
 from hosnn.cluster.tables import failures, lines, markdown_sweep, mean_and_deviation, rich_sweep
 from hosnn.cluster.trials import trials
 from hosnn.errors import ConfigError
@@ -18,19 +18,40 @@ MACHINE: dict[str, str | int] = {"processor": "P", "cores": 2, "threads": 1, "gp
 VERSIONS = {"hosnn": "0.1.0", "torch": "2.13.0"}
 
 
-def figures(clean: float, worst: float) -> Figures:
-    accuracy = {"FGSM": worst}
-    return Figures("smoke", "linf:8/255", 256, clean, worst, accuracy, "warn", 9.0, "x.json", VERSIONS, MACHINE)
+def figures(clean: float, worst: float) -> EvaluationFigures:
+    return EvaluationFigures(
+        protocol="smoke",
+        threat="linf:8/255",
+        samples=256,
+        clean=clean,
+        worst=worst,
+        accuracy={"FGSM": worst},
+        verdict="warn",
+        seconds=9.0,
+        file="x.json",
+        versions=VERSIONS,
+        machine=MACHINE,
+    )
 
 
-def result(validation: float, evaluation: Figures | None = None) -> Result:
-    return Result(validation, 100, 90.0, VERSIONS, MACHINE, evaluation)
+def result(validation: float, evaluation: EvaluationFigures | None = None) -> TrialResult:
+    return TrialResult(
+        validation=validation, steps=100, seconds=90.0, versions=VERSIONS, machine=MACHINE, evaluation=evaluation
+    )
 
 
 @pytest.fixture
 def sweep() -> Sweep:
     recipes = ("demo:lif_fgsm",)
-    plain = Sweep(recipes, ("optim.epochs=2",), GRID, SEEDS, "smoke", "linf:8/255", None)
+    plain = Sweep(
+        recipes=recipes,
+        settings=("optim.epochs=2",),
+        grid=GRID,
+        seeds=SEEDS,
+        protocol="smoke",
+        threat="linf:8/255",
+        samples=None,
+    )
     return plain.of(trials(recipes, plain.settings, GRID, SEEDS), Path("runs"))
 
 
@@ -38,9 +59,9 @@ def sweep() -> Sweep:
 def partly(sweep: Sweep) -> Sweep:
     """Three seeds of the first value, one of the second; one failed."""
     for name, share in (("", 0.8), ("-seed1", 0.9), ("-seed2", 0.7)):
-        sweep = sweep.with_entry(f"demo-lif-fgsm-lr0.001{name}", "finished", "", result(share, figures(share, 0.5)))
-    sweep = sweep.with_entry("demo-lif-fgsm-lr0.002", "finished", "", result(0.6, figures(0.6, 0.2)))
-    return sweep.with_entry("demo-lif-fgsm-lr0.002-seed1", "failed", "the loss became nan | at step 3")
+        sweep = sweep.with_outcome(f"demo-lif-fgsm-lr0.001{name}", "finished", "", result(share, figures(share, 0.5)))
+    sweep = sweep.with_outcome("demo-lif-fgsm-lr0.002", "finished", "", result(0.6, figures(0.6, 0.2)))
+    return sweep.with_outcome("demo-lif-fgsm-lr0.002-seed1", "failed", "the loss became nan | at step 3")
 
 
 def test_every_trial_stands_in_it_once_from_the_beginning(sweep: Sweep):
@@ -72,11 +93,11 @@ def test_another_file_is_refused(content: str, tmp_path: Path):
 
 
 def test_what_is_known_to_be_finished_is_kept_when_the_same_sweep_goes_on(sweep: Sweep, partly: Sweep):
-    after = sweep.after(partly)
+    after = sweep.resumed(partly)
     assert [entry.state for entry in after.trials] == ["finished"] * 4 + ["waiting"] * 2
-    assert replace(sweep, protocol="standard").after(partly).count("finished") == 0
+    assert replace(sweep, protocol="standard").resumed(partly).count("finished") == 0
     other = sweep.of(trials(sweep.recipes, ("optim.epochs=3",), GRID, SEEDS), Path("runs"))
-    assert other.after(partly).count("finished") == 0, "another experiment of the same name"
+    assert other.resumed(partly).count("finished") == 0, "another experiment of the same name"
 
 
 def test_lines_show_mean_and_deviation_over_seeds(partly: Sweep):
@@ -109,5 +130,5 @@ def test_a_sweep_without_results_or_protocol_has_tables_too(sweep: Sweep):
 
 def test_the_same_error_is_said_once(sweep: Sweep):
     for entry in sweep.trials:
-        sweep = sweep.with_entry(entry.name, "failed", "no data")
+        sweep = sweep.with_outcome(entry.name, "failed", "no data")
     assert len(failures(sweep)) == 1

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from hosnn.cli.main import main
-from hosnn.cluster.tasks import Cluster, Failed, Job, Stopped, _attempt, _check_address, _check_room, carried_out
+from hosnn.cluster.tasks import Cluster, Failed, Job, Stopped, _attempt, _check_address, _check_room, run_jobs
 from hosnn.deadline import Deadline, Interrupted
 from hosnn.errors import ConfigError, TrainingError
 
@@ -56,7 +56,7 @@ def test_what_waits_for_a_task_ends_as_that_does():
 def test_without_ray_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'hosnn\[ray\]'"):
-        list(carried_out([Job("3", square, (3,))], Cluster(), Deadline()))
+        list(run_jobs([Job("3", square, (3,))], Cluster(), Deadline()))
     assert main(["sweep", "demo:lif_clean", "--runs", str(tmp_path)]) == 2
     assert "hosnn[ray]" in capsys.readouterr().err
 

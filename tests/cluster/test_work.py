@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from hosnn.cluster import work
-from hosnn.cluster.record import Result
-from hosnn.cluster.work import Conditions, alone, carry_out, train
+from hosnn.cluster.record import TrialResult
+from hosnn.cluster.work import Conditions, carry_out, train, working_in
 from hosnn.deadline import Deadline, Interrupted
 from hosnn.errors import ConfigError
 from hosnn.runtime import Hardware
-from hosnn.training import lock
+from hosnn.training import run_lock
 from hosnn.training.pipeline import run
 from tests.training.toy import CLEAN, ROBUST, StopAfter, cpu, same_bits, toy_data, worked_in
 
@@ -25,7 +25,7 @@ def conditions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Conditions:
 
 
 def stamps(folder: Path) -> dict[Path, int]:
-    found = [path for path in folder.rglob("*") if path.is_file() and path.name != "worker.lock"]
+    found = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("worker.")]
     return {path: path.stat().st_mtime_ns for path in found}
 
 
@@ -45,7 +45,7 @@ def test_stopped_at_any_step_it_goes_on_to_the_same_bits(conditions: Conditions,
     for steps in (2, 9):
         with pytest.raises(Interrupted):
             carry_out(ROBUST, trained, StopAfter(steps))
-    assert isinstance(carry_out(ROBUST, trained, Deadline()), Result)
+    assert isinstance(carry_out(ROBUST, trained, Deadline()), TrialResult)
     run(ROBUST, toy_data(), tmp_path / "undisturbed", cpu())
     same_bits(conditions.runs / "robust", tmp_path / "undisturbed" / "robust")
 
@@ -64,10 +64,13 @@ def test_more_images_than_there_are_are_refused(conditions: Conditions):
 def test_a_folder_is_worked_in_by_one_process_until_it_ends_however_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(lock, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(run_lock, "RETRY_SECONDS", 0.01)
     with worked_in(tmp_path / "run") as other:
-        assert (tmp_path / "run" / "worker.lock").read_text().startswith(f"{other} on ")
-        with pytest.raises(Interrupted, match="another process worked in"), alone(tmp_path / "run", Deadline(0.05)):
+        assert (tmp_path / "run" / "worker.txt").read_text().startswith(f"{other} on ")
+        with (
+            pytest.raises(Interrupted, match="another process worked in"),
+            working_in(tmp_path / "run", Deadline(0.05)),
+        ):
             raise AssertionError
-    with alone(tmp_path / "run", Deadline(5)):
-        assert (tmp_path / "run" / "worker.lock").read_text().startswith(f"{os.getpid()} on ")
+    with working_in(tmp_path / "run", Deadline(5)):
+        assert (tmp_path / "run" / "worker.txt").read_text().startswith(f"{os.getpid()} on ")

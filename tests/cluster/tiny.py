@@ -11,7 +11,13 @@ OPTIM = Optimisation(epochs=1, batch_size=256, lr=5e-3)
 
 def start() -> Experiment:
     """LIF, 2C5-3C5-8: what the others begin with."""
-    return Experiment("tiny-start", "fashion-mnist-sample", LeNet((2, 3), hidden=8), Clean(VanRossum()), OPTIM)
+    return Experiment(
+        name="tiny-start",
+        data="fashion-mnist-sample",
+        network=LeNet((2, 3), hidden=8),
+        objective=Clean(VanRossum()),
+        optim=OPTIM,
+    )
 
 
 def lif() -> Experiment:

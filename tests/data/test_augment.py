@@ -86,7 +86,7 @@ def test_no_images_are_no_error(augmentation: Augmentation):
     assert run(augmentation, COLOUR[:0], INDEX[:0]).shape == (0, 3, 32, 32)
 
 
-def test_torchs_own_generator_is_left_alone():
+def test_torchs_own_generator_is_unchanged():
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
@@ -155,7 +155,7 @@ BAD: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
 
 
 @pytest.mark.parametrize(("call", "error", "message"), BAD.values(), ids=BAD)
-def test_what_makes_no_sense_is_refused(call: Callable[[], object], error: type[Exception], message: str):
+def test_invalid_calls_raise(call: Callable[[], object], error: type[Exception], message: str):
     with pytest.raises(error, match=message):
         call()
 

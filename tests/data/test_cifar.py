@@ -66,9 +66,7 @@ def test_the_hubs_files_give_the_same_data_in_the_original_order(
     assert cifar10(tmp_path).sha256 == TINY_COLOUR.sha256
 
 
-def test_rows_in_no_known_order_are_refused_unless_they_are_numbered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_in_no_known_order_raise_unless_they_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in_for_cifar(monkeypatch, label_parts=PARTS)
     shuffled = TRAIN.subset(torch.randperm(20, generator=torch.Generator().manual_seed(0)))
     write_hub_files(tmp_path, shuffled)
@@ -130,7 +128,7 @@ def test_a_damaged_cache_is_mended_by_the_next_download(tmp_path: Path, monkeypa
     assert cifar10().source.startswith("original host")
 
 
-def test_a_host_that_sends_something_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_sends_something_else_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     serve_from_disk(tmp_path / "host", monkeypatch)
     (tmp_path / "host" / CIFAR10_PYTHON.archive).write_bytes(b"please log in")
     with pytest.raises(DataError, match=r"sent a file with SHA-256 .*something else answers there") as caught:

@@ -141,7 +141,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize(("write", "message"), BAD_FOLDERS.values(), ids=BAD_FOLDERS)
-def test_a_bad_folder_is_refused_by_name(
+def test_a_bad_folder_raises_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], object], message: str
 ) -> None:
     stand_in_for_cifar(monkeypatch)
@@ -162,7 +162,7 @@ def test_a_huge_batch_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @EVERY_VERSION
-def test_a_file_with_another_hash_is_refused_before_it_is_parsed(
+def test_a_file_with_another_hash_raises_before_it_is_parsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: CifarVersion
 ) -> None:
     folder = write_cifar(tmp_path, version)
@@ -179,7 +179,7 @@ def test_a_file_with_another_hash_is_refused_before_it_is_parsed(
         load(version, folder)
 
 
-def test_an_archive_with_another_hash_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_with_another_hash_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in_for_cifar(monkeypatch, sha256=None, published={CIFAR10_PYTHON.archive: "0" * 64})
     with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz has SHA-256"):
         cifar10(write_archive(tmp_path, CIFAR10_PYTHON))

@@ -71,7 +71,7 @@ def test_seed_and_index_choose_the_random_numbers(kind: Corruption) -> None:
     assert torch.equal(corrupt(images, kind, 5, -3, places(images)), corrupt(images, kind, 5, -3, places(images)))
 
 
-def test_no_global_random_number_is_drawn_and_the_images_are_left_alone() -> None:
+def test_no_global_random_number_is_drawn_and_the_images_are_unchanged() -> None:
     images, state = photographs(), torch.get_rng_state()
     before = images.clone()
     for kind in Corruption:
@@ -126,7 +126,7 @@ def test_blur_scales_with_the_image() -> None:
     )
 
 
-def test_what_is_no_image_is_refused() -> None:
+def test_what_is_no_image_raises() -> None:
     images = photographs(2)
     with pytest.raises(ShapeError, match=r"pixels from .* expected \[0, 1\]"):
         corrupt(images * 255, Corruption.FOG, 1, 0, places(images))

@@ -43,7 +43,7 @@ def test_any_change_of_content_changes_the_hash(change: str) -> None:
     assert content_sha256(*changed) != content_sha256(TRAIN, TEST)
 
 
-def test_the_expected_hash_is_accepted_and_another_refused() -> None:
+def test_the_expected_hash_is_accepted_and_another_raises() -> None:
     assert build(sha256=content_sha256(TRAIN, TEST)).sha256 == content_sha256(TRAIN, TEST)
     with pytest.raises(DataError, match=r"tiny \(a file\).*has sha256 .* where 0{64} was expected"):
         build(sha256="0" * 64, source="a file")
@@ -62,12 +62,12 @@ BAD_SPLITS = {
 
 
 @pytest.mark.parametrize(("split", "message"), BAD_SPLITS.values(), ids=BAD_SPLITS)
-def test_a_bad_split_is_refused_by_name(split: Split, message: str) -> None:
+def test_a_bad_split_raises_by_name(split: Split, message: str) -> None:
     with pytest.raises(DataError, match=rf"tiny, train split \(here\): .*{message}"):
         build(train=split, source="here")
 
 
-def test_splits_of_another_size_are_refused() -> None:
+def test_splits_of_another_size_raise() -> None:
     with pytest.raises(DataError, match=r"test split .*\[6, 1, 5, 5\].*expected \[1, 4, 5\]"):
         build(test=random_split(6, shape=(1, 5, 5)))
     with pytest.raises(DataError, match="train split"):

@@ -26,7 +26,7 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, sizes
 
 
 @pytest.mark.parametrize("gzipped", [False, True])
-def test_a_file_cut_anywhere_is_refused(tmp_path: Path, gzipped: bool) -> None:
+def test_a_file_cut_anywhere_raises(tmp_path: Path, gzipped: bool) -> None:
     path, whole = tmp_path / "cut.gz", gzip.compress(CONTENT) if gzipped else CONTENT
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
@@ -34,7 +34,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path, gzipped: bool) -> None:
             read_idx(path, (12, 4, 5))
 
 
-def test_damage_inside_a_gzip_file_is_refused_or_changes_nothing(tmp_path: Path) -> None:
+def test_damage_inside_a_gzip_file_raises_or_changes_nothing(tmp_path: Path) -> None:
     path, whole, refused = tmp_path / "damaged", gzip.compress(CONTENT), 0
     for position in range(len(whole)):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x10]) + whole[position + 1 :])
@@ -58,7 +58,7 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize(("content", "message"), BAD_FILES.values(), ids=BAD_FILES)
-def test_a_bad_file_is_refused_by_name(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_bad_file_raises_by_name(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "images"
     path.write_bytes(content)
     with pytest.raises(DataError, match=rf"images .*{message}"):
@@ -86,7 +86,7 @@ def test_four_files_are_found_and_read(tmp_path: Path, gzipped: bool) -> None:
             assert torch.equal(getattr(read, column), getattr(written, column))
 
 
-def test_three_of_four_files_are_refused(tmp_path: Path) -> None:
+def test_three_of_four_files_raise(tmp_path: Path) -> None:
     assert IdxFiles.find(tmp_path) is None
     (write_idx_files(tmp_path) / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(DataError, match="lacks t10k-labels-idx1-ubyte"):

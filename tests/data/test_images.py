@@ -41,7 +41,7 @@ BAD_IMAGES = {
 
 
 @pytest.mark.parametrize(("x", "message"), BAD_IMAGES.values(), ids=BAD_IMAGES)
-def test_bad_images_are_refused(x: Tensor, message: str) -> None:
+def test_bad_images_raise(x: Tensor, message: str) -> None:
     with pytest.raises(ShapeError, match=message):
         check_images(x, (1, 4, 5))
 

@@ -82,13 +82,13 @@ BAD = {
 
 
 @pytest.mark.parametrize(("content", "message"), BAD.values(), ids=BAD)
-def test_a_bad_file_is_refused_by_name(tmp_path: Path, content: bytes, message: str):
+def test_a_bad_file_raises_by_name(tmp_path: Path, content: bytes, message: str):
     with pytest.raises(DataError, match=rf"x\.mat.*{message}"):
         read(tmp_path, content)
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_a_file_cut_anywhere_is_refused(tmp_path: Path, compressed: bool):
+def test_a_file_cut_anywhere_raises(tmp_path: Path, compressed: bool):
     whole = mat_bytes(PIXELS, LABELS, compressed=compressed)
     for length in range(len(whole)):
         with pytest.raises(DataError, match=r"x\.mat"):

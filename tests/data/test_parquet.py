@@ -42,7 +42,7 @@ def test_a_split_in_several_files_and_batches(tmp_path: Path, monkeypatch: pytes
     assert same(test, TEST)
 
 
-def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
+def test_a_file_cut_anywhere_raises(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "train.parquet", TRAIN)
     whole = path.read_bytes()
     for length in range(0, len(whole), 13):
@@ -51,7 +51,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
             read(path)
 
 
-def test_damage_is_refused_or_leaves_the_content_as_it_was(tmp_path: Path) -> None:
+def test_damage_raises_or_leaves_the_content_as_it_was(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "train.parquet", TRAIN)
     whole, refused = path.read_bytes(), 0
     for position in range(0, len(whole), 9):
@@ -99,7 +99,7 @@ BAD_TABLES = {
 
 
 @pytest.mark.parametrize(("table", "message"), BAD_TABLES.values(), ids=BAD_TABLES)
-def test_a_bad_table_is_refused_by_name(tmp_path: Path, table: pa.Table, message: str) -> None:
+def test_a_bad_table_raises_by_name(tmp_path: Path, table: pa.Table, message: str) -> None:
     pq.write_table(table, tmp_path / "train.parquet")
     with pytest.raises(DataError, match=rf"train\.parquet.*{message}"):
         read(tmp_path / "train.parquet")
@@ -110,7 +110,7 @@ def test_an_absent_file_is_a_data_error(tmp_path: Path) -> None:
         read(tmp_path / "absent.parquet")
 
 
-def test_train_without_test_is_refused(tmp_path: Path) -> None:
+def test_train_without_test_raises(tmp_path: Path) -> None:
     assert ParquetFiles.find(tmp_path) is None
     (write_parquet_files(tmp_path) / "test.parquet").unlink()
     with pytest.raises(DataError, match=r"lacks test\*\.parquet"):

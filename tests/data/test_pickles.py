@@ -83,7 +83,7 @@ def test_the_traps_would_spring(tmp_path: Path):
     assert (tmp_path / "ran").exists()
 
 
-def test_registered_extensions_are_refused_too():
+def test_registered_extensions_raise_too():
     copyreg.add_extension("os", "system", 0x70)
     try:
         with pytest.raises(DataError, match=r"calls os\.system"):
@@ -121,18 +121,18 @@ BAD = {
 
 
 @pytest.mark.parametrize(("content", "message"), BAD.values(), ids=BAD)
-def test_a_damaged_batch_is_refused_by_name(content: bytes, message: str):
+def test_a_damaged_batch_raises_by_name(content: bytes, message: str):
     with pytest.raises(DataError, match=rf"data_batch_1 cannot be read as a batch of CIFAR \(.*{message}"):
         read(content)
 
 
-def test_a_batch_cut_anywhere_is_refused():
+def test_a_batch_cut_anywhere_raises():
     for length in (*range(0, len(GOOD), 997), len(GOOD) - 1):
         with pytest.raises(DataError, match="data_batch_1"):
             read(GOOD[:length])
 
 
-def test_noise_is_refused_or_read_never_anything_else():
+def test_random_bytes_raise_a_data_error_or_are_read():
     rng = np.random.default_rng(0)
     for _ in range(300):
         noisy = bytearray(GOOD[:400])

@@ -226,7 +226,7 @@ def test_system_folders_follow_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(map(str, system_data_folders())) == ["/opt/share", "/usr/share", "/usr/local/share"]
 
 
-def test_a_source_whose_hash_differs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_whose_hash_differs_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, sha256="0" * 64)
     with pytest.raises(DataError, match=r"0{64} was expected"):
         fashion_mnist(write_parquet_files(tmp_path / "named"))

@@ -73,7 +73,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize(("write", "message"), BAD_FOLDERS.values(), ids=BAD_FOLDERS)
-def test_a_bad_folder_is_refused_by_name(
+def test_a_bad_folder_raises_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], object], message: str
 ) -> None:
     use(monkeypatch)
@@ -82,7 +82,7 @@ def test_a_bad_folder_is_refused_by_name(
         svhn(tmp_path / "named")
 
 
-def test_a_file_with_another_hash_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_with_another_hash_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_svhn(tmp_path)
     published = hashes(*tmp_path.iterdir())
     use(monkeypatch, sha256=None, published=published)

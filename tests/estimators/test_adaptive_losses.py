@@ -47,7 +47,7 @@ def rng(count: int = 6) -> SampleRandom:
 
 
 def runs(network: nn.Module, x: Tensor) -> dict[str, tuple[Step, LIF]]:
-    """What every layer does, by hooks: independently of what attacks look at."""
+    """Every layer and its run, by hooks: independent of `record_layers`."""
     layers, currents = neurons(network), {}
     hooks = [
         layer.register_forward_pre_hook(lambda _, given, name=name: currents.update({name: given[0]}))
@@ -156,7 +156,7 @@ def test_terms_reach_through_attack_wrappers_and_ensembles(wrap: Callable[[PGD],
     assert torch.equal(driven, AgainstHomeostasis(Through(bptt(), attack), term, 100.0)(network, x, y, rng()))
 
 
-def test_a_fixed_model_looked_at_several_times_is_the_model() -> None:
+def test_a_fixed_model_averaged_over_several_calls_is_the_model() -> None:
     network, x, y = adaptive(), images(), labels()
     attack = Through(bptt(), AgainstHomeostasis(ATTACK, SignatureDeviation()))
     several = attack(AveragedModel(network, 2), x, y, rng())
@@ -177,12 +177,12 @@ def test_silence_needs_neurons_only() -> None:
 
 
 @pytest.mark.parametrize("attack", [Noise(THREAT), Worst((ATTACK, Noise(THREAT))), Through(bptt(), Noise(THREAT))])
-def test_attacks_without_a_loss_are_refused(attack: Attack) -> None:
+def test_attacks_without_a_loss_raise(attack: Attack) -> None:
     with pytest.raises(ConfigError, match="has no loss to add a term to"):
         AgainstHomeostasis(attack, SignatureDeviation())(adaptive(), images(), labels(), rng())
 
 
-def test_a_loss_of_another_models_scores_is_refused() -> None:
+def test_a_loss_of_another_models_scores_raises() -> None:
     with pytest.raises(ConfigError, match="other than the last ones of the model under attack"):
         attack = AgainstHomeostasis(Transfer(adaptive(), fgsm(THREAT)), SignatureDeviation())
         attack(adaptive(), images(), labels(), rng())

@@ -1,4 +1,4 @@
-"""Estimators change the backward of a spiking model and nothing else; views change what an attack looks at."""
+"""Estimators change only the backward pass of a spiking model; attack wrappers change its inputs or outputs."""
 
 import copy
 import threading
@@ -145,7 +145,7 @@ def test_attacks_on_traces_raise_a_loss_over_time() -> None:
     assert THREAT.allows(x_adv, x).all()
 
 
-def test_rules_and_views_compose() -> None:
+def test_rules_and_attack_wrappers_compose() -> None:
     network, x, y = talif_network(), images(), labels()
     attack = Through(bptt(), OnFrames(OnTraces(fgsm(THREAT, TraceCrossEntropy()))))
     frames = attack(network, x, y, rng())
@@ -197,7 +197,7 @@ def test_normalised_units_share_one_budget_over_channels() -> None:
         (OnTraces(fgsm(THREAT)), "loss over output traces got a Sequential"),
     ],
 )
-def test_views_refuse_models_that_show_no_time(attack: Attack, message: str) -> None:
+def test_attack_wrappers_raise_for_models_without_time_steps_or_outputs(attack: Attack, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         attack(linear(), torch.rand(6, 1, 3, 4, dtype=torch.float64), labels() % 3, rng())
 
@@ -240,8 +240,8 @@ class Listed(Captured):
 
 @pytest.mark.parametrize("rule", [bptt(Arctan()), BPTR(), AdaptiveSharpness()], ids=repr)
 @pytest.mark.parametrize("build", [Captured, Listed])
-def test_layers_that_no_copy_reaches_are_refused_rather_than_left_with_their_rule(build: type, rule: Estimator) -> None:
-    """Also in a copy of a copy, as threads have one each, and seen by the first look already."""
+def test_layers_that_no_copy_reaches_raise(build: type, rule: Estimator) -> None:
+    """Also in a copy of a copy, as each thread has one; the first forward pass raises."""
     x, y = torch.rand(6, 1, 3, 4), labels() % 3
     for network in (build(), copy.deepcopy(build())):
         with (
@@ -279,7 +279,7 @@ class LastReadout(nn.Module):
         return outputs[-1]
 
 
-def test_traces_of_a_network_that_does_not_decide_by_their_mean_are_refused() -> None:
+def test_traces_of_a_network_that_does_not_decide_by_their_mean_raise() -> None:
     network = lif_network()
     other = SpikingNetwork(network.normalise, network.coding, network.body, LastReadout())
     attack = OnTraces(fgsm(THREAT, TraceCrossEntropy()))

@@ -21,18 +21,18 @@ from tests.estimators.networks import adaptive, images, plain
 
 THREAT = Threat(Linf(0.2))
 WITH_LOSS: dict[str, Attack] = {
-    "PGD with restarts": PGD(THREAT, steps=3, restarts=2),
+    "PGD with restarts": PGD(THREAT, steps=2, restarts=2),
     "MI-FGSM": mi_fgsm(THREAT, steps=3),
-    "APGD": APGD(THREAT, steps=5),
-    "APGD-T": APGDTargeted(THREAT, steps=4, loss=targeted_margin),
-    "SA-PGD": SAPGD(THREAT, steps=5),
-    "EOT": EOT(PGD(THREAT, steps=3), 2),
+    "APGD": APGD(THREAT, steps=4),
+    "APGD-T": APGDTargeted(THREAT, steps=3, loss=targeted_margin),
+    "SA-PGD": SAPGD(THREAT, steps=4),
+    "EOT": EOT(PGD(THREAT, steps=2), 2),
     "worst": Worst((PGD(THREAT, steps=2), APGD(THREAT, steps=3))),
 }
 WITHOUT: dict[str, Attack] = {
-    "FAB": FAB(THREAT, steps=3),
-    "Square": Square(THREAT, queries=10),
-    "HopSkipJump": HopSkipJump(THREAT, queries=30),
+    "FAB": FAB(THREAT, steps=2),
+    "Square": Square(THREAT, queries=8),
+    "HopSkipJump": HopSkipJump(THREAT, queries=20, probes=5),
 }
 ATTACKS = WITH_LOSS | WITHOUT
 
@@ -45,10 +45,10 @@ STATEFUL = [(name, AdaptiveSharpness()) for name in ATTACKS]
     ("name", "estimator"), [*STATELESS, *STATEFUL], ids=lambda value: value if isinstance(value, str) else title(value)
 )
 def test_any_attack_runs_through_any_estimator(name: str, estimator: Estimator) -> None:
-    attack, network, x = ATTACKS[name], plain(), images(10)
+    attack, network, x = ATTACKS[name], plain(), images(8)
     with torch.no_grad():
         y = network(x).argmax(1)
-    rng, chosen = SampleRandom(0, torch.arange(10)), torch.tensor([7, 2, 4])
+    rng, chosen = SampleRandom(0, torch.arange(8)), torch.tensor([7, 2, 4])
     whole = Through(estimator, attack)(network, x, y, rng)
     assert THREAT.allows(whole, x).all()
     alone = Through(estimator, attack)(network, x[chosen], y[chosen], rng.subset(chosen))

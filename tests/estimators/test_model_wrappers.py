@@ -1,4 +1,4 @@
-"""WrappedModel models keep what attacks may ask of a network, and the way to the network inside."""
+"""Wrapped models offer attacks all that a network does, and give access to the network inside."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ def rng(count: int = 6) -> SampleRandom:
 
 @dataclass(frozen=True)
 class EOT:
-    """Expectation over looks, as an attack wraps it."""
+    """Expectation over transformation as an attack that wraps another."""
 
     attack: Attack
     times: int = 2
@@ -40,7 +40,7 @@ class EOT:
 
 
 @RULES
-def test_an_estimator_works_on_either_side_of_every_view(rule: Estimator) -> None:
+def test_an_estimator_works_on_either_side_of_every_attack_wrapper(rule: Estimator) -> None:
     """Attacking by the training rule in place of the one asked for would flatter the model in silence."""
     network, x, y = talif_network().double(), images().double(), labels()
     attack = PGD(Threat(Linf(8 / 255), domain=None), steps=2)

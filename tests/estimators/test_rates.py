@@ -8,7 +8,7 @@ from hosnn.errors import ConfigError
 from hosnn.estimators import BPTR, HART, RGA, ActivationBackward
 from hosnn.spiking.gradient_rule import WholeLayer
 from hosnn.spiking.kernels import eager
-from hosnn.spiking.state import Dynamics, Reset
+from hosnn.spiking.state import AdaptiveThreshold, Dynamics, Reset
 from hosnn.spiking.surrogate import PiecewiseLinear, Sigmoid
 
 STEPS = 5
@@ -61,11 +61,11 @@ def test_rga_follows_the_adapted_threshold() -> None:
     currents = spread_out([0.15, 0.5]).requires_grad_()
     membrane = eager.trajectory(currents.detach(), Dynamics(threshold=9.0), BPTR()).membrane[:, 0]
     k = torch.tensor(0.1, dtype=torch.float64)
-    run = eager.trajectory(currents.detach(), Dynamics(), RGA(), membrane - 3.0, k)
+    run = eager.trajectory(currents.detach(), Dynamics(), RGA(), AdaptiveThreshold(membrane - 3.0, k))
     threshold = run.threshold.mean(0)
     torch.testing.assert_close(threshold, torch.full_like(threshold, 1.9))
     assert not run.spikes.any()
-    spikes = eager.spikes(currents, Dynamics(), RGA(), membrane - 3.0, k)
+    spikes = eager.spikes(currents, Dynamics(), RGA(), AdaptiveThreshold(membrane - 3.0, k))
     (found,) = torch.autograd.grad(spikes.sum(), currents)
     expected = torch.tensor([0.2, (1 - 0.2 * 0.2) / 1.8], dtype=torch.float64) / 1.9
     torch.testing.assert_close(found, expected.expand_as(found))
@@ -113,7 +113,7 @@ def test_the_gradient_of_traces_is_that_of_spikes_through_the_synapse(rule: Whol
 def test_adaptation_rates_get_no_gradient(rule: WholeLayer) -> None:
     currents, k = spread_out([0.3, 0.7, 1.4]).requires_grad_(), torch.full((3,), 0.2, dtype=torch.float64)
     signature = torch.zeros(STEPS, 3, dtype=torch.float64)
-    spikes = eager.spikes(currents, Dynamics(), rule, signature, k.requires_grad_())
+    spikes = eager.spikes(currents, Dynamics(), rule, AdaptiveThreshold(signature, k.requires_grad_()))
     (found,) = torch.autograd.grad(spikes.sum(), k, allow_unused=True)
     assert found is None
 

@@ -1,4 +1,4 @@
-"""ASSG: what it remembers, of whom and for how long; and the search of its one number."""
+"""ASSG: the state it keeps of each sample, for how long; and the search for A/2."""
 
 import math
 from contextlib import nullcontext
@@ -165,7 +165,7 @@ def test_memory_makes_a_difference_and_scores_do_not_feed_it() -> None:
 
 
 def test_looking_several_times_at_a_fixed_model_is_looking_once() -> None:
-    """EOT freezes the tracker after the first look, or it would learn from one point many times."""
+    """EOT freezes the moments after the first call, or they would be updated at one point many times."""
     network, x, y = adaptive(), images(), labels()
     once = differentiated(network, AdaptiveSharpness(), 6)
     often = differentiated(AveragedModel(network, 3), AdaptiveSharpness(), 6)
@@ -174,7 +174,7 @@ def test_looking_several_times_at_a_fixed_model_is_looking_once() -> None:
         torch.testing.assert_close(gradient(often, scale * x, y), gradient(once, scale * x, y), rtol=1e-12, atol=0)
 
 
-def test_a_batch_of_another_size_is_refused() -> None:
+def test_a_batch_of_another_size_raises() -> None:
     model = differentiated(plain(), AdaptiveSharpness(), 6)
     for shown in (model, subset(model, torch.tensor([0, 1]))):
         with pytest.raises(ConfigError, match=r"called the model with 5.*call subset"):
@@ -200,7 +200,7 @@ def test_a_rule_that_remembers_needs_an_attack() -> None:
     [{"vanishing": 0.0}, {"vanishing": 0.5}, {"momentum": 1.0}, {"relax": -1.0}, {"relax": math.inf}],
     ids=str,
 )
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, float]) -> None:
+def test_settings_out_of_range_raise(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="AdaptiveSharpness got vanishing"):
         AdaptiveSharpness(**settings)
 
@@ -263,7 +263,7 @@ def test_the_search_leaves_fooled_samples_in_peace() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"low": 0.45, "high": 0.4}, {"high": 0.5}, {"low": 0.0}, {"rounds": 0}], ids=str)
-def test_a_search_over_nothing_is_refused(settings: dict[str, float]) -> None:
+def test_a_search_over_nothing_raises(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="SearchedSharpness got"):
         SearchedSharpness(PGD(THREAT), **settings)  # type: ignore[arg-type]
 
@@ -336,7 +336,7 @@ def test_a_search_takes_a_tie_for_what_the_model_says() -> None:
     assert seen == [2, 1, 1, 1]
 
 
-def test_a_wrapped_model_begins_anew_too() -> None:
+def test_a_wrapped_models_state_can_be_cleared_too() -> None:
     network, x, y = adaptive(), images(), labels()
     used = WrappedModel(differentiated(network, AdaptiveSharpness(), 6))
     gradient(used, 0.5 * x, y)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from hosnn.results.check import Check
 from hosnn.results.evaluation import AttackResult, Evaluation, Network, Panel
 from hosnn.results.reproduction import Cell, Published, ReproductionResult
+from hosnn.results.roles import strength_by_protocol
 
 CLASSES = 10
 KINDS = (("LIF", "clean"), ("LIF", "FGSM 2/255"), ("TA-LIF", "clean"), ("TA-LIF", "FGSM 2/255"))
@@ -26,6 +28,13 @@ def guesses(labels: Sequence[int], right: int) -> tuple[int, ...]:
     return tuple(label if at < right else (label + 1) % CLASSES for at, label in enumerate(labels))
 
 
+def attack_result(attack: str, predictions: Sequence[int], threat: str = "linf:8/255", **fields: Any) -> AttackResult:
+    """An attack's result at eps 8/255, if `fields` say nothing else."""
+    return AttackResult(
+        attack=attack, threat=threat, predictions=tuple(predictions), **({"eps": 8 / 255, "seconds": 1.5} | fields)
+    )
+
+
 def evaluation(
     protocol: str, samples: int, clean: int, rows: dict[str, int], curve: Sequence[int] = (), seed: int = 0
 ) -> Evaluation:
@@ -33,7 +42,7 @@ def evaluation(
     labels = tuple(at % CLASSES for at in range(samples))
     threat = "linf:8/255/step" if protocol == "paper" else "linf:8/255"
     eps_rows = tuple(
-        AttackResult(f"PGD @ {round(eps * 255)}/255", threat, eps, guesses(labels, right), 1.0)
+        attack_result(f"PGD @ {round(eps * 255)}/255", guesses(labels, right), threat=threat, eps=eps)
         for eps, right in zip(EPS, curve, strict=False)
     )
     return Evaluation(
@@ -50,11 +59,12 @@ def evaluation(
         index=tuple(range(samples)),
         labels=labels,
         clean=guesses(labels, clean),
-        rows=tuple(AttackResult(name, threat, 8 / 255, guesses(labels, right), 1.5) for name, right in rows.items()),
+        rows=tuple(attack_result(name, guesses(labels, right), threat=threat) for name, right in rows.items()),
         panels=(Panel("eps", eps_rows),) if eps_rows else (),
         seconds=12.0,
         versions={"python": "3.12", "torch": "2.13.0"},
         machine={"processor": "Test processor", "cores": 2, "threads": 1, "gpu": "none", "system": "Linux"},
+        strength=strength_by_protocol(protocol),
     )
 
 
@@ -79,7 +89,17 @@ def rich() -> Evaluation:
     ) -> AttackResult:
         found = tuple(label if stands else (label + 1) % CLASSES for label, stands in zip(labels, left, strict=False))
         passes = (100 * len(left), 0 if kind == "queries" else 100 * len(left))
-        return AttackResult(name, plain.threat, 8 / 255, found, 3.5, kind, method or name, estimator, 100, *passes)
+        return attack_result(
+            name,
+            found,
+            seconds=3.5,
+            kind=kind,
+            method=method or name,
+            estimator=estimator,
+            steps=100,
+            forward=passes[0],
+            backward=passes[1],
+        )
 
     def first(right: int, count: int = 100) -> list[bool]:
         return [at < right for at in range(count)]
@@ -131,7 +151,7 @@ def rich() -> Evaluation:
         rows=tuple(cascade),
         panels=tuple(Panel(name, rows) for name, rows in panels.items()),
         checks=CHECKS,
-        network=Network("hosnn", 3, 2, 1_234_567),
+        network=Network(spiking="hosnn", layers=3, adaptive=2, parameters=1_234_567),
         skipped=("transfer from the ANN twin: no twin was given",),
     )
 
@@ -155,18 +175,28 @@ def comparison(
             }
             if sweep:
                 found["sweep"] = evaluation("sweep", samples, clean - seed, {"w=0.1": worst + 9, "w=1": worst - seed})
-            cells.append(Cell(neuron, training, f"run-{place}-{seed}", "ef" * 32, seed, 8, 600.0, 0.88, found))
+            cells.append(
+                Cell(
+                    neuron=neuron,
+                    training=training,
+                    experiment=f"run-{place}-{seed}",
+                    identity="ef" * 32,
+                    seed=seed,
+                    epochs=8,
+                    training_seconds=600.0,
+                    validation=0.88,
+                    evaluations=found,
+                )
+            )
+    published = Published(neuron="LIF", training="clean", attack="PGD-7", accuracy=30.54, source="a paper")
     return ReproductionResult(
-        "Made-up 2x2",
-        "made-up",
-        "15C5-40C5-300",
-        tuple(cells),
-        columns,
-        (
-            Published("LIF", "clean", "PGD-7", 30.54, "a paper"),
-            Published("TA-LIF", "FGSM 2/255", "PGD-7", 74.91, "a paper"),
-        ),
-        {cell.experiment: {"type": "Experiment", "name": cell.experiment} for cell in cells},
+        title="Made-up 2x2",
+        dataset="made-up",
+        network="15C5-40C5-300",
+        cells=tuple(cells),
+        columns=columns,
+        published=(published, replace(published, neuron="TA-LIF", training="FGSM 2/255", accuracy=74.91)),
+        experiments={cell.experiment: {"type": "Experiment", "name": cell.experiment} for cell in cells},
     )
 
 

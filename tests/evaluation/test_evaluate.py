@@ -12,6 +12,7 @@ from hosnn.data import Split, fashion_mnist_sample
 from hosnn.deadline import Deadline, Interrupted
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.evaluation.evaluate import evaluate
+from hosnn.evaluation.setup import Names
 from hosnn.protocols.builtin import smoke
 from hosnn.protocols.protocol import AttackSpec, PanelPlan, Protocol
 from hosnn.results.evaluation import Evaluation
@@ -50,8 +51,9 @@ class Shift:
 
 
 def protocol(*attacks: tuple[str, Attack], **settings: Any) -> Protocol:
-    specs = tuple(AttackSpec(name, attack, THREAT) for name, attack in attacks)
-    return Protocol("test", "made for a test", THREAT, specs, None, block_size=16, **settings)
+    specs = tuple(AttackSpec(name=name, attack=attack, threat=THREAT) for name, attack in attacks)
+    described = Protocol(name="test", description="made for a test", threat=THREAT, attacks=specs, samples=None)
+    return replace(described, block_size=16, **settings)
 
 
 FOUR = protocol(
@@ -63,7 +65,8 @@ FOUR = protocol(
         PanelPlan(
             "eps",
             tuple(
-                AttackSpec(f"PGD @ {eps}", PGD(Threat(Linf(eps)), steps=3), Threat(Linf(eps))) for eps in (0.01, 0.1)
+                AttackSpec(name=f"PGD @ {eps}", attack=PGD(Threat(Linf(eps)), steps=3), threat=Threat(Linf(eps)))
+                for eps in (0.01, 0.1)
             ),
             samples=20,
         ),
@@ -174,7 +177,7 @@ class Counted:
 def test_an_interrupted_evaluation_goes_on_to_the_same_result(tmp_path: Path, cascade: bool, eot_samples: int) -> None:
     journal, plan = tmp_path / "partial.jsonl", replace(FOUR, cascade=cascade)
     whole = evaluate(linear(), images(), plan)
-    with pytest.raises(Interrupted, match="goes on from there"):
+    with pytest.raises(Interrupted, match="resumes from there"):
         evaluate(linear(), images(), plan, partial=journal, deadline=StopAfter(eot_samples))
     assert len(journal.read_text().splitlines()) == 1 + eot_samples
     with journal.open("a") as file:
@@ -261,7 +264,7 @@ def test_logits_that_are_none_are_refused(model: Model, message: str) -> None:
 
 def test_labels_beyond_the_models_classes_are_refused() -> None:
     x, y = images()
-    with pytest.raises(ShapeError, match="2 classes apart but the labels go up to 5"):
+    with pytest.raises(ShapeError, match="2 classes but the labels go up to 5"):
         evaluate(linear(), (x, y + 4), FOUR)
 
 
@@ -312,3 +315,8 @@ def test_a_ledger_of_noise_is_started_afresh_and_a_folder_is_refused(tmp_path: P
     )
     with pytest.raises(ConfigError, match="cannot read"):
         evaluate(linear(), images(), FOUR, partial=tmp_path)
+
+
+def test_a_hash_that_a_result_cannot_hold_is_refused_before_anything_is_attacked() -> None:
+    with pytest.raises(ConfigError, match="dataset_sha256 = 'abc'; expected 64 hexadecimal digits"):
+        Names(dataset_sha256="abc")

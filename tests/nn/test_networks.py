@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.errors import ConfigError, ShapeError
-from hosnn.nn.layers import Body, ConstantCoding, HasOutputs, Normalise, OverTime, SpikingNetwork, SumPool, TimeDropout
+from hosnn.nn.body import Body
+from hosnn.nn.layers import ConstantCoding, HasOutputs, Normalise, OverTime, SpikingNetwork, SumPool, TimeDropout
 from hosnn.nn.lenet import LeNet, lenet_15c5_40c5_300, lenet_32c5_64c5_1024
 from hosnn.nn.neurons import LIF, TALIF, hidden_neurons, neurons
 from hosnn.signature import calibrate, homeostatic
 from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
 from hosnn.spiking.kernels import backend, cpu
-from hosnn.spiking.kernels.kernel_spec import Around, Held
+from hosnn.spiking.kernels.kernel_spec import ConstantInput, FusionContext
 from hosnn.spiking.state import Dynamics, Reset
 from hosnn.spiking.surrogate import Arctan
 
@@ -214,14 +215,14 @@ def test_a_fused_network_gives_what_its_layers_give_one_after_the_other(padding:
 @pytest.mark.parametrize("name", ["neurons1", "pool1", "conv1"])
 def test_a_hook_sees_a_module_that_would_be_fused(name: str) -> None:
     network = LeNet(channels=(2, 3), hidden=8).build().eval()
-    seen: list[tuple[int, ...]] = []
+    shapes: list[tuple[int, ...]] = []
     module = network.body.get_submodule(name)
     x = torch.rand(2, 1, 28, 28)
     before = network(x)
-    handle = module.register_forward_hook(lambda module, inputs, output: seen.append(tuple(output.shape)))
+    handle = module.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape)))
     after = network(x)
     handle.remove()
-    assert seen == [{"neurons1": (5, 2, 2, 24, 24), "pool1": (5, 2, 2, 12, 12), "conv1": (5, 2, 2, 24, 24)}[name]]
+    assert shapes == [{"neurons1": (5, 2, 2, 24, 24), "pool1": (5, 2, 2, 12, 12), "conv1": (5, 2, 2, 24, 24)}[name]]
     assert torch.allclose(before, after, atol=1e-5)
 
 
@@ -239,22 +240,27 @@ def test_a_layer_that_overrides_forward_is_not_fused() -> None:
 
 @pytest.mark.skipif(cpu.library() is None, reason="the native kernel was not built")
 @pytest.mark.parametrize("after", ["pool", "nothing"])
-def test_an_input_held_inside_the_kernel_is_the_filtered_input(after: str) -> None:
+@pytest.mark.parametrize("shifted", [False, True])
+def test_a_constant_input_filtered_inside_the_kernel_is_the_filtered_input(after: str, shifted: bool) -> None:
     torch.manual_seed(0)
     layer = LIF(Dynamics(4.0, 2.5), bptt())
-    seen = torch.rand(3, 5, 6, 8).contiguous(memory_format=torch.channels_last)
+    images = torch.rand(3, 5, 6, 8).contiguous(memory_format=torch.channels_last)
+    bias = torch.rand(5, 1, 1, requires_grad=True)
     found = []
     for inside in (True, False):
-        x = seen.clone().requires_grad_()
+        x = images.clone().requires_grad_()
+        initial = bias if shifted else None
         gain = 4.4 if after == "pool" else None
         if inside:
-            output = layer(x[None], Around(gain, Held(6, 2.0)))
+            output = layer(x[None], FusionContext(gain, ConstantInput(6, 2.0, initial)))
         else:
-            output = layer(ConstantCoding(6, 2.0)(x), Around(gain))
+            output = layer(ConstantCoding(6, 2.0)(x, initial), FusionContext(gain))
         weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
-        found.append((output.detach(), *torch.autograd.grad((output * weights).sum(), x)))
+        leaves = [x, bias] if shifted else [x]
+        found.append((output.detach(), *torch.autograd.grad((output * weights).sum(), leaves)))
     assert torch.equal(found[0][0], found[1][0])
-    assert (found[0][1] - found[1][1]).abs().max() <= 1e-5 * found[1][1].abs().max()
+    for got, expected in zip(found[0][1:], found[1][1:], strict=True):
+        assert (got - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 class Doubled(OverTime):
@@ -273,12 +279,12 @@ class Squared(nn.Conv2d):
 
 
 class Late(ConstantCoding):
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, initial: Tensor | None = None) -> Tensor:
         coded = super().forward(x)
         return torch.cat([torch.zeros_like(coded[:1]), coded[:-1]]).square()
 
 
-def around(pool: nn.Module, convolution: nn.Module) -> list[nn.Module]:
+def between(pool: nn.Module, convolution: nn.Module) -> list[nn.Module]:
     return [convolution, LIF(Dynamics()), pool, LIF(Dynamics())]
 
 
@@ -294,12 +300,12 @@ POOL, CONV = SumPool(2), nn.Conv2d(1, 1, 3, padding=1, bias=False)
 @pytest.mark.parametrize(
     ("layers", "coding"),
     [
-        (around(OverTime(SumPool(2)), OverTime(nn.Conv2d(1, 4, 3, bias=False))), ConstantCoding()),
-        (around(OverTime(POOL, POOL), OverTime(CONV, CONV)), ConstantCoding()),
-        (around(Doubled(SumPool(2)), Doubled(nn.Conv2d(1, 4, 3, bias=False))), ConstantCoding()),
-        (around(OverTime(Loudest(2)), OverTime(Squared(1, 4, 3, bias=False))), ConstantCoding()),
-        (around(OverTime(changed(SumPool(2), stride=1)), OverTime(nn.Conv2d(1, 4, 3))), ConstantCoding()),
-        (around(OverTime(changed(SumPool(2), ceil_mode=True)), OverTime(nn.Conv2d(1, 4, 4, bias=False))), Late()),
+        (between(OverTime(SumPool(2)), OverTime(nn.Conv2d(1, 4, 3, bias=False))), ConstantCoding()),
+        (between(OverTime(POOL, POOL), OverTime(CONV, CONV)), ConstantCoding()),
+        (between(Doubled(SumPool(2)), Doubled(nn.Conv2d(1, 4, 3, bias=False))), ConstantCoding()),
+        (between(OverTime(Loudest(2)), OverTime(Squared(1, 4, 3, bias=False))), ConstantCoding()),
+        (between(OverTime(changed(SumPool(2), stride=1)), OverTime(nn.Conv2d(1, 4, 3))), ConstantCoding()),
+        (between(OverTime(changed(SumPool(2), ceil_mode=True)), OverTime(nn.Conv2d(1, 4, 4, bias=False))), Late()),
         ([OverTime(nn.Conv2d(1, 4, 3, bias=False))], ConstantCoding()),
         ([], ConstantCoding()),
     ],
@@ -314,7 +320,7 @@ def test_a_body_is_its_layers_one_after_the_other_whatever_they_are(
         expected = coding(given)
         for layer in layers:
             expected = layer(expected)
-        assert torch.allclose(body.coded(coding, given), expected, atol=1e-4)
+        assert torch.allclose(body.on_images(coding, given), expected, atol=1e-4)
         assert torch.allclose(body(coding(given)), expected, atol=1e-4)
 
 

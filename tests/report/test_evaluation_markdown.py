@@ -30,20 +30,20 @@ def test_every_table_is_a_table() -> None:
 
 def test_the_tables_hold_the_numbers() -> None:
     found = sections(markdown_evaluation(rich(), ("T-shirt",)))
-    attacks = {row[0]: row[1:] for row in found["What each attack left"]}
+    attacks = {row[0]: row[1:] for row in found["Accuracy after each attack"]}
     assert attacks["APGD-CE, found 1"][:4] == ["white-box, rectangle 0.5", "100", "42.0 [35.4, 48.9]", "6"]
     assert attacks["worst case per image"][2:5] == ["41.5 [34.9, 48.4]", "", "120,000 / 100,000"]
     assert [row[0] for row in found["Can the number be believed?"][2:]] == ["fail", "warn", "pass", "pass", "pass"]
     (title,) = (title for title in found if title.startswith("Attack by gradient estimator"))
     assert found[title][0] == ["gradient through", *METHODS, "worst case"]
     assert [row[0] for row in found[title][2:]] == [*ESTIMATORS, "worst case"]
-    assert "T-shirt" in [row[0] for row in found["Classes apart"]]
+    assert "T-shirt" in [row[0] for row in found["Accuracy by class"]]
     assert ["APGD-CE", "100", "55.0 [45.2, 64.4]"] in found["Accuracy as the attacker takes more steps"]
 
 
 def test_what_there_is_nothing_to_say_about_is_left_out() -> None:
     text = markdown_evaluation(replace(evaluation("smoke", 2, 2, {"FGSM": 1}), labels=(0, 0), clean=(0, 0)))
-    assert list(sections(text)) == ["model-0: smoke", "What each attack left", "Where the numbers come from"]
+    assert list(sections(text)) == ["model-0: smoke", "Accuracy after each attack", "Where the numbers come from"]
     assert "nan" not in text.lower()
 
 

@@ -13,8 +13,8 @@ WARNED = replace(rich(), checks=tuple(check for check in CHECKS if check.severit
 
 def test_a_sound_finding_is_the_number_and_nothing_else() -> None:
     assert finding(SOUND) == (
-        "Under the standard protocol at 8/255, model-0 keeps 41.5 % of 200 images; without an attack it gets 90.0 % "
-        "right."
+        "Under the standard protocol at 8/255, model-0 classifies 41.5 % of 200 images correctly after every attack, "
+        "and 90.0 % without attack."
     )
 
 
@@ -23,13 +23,13 @@ def test_a_failed_check_comes_first_and_says_why() -> None:
     assert said.startswith(
         "This number must not be believed, because 1 of 5 checks fails (large eps: 14.0 % left at eps 255/255): under "
     )
-    assert "keeps 41.5 % of 200 images" in said and "ties" not in said
+    assert "classifies 41.5 % of 200 images" in said and "ties" not in said
 
 
 def test_a_warning_comes_last() -> None:
     said = finding(WARNED)
     assert said.startswith("Under the standard protocol")
-    assert said.endswith("; 1 of 4 checks asks for a closer look (ties: 1.5 % of 200 images).")
+    assert said.endswith("; 1 of 4 checks warns (ties: 1.5 % of 200 images).")
 
 
 def test_many_failed_checks_are_counted_and_the_first_named() -> None:
@@ -41,9 +41,9 @@ def test_many_failed_checks_are_counted_and_the_first_named() -> None:
 @pytest.mark.parametrize(
     ("network", "why"),
     [
-        (Network("foreign"), "another library"),
-        (Network("hosnn", 3, gradient=False), "no gradient"),
-        (Network("foreign", gradient=False), "no gradient"),
+        (Network(spiking="foreign"), "another library"),
+        (Network(spiking="hosnn", layers=3, gradient=False), "no gradient"),
+        (Network(spiking="foreign", gradient=False), "no gradient"),
     ],
 )
 @pytest.mark.parametrize("result", [SOUND, WARNED, rich()], ids=["sound", "warned", "failed"])
@@ -57,10 +57,10 @@ def test_a_model_that_could_not_be_attacked_in_full_is_said_to_be(
 
 
 def test_a_plain_function_is_one_nobody_could_look_into() -> None:
-    unknown = replace(SOUND, network=Network("unknown"))
+    unknown = replace(SOUND, network=Network(spiking="unknown"))
     assert "plain function" in weakness(replace(unknown, model_sha256=""))
     assert weakness(unknown) == ""  # an evaluation of the former format: not recorded
-    assert weakness(replace(SOUND, network=Network("none"))) == ""
+    assert weakness(replace(SOUND, network=Network(spiking="none"))) == ""
 
 
 def test_remarks_warn_of_small_samples_weak_protocols_and_what_was_not_done() -> None:
@@ -68,6 +68,6 @@ def test_remarks_warn_of_small_samples_weak_protocols_and_what_was_not_done() ->
     assert "A small sample: 50 images" in small and "weak attack" in small and "No checks" in small
     large = evaluation("standard", 5000, 4000, {"APGD-CE": 3000})
     assert remarks(replace(large, checks=SOUND.checks)) == []
-    said = " ".join(remarks(replace(rich(), network=Network("hosnn", 3, random=True))))
+    said = " ".join(remarks(replace(rich(), network=Network(spiking="hosnn", layers=3, random=True))))
     assert "EOT" in said and "1 attack of the protocol could not be run: transfer from the ANN twin" in said
     assert "only follows gradients" in " ".join(remarks(evaluation("sweep", 50, 45, {})))

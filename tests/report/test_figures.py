@@ -10,12 +10,36 @@ from hosnn.report import evaluation_figures, example_figures, plotting, reproduc
 from hosnn.results.evaluation import Panel
 from tests.evaluation.synthetic import EPS, comparison, evaluation, rich
 
-STORY = NeuronTrace("LIF", "layer", (1, 2), None, (0.5, 1.2), (0.7, 0.4), (1.0, 1.0), (1.0, 1.0), (0, 1), (0, 0))
-ADAPTING = NeuronTrace(
-    "TA-LIF", "layer", (1, 2), (0.4, 1.0), (0.5, 1.2), (0.7, 0.9), (1.0, 1.1), (1.1, 1.1), (0, 1), (0, 0)
+TRACE = NeuronTrace(
+    network="LIF",
+    layer="layer",
+    neuron=(1, 2),
+    signature=None,
+    clean_membrane=(0.5, 1.2),
+    attacked_membrane=(0.7, 0.4),
+    clean_threshold=(1.0, 1.0),
+    attacked_threshold=(1.0, 1.0),
+    clean_spikes=(0, 1),
+    attacked_spikes=(0, 0),
+)
+ADAPTING = replace(
+    TRACE,
+    network="TA-LIF",
+    signature=(0.4, 1.0),
+    attacked_membrane=(0.7, 0.9),
+    clean_threshold=(1.0, 1.1),
+    attacked_threshold=(1.1, 1.1),
 )
 GREY = [[[0.0, 0.5], [1.0, 0.2]]]
-EXAMPLE = Example(GREY, [[[0.1, 0.4], [0.9, 0.3]]], "shoe", "shoe", "bag", "LIF", 7)
+EXAMPLE = Example(
+    image=GREY,
+    adversarial=[[[0.1, 0.4], [0.9, 0.3]]],
+    label="shoe",
+    clean_prediction="shoe",
+    adversarial_prediction="bag",
+    network="LIF",
+    index=7,
+)
 
 
 def data_lines(figure: Figure) -> list[np.ndarray]:
@@ -35,6 +59,15 @@ def test_curves_have_a_line_of_points_per_network(seeds: tuple[int, ...]) -> Non
     assert len(drawn) == 4
     assert drawn[0][0] == pytest.approx(100 * np.mean([0.92 - seed / 1000 for seed in seeds]))
     assert drawn[3][3] == pytest.approx(76.1)
+    assert figure.axes[0].get_title() == "PGD, paper protocol"
+
+
+def test_a_network_without_a_curve_is_left_out_of_the_curves() -> None:
+    result = comparison()
+    first, *others = result.cells
+    bare = {name: replace(evaluation, panels=()) for name, evaluation in first.evaluations.items()}
+    figure = reproduction_figures.curves(replace(result, cells=(replace(first, evaluations=bare), *others)))
+    assert figure is not None and len(data_lines(figure)) == 3
 
 
 def test_no_curve_no_picture() -> None:
@@ -43,7 +76,7 @@ def test_no_curve_no_picture() -> None:
     for draw in (evaluation_figures.eps_curve, evaluation_figures.steps_curve, evaluation_figures.search_bars):
         assert draw(bare) is None
     assert evaluation_figures.class_bars(replace(bare, labels=(0,) * 20)) is None
-    assert example_figures.close_up(()) is None and example_figures.example_grid(()) is None
+    assert example_figures.neuron_figure(()) is None and example_figures.example_grid(()) is None
     assert reproduction_figures.training_curves(comparison(), {"run-0-0": []}) is None
 
 
@@ -67,19 +100,20 @@ def test_the_same_figure_gives_the_same_bytes() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_the_close_up_draws_every_network(count: int) -> None:
-    figure = example_figures.close_up((STORY, ADAPTING, STORY)[:count])
+def test_the_neuron_figure_draws_every_network(count: int) -> None:
+    figure = example_figures.neuron_figure((TRACE, ADAPTING, TRACE)[:count])
     assert figure is not None
     assert sum("moves the membrane by 0.50" in axes.get_title() for axes in figure.axes) == (1, 1, 2)[count - 1]
     plotting.svg(figure)
 
 
-def test_examples_show_what_the_network_says() -> None:
-    frames = Example(GREY, [[[[0.1, 0.4], [0.9, 0.3]]]] * 5, "shoe", "shoe", "shoe", "LIF", 8)
-    colour = Example(GREY * 3, GREY * 3, "shoe", "shoe", "shoe", "LIF", 9)
+def test_examples_show_what_the_network_predicts() -> None:
+    fooled_by_none = replace(EXAMPLE, adversarial_prediction="shoe", label="shoe", clean_prediction="shoe")
+    frames = replace(fooled_by_none, adversarial=[[[[0.1, 0.4], [0.9, 0.3]]]] * 5, index=8)
+    colour = replace(fooled_by_none, image=GREY * 3, adversarial=GREY * 3, index=9)
     figure = example_figures.example_grid((EXAMPLE, frames))
     assert figure is not None
-    assert "says bag" in [axes.get_xlabel() for axes in figure.axes]
+    assert "predicts bag" in [axes.get_xlabel() for axes in figure.axes]
     assert "perturbation × 5" in [axes.get_ylabel() for axes in figure.axes]
     unmoved = example_figures.example_grid((colour,))
     assert unmoved is not None
@@ -124,7 +158,7 @@ def test_steps_have_a_line_per_attack_at_the_accuracies_of_the_panel() -> None:
     assert ticks(figure, "x") == ["10", "20", "50", "100"]
 
 
-def test_the_search_shows_the_strongest_first_and_tells_what_the_attacks_use() -> None:
+def test_the_search_shows_the_strongest_first_and_marks_what_the_attacks_use() -> None:
     figure = evaluation_figures.search_bars(rich())
     assert figure is not None
     assert ticks(figure, "y") == ["rectangle 0.5", "full BPTT", "TSSL-BP", "straight-through"]

@@ -4,7 +4,14 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from hosnn.report.reproduction_tables import headings, lines, markdown, rich_table, value
+from hosnn.report.reproduction_tables import (
+    Column,
+    headings,
+    measured_accuracy,
+    reproduction_markdown,
+    rich_table,
+    table_rows,
+)
 from hosnn.results.reproduction import NetworkKind, groups
 from hosnn.results.statistics import wilson
 from tests.evaluation.synthetic import COLUMNS, comparison
@@ -16,7 +23,7 @@ def cells_of(text: str) -> list[list[str]]:
 
 
 def test_markdown_is_a_table_of_the_numbers() -> None:
-    head, rule, *rows = cells_of(markdown(comparison()))
+    head, rule, *rows = cells_of(reproduction_markdown(comparison()))
     assert {len(row) for row in (head, rule, *rows)} == {len(COLUMNS) + 2}
     assert head == ["network", *(f"{heading} (n = 1,000)" for heading, _, _ in COLUMNS), "source"]
     assert all(re.fullmatch(":?---:?", mark) for mark in rule)
@@ -28,7 +35,7 @@ def test_markdown_is_a_table_of_the_numbers() -> None:
 
 
 def test_a_published_number_stands_below_its_network() -> None:
-    kinds = [(line.kind, line.measured) for line in lines(comparison())]
+    kinds = [(row.kind, row.measured) for row in table_rows(comparison())]
     measured = kinds.index((NetworkKind("TA-LIF", "FGSM 2/255"), True))
     assert kinds[measured + 1] == (NetworkKind("TA-LIF", "FGSM 2/255"), False)
 
@@ -36,7 +43,7 @@ def test_a_published_number_stands_below_its_network() -> None:
 def test_published_numbers_of_a_network_that_was_not_measured_are_shown_too() -> None:
     only = comparison()
     only = replace(only, cells=only.cells[:1])
-    assert [(line.kind.neuron, line.measured) for line in lines(only)] == [
+    assert [(row.kind.neuron, row.measured) for row in table_rows(only)] == [
         ("LIF", True),
         ("LIF", False),
         ("TA-LIF", False),
@@ -44,34 +51,34 @@ def test_published_numbers_of_a_network_that_was_not_measured_are_shown_too() ->
 
 
 def test_a_protocol_that_was_not_run_says_so() -> None:
-    text = markdown(comparison(sweep=False))
+    text = reproduction_markdown(comparison(sweep=False))
     assert "not run" in text and "nan" not in text.lower()
-    assert headings(comparison(sweep=False))[-1] == COLUMNS[-1][0]
+    assert str(headings(comparison(sweep=False))[-1]) == COLUMNS[-1][0]
 
 
 def test_several_seeds_give_mean_and_range_and_are_listed() -> None:
     three = comparison(seeds=(0, 1, 2))
-    found = value(groups(three)[NetworkKind("TA-LIF", "FGSM 2/255")], "paper", "PGD-7")
-    assert found is not None
-    assert (found.mean, found.low, found.high) == pytest.approx((0.76, 0.759, 0.761))
-    assert found.seeds == (0, 1, 2)
-    assert "76.0 (75.9–76.1)" in markdown(three) and "seeds 0, 1, 2" in markdown(three)
+    accuracy = measured_accuracy(groups(three)[NetworkKind("TA-LIF", "FGSM 2/255")], Column("", "paper", "PGD-7"))
+    assert accuracy is not None
+    assert (accuracy.mean, accuracy.low, accuracy.high) == pytest.approx((0.76, 0.759, 0.761))
+    assert accuracy.seeds == (0, 1, 2)
+    assert "76.0 (75.9–76.1)" in reproduction_markdown(three) and "seeds 0, 1, 2" in reproduction_markdown(three)
 
 
 def test_a_value_of_some_seeds_tells_of_how_many() -> None:
     three = comparison(seeds=(0, 1, 2))
     lost = replace(three.cells[-1], evaluations={})
-    assert "2 of 3 seeds" in markdown(replace(three, cells=(*three.cells[:-1], lost)))
+    assert "2 of 3 seeds" in reproduction_markdown(replace(three, cells=(*three.cells[:-1], lost)))
 
 
 def test_names_cannot_break_the_table() -> None:
     odd = comparison()
     odd = replace(odd, cells=tuple(replace(cell, neuron="a|b\nc") for cell in odd.cells))
-    assert {len(row) for row in cells_of(markdown(odd))} == {len(COLUMNS) + 2}
+    assert {len(row) for row in cells_of(reproduction_markdown(odd))} == {len(COLUMNS) + 2}
 
 
 def test_the_last_line_tells_protocols_seeds_versions_and_hardware() -> None:
-    last = markdown(comparison()).strip().splitlines()[-1]
+    last = reproduction_markdown(comparison()).strip().splitlines()[-1]
     for part in ("paper (linf:8/255/step", "sweep", "Training seeds: 0", "torch 2.13.0", "Test processor, 2 cores"):
         assert part in last
 
@@ -92,4 +99,6 @@ def test_wall_time_is_told_with_the_share_of_each_phase() -> None:
     assert phases["clean training"] == sum(c.training_seconds for c in timed.cells if c.training == "clean")
     assert phases["protocol paper"] == pytest.approx(sum(c.evaluations["paper"].seconds for c in timed.cells))
     total = sum(phases.values())
-    assert f"Wall time {total / 60:.0f} minutes: training of the start {600 / total:.0%}, " in markdown(timed)
+    assert f"Wall time {total / 60:.0f} minutes: training of the start {600 / total:.0%}, " in reproduction_markdown(
+        timed
+    )

@@ -8,10 +8,10 @@ from hosnn.errors import ConfigError
 from hosnn.report.comparison_markdown import comparison_markdown
 from hosnn.results.check import Check, Severity
 from hosnn.results.comparison import Comparison, compare_models
-from hosnn.results.evaluation import AttackResult, Evaluation, Panel
+from hosnn.results.evaluation import Evaluation, Network, Panel
 from hosnn.results.paired_test import compare
 from hosnn.results.statistics import holm
-from tests.evaluation.synthetic import evaluation, guesses
+from tests.evaluation.synthetic import attack_result, evaluation, guesses
 
 
 def of(model: str, protocol: str, **kept: int) -> Evaluation:
@@ -86,7 +86,7 @@ def test_several_protocols_stand_in_one_table_and_gaps_show() -> None:
 
 def test_transfer_stands_on_one_line_whatever_the_twin_and_attacks_alone_are_told_apart() -> None:
     def with_transfer(each: Evaluation, twin: str) -> Evaluation:
-        row = AttackResult(f"transfer from {twin}", each.threat, 8 / 255, guesses(each.labels, 66), 1.0, "transfer")
+        row = attack_result(f"transfer from {twin}", guesses(each.labels, 66), kind="transfer")
         alone = replace(row, predictions=guesses(each.labels[:50], 40))
         return replace(each, rows=(*each.rows, row), panels=(Panel("controls", (alone,)),))
 
@@ -151,7 +151,7 @@ def test_verdicts_stand_in_the_table_and_a_failed_one_in_every_sentence_it_conce
 
 
 def test_a_model_that_met_fewer_attacks_for_want_of_a_gradient_is_said_to_have() -> None:
-    blind = replace(THREE[1], skipped=("APGD-CE: the model has no gradient to its input",))
+    blind = replace(THREE[1], network=Network(gradient=False))
     found = compare_models([THREE[0], blind, THREE[2]], tested=("last",))
     said = "; but b gave no gradient and met fewer attacks."
     assert [str(test).endswith(said) for test in found.tests] == [True, False, True, False, False, False]

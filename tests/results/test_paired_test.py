@@ -6,7 +6,7 @@ import pytest
 
 from hosnn.errors import ConfigError
 from hosnn.results.evaluation import Evaluation
-from hosnn.results.paired_test import CLEAN, Paired, compare, sentence
+from hosnn.results.paired_test import CLEAN, PairedTest, compare, sentence
 from hosnn.results.statistics import mcnemar, paired_interval
 from tests.evaluation.synthetic import evaluation
 
@@ -17,7 +17,7 @@ SECOND = evaluation("smoke", 100, 88, {"FGSM": 75, "PGD": 30})
 def test_of_counts_each_sample_once() -> None:
     first = [True] * 5 + [True] * 7 + [False] * 3 + [False] * 2
     second = [True] * 5 + [False] * 7 + [True] * 3 + [False] * 2
-    found = Paired.of(first, second)
+    found = PairedTest.of(first, second)
     assert (found.samples, found.both, found.first_only, found.second_only, found.neither) == (17, 5, 7, 3, 2)
     assert found.difference == pytest.approx(4 / 17)
     assert found.interval == paired_interval(7, 3, 17) and found.p_value == mcnemar(7, 3)
@@ -88,7 +88,7 @@ def test_attacks_that_fitted_themselves_to_the_model_are_paired() -> None:
 def test_nothing_cannot_be_compared() -> None:
     for first, second in (([], []), ([True], [True, False])):
         with pytest.raises(ConfigError, match="same ones"):
-            Paired.of(first, second)
+            PairedTest.of(first, second)
 
 
 def test_a_clear_difference_is_said_from_the_better_model() -> None:

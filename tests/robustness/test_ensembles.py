@@ -48,7 +48,7 @@ def test_worst_is_never_weaker_than_a_member() -> None:
     assert all(0 < one.sum() < worst.sum() for one in each)
 
 
-def test_worst_shows_members_only_what_still_stands() -> None:
+def test_worst_gives_members_only_samples_still_robust() -> None:
     (x, y), model = samples(), linear()
     seen: list[Tensor] = []
 
@@ -66,7 +66,7 @@ def test_transfer_does_not_look_at_its_victim() -> None:
     x, y = samples()
 
     def victim(x: Tensor) -> Tensor:
-        pytest.fail("the victim was looked at")
+        pytest.fail("the model under attack was called")
 
     source = linear(seed=3)
     assert torch.equal(Transfer(source, fgsm(LINF))(victim, x, y, rng()), fgsm(LINF)(source, x, y, rng()))
@@ -94,13 +94,13 @@ class Noisy(nn.Module):
 
 
 def test_eot_sees_through_noise_that_one_look_does_not() -> None:
-    """The mean of many looks points along the clean gradient; one look points anywhere."""
+    """The mean of many calls points along the clean gradient; one call points anywhere."""
     x, y = samples(64)
     attack = fgsm(LINF, margin)
     wanted = attack(linear(), x, y, rng(64)) - x
     alike = []
-    for looks in (attack, EOT(attack, 400)):
-        moved = looks(Noisy(4.0), x, y, rng(64)) - x
+    for variant in (attack, EOT(attack, 400)):
+        moved = variant(Noisy(4.0), x, y, rng(64)) - x
         alike.append(float(((moved * wanted) > 0).double().mean()))
     assert alike[0] < 0.75 and alike[1] > 0.9
 
@@ -136,7 +136,7 @@ def test_eot_shows_its_attack_the_repeated_model() -> None:
     assert seen == [AveragedModel(model, 5)]
 
 
-def test_impossible_settings_are_refused() -> None:
+def test_settings_out_of_range_raise() -> None:
     with pytest.raises(ConfigError, match="at least one"):
         Worst(())
     for times in (0, -3):

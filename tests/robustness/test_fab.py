@@ -68,7 +68,7 @@ def test_fewer_targets_miss_the_nearest_boundary(ball: Ball) -> None:
         weight[5] = 0.01 * weight[5] + weight[0]
     x, y = right(model, 60)
     threat = Threat(ball, domain=None)
-    one, all_ = (FAB(threat, steps=15, targets=targets).closest(model, x, y, rng(60)).distance for targets in (1, 9))
+    one, all_ = (FAB(threat, steps=10, targets=targets).closest(model, x, y, rng(60)).distance for targets in (1, 9))
     assert (all_ <= one).all() and (all_ < 0.9 * one).any()
 
 
@@ -109,7 +109,7 @@ def test_every_precision_stays_inside_the_threat(ball: Ball, dtype: torch.dtype)
 def test_the_scale_of_the_scores_does_not_matter(ball: Ball, domain: tuple[float, float] | None, scale: float) -> None:
     model = linear(4)
     x, y = right(model)
-    attack = FAB(Threat(ball, domain), steps=10)
+    attack = FAB(Threat(ball, domain), steps=6)
     plain = attack.closest(model, x, y, rng())
     scaled = attack.closest(lambda x: scale * model(x), x, y, rng())
     torch.testing.assert_close(scaled.distance, plain.distance)
@@ -134,7 +134,7 @@ def test_gradients_and_scores_that_are_no_numbers_do_not_lead_outside(
     x, y = samples()
     threat = Threat(ball, domain)
     for model in (Gradient(), Scores()):
-        assert threat.allows(FAB(threat, steps=5, restarts=2)(model, x, y, rng()), x).all()
+        assert threat.allows(FAB(threat, steps=4, restarts=2)(model, x, y, rng()), x).all()
 
 
 @EVERY

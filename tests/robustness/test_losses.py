@@ -143,7 +143,7 @@ def test_targeted_ties_give_finite_values_and_gradients(loss: TargetedLoss) -> N
     assert (gradient[[0, 1], target] > 0).all(), "all scores equal: still towards the target"
 
 
-def test_too_few_classes_are_refused() -> None:
+def test_too_few_classes_raise() -> None:
     y, target = torch.tensor([0]), torch.tensor([1])
     with pytest.raises(ConfigError, match=r"dlr got 2 classes.*at least 3.*margin"):
         dlr(torch.zeros(1, 2), y)

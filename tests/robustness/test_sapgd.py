@@ -112,7 +112,7 @@ def test_it_is_not_weaker_than_pgd_of_as_many_passes() -> None:
     assert 100 < found[1] and 0.98 * found[1] <= found[0] < 250
 
 
-def test_impossible_settings_are_refused() -> None:
+def test_settings_out_of_range_raise() -> None:
     for wrong in ({"steps": 0}, {"restarts": 0}):
         with pytest.raises(ConfigError, match="at least 1 of each"):
             SAPGD(LINF, **wrong)  # type: ignore[arg-type]

@@ -64,7 +64,7 @@ def test_any_shape_stays_inside_the_threat(
     threat = Threat(threat.ball, domain)
     x = torch.rand(5, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x[0], x[1] = 0.0, 1.0
-    x_adv = Square(threat, queries=30)(Stubborn(), x, torch.zeros(5, dtype=torch.int64), rng(5))
+    x_adv = Square(threat, queries=12)(Stubborn(), x, torch.zeros(5, dtype=torch.int64), rng(5))
     assert x_adv.shape == x.shape and threat.allows(x_adv, x, atol=1e-12).all() and not torch.equal(x_adv, x)
 
 
@@ -72,13 +72,13 @@ def test_any_shape_stays_inside_the_threat(
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_every_precision_stays_inside_the_threat(threat: Threat, dtype: torch.dtype) -> None:
     x, y = samples(dtype=dtype)
-    x_adv = Square(threat, queries=50)(linear(dtype=dtype), x, y, rng())
+    x_adv = Square(threat, queries=20)(linear(dtype=dtype), x, y, rng())
     assert x_adv.dtype is dtype
     assert threat.allows(x_adv.double(), x.double(), atol=12 * torch.finfo(dtype).eps).all()
 
 
 @BOTH
-@pytest.mark.parametrize("queries", [1, 7, 40])
+@pytest.mark.parametrize("queries", [1, 12])
 def test_no_sample_is_shown_more_often_than_allowed(threat: Threat, queries: int) -> None:
     """Exactly the budget for who is never fooled; in total less where some are."""
     x, y = samples()
@@ -98,13 +98,13 @@ def test_a_fooled_sample_is_shown_no_more(threat: Threat) -> None:
     for row in range(8):
         only = torch.tensor([row])
         with count_passes() as passes:
-            x_adv = Square(threat, 60)(linear(), x[only], y[only], rng().subset(only))
+            x_adv = Square(threat, 30)(linear(), x[only], y[only], rng().subset(only))
         each.append(passes.forward)
         fell.append(bool(fooled(linear(), x_adv, y[only])))
-    assert all((count < 60) or not down for count, down in zip(each, fell, strict=True))
-    assert any(fell) and max(each) <= 60
+    assert all((count < 30) or not down for count, down in zip(each, fell, strict=True))
+    assert any(fell) and max(each) <= 30
     with count_passes() as passes:
-        Square(threat, 60)(linear(), x[:8], y[:8], rng(8))
+        Square(threat, 30)(linear(), x[:8], y[:8], rng(8))
     assert passes.forward == sum(each)
 
 
@@ -121,7 +121,7 @@ def test_a_sample_is_attacked_the_same_in_any_batch(threat: Threat, domain: tupl
 
 @BOTH
 def test_the_seed_and_the_samples_index_decide(threat: Threat) -> None:
-    attack, (x, y) = Square(threat, queries=30), samples()
+    attack, (x, y) = Square(threat, queries=12), samples()
     y, kept = y * 0, x.clone()
     first, state = attack(Stubborn(), x, y, rng()), torch.get_rng_state()
     assert torch.equal(attack(Stubborn(), x, y, rng()), first)
@@ -156,7 +156,7 @@ def test_scores_that_are_no_numbers_do_not_lead_outside(broken: float, threat: T
             return torch.where(x.flatten(1)[:, :1] > 0.5, broken, scores)
 
     x, y = samples()
-    assert threat.allows(Square(threat, queries=40)(Broken(), x, y, rng()), x).all()
+    assert threat.allows(Square(threat, queries=20)(Broken(), x, y, rng()), x).all()
 
 
 def test_a_linear_model_falls_as_soon_as_any_sign_pattern_can_fool_it() -> None:

@@ -179,19 +179,19 @@ def test_text_parses_to_a_threat(text: str, threat: Threat) -> None:
         *("linf 8/255", "linf:8/255:step", "linf:0x8/255", "linf:__import__('os')", "linf:8//255"),
     ],
 )
-def test_other_text_is_refused(text: str) -> None:
+def test_other_text_raises(text: str) -> None:
     with pytest.raises(ConfigError, match="got"):
         Threat.parse(text)
 
 
 @KINDS
 @pytest.mark.parametrize("wrong", [-1e-9, float("nan"), float("inf"), "8/255", True])
-def test_a_budget_that_is_no_length_is_refused(kind: type[Ball], wrong: float) -> None:
+def test_a_budget_that_is_no_length_raises(kind: type[Ball], wrong: float) -> None:
     with pytest.raises(ConfigError, match="eps"):
         kind(wrong)
 
 
-def test_grey_levels_mistaken_for_a_fraction_are_refused_with_a_hint() -> None:
+def test_grey_levels_mistaken_for_a_fraction_raise_with_a_hint() -> None:
     with pytest.raises(ConfigError, match="8/255 if you meant 8 grey levels"):
         Linf(8)
 
@@ -217,7 +217,7 @@ def test_a_threat_can_be_rescaled() -> None:
 
 
 @pytest.mark.parametrize("text", ["8/", "/255", "1/0", "8//255", "1e5/x", ""])
-def test_half_a_fraction_is_refused(text):
+def test_half_a_fraction_raises(text):
     with pytest.raises(ConfigError, match="a number or a fraction"):
         parse_eps(text)
 

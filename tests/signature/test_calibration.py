@@ -161,7 +161,7 @@ def test_a_homeostatic_network_can_be_calibrated_again() -> None:
     assert isinstance(homeostatic(robust, again).fire1, TALIF)
 
 
-def test_no_spiking_layer_or_no_image_is_refused() -> None:
+def test_no_spiking_layer_or_no_image_raises() -> None:
     with pytest.raises(SignatureError, match=r"without hosnn\.LIF layers"):
         calibrate(nn.Linear(2, 2), [torch.rand(3, 2)])
     for loader in ([], [vectors(0)]):
@@ -176,7 +176,7 @@ def test_a_layer_that_is_never_reached_is_named() -> None:
         calibrate(network, [vectors(2)])
 
 
-def test_a_layer_used_twice_in_one_pass_is_refused() -> None:
+def test_a_layer_used_twice_in_one_pass_raises() -> None:
     """It would have two signatures, and TA-LIF can hold one."""
 
     class Twice(Own):

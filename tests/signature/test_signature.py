@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from hosnn.errors import ConfigError, ShapeError, SignatureError
 from hosnn.nn.lenet import LeNet
@@ -34,7 +33,7 @@ def test_a_saved_signature_is_read_back_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.001, 0.01, 0.5, 0.999])
-def test_a_truncated_file_is_refused(tmp_path: Path, kept: float) -> None:
+def test_a_truncated_file_raises(tmp_path: Path, kept: float) -> None:
     path = tmp_path / "file.safetensors"
     recorded().save(path)
     content = path.read_bytes()
@@ -43,7 +42,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, kept: float) -> None:
         Signature.load(path)
 
 
-def test_other_files_are_refused(tmp_path: Path) -> None:
+def test_other_files_raise(tmp_path: Path) -> None:
     path = tmp_path / "file.safetensors"
     with pytest.raises(SignatureError, match="cannot read"):
         Signature.load(path)
@@ -65,17 +64,17 @@ def test_a_save_that_fails_leaves_the_old_file_and_no_junk(tmp_path: Path, monke
     recorded().save(path)
     before = path.read_bytes()
 
-    def full(tensors: dict[str, Tensor], file: Path, **_: object) -> None:
-        Path(file).write_bytes(b"half")
+    def full(file: Path, content: bytes) -> None:
+        file.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("hosnn.signature.signature.save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(SignatureError, match="No space left"):
         recorded(seed=1).save(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
-def test_a_path_that_cannot_be_a_file_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_a_file_raises(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(SignatureError, match="cannot write"):
         recorded().save(tmp_path / "file" / "signature.safetensors")
@@ -98,7 +97,7 @@ def test_merging_keeps_the_provenance_of_both() -> None:
     assert (same.dataset, same.dataset_sha256) == ("toy", "ab")
 
 
-def test_other_weights_layers_or_lengths_are_refused() -> None:
+def test_other_weights_layers_or_lengths_raise() -> None:
     signature = recorded()
     with pytest.raises(SignatureError, match="same layers, other weights"):
         homeostatic(lif_network(seed=1), signature)
@@ -109,7 +108,7 @@ def test_other_weights_layers_or_lengths_are_refused() -> None:
         homeostatic(lif_network(), fewer)
 
 
-def test_a_signature_of_another_length_is_refused_though_a_homeostatic_network_may_run_shorter() -> None:
+def test_a_signature_of_another_length_raises_though_a_homeostatic_network_may_run_shorter() -> None:
     with pytest.raises(SignatureError, match="5 time steps but the network runs 3"):
         homeostatic(lif_network(replace(TINY, steps=3)), recorded())
     robust = homeostatic(lif_network(), recorded(), adaptation=0.2)
@@ -146,7 +145,7 @@ def test_sharing_k_does_not_change_the_untrained_network() -> None:
     assert torch.equal(each, channel) and torch.equal(each, layer)
 
 
-def test_a_negative_adaptation_is_refused() -> None:
+def test_a_negative_adaptation_raises() -> None:
     with pytest.raises(ConfigError, match="k >= 0"):
         homeostatic(lif_network(), recorded(), -0.1)
 

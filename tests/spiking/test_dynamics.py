@@ -13,7 +13,7 @@ from hosnn.errors import ConfigError
 from hosnn.spiking.dynamics import lif_step, resting, talif_step
 from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
 from hosnn.spiking.kernels import eager
-from hosnn.spiking.state import Dynamics, Reset
+from hosnn.spiking.state import AdaptiveThreshold, Dynamics, Reset
 from hosnn.spiking.surrogate import SURROGATES
 from tests.spiking.reference import Neuron, forward
 
@@ -59,7 +59,9 @@ def test_forward_equals_the_equations(
     seed: int, steps: int, batch: int, neurons: int, reset: Reset, tau_membrane: float, tau_synapse: float
 ) -> None:
     currents, signature, adaptation = case(seed, steps, batch, neurons)
-    got = eager.trajectory(currents, Dynamics(tau_membrane, tau_synapse, reset=reset), bptt(), signature, adaptation)
+    got = eager.trajectory(
+        currents, Dynamics(tau_membrane, tau_synapse, reset=reset), bptt(), AdaptiveThreshold(signature, adaptation)
+    )
     expected = forward(
         currents.numpy(),
         signature.numpy(),
@@ -75,7 +77,9 @@ def test_forward_equals_the_equations(
 def test_one_worked_example(reset: Reset) -> None:
     """τ_m = 5, τ_s = 3, k = 0.5, u* = 1, I = 2 twice; by hand."""
     currents, signature = torch.tensor([[[2.0]], [[2.0]]]).double(), torch.ones(2, 1).double()
-    run = eager.trajectory(currents, Dynamics(reset=reset), bptt(), signature, torch.tensor(0.5).double())
+    run = eager.trajectory(
+        currents, Dynamics(reset=reset), bptt(), AdaptiveThreshold(signature, torch.tensor(0.5).double())
+    )
     second = {Reset.HARD: (2.0, 2.0, 0.0, 2 / 9), Reset.SOFT: (2.4, 2.2, 1.0, 5 / 9)}[reset]
     expected = torch.tensor([(2.0, 1.5, 1.0, 1 / 3), second], dtype=torch.float64)
     torch.testing.assert_close(torch.stack(run)[:, :, 0, 0].T, expected)
@@ -87,7 +91,7 @@ def test_without_adaptation_it_is_lif_bit_for_bit(reset: Reset, dtype: torch.dty
     currents, signature, _ = case(0, 6, 4, 50, dtype)
     dynamics = Dynamics(reset=reset)
     plain = eager.trajectory(currents, dynamics, bptt())
-    adapting = eager.trajectory(currents, dynamics, bptt(), signature, torch.zeros(50, dtype=dtype))
+    adapting = eager.trajectory(currents, dynamics, bptt(), AdaptiveThreshold(signature, torch.zeros(50, dtype=dtype)))
     for name, mine, other in zip(plain._fields, plain, adapting, strict=True):
         assert torch.equal(mine, other), name
 
@@ -110,12 +114,14 @@ def test_a_membrane_exactly_at_the_threshold_does_not_fire(reset: Reset) -> None
 def test_a_gradient_rule_leaves_the_forward_bit_identical(rule: GradientRule, reset: Reset) -> None:
     currents, signature, adaptation = case(2, 5, 4, 30, torch.float32)
     dynamics = Dynamics(reset=reset)
-    expected = eager.trajectory(currents, dynamics, bptt(), signature, adaptation)
+    expected = eager.trajectory(currents, dynamics, bptt(), AdaptiveThreshold(signature, adaptation))
     for requires_grad in (False, True):
         inputs = currents.clone().requires_grad_(requires_grad)
-        got = eager.trajectory(inputs, dynamics, rule, signature, adaptation)
+        got = eager.trajectory(inputs, dynamics, rule, AdaptiveThreshold(signature, adaptation))
         assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
-        assert torch.equal(eager.traces(inputs, dynamics, rule, signature, adaptation), expected.trace)
+        assert torch.equal(
+            eager.traces(inputs, dynamics, rule, AdaptiveThreshold(signature, adaptation)), expected.trace
+        )
 
 
 @RESETS
@@ -131,7 +137,9 @@ def test_streaming_the_steps_equals_the_unrolled_form(reset: Reset, rule: Gradie
             else:
                 step, state = lif_step(current, state, dynamics, rule)
             streamed.append(step)
-        unrolled = eager.trajectory(currents, dynamics, rule, *((signature, adaptation) if adapting else ()))
+        unrolled = eager.trajectory(
+            currents, dynamics, rule, AdaptiveThreshold(signature, adaptation) if adapting else None
+        )
         for name in unrolled._fields:
             assert torch.equal(getattr(unrolled, name), torch.stack([getattr(step, name) for step in streamed])), name
 
@@ -143,8 +151,8 @@ def test_calling_twice_gives_the_same_bits() -> None:
 
 def test_a_sample_does_not_depend_on_its_batch() -> None:
     currents, signature, adaptation = case(5, 5, 6, 30, torch.float32)
-    whole = eager.traces(currents, Dynamics(), tssl_bp(), signature, adaptation)
-    alone = eager.traces(currents[:, 3:4], Dynamics(), tssl_bp(), signature, adaptation)
+    whole = eager.traces(currents, Dynamics(), tssl_bp(), AdaptiveThreshold(signature, adaptation))
+    alone = eager.traces(currents[:, 3:4], Dynamics(), tssl_bp(), AdaptiveThreshold(signature, adaptation))
     assert torch.equal(whole[:, 3:4], alone)
 
 
@@ -162,5 +170,5 @@ def test_a_resting_threshold_that_is_not_positive_is_refused(wrong: float) -> No
         Dynamics(threshold=wrong)
 
 
-def _arguments(inputs: Case, reset: Reset) -> tuple[Tensor, Dynamics, GradientRule, Tensor, Tensor]:
-    return inputs.currents, Dynamics(reset=reset), bptt(), inputs.signature, inputs.adaptation
+def _arguments(inputs: Case, reset: Reset) -> tuple[Tensor, Dynamics, GradientRule, AdaptiveThreshold]:
+    return inputs.currents, Dynamics(reset=reset), bptt(), AdaptiveThreshold(inputs.signature, inputs.adaptation)

@@ -12,7 +12,7 @@ from torch import Tensor
 from hosnn.spiking.dynamics import resting, talif_step
 from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
 from hosnn.spiking.kernels import eager
-from hosnn.spiking.state import Dynamics, Reset, Step
+from hosnn.spiking.state import AdaptiveThreshold, Dynamics, Reset, Step, threshold_tensors
 from hosnn.spiking.surrogate import SURROGATES, Sigmoid, Surrogate
 from tests.spiking.reference import SHAPES, Neuron, backward, forward, logistic_bump, tssl_backward
 from tests.spiking.test_dynamics import RESETS, SIZES, Case, case
@@ -27,7 +27,7 @@ def gradients(
     """dL/dI and dL/dk of L = sum(upstream · traces) through the layer."""
     currents = inputs.currents.clone().requires_grad_()
     k = (inputs.adaptation if adaptation is None else adaptation).clone().requires_grad_()
-    traces = eager.traces(currents, dynamics, rule, inputs.signature, k)
+    traces = eager.traces(currents, dynamics, rule, AdaptiveThreshold(inputs.signature, k))
     first, second = torch.autograd.grad((traces * upstream).sum(), (currents, k), allow_unused=True)
     return first, second
 
@@ -131,7 +131,7 @@ def test_tssl_bp_clamps_far_from_the_threshold_and_never_vanishes(current: float
 
 
 def test_tssl_bp_ignores_the_adapted_threshold() -> None:
-    """Where the signature pulls θ far away, the gradient still looks at u - 1."""
+    """Where the signature pulls θ far away, the surrogate is still evaluated at u - 1."""
     inputs = case(13, 1, 2, 5)
     moved = inputs._replace(signature=inputs.signature - 100)
     upstream = upstream_for(inputs, 14)
@@ -209,7 +209,7 @@ def test_float32_gradients_agree_with_float64() -> None:
     inputs = case(23, 5, 4, 20)
     upstream = upstream_for(inputs, 24)
     narrow = Case(*(tensor.float() for tensor in inputs))
-    run = eager.trajectory(inputs.currents, Dynamics(), bptt(), inputs.signature, inputs.adaptation)
+    run = eager.trajectory(inputs.currents, Dynamics(), bptt(), AdaptiveThreshold(inputs.signature, inputs.adaptation))
     assert ((run.membrane - run.threshold).abs() > 1e-4).all(), "inputs must be clear of the threshold"
     for rule in (bptt(), tssl_bp()):
         for wide, short in zip(
@@ -253,7 +253,7 @@ def linearised(inputs: Case, currents: np.ndarray, run: Step, rule: GradientRule
 def test_a_cut_rule_is_the_finite_difference_of_what_remains(cut: dict[str, bool], at_rest: bool, reset: Reset) -> None:
     inputs, dynamics = case(25, 4, 1, 3), Dynamics(reset=reset)
     rule = GradientRule(Sigmoid(0.5), **cut, at_resting_threshold=at_rest)
-    run = eager.trajectory(inputs.currents, dynamics, rule, inputs.signature, inputs.adaptation)
+    run = eager.trajectory(inputs.currents, dynamics, rule, AdaptiveThreshold(inputs.signature, inputs.adaptation))
     upstream = upstream_for(inputs, 26)
     currents = inputs.currents.numpy()
     differences = np.empty_like(currents)
@@ -292,22 +292,22 @@ def test_a_rule_may_differ_from_step_to_step() -> None:
 
 @pytest.mark.parametrize("rule", [bptt(), tssl_bp(), GradientRule(leak=False)], ids=["bptt", "tssl-bp", "leak cut"])
 @RESETS
-def test_being_watched_changes_neither_bits_nor_gradients(rule: GradientRule, reset: Reset) -> None:
+def test_being_recorded_changes_neither_bits_nor_gradients(rule: GradientRule, reset: Reset) -> None:
     inputs, dynamics = case(29, 5, 3, 6), Dynamics(reset=reset)
     upstream = upstream_for(inputs, 30)
     expected, _ = gradients(inputs, rule, dynamics, upstream)
-    with eager.record_layers() as seen:
+    with eager.record_layers() as records:
         found, _ = gradients(inputs, rule, dynamics, upstream)
         spikes = eager.spikes(inputs.currents, dynamics, rule)
     assert expected is not None
     close(found, expected.numpy())
-    known = (inputs.signature, inputs.adaptation)
-    for one, held in zip(seen, (known, (None, None)), strict=True):
-        whole = eager.trajectory(inputs.currents, dynamics, rule, *held)
-        assert all(torch.equal(mine, theirs) for mine, theirs in zip(one.run, whole, strict=True))
-        assert one.signature is held[0] and one.dynamics == dynamics
-    assert torch.equal(seen[0].run.trace, eager.traces(inputs.currents, dynamics, rule, *known))
-    assert torch.equal(seen[1].run.spikes, spikes) and torch.equal(
-        spikes, eager.spikes(inputs.currents, dynamics, rule)
-    )
-    assert len(seen) == 2, "what runs later is not seen"
+    adaptive = AdaptiveThreshold(inputs.signature, inputs.adaptation)
+    for record, threshold in zip(records, (adaptive, None), strict=True):
+        run = eager.trajectory(inputs.currents, dynamics, rule, threshold)
+        assert all(torch.equal(recorded, expected) for recorded, expected in zip(record.run, run, strict=True))
+        assert record.dynamics == dynamics
+        assert threshold_tensors(record.threshold)[0] is threshold_tensors(threshold)[0]
+    assert torch.equal(records[0].run.trace, eager.traces(inputs.currents, dynamics, rule, adaptive))
+    assert torch.equal(records[1].run.spikes, spikes)
+    assert torch.equal(spikes, eager.spikes(inputs.currents, dynamics, rule))
+    assert len(records) == 2, "what runs later is not recorded"

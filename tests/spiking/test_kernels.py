@@ -19,8 +19,8 @@ from hosnn.errors import BackendError, ShapeError
 from hosnn.nn.layers import SumPool
 from hosnn.spiking.gradient_rule import GradientRule, WholeLayer, bptt, tssl_bp
 from hosnn.spiking.kernels import backend, cpu, eager, fused
-from hosnn.spiking.kernels.kernel_spec import Around, Emitted, task
-from hosnn.spiking.state import Dynamics, Reset
+from hosnn.spiking.kernels.kernel_spec import Emitted, FusionContext, kernel_spec
+from hosnn.spiking.state import AdaptiveThreshold, Dynamics, Reset, Threshold, threshold_of
 from hosnn.spiking.surrogate import SURROGATES, Exponential, PotentialDependent, Sigmoid, Surrogate
 
 pytestmark = pytest.mark.skipif(cpu.library() is None, reason="the native kernel was not built")
@@ -44,7 +44,7 @@ RULES: tuple[GradientRule, ...] = (
 
 @dataclass(frozen=True)
 class Layer:
-    """Inputs of a layer; `signature` and `adaptation` None for plain LIF."""
+    """Inputs of a layer; `signature` and `adaptation` as `threshold_tensors` gives them."""
 
     currents: Tensor
     signature: Tensor | None
@@ -59,6 +59,11 @@ class Layer:
     def arguments(self) -> tuple[Tensor, Dynamics]:
         return self.currents, self.dynamics
 
+    @property
+    def threshold(self) -> Threshold:
+        """Static where there is no k."""
+        return threshold_of(self.signature, self.adaptation)
+
 
 def layer(
     seed: int = 0,
@@ -69,29 +74,30 @@ def layer(
     reset: Reset = Reset.HARD,
     per: str = "neuron",
     tau_synapse: float = 2.5,
+    static: bool = False,
 ) -> Layer:
+    """A layer whose threshold adapts, or is static, or neither."""
     generator = torch.Generator().manual_seed(seed)
     currents = torch.randn(steps, batch, *shape, generator=generator) * 0.8 + 0.4
     signature = torch.rand(steps, *shape, generator=generator)
     sizes = {"neuron": shape, "channel": (shape[0], *[1] * (len(shape) - 1)), "layer": ()}
     adaptation = torch.rand(sizes[per], generator=generator) * 0.4
     dynamics = Dynamics(4.0, tau_synapse, 0.9, reset)
+    if static:
+        return Layer(currents, signature + 0.4, None, dynamics)
     return Layer(currents, signature if adaptive else None, adaptation if adaptive else None, dynamics)
 
 
 def run(given: Layer, rule: GradientRule, how: str, spikes: bool = False) -> Tensor:
     with backend.choose(how):
-        return backend.layer(*given.arguments, rule, given.signature, given.adaptation, spikes=spikes)
+        return backend.layer(*given.arguments, rule, given.threshold, Emitted.SPIKES if spikes else Emitted.TRACES)
 
 
 def gradients(given: Layer, rule: GradientRule, how: str, spikes: bool = False) -> list[Tensor | None]:
-    """dL/dI, dL/dk and dL/du* of a fixed random sum of the outputs."""
-    parts = [
-        part.clone().requires_grad_()
-        for part in (given.currents, given.adaptation, given.signature)
-        if part is not None
-    ]
-    leaves: dict[str, Any] = dict(zip(("currents", "adaptation", "signature"), parts, strict=False))
+    """dL/dI, dL/dk and dL/du* (or dL/dθ) of a fixed random sum of the outputs, of what there is."""
+    values = {"currents": given.currents, "adaptation": given.adaptation, "signature": given.signature}
+    leaves: dict[str, Any] = {n: part.clone().requires_grad_() for n, part in values.items() if part is not None}
+    parts = list(leaves.values())
     output = run(replace(given, **leaves), rule, how, spikes)
     generator = torch.Generator().manual_seed(1)
     weights = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output.dtype)
@@ -101,7 +107,7 @@ def gradients(given: Layer, rule: GradientRule, how: str, spikes: bool = False) 
 def far_from_threshold(given: Layer) -> bool:
     """Where float32 and float64 cannot differ in a spike."""
     wide = given.to(torch.float64)
-    step = eager.trajectory(*wide.arguments, bptt(), wide.signature, wide.adaptation)
+    step = eager.trajectory(*wide.arguments, bptt(), wide.threshold)
     return bool(((step.membrane - step.threshold).abs() >= 1e-4).all())
 
 
@@ -112,6 +118,7 @@ layers = st.builds(
     batch=st.integers(1, 4),
     shape=st.sampled_from(SHAPES),
     adaptive=st.booleans(),
+    static=st.booleans(),
     reset=st.sampled_from(list(Reset)),
     per=st.sampled_from(["neuron", "channel", "layer"]),
     tau_synapse=st.sampled_from([1.0, 1.07, 1.49, 2.12, 2.61, 3.0, 3.1]),  # some whose reciprocal rounds twice
@@ -146,8 +153,10 @@ def test_gradients_are_those_of_the_specification_in_float64(given: Layer, rule:
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("reset", list(Reset))
-def test_every_rule_and_reset_reaches_currents_k_and_signature(rule: GradientRule, reset: Reset) -> None:
-    given = next(found for seed in range(50) if far_from_threshold(found := layer(seed, 5, 2, (7, 3, 3), reset=reset)))
+@pytest.mark.parametrize("static", [False, True], ids=["adaptive", "static"])
+def test_every_rule_and_reset_reaches_currents_and_threshold(rule: GradientRule, reset: Reset, static: bool) -> None:
+    drawn = (layer(seed, 5, 2, (7, 3, 3), reset=reset, static=static) for seed in range(50))
+    given = next(filter(far_from_threshold, drawn))
     wide = gradients(given.to(torch.float64), rule, "eager")
     for got, expected in zip(gradients(given, rule, "cpu"), wide, strict=True):
         assert (got is None) == (expected is None)
@@ -194,20 +203,21 @@ def test_an_expanded_batch_and_an_expanded_gradient_are_read_right(repeated: int
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 4), (64, 2, 6), (65, 4, 2), (15, 8, 8), (3, 5, 4), (3, 4, 7), (130, 3, 3)])
-@pytest.mark.parametrize("adaptive", [True, False])
-def test_pooling_on_the_way_is_pooling_afterwards(shape: tuple[int, int, int], adaptive: bool) -> None:
-    given = layer(shape=shape, adaptive=adaptive)
-    assert given.signature is None or given.adaptation is not None
+@pytest.mark.parametrize("kind", [{}, {"adaptive": False}, {"static": True}], ids=["adaptive", "fixed", "static"])
+def test_pooling_on_the_way_is_pooling_afterwards(shape: tuple[int, int, int], kind: dict[str, Any]) -> None:
+    given = layer(shape=shape, **kind)
     found = []
     for inside in (True, False):
         parts = [
             part.clone().requires_grad_()
-            for part in (given.currents, given.adaptation, given.signature)
+            for part in (given.currents, given.signature, given.adaptation)
             if part is not None
         ]
-        signature, adaptation = parts[:0:-1] or (None, None)
+        signature, adaptation = (*parts[1:], None, None)[:2]
         gain = 1.1 * 4 if inside else None
-        traces = fused.run(parts[0], given.dynamics, bptt(), signature, adaptation, Emitted.TRACES, Around(gain))
+        traces = backend.layer(
+            parts[0], given.dynamics, bptt(), threshold_of(signature, adaptation), context=FusionContext(gain)
+        )
         pooled = traces if inside else SumPool(2, 1.1)(traces.flatten(0, 1)).unflatten(0, traces.shape[:2])
         weights = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(2))
         found.append((pooled.detach(), torch.autograd.grad((pooled * weights).sum(), parts)))
@@ -263,15 +273,13 @@ def test_a_rule_for_whole_layers_is_refused_by_name_and_runs_eagerly() -> None:
             return torch.zeros_like(gradient)
 
     given = layer()
-    with pytest.raises(BackendError, match="Zero looks at a whole layer"), backend.choose("cpu"):
-        backend.layer(*given.arguments, Zero(), given.signature, given.adaptation)
+    with pytest.raises(BackendError, match="Zero needs a layer's whole run"), backend.choose("cpu"):
+        backend.layer(*given.arguments, Zero(), given.threshold)
     currents = given.currents.requires_grad_()
-    backend.layer(currents, given.dynamics, Zero(), given.signature, given.adaptation).sum().backward()  # type: ignore[no-untyped-call]
+    backend.layer(currents, given.dynamics, Zero(), given.threshold).sum().backward()  # type: ignore[no-untyped-call]
     assert currents.grad is not None and not currents.grad.any()
     with torch.no_grad(), backend.choose("cpu"):
-        assert torch.equal(
-            backend.layer(*given.arguments, Zero(), given.signature, given.adaptation), run(given, bptt(), "eager")
-        )
+        assert torch.equal(backend.layer(*given.arguments, Zero(), given.threshold), run(given, bptt(), "eager"))
 
 
 def test_an_unknown_backend_names_the_known() -> None:
@@ -306,12 +314,11 @@ def test_a_surrogate_with_another_path_at_a_step_is_refused() -> None:
 @pytest.mark.parametrize("adaptive", [True, False])
 def test_the_operators_are_registered_rightly(surrogate: Surrogate, adaptive: bool) -> None:
     given = layer(shape=(6,), adaptive=adaptive)
-    told = task(given.dynamics, bptt(surrogate), Emitted.TRACES)
+    spec = kernel_spec(given.dynamics, bptt(surrogate), Emitted.TRACES)
     given_derivative = None if isinstance(surrogate, Sigmoid) else torch.rand_like(given.currents)
-    leaves = [
-        None if part is None else part.requires_grad_() for part in (given.currents, given.signature, given.adaptation)
-    ]
-    torch.library.opcheck(fused.neuron, (*leaves, given_derivative, told.numbers, told.switches, False))
+    parts = given.currents, given.signature, given.adaptation
+    leaves = [None if part is None else part.requires_grad_() for part in parts]
+    torch.library.opcheck(fused.neuron, (*leaves, None, given_derivative, spec.reals, spec.integers, False))
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
@@ -320,7 +327,7 @@ def test_a_compiled_layer_is_the_layer(compiler: str) -> None:
     given = layer(shape=(6, 4, 4))
 
     def whole(currents: Tensor) -> Tensor:
-        return backend.layer(currents * 1.0, given.dynamics, bptt(), given.signature, given.adaptation) * 2
+        return backend.layer(currents * 1.0, given.dynamics, bptt(), given.threshold) * 2
 
     compiled = torch.compile(whole, fullgraph=True, backend=compiler)
     found = []
@@ -344,23 +351,23 @@ def test_a_second_derivative_is_refused_not_dropped() -> None:
 def test_only_gradients_that_are_used_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, ...]] = []
 
-    def record_layers(*arguments: Any, **options: Any) -> Any:
+    def noted(*arguments: Any, **options: Any) -> Any:
         asked.append(tuple(arguments[-1]))
         return backward(*arguments, **options)
 
     backward = cpu.backward
-    monkeypatch.setattr(cpu, "backward", record_layers)
+    monkeypatch.setattr(cpu, "backward", noted)
     currents = torch.randn(3, 2, 6).requires_grad_()
     signature, adaptation = torch.rand(3, 6).requires_grad_(), torch.rand(6).requires_grad_()
 
     def output() -> Tensor:
-        return backend.layer(currents, Dynamics(), bptt(), signature, adaptation).sum()
+        return backend.layer(currents, Dynamics(), bptt(), AdaptiveThreshold(signature, adaptation)).sum()
 
     torch.autograd.grad(output(), currents)
     torch.autograd.grad(output(), adaptation)
     torch.autograd.grad(output(), (currents, signature))
     output().backward()  # type: ignore[no-untyped-call]
-    assert asked == [(), ("adaptation",), ("signature",), ("adaptation", "signature")]
+    assert asked == [(), ("adaptation",), ("target",), ("adaptation", "target")]
     assert signature.grad is not None
     assert adaptation.grad is not None
 
@@ -441,7 +448,7 @@ def test_numbers_that_are_none_are_not_hidden(rule: GradientRule, what: str) -> 
             currents[2, 1, 3] = float("nan" if "NaN" in what else "inf")
         inputs = [part.requires_grad_() for part in (currents, signature, adaptation)]
         with backend.choose(how):
-            output = backend.layer(currents, Dynamics(), rule, signature, adaptation)
+            output = backend.layer(currents, Dynamics(), rule, AdaptiveThreshold(signature, adaptation))
         gradient = torch.ones_like(output)
         if "gradient" in what:
             gradient[2, 1, 3] = float("nan")
@@ -457,7 +464,7 @@ def test_a_fused_layer_can_be_computed_again_instead_of_kept() -> None:
     currents = given.currents.clone().requires_grad_()
 
     def traces(currents: Tensor, signature: Tensor, adaptation: Tensor) -> Tensor:
-        return backend.layer(currents, Dynamics(), bptt(), signature, adaptation)
+        return backend.layer(currents, Dynamics(), bptt(), AdaptiveThreshold(signature, adaptation))
 
     inputs = (currents, signature, adaptation)
     again = checkpoint(traces, *inputs, use_reentrant=False)
@@ -490,9 +497,9 @@ def test_a_signature_longer_than_the_run_is_cut_and_a_shorter_one_refused() -> N
 
 def test_arrays_smaller_than_the_kernel_is_told_are_refused() -> None:
     given = layer(shape=(6,))
-    told = task(given.dynamics, bptt(), Emitted.TRACES)
-    with pytest.raises(ShapeError, match="got gradient"):
-        cpu.backward(told._replace(held=3), given.currents, given.currents[:1], None, None)
+    spec = kernel_spec(given.dynamics, bptt(), Emitted.TRACES)
+    with pytest.raises(ShapeError, match="got a gradient"):
+        cpu.backward(spec._replace(constant_steps=3), given.currents, given.currents[:1], None)
 
 
 def test_choices_end_in_any_order() -> None:
@@ -528,5 +535,5 @@ def test_an_interruption_waits_for_threads_that_still_write(monkeypatch: pytest.
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     with pytest.raises(KeyboardInterrupt):
-        cpu._in_parallel(function, cpu._Neuron(), cpu._Arrays(), 2, cpu.ENOUGH)
+        cpu._in_parallel(function, cpu._Neuron(), cpu._Arrays(), 2)
     assert done == [1]

@@ -18,9 +18,9 @@ from hosnn.errors import BackendError
 from hosnn.nn.layers import SumPool
 from hosnn.spiking.coding import encode_constant
 from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
-from hosnn.spiking.kernels import cuda, eager, memory
-from hosnn.spiking.kernels.kernel_spec import GIVEN, Emitted, Held, Task, task
-from hosnn.spiking.state import Reset
+from hosnn.spiking.kernels import cuda, eager
+from hosnn.spiking.kernels.kernel_spec import GIVEN, Emitted, KernelSpec, kernel_spec
+from hosnn.spiking.state import Reset, Threshold
 from hosnn.spiking.surrogate import SURROGATES, Sigmoid
 from tests.spiking.test_kernels import RULES, Layer, far_from_threshold, layer
 
@@ -36,7 +36,10 @@ if not ON_GPU:  # Triton asks for this as it reads the kernels; nobody else in t
         patch.setenv("TRITON_INTERPRET", "1")
         assert cuda.available()
 
-SUMS = ("adaptation", "signature", "membrane_sum", "current_sum")
+SUMS = ("adaptation", "target", "membrane_sum", "current_sum")
+KINDS: tuple[dict[str, Any], ...] = ({}, {"adaptive": False}, {"static": True})
+"""Of thresholds: adaptive, fixed, static."""
+
 SHAPES = ((1,), (130,), (600,), (5, 7, 3))
 """Less than a block, odd tails, more than a block, images."""
 
@@ -46,47 +49,49 @@ def on_device(given: Layer) -> Layer:
     return Layer(given.currents.to(DEVICE), signature, adaptation, given.dynamics)
 
 
-def inputs(given: Layer) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def inputs(given: Layer) -> tuple[Tensor, Threshold]:
     there = on_device(given)
-    return there.currents, there.signature, there.adaptation
+    return there.currents, there.threshold
 
 
 def emitted(given: Layer, rule: GradientRule, emit: Emitted) -> Tensor:
     """By the eager step."""
     if emit is Emitted.SPIKES:
-        return eager.spikes(*given.arguments, rule, given.signature, given.adaptation)
+        return eager.spikes(*given.arguments, rule, given.threshold)
     if emit is Emitted.MEMBRANE:
-        return eager.trajectory(*given.arguments, rule, given.signature, given.adaptation).membrane
+        return eager.trajectory(*given.arguments, rule, given.threshold).membrane
     if emit is Emitted.TRACES:
-        return eager.traces(*given.arguments, rule, given.signature, given.adaptation)
-    step = eager.trajectory(*given.arguments, rule, given.signature, given.adaptation)
+        return eager.traces(*given.arguments, rule, given.threshold)
+    step = eager.trajectory(*given.arguments, rule, given.threshold)
     return step.membrane - (given.dynamics.threshold if rule.at_resting_threshold else step.threshold)
 
 
 def weighted(given: Layer, rule: GradientRule, emit: Emitted = Emitted.TRACES) -> tuple[Tensor, list[Tensor | None]]:
-    """Fixed random dL/d output, and the eager dL/dI, dL/dk, dL/du*."""
-    parts = [part.clone().requires_grad_() for part in inputs(given) if part is not None]
-    leaves: dict[str, Any] = dict(zip(("currents", "signature", "adaptation"), parts, strict=False))
+    """Fixed random dL/d output, and the eager dL/dI, dL/dk, dL/du* (or dL/dθ), of what there is."""
+    there = on_device(given)
+    values = {"currents": there.currents, "adaptation": there.adaptation, "signature": there.signature}
+    leaves: dict[str, Any] = {n: part.clone().requires_grad_() for n, part in values.items() if part is not None}
+    parts = list(leaves.values())
     output = emitted(replace(on_device(given), **leaves), rule, emit)
     generator = torch.Generator().manual_seed(1)
     weights = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
-    found = torch.autograd.grad((output * weights).sum(), parts, allow_unused=True)
-    return weights, [found[0], *reversed(found[1:])]
+    return weights, list(torch.autograd.grad((output * weights).sum(), parts, allow_unused=True))
 
 
 def gradients(given: Layer, rule: GradientRule, weights: Tensor, emit: Emitted = Emitted.TRACES) -> list[Tensor | None]:
     """dL/dI, dL/dk, dL/du* by the kernel."""
-    told = task(given.dynamics, rule, emit)
-    wanted = SUMS if given.adaptation is not None else ()
+    spec = kernel_spec(given.dynamics, rule, emit)
+    wanted = SUMS if given.adaptation is not None else SUMS[1:2] if given.signature is not None else ()
     derivative = None
-    if told.surrogate == GIVEN:
-        distance = cuda.forward(task(given.dynamics, rule, Emitted.DISTANCE), *inputs(given))
+    if spec.surrogate == GIVEN:
+        distance = cuda.forward(kernel_spec(given.dynamics, rule, Emitted.DISTANCE), *inputs(given))
         derivative = torch.stack([rule.surrogate.derivative(x) for x in distance])
-    found = cuda.backward(told, weights.to(given.currents.dtype), *inputs(given), derivative, wanted)
-    if given.adaptation is None or given.signature is None or not rule.threshold:
-        return [found.currents, *[None] * (2 * (given.adaptation is not None))]
-    assert found.adaptation is not None and found.signature is not None
-    return [found.currents, found.adaptation.sum_to_size(given.adaptation.shape), found.signature]
+    found = cuda.backward(spec, weights.to(given.currents.dtype), *inputs(given), None, derivative, wanted)
+    of_threshold = [(found.adaptation, given.adaptation), (found.target, given.signature)]
+    shaped = [
+        None if got is None or of is None else got.sum_to_size(of.shape) for got, of in of_threshold if of is not None
+    ]
+    return [found.currents, *(shaped if rule.threshold else [None] * len(shaped))]
 
 
 def agree(given: list[Tensor | None], expected: list[Tensor | None], within: float = 1e-5) -> None:
@@ -104,19 +109,21 @@ def decided(**options: Any) -> Layer:
 
 @pytest.mark.parametrize("emit", list(Emitted))
 @pytest.mark.parametrize("reset", list(Reset))
-@pytest.mark.parametrize("adaptive", [True, False])
-@pytest.mark.parametrize("steps", [1, 4, 9])
-def test_forward_has_the_bits_of_the_specification(steps: int, adaptive: bool, reset: Reset, emit: Emitted) -> None:
-    for shape in SHAPES:
-        given = layer(steps, steps, 2, shape, adaptive, reset)
-        found = cuda.forward(task(given.dynamics, bptt(), emit), *inputs(given))
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_forward_has_the_bits_of_the_specification(kind: dict[str, Any], reset: Reset, emit: Emitted) -> None:
+    sizes = [(1, SHAPES[0]), (4, SHAPES[1]), (9, SHAPES[2]), (4, SHAPES[3])]
+    every_kind_and_reset_meets_every_size = (int(emit) + KINDS.index(kind) + (reset is Reset.SOFT)) % 4
+    for steps, shape in sizes[every_kind_and_reset_meets_every_size:][:1]:
+        given = layer(steps, steps, 2, shape, reset=reset, **kind)
+        found = cuda.forward(kernel_spec(given.dynamics, bptt(), emit), *inputs(given))
         assert torch.equal(found, emitted(on_device(given), bptt(), emit))
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("reset", list(Reset))
 def test_every_rule_and_reset_gives_the_gradients_of_float64(rule: GradientRule, reset: Reset) -> None:
-    given = decided(steps=5, batch=2, shape=(7, 3, 3), reset=reset)
+    static = (RULES.index(rule) + (reset is Reset.SOFT)) % 2 == 0
+    given = decided(steps=5, batch=2, shape=(7, 3, 3), reset=reset, static=static)
     weights, wide = weighted(given.to(torch.float64), replace(rule, local_adaptation=False))
     agree(gradients(given, replace(rule, local_adaptation=False), weights), wide)
 
@@ -140,11 +147,10 @@ def test_any_length_and_size(steps: int) -> None:
         agree(gradients(given, bptt(), weights, emit), wide)
 
 
-@pytest.mark.parametrize("steps", [16, 17, 24])
-@pytest.mark.parametrize("reset", list(Reset))
+@pytest.mark.parametrize(("steps", "reset"), [(16, Reset.SOFT), (17, Reset.HARD), (24, Reset.SOFT)])
 def test_longer_runs_go_in_chunks(steps: int, reset: Reset) -> None:
     given = decided(steps=steps, batch=3, shape=(35,), reset=reset)
-    traces = cuda.forward(task(given.dynamics, bptt(), Emitted.TRACES), *inputs(given))
+    traces = cuda.forward(kernel_spec(given.dynamics, bptt(), Emitted.TRACES), *inputs(given))
     assert torch.equal(traces, emitted(on_device(given), bptt(), Emitted.TRACES))
     weights, wide = weighted(given.to(torch.float64), bptt())
     agree(gradients(given, bptt(), weights), wide)
@@ -168,9 +174,11 @@ def test_sums_do_not_depend_on_how_the_batch_is_split(programs: int, monkeypatch
 def test_sums_for_the_local_rule_of_k() -> None:
     given = layer(batch=5, shape=(3, 5, 7))
     weights, expected = weighted(given, tssl_bp())
-    found = cuda.backward(task(given.dynamics, tssl_bp(), Emitted.TRACES), weights, *inputs(given), wanted=SUMS[2:])
-    run = eager.trajectory(given.currents, given.dynamics, bptt(), given.signature, given.adaptation)
-    assert expected[0] is not None and found.adaptation is None and found.signature is None
+    found = cuda.backward(
+        kernel_spec(given.dynamics, tssl_bp(), Emitted.TRACES), weights, *inputs(given), wanted=SUMS[2:]
+    )
+    run = eager.trajectory(given.currents, given.dynamics, bptt(), given.threshold)
+    assert expected[0] is not None and found.adaptation is None and found.target is None
     agree([found.membrane_sum, found.current_sum], [run.membrane.sum((0, 1)).to(DEVICE), expected[0].sum((0, 1))])
 
 
@@ -188,45 +196,54 @@ def test_sums_for_the_local_rule_of_k() -> None:
 def test_any_layout_in_memory_gives_the_same(laid: Any) -> None:
     given = layer(shape=(5, 4, 6))
     moved = replace(given, currents=laid(given.currents))
-    found = cuda.forward(task(given.dynamics, bptt(), Emitted.TRACES), *inputs(moved))
+    found = cuda.forward(kernel_spec(given.dynamics, bptt(), Emitted.TRACES), *inputs(moved))
     assert torch.equal(found, emitted(on_device(given), bptt(), Emitted.TRACES))
     weights, expected = weighted(given, bptt())
     agree(gradients(moved, bptt(), weights), expected)
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 4), (130, 2, 2), (3, 5, 4), (3, 4, 7)])
-@pytest.mark.parametrize(("steps", "adaptive"), [(4, True), (4, False), (18, True)])
-def test_pooling_on_the_way_is_pooling_afterwards(shape: tuple[int, int, int], steps: int, adaptive: bool) -> None:
-    given = layer(steps=steps, batch=2, shape=shape, adaptive=adaptive)
-    parts = [None if part is None else part.requires_grad_() for part in inputs(given)]
-    traces = eager.traces(parts[0], given.dynamics, bptt(), *parts[1:])  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("shape", "steps", "kind"),
+    [((2, 4, 4), 18, KINDS[0]), ((130, 2, 2), 4, KINDS[1]), ((3, 5, 4), 4, KINDS[2]), ((3, 4, 7), 4, KINDS[0])],
+)
+def test_pooling_on_the_way_is_pooling_afterwards(
+    shape: tuple[int, int, int], steps: int, kind: dict[str, Any]
+) -> None:
+    given = layer(steps=steps, batch=2, shape=shape, **kind)
+    there = on_device(given)
+    parts = [part.requires_grad_() for part in (there.currents, there.signature, there.adaptation) if part is not None]
+    traces = eager.traces(there.currents, given.dynamics, bptt(), there.threshold)
     pooled = SumPool(2, 1.1)(traces.flatten(0, 1)).view(*traces.shape[:3], shape[1] // 2, shape[2] // 2)
-    told = task(given.dynamics, bptt(), Emitted.TRACES, 1.1 * 4)
-    assert torch.equal(cuda.forward(told, *inputs(given)), pooled)
+    spec = kernel_spec(given.dynamics, bptt(), Emitted.TRACES, 1.1 * 4)
+    assert torch.equal(cuda.forward(spec, *inputs(given)), pooled)
     weights = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(2)).to(DEVICE)
-    expected = torch.autograd.grad((pooled * weights).sum(), [part for part in parts if part is not None])
-    wanted = SUMS[:2] if adaptive else ()
-    found = cuda.backward(told, weights, *inputs(given), wanted=wanted)
-    agree([found.currents, *[found.signature, found.adaptation][: len(wanted)]], list(expected))
+    expected = torch.autograd.grad((pooled * weights).sum(), parts)
+    wanted = SUMS[: len(parts) - 1] if "static" not in kind else SUMS[1:2]
+    found = cuda.backward(spec, weights, *inputs(given), wanted=wanted)
+    agree([found.currents, *[found.target, found.adaptation][: len(wanted)]], list(expected))
 
 
-def test_an_input_that_is_held_is_filtered_on_the_way() -> None:
+@pytest.mark.parametrize("shifted", [False, True])
+def test_a_constant_input_is_filtered_on_the_way(shifted: bool) -> None:
     given = layer(steps=5, batch=2, shape=(3, 4, 5))
-    image, signature, adaptation = inputs(given)
+    image, threshold = inputs(given)
     image = image[:1].clone().requires_grad_()
-    traces = eager.traces(encode_constant(image[0], 5, 3.0), given.dynamics, bptt(), signature, adaptation)
-    told = task(given.dynamics, bptt(), Emitted.TRACES, held=Held(5, 3.0))
-    assert torch.equal(cuda.forward(told, image.detach(), signature, adaptation), traces)
+    initial = torch.rand(3, 4, 5, device=DEVICE, requires_grad=True) if shifted else None
+    traces = eager.traces(encode_constant(image[0], 5, 3.0, initial), given.dynamics, bptt(), threshold)
+    spec = kernel_spec(given.dynamics, bptt(), Emitted.TRACES, None, 5, 3.0)
+    assert torch.equal(cuda.forward(spec, image.detach(), threshold, initial), traces)
     weights = torch.randn(traces.shape, generator=torch.Generator().manual_seed(2)).to(DEVICE)
-    (expected,) = torch.autograd.grad((traces * weights).sum(), image)
-    agree([cuda.backward(told, weights, image.detach(), signature, adaptation).currents], [expected])
+    expected = torch.autograd.grad((traces * weights).sum(), [image] if initial is None else [image, initial])
+    wanted = () if initial is None else ("initial",)
+    found = cuda.backward(spec, weights, image.detach(), threshold, initial, None, wanted)
+    agree([found.currents, found.initial][: len(expected)], list(expected))
 
 
 def test_bfloat16_rounds_what_float32_computes() -> None:
     given = layer(shape=(130,))
     half = replace(given, currents=given.currents.bfloat16())
     rounded = replace(given, currents=half.currents.float())
-    found = cuda.forward(task(given.dynamics, bptt(), Emitted.TRACES), *inputs(half))
+    found = cuda.forward(kernel_spec(given.dynamics, bptt(), Emitted.TRACES), *inputs(half))
     exact = emitted(on_device(rounded), bptt(), Emitted.TRACES)
     if ON_GPU:
         assert torch.equal(found, exact.bfloat16())
@@ -238,10 +255,10 @@ def test_bfloat16_rounds_what_float32_computes() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 0, 3), (2, 3, 0)])
 def test_nothing_comes_of_nothing(shape: tuple[int, ...]) -> None:
-    told = task(layer().dynamics, bptt(), Emitted.TRACES)
+    spec = kernel_spec(layer().dynamics, bptt(), Emitted.TRACES)
     nothing = torch.zeros(shape, device=DEVICE)
-    assert cuda.forward(told, nothing, None, None).shape == shape
-    found = cuda.backward(told, nothing, nothing, None, None, wanted=SUMS)
+    assert cuda.forward(spec, nothing, None).shape == shape
+    found = cuda.backward(spec, nothing, nothing, None, wanted=SUMS)
     assert found.currents.shape == shape
     assert found.adaptation is not None and found.adaptation.shape == shape[2:] and not found.adaptation.any()
 
@@ -250,17 +267,17 @@ def test_without_triton_the_kernels_say_so(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(cuda, "kernels", lambda: None)
     assert not cuda.available()
     with pytest.raises(BackendError, match="no Triton"):
-        cuda.forward(task(layer().dynamics, bptt(), Emitted.TRACES), layer().currents, None, None)
+        cuda.forward(kernel_spec(layer().dynamics, bptt(), Emitted.TRACES), layer().currents, None)
 
 
 @dataclass
 class Noted:
     """Stands for a kernel and notes what it would be launched with."""
 
-    told: list[dict[str, Any]]
+    launches: list[dict[str, Any]]
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-        return lambda **arguments: self.told.append(arguments)
+        return lambda **arguments: self.launches.append(arguments)
 
 
 def compiled(name: str, arguments: dict[str, Any]) -> str:
@@ -286,19 +303,18 @@ def compiled(name: str, arguments: dict[str, Any]) -> str:
     return str(triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"])
 
 
-@pytest.mark.parametrize("steps", [4, 20])
-@pytest.mark.parametrize("dtype", memory.DTYPES, ids=str)
+@pytest.mark.parametrize(("steps", "dtype"), [(4, torch.float32), (20, torch.bfloat16)], ids=str)
 def test_compiled_for_a_gpu_no_multiply_and_add_become_one_rounding(
     steps: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    told: list[dict[str, Any]] = []
-    monkeypatch.setattr(cuda, "kernels", lambda: SimpleNamespace(forward=Noted(told), backward=Noted(told)))
+    launches: list[dict[str, Any]] = []
+    monkeypatch.setattr(cuda, "kernels", lambda: SimpleNamespace(forward=Noted(launches), backward=Noted(launches)))
     given = layer(steps=steps)
-    parts = given.currents.to(dtype), given.signature, given.adaptation
-    cuda.forward(task(given.dynamics, bptt(), Emitted.TRACES), *parts)
-    cuda.backward(task(given.dynamics, bptt(), Emitted.TRACES), parts[0], *parts, wanted=SUMS)
-    for name, arguments in zip(("forward", "backward"), told, strict=True):
+    parts = given.currents.to(dtype), given.threshold
+    cuda.forward(kernel_spec(given.dynamics, bptt(), Emitted.TRACES), *parts)
+    cuda.backward(kernel_spec(given.dynamics, bptt(), Emitted.TRACES), parts[0], *parts, wanted=SUMS)
+    for name, arguments in zip(("forward", "backward"), launches, strict=True):
         assembly = compiled(name, arguments)
         assert "fma.rn" not in assembly and "mul.rn.f32" in assembly
         assert dtype != torch.bfloat16 or "cvt.rn.bf16" in assembly
@@ -310,13 +326,13 @@ def test_compiled_for_a_gpu_no_multiply_and_add_become_one_rounding(
 @pytest.mark.parametrize("pooled", [None, 4.0])
 def test_whole_layers_of_a_network(steps: int, pooled: float | None) -> None:
     given = layer(steps=steps, batch=64, shape=(64, 32, 32), per="channel")
-    told = task(given.dynamics, bptt(), Emitted.TRACES, pooled)
-    traces = eager.traces(*on_device(given).arguments, bptt(), *inputs(given)[1:])
+    spec = kernel_spec(given.dynamics, bptt(), Emitted.TRACES, pooled)
+    traces = eager.traces(*on_device(given).arguments, bptt(), inputs(given)[1])
     if pooled is not None:
         traces = SumPool(2, pooled / 4)(traces.flatten(0, 1)).view(*traces.shape[:3], 16, 16)
-    assert torch.equal(cuda.forward(told, *inputs(given)), traces)
+    assert torch.equal(cuda.forward(spec, *inputs(given)), traces)
     weights = torch.randn_like(traces)
-    first, second = (cuda.backward(told, weights, *inputs(given), wanted=SUMS) for _ in range(2))
+    first, second = (cuda.backward(spec, weights, *inputs(given), wanted=SUMS) for _ in range(2))
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))  # type: ignore[arg-type]
 
 
@@ -324,12 +340,12 @@ def test_whole_layers_of_a_network(steps: int, pooled: float | None) -> None:
 @pytest.mark.gpu
 @pytest.mark.slow
 def test_more_elements_than_an_int32_counts() -> None:
-    told: Task = task(layer().dynamics, bptt(Sigmoid(0.3)), Emitted.TRACES)
+    spec: KernelSpec = kernel_spec(layer().dynamics, bptt(Sigmoid(0.3)), Emitted.TRACES)
     currents = torch.randn(5, 7, 2**26, device=DEVICE, dtype=torch.bfloat16) + 0.4
     assert currents.numel() > 2**31
-    whole = cuda.forward(told, currents, None, None)
-    change = cuda.backward(told, whole, currents, None, None).currents
+    whole = cuda.forward(spec, currents, None)
+    change = cuda.backward(spec, whole, currents, None).currents
     part = currents[:, -1:, -1000:].clone()
-    assert torch.equal(cuda.forward(told, part, None, None), whole[:, -1:, -1000:])
-    expected = cuda.backward(told, whole[:, -1:, -1000:].clone(), part, None, None).currents
+    assert torch.equal(cuda.forward(spec, part, None), whole[:, -1:, -1000:])
+    expected = cuda.backward(spec, whole[:, -1:, -1000:].clone(), part, None).currents
     assert torch.equal(expected, change[:, -1:, -1000:])

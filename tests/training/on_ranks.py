@@ -51,11 +51,11 @@ ROBUST = replace(
     objective=Adversarial(r_fgsm(Threat(Linf(0.05))), VanRossum(), craft_in="train"),
 )
 NORMALISED = Experiment(
-    "normalised",
-    "toy",
-    ConvNet("4C3-P2-4C3-P2-8-4", (1, 28, 28), (0.5,), (0.25,), steps=3, dropout=0.0, spiking_output=False),
-    Adversarial(r_fgsm(Threat(Linf(0.05))), CrossEntropy(), craft_in="train"),
-    OPTIM,
+    name="normalised",
+    data="toy",
+    network=ConvNet("4C3-P2-4C3-P2-8-4", (1, 28, 28), (0.5,), (0.25,), steps=3, dropout=0.0, spiking_output=False),
+    objective=Adversarial(r_fgsm(Threat(Linf(0.05))), CrossEntropy(), craft_in="train"),
+    optim=OPTIM,
 )
 EXPERIMENTS = {
     "plain": PLAIN,

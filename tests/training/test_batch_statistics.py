@@ -92,7 +92,7 @@ def test_a_layer_frozen_in_eval_mode_stays_frozen_while_and_after_crafting(data:
 
 def experiment(blueprint: Any, craft_in: Any = "train") -> Experiment:
     optim = Optimisation(epochs=2, batch_size=16, lr=5e-3)
-    clean = Experiment("clean", "toy", blueprint, Clean(CrossEntropy()), optim)
+    clean = Experiment(name="clean", data="toy", network=blueprint, objective=Clean(CrossEntropy()), optim=optim)
     robust = Adversarial(fgsm(THREAT), CrossEntropy(), craft_in)
     return replace(clean, name="robust", start=clean, homeostasis=Homeostasis(), objective=robust)
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 
 from hosnn.data import Dataset
 from hosnn.errors import CheckpointError
@@ -239,29 +238,29 @@ def test_generations_are_kept_as_long_as_the_pointer_names_them(tmp_path: Path) 
 
 
 class Killed(BaseException):
-    """What SIGKILL looks like from inside, for tests: nothing is tidied up that catches only Exception."""
+    """What SIGKILL looks like from inside, for tests: nothing is done to the disk after it."""
 
 
 def failing_at(number: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """Make the `number`-th operation that touches the disk fail halfway; returns how many there were."""
-    count = [0]
+    """Make the `number`-th operation that touches the disk fail, and all after a kill; returns how many there were."""
+    count, killed = [0], isinstance(error, Killed)
 
     def wrap(owner: Any, name: str) -> None:
         original = getattr(owner, name)
 
         def operation(*arguments: Any, **options: Any) -> Any:
             count[0] += 1
-            if count[0] == number:
+            if count[0] == number or (killed and count[0] > number):
                 raise error
             return original(*arguments, **options)
 
         monkeypatch.setattr(owner, name, operation)
 
-    wrap(checkpoint, "save_file")
     wrap(os, "fsync")
-    for name in ("replace", "mkdir", "write_text"):
+    for name in ("replace", "mkdir", "write_text", "write_bytes"):
         wrap(Path, name)
-    if isinstance(error, Killed):
+    if killed:
+        wrap(Path, "unlink")
         wrap(shutil, "rmtree")
     return lambda: count[0]
 
@@ -326,12 +325,12 @@ def test_a_run_on_a_full_disk_goes_on_later_to_the_same_bits(
 ) -> None:
     run(CLEAN, data, tmp_path, fabric, StopAfter(2))
 
-    def full(tensors: dict[str, Tensor], path: Path, **_: object) -> None:
-        path.write_bytes(b"half")
+    def full(path: Path, content: bytes) -> None:
+        path.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "save_file", full)
+        patch.setattr(Path, "write_bytes", full)
         with pytest.raises(CheckpointError, match="No space left"):
             run(CLEAN, data, tmp_path, fabric, resume=True)
     assert run(CLEAN, data, tmp_path, fabric, resume=True).finished
@@ -415,7 +414,7 @@ def test_learned_thresholds_keep_the_rule_that_teaches_them(tmp_path: Path) -> N
 
 
 def test_a_rule_that_no_checkpoint_holds_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"differentiated by BPTR.*make it again with hosnn\.with_rule"):
+    with pytest.raises(CheckpointError, match=r"differentiated by BPTR.*use hosnn\.estimators\.with_rule again"):
         models.save(with_rule(lif_network(), BPTR()), tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
 

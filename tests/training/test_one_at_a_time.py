@@ -56,7 +56,7 @@ def test_time_is_up_while_a_signature_is_recorded(tmp_path: Path, asked: int, mo
 def test_the_state_of_an_optimiser_of_other_parameters_is_refused(tmp_path: Path) -> None:
     optimiser = torch.optim.AdamW([torch.zeros(3, requires_grad=True)])
     for name, shape in (("0.exp_avg", (4,)), ("1.exp_avg", (3,))):
-        with pytest.raises(CheckpointError, match=r"of parameter \d, which this network has not"):
+        with pytest.raises(CheckpointError, match=r"of parameter \d, which this network does not have"):
             restore_optimiser(optimiser, {name: torch.zeros(shape)}, tmp_path)
     restore_optimiser(optimiser, {"0.exp_avg": torch.ones(3), "0.step": torch.tensor(4.0)}, tmp_path)
     assert torch.equal(optimiser.state_dict()["state"][0]["exp_avg"], torch.ones(3))

@@ -164,7 +164,7 @@ def test_a_folder_that_the_first_rank_cannot_use_ends_all_with_its_error(tmp_pat
 def test_failures_that_are_none_of_communication_stay_what_they_are(tmp_path: Path) -> None:
     from hosnn.training.ranks import Ranks
 
-    with pytest.raises(RuntimeError, match="gloo"), Ranks(fabric_of(1)).record_layers("nothing is lost"):
+    with pytest.raises(RuntimeError, match="gloo"), Ranks(fabric_of(1)).communicating("nothing is lost"):
         raise RuntimeError("gloo says no")
     assert issubclass(TrainingError, Exception)
 

@@ -27,13 +27,19 @@ from hosnn.robustness.threats import Linf, Threat
 from hosnn.runtime import Hardware, Precision
 from hosnn.training.checkpoint import read_pointer
 from hosnn.training.experiment import Experiment, Homeostasis, Optimisation
-from hosnn.training.lock import alone
 from hosnn.training.objectives import Adversarial, Clean, VanRossum
 from hosnn.training.pipeline import run
+from hosnn.training.run_lock import exclusive
 
 NETWORK = LeNet(channels=(2, 3), hidden=8, classes=4)
 STEPS_PER_EPOCH = 3
-CLEAN = Experiment("clean", "toy", NETWORK, Clean(VanRossum()), Optimisation(epochs=2, batch_size=16, lr=0.1))
+CLEAN = Experiment(
+    name="clean",
+    data="toy",
+    network=NETWORK,
+    objective=Clean(VanRossum()),
+    optim=Optimisation(epochs=2, batch_size=16, lr=0.1),
+)
 ROBUST = replace(
     CLEAN,
     name="robust",
@@ -157,7 +163,7 @@ def worked_in(folder: Path) -> Iterator[int]:
 
 
 def _work_in(folder: Path, held: Event) -> None:
-    with alone(folder):
+    with exclusive(folder):
         held.set()
         time.sleep(60)
 

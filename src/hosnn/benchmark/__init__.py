@@ -1,1 +1,1 @@
-"""Speed and memory beside other libraries and beside what the machine allows."""
+"""Speed and memory compared with other libraries and with what the machine allows."""

@@ -1,4 +1,4 @@
-"""What a signature costs beside the forward passes that it is recorded in."""
+"""What recording a signature costs, compared with the forward passes it is recorded in."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class SignatureCase:
     def reference(self) -> str:
         return FORWARD
 
-    def entries(self) -> dict[str, Contestant]:
+    def contestants(self) -> dict[str, Contestant]:
         return {
             FORWARD: Contestant(lambda: self._run(lambda network, x: scores(network, x))),
             CALIBRATION: Contestant(lambda: self._run(_recorded)),

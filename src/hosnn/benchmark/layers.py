@@ -1,4 +1,4 @@
-"""One layer of neurons, forward and backward: our kernel beside the eager loop, the compiler, peers and a copy.
+"""One layer of neurons, forward and backward: our kernel, the eager loop, the compiler, peers, and a memory copy.
 
 Shapes: T time, B batch, N neuron dimensions.
 """
@@ -15,15 +15,15 @@ from hosnn.benchmark.timing import Call, Contestant, cores
 from hosnn.nn.neurons import LIF, TALIF, Emit
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.spiking.kernels import backend, eager
-from hosnn.spiking.kernels.kernel_spec import Around
-from hosnn.spiking.state import Dynamics
+from hosnn.spiking.kernels.kernel_spec import FusionContext
+from hosnn.spiking.state import AdaptiveThreshold, Dynamics
 
 BYTES = 20
-"""Moved per element-step in float32 at least: read currents twice, read a gradient, write output and gradient."""
+"""Least bytes moved per element-step in float32: read currents twice and a gradient, write output and gradient."""
 
 OURS, OUR_LIF = "hosnn TA-LIF", "hosnn LIF"
 TWO_THREADS = "hosnn TA-LIF, 2 threads"
-SPENT = "hosnn TA-LIF, currents given up, copied before"
+REUSED = "hosnn TA-LIF, input buffer reused, copied before"
 EAGER = "eager TA-LIF"
 LIMIT = f"copy of {BYTES} bytes per element-step"
 
@@ -33,15 +33,15 @@ SHAPES = (
     (5, 16, 128, 32, 32),
     (32, 64, 32, 14, 14),
 )
-"""T, B, *N of the layers that are measured."""
+"""(T, B, *N) of the layers that are measured."""
 
 
 @dataclass(frozen=True)
 class LayerCase:
     """Forward and backward of one layer in float32: output from currents, dL/dI (and dL/dk) from dL/doutput.
 
-    TA-LIF hands on traces and learns one k per neuron; LIF, ours and the peers', hands on spikes.  In a network that
-    convolves before, our layer may write over its currents; alone it gets a copy of them for that.
+    TA-LIF returns traces and learns one k per neuron; LIF, ours and the peers', returns spikes.  After a convolution
+    our layer may overwrite its input; here it gets a copy to overwrite.
     """
 
     shape: tuple[int, ...]
@@ -57,8 +57,8 @@ class LayerCase:
     def reference(self) -> str:
         return OURS
 
-    def entries(self) -> dict[str, Contestant]:
-        found = {
+    def contestants(self) -> dict[str, Contestant]:
+        contestants = {
             OURS: Contestant(lambda: self._ours("auto")),
             EAGER: Contestant(lambda: self._ours("eager"), like=OURS),
             "torch.compile of eager TA-LIF": Contestant(self._compiled, like=OURS),
@@ -67,15 +67,15 @@ class LayerCase:
             LIMIT: Contestant(self._copy, memory=False),
         }
         if not self.compiled:
-            found = {name: entry for name, entry in found.items() if "compile" not in name}
+            contestants = {name: each for name, each in contestants.items() if "compile" not in name}
         if self.device == "cpu":
-            found[SPENT] = Contestant(self._spent, like=OURS)
+            contestants[REUSED] = Contestant(self._input_reused, like=OURS)
         if self.device == "cpu" and cores() > 1:
-            found[TWO_THREADS] = Contestant(lambda: self._ours("auto"), threads=2, memory=False)
-        return found
+            contestants[TWO_THREADS] = Contestant(lambda: self._ours("auto"), threads=2, memory=False)
+        return contestants
 
     def _currents(self) -> Tensor:
-        """Normal numbers at which roughly every fifth neuron fires."""
+        """Normally distributed input at which roughly every fifth neuron fires."""
         generator = torch.Generator().manual_seed(0)
         return (torch.randn(self.shape, generator=generator) * 0.8 + 0.2).to(self.device).requires_grad_()
 
@@ -85,15 +85,15 @@ class LayerCase:
         signature = 0.3 + 0.1 * torch.randn(steps, *neurons, generator=generator)
         return TALIF(signature, torch.full(tuple(neurons), 0.2), rule=bptt()).to(self.device)
 
-    def _ours(self, chosen: str) -> Call:
+    def _ours(self, backend_name: str) -> Call:
         layer = self._talif()
         run = self._run(layer, layer.adaptation)
 
-        def chosen_run() -> Tensor:
-            with backend.choose(chosen):
+        def run_on_backend() -> Tensor:
+            with backend.choose(backend_name):
                 return run()
 
-        return chosen_run
+        return run_on_backend
 
     def _peer(self, name: str) -> Call:
         return self._run(peer_layer(name))
@@ -102,7 +102,7 @@ class LayerCase:
         layer, dynamics, rule = self._talif(), Dynamics(), bptt()
 
         def loop(currents: Tensor, signature: Tensor, adaptation: Tensor) -> Tensor:
-            return eager.traces(currents, dynamics, rule, signature, adaptation)
+            return eager.traces(currents, dynamics, rule, AdaptiveThreshold(signature, adaptation))
 
         compiled = torch.compile(loop, dynamic=False)
         return self._run(lambda currents: compiled(currents, layer.signature, layer.adaptation), layer.adaptation)
@@ -118,19 +118,19 @@ class LayerCase:
 
         return run
 
-    def _spent(self) -> Call:
+    def _input_reused(self) -> Call:
         layer, source = self._talif(), self._currents().detach()
         currents = torch.empty_like(source).requires_grad_()
 
-        def handed_over(leaf: Tensor) -> Tensor:
+        def copied_first(leaf: Tensor) -> Tensor:
             with torch.no_grad():
                 leaf.copy_(source)
-            return layer(leaf, Around(spent=True))  # type: ignore[no-any-return]
+            return layer(leaf, FusionContext(input_reusable=True))  # type: ignore[no-any-return]
 
-        return self._run(handed_over, layer.adaptation, currents=currents)
+        return self._run(copied_first, layer.adaptation, currents=currents)
 
     def _copy(self) -> Call:
-        """What the bytes take at the speed of a copy, which reads one half of them and writes the other."""
+        """A copy of the same number of bytes: it reads one half of them and writes the other."""
         source = torch.randn(BYTES * self._currents().numel() // 8, device=self.device)
         target = torch.empty_like(source)
         return lambda: target.copy_(source)

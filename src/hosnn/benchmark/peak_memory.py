@@ -12,17 +12,17 @@ from pathlib import Path
 import torch
 
 Make = Callable[[], Callable[[], object]]
-"""Builds what is then called again and again."""
+"""Builds the call that is measured."""
 
 
 def peak_memory(make: Make, threads: int = 1, device: str = "cpu") -> int | None:
-    """Bytes of one call at its peak, above what is there between calls.  None where it cannot be measured.
+    """Bytes of one call at its peak, above what is allocated between calls.  None where it cannot be measured.
 
-    make     builds what is called; it can be pickled
+    make     builds the call; it can be pickled
     threads  of torch while it runs on a CPU
-    On a GPU by torch's allocator.  On Linux in a fresh process: the peak of its resident memory (VmHWM, reset before
-    the call) less its resident memory before the call, after two calls for warm-up; its malloc gives memory back at
-    once, so that nothing freed is counted.  Inputs, weights and what a library keeps for good are not counted.
+    On a GPU by torch's allocator.  On Linux in a new process: the peak of its resident memory (VmHWM, reset before the
+    call) less its resident memory before the call, after two calls for warm-up; its malloc returns memory at once, so
+    that nothing freed is counted.  Inputs, weights and what a library keeps between calls are not counted.
     """
     if device == "cuda":
         run = make()
@@ -41,7 +41,7 @@ def peak_memory(make: Make, threads: int = 1, device: str = "cpu") -> int | None
     ):
         try:
             return pool.submit(_peak, make, threads).result()
-        except BrokenProcessPool:  # killed, for want of memory most likely: hours of work go on without this number
+        except BrokenProcessPool:  # killed, most likely out of memory: the benchmark continues without this number
             return None
 
 

@@ -2,8 +2,8 @@
 
     u[t] = (1 - 1/τ) v[t-1] + I[t],   s[t] = 1 if u[t] > 1,   v[t] = u[t] (1 - s[t]);   τ = 5, full BPTT
 
-Each keeps its own surrogate where it has not ours (a sigmoid of width 0.2), and its own way through the reset.
-Nothing is imported before it is asked for.  Shapes: T time, B batch, N neuron dimensions.
+Each uses our surrogate (a sigmoid of width 0.2) if it has it, else one of its own, and its own gradient of the reset.
+A library is imported only when its layer is built.  Shapes: T time, B batch, N neuron dimensions.
 """
 
 import logging
@@ -26,7 +26,7 @@ SLOPE = 5.0
 
 
 def spikingjelly() -> Layer:
-    """Its multi-step LIF as LIFNode calls it; on a GPU by the kernel (CUDA or Triton) that it chooses itself."""
+    """Its multi-step LIF as LIFNode calls it; on a GPU it chooses the kernel (CUDA or Triton) itself."""
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)  # it warns where there is no Triton
     functional = import_module("spikingjelly.activation_based.functional.neuron")
     surrogate = import_module("spikingjelly.activation_based.surrogate").Sigmoid(alpha=SLOPE)
@@ -59,7 +59,7 @@ def snntorch() -> Layer:
 
 
 def norse() -> Layer:
-    """Its LIF without synaptic current takes in I/τ, so its potentials, threshold included, are ours over τ."""
+    """Its LIF without synaptic current integrates I/τ, so its potentials, threshold included, are ours divided by τ."""
     package = import_module("norse.torch")
     step = import_module("norse.torch.functional.lif_box")
     constants = step.LIFBoxParameters(
@@ -102,18 +102,18 @@ PEERS: dict[str, tuple[str, Callable[[], Layer]]] = {
     "Norse": ("norse", norse),
     "sinabs": ("sinabs", sinabs),
 }
-"""What is shown -> the package it comes from, and what makes its layer."""
+"""Contestant -> its package, and the function that builds its layer."""
 
 
 def peer_versions() -> dict[str, str]:
     """Version of each peer's package, "not installed" for one that is absent."""
-    found = {}
+    versions = {}
     for package in dict.fromkeys(package for package, _ in PEERS.values()):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            versions[package] = "not installed"
+    return versions
 
 
 def peer_layer(name: str) -> Layer:

@@ -1,4 +1,4 @@
-"""A benchmark as a value, one Markdown table and one picture.  Pure functions."""
+"""A benchmark as a value, a Markdown table and a figure.  Pure functions."""
 
 import textwrap
 from dataclasses import asdict, dataclass
@@ -8,17 +8,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hosnn.benchmark.timing import Timing
+from hosnn.report.phrases import NO_VALUE
 from hosnn.report.plotting import NEURONS, WIDTH, new_figure
-from hosnn.report.reproduction_tables import NOT_PRINTED
-from hosnn.results.text import rule, table_row
+from hosnn.results.text import markdown_rule, table_row
 
 FORMAT = "hosnn-speed-1"
 
 HEADINGS = ("what", "contestant", "threads", "time", "quartiles", "peak memory", "same results")
 
-EXPLAINED = (
-    "time: over that of the first contestant of the same work, the median over rounds in which each had its turn",
-    "peak memory: of one call, above what stays between calls, in a process of its own",
+EXPLANATIONS = (
+    "time: over that of the first contestant of the same work, the median over rounds in which each has one turn",
+    "peak memory: of one call, above what is allocated between calls, in a process of its own",
     "same results: share equal to ours; peers are compared with our LIF",
 )
 
@@ -26,8 +26,8 @@ COLOURS = ("#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#7A7A7A", "#8C564B", "#B
 MARKERS = "osD^vP*Xph<>"
 
 
-@dataclass(frozen=True)
-class Bench:
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkResult:
     """What `hosnn bench` measured, in the order of the work and of the contestants."""
 
     rows: tuple[Timing, ...]
@@ -47,18 +47,18 @@ class Bench:
             "rows": rows,
         }
 
-    def cases(self) -> dict[str, list[Timing]]:
-        """Rows by what was done."""
-        found: dict[str, list[Timing]] = {}
+    def by_case(self) -> dict[str, list[Timing]]:
+        """Rows by case."""
+        by_case: dict[str, list[Timing]] = {}
         for row in self.rows:
-            found.setdefault(row.case, []).append(row)
-        return found
+            by_case.setdefault(row.case, []).append(row)
+        return by_case
 
 
-def cells(row: Timing) -> list[str]:
-    """A line of the table, as `HEADINGS` says."""
+def table_cells(row: Timing) -> list[str]:
+    """A row of the table, one text per heading of `HEADINGS`."""
     if row.ratio is None or row.low is None or row.high is None:
-        return [row.case, row.contestant, str(row.threads), row.refused or NOT_PRINTED, *[NOT_PRINTED] * 3]
+        return [row.case, row.contestant, str(row.threads), row.refused or NO_VALUE, *[NO_VALUE] * 3]
     absolute = "" if row.seconds is None else f" ({1000 * row.seconds:.3g} ms)"
     return [
         row.case,
@@ -66,8 +66,8 @@ def cells(row: Timing) -> list[str]:
         str(row.threads),
         f"{_times(row.ratio)}{absolute}",
         f"{_times(row.low)} to {_times(row.high)}",
-        NOT_PRINTED if row.memory is None else f"{row.memory / 2**20:.1f} MiB",
-        NOT_PRINTED if row.agreement is None else f"{100 * row.agreement:.2f} %",
+        NO_VALUE if row.memory is None else f"{row.memory / 2**20:.1f} MiB",
+        NO_VALUE if row.agreement is None else f"{100 * row.agreement:.2f} %",
     ]
 
 
@@ -75,31 +75,31 @@ def _times(ratio: float) -> str:
     return f"{ratio:.2f}x"
 
 
-def markdown_bench(bench: Bench) -> str:
+def benchmark_markdown(result: BenchmarkResult) -> str:
     """The table, and what it was measured with."""
-    absent = [name for name, version in bench.peers.items() if version == "not installed"]
-    installed = [f"{name} {version}" for name, version in bench.peers.items() if name not in absent]
+    absent = [name for name, version in result.peers.items() if version == "not installed"]
+    installed = [f"{name} {version}" for name, version in result.peers.items() if name not in absent]
     lines = [
-        f"Rounds: {bench.rounds}; {bench.machine['processor']}, GPU: {bench.machine['gpu']}.",
-        f"hosnn {bench.versions['hosnn']}, torch {bench.versions['torch']}"
+        f"Rounds: {result.rounds}; {result.machine['processor']}, GPU: {result.machine['gpu']}.",
+        f"hosnn {result.versions['hosnn']}, torch {result.versions['torch']}"
         + "".join(f", {peer}" for peer in installed)
         + (f"; not installed: {', '.join(absent)}" if absent else "")
         + ".",
         "",
-        *(f"- {line}" for line in EXPLAINED),
+        *(f"- {line}" for line in EXPLANATIONS),
         "",
         table_row(HEADINGS),
-        rule(len(HEADINGS), texts=2),
-        *(table_row(cells(row)) for row in bench.rows),
+        markdown_rule(len(HEADINGS), texts=2),
+        *(table_row(table_cells(row)) for row in result.rows),
     ]
     return "\n".join(lines) + "\n"
 
 
-def picture(bench: Bench) -> Figure:
-    """Time over ours on a logarithmic axis, one line per work, one mark per contestant with its quartiles."""
-    cases = bench.cases()
-    names = list(dict.fromkeys(row.contestant for row in bench.rows if row.ratio is not None))
-    looks = {
+def timing_figure(result: BenchmarkResult) -> Figure:
+    """Time over ours on a logarithmic axis, one row per case, one mark per contestant with its quartiles."""
+    cases = result.by_case()
+    names = list(dict.fromkeys(row.contestant for row in result.rows if row.ratio is not None))
+    styles = {
         name: (NEURONS["TA-LIF"] if number == 0 else COLOURS[(number - 1) % len(COLOURS)], MARKERS[number % 12])
         for number, name in enumerate(names)
     }
@@ -110,7 +110,7 @@ def picture(bench: Bench) -> Figure:
         for row in rows:
             if row.ratio is None or row.low is None or row.high is None:
                 continue
-            (colour, marker), at = looks[row.contestant], line + places[row.contestant]
+            (colour, marker), at = styles[row.contestant], line + places[row.contestant]
             axes.plot([row.low, row.high], [at, at], color=colour, lw=1)
             axes.plot([row.ratio], [at], marker, color=colour, markersize=6)
     axes.axvline(1, color="#888888", lw=0.8, ls=":")
@@ -129,7 +129,7 @@ def picture(bench: Bench) -> Figure:
     axes.set_xlabel("time over ours (less is faster)")
     figure.legend(
         handles=[
-            Line2D([], [], color=colour, marker=marker, ls="", markersize=6.5) for colour, marker in looks.values()
+            Line2D([], [], color=colour, marker=marker, ls="", markersize=6.5) for colour, marker in styles.values()
         ],
         labels=names,
         loc="outside lower center",

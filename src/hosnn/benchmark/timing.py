@@ -1,4 +1,4 @@
-"""Speed side by side: contestants called in turn, round by round, and what they are worth beside a reference.
+"""Speed side by side: contestants called in turn, round by round, and compared with a reference.
 
 On a CPU only ratios are kept; an absolute time means something on a named GPU alone.
 """
@@ -20,24 +20,24 @@ from torch import Tensor
 from hosnn.benchmark.peak_memory import peak_memory
 from hosnn.errors import ConfigError, HosnnError
 
-LEAST = 0.05
-"""Seconds that one timing lasts at least; what is faster is called several times in a row."""
+MIN_TURN = 0.05
+"""Seconds that one turn lasts at least; a faster call is repeated several times in a row."""
 
-LONG = 10.0
+LONG_CALL = 10.0
 """Seconds of a first call after which there is no further warm-up."""
 
 Call = Callable[[], Tensor]
-"""Does the work once; the tensor returned is compared with other contestants'."""
+"""Does the work once; the tensor it returns is compared with that of another contestant."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A contestant.
+    """One way to do the work of a case.
 
-    make     builds what is then called again and again; it may raise if it cannot be had here
+    make     builds the call that is timed; it may raise if the contestant is not available here
     threads  of torch while it runs
-    like     the contestant whose results it should share ("" for none)
-    memory   whether its peak memory is worth a process of its own
+    like     the contestant whose results it should equal ("" for none)
+    memory   whether to measure its peak memory, in a process of its own
     """
 
     make: Callable[[], Call]
@@ -47,7 +47,7 @@ class Contestant:
 
 
 class Case(Protocol):
-    """Something to be done by several contestants; it can be pickled, and makes the same entries in any process."""
+    """Work that several contestants do; it can be pickled, and has the same contestants in any process."""
 
     @property
     def title(self) -> str: ...
@@ -59,18 +59,18 @@ class Case(Protocol):
     def reference(self) -> str:
         """The contestant that the others' times are divided by."""
 
-    def entries(self) -> dict[str, Contestant]: ...
+    def contestants(self) -> dict[str, Contestant]: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Timing:
     """What one contestant took for one case.
 
-    ratio      time over the reference's, round by round, the median; low, high: quartiles
+    ratio      time over the reference's, the median over rounds; low, high: quartiles
     seconds    median time, on a GPU only
     memory     peak bytes, see `peak_memory.peak_memory`; None if not measured
-    agreement  share of results equal to those of the entry it should be like, None if it should be like none
-    refused    why it did not run, "" if it did
+    agreement  share of results equal to those of the contestant that it should equal, None without one
+    refused    why it could not run, "" if it did
     """
 
     case: str
@@ -86,82 +86,84 @@ class Timing:
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def measure(
-    case: Case, rounds: int, memory: bool = True, least: float = LEAST, names: Sequence[str] = ()
+    case: Case, rounds: int, memory: bool = True, min_turn: float = MIN_TURN, names: Sequence[str] = ()
 ) -> list[Timing]:
-    """Every contestant of a case that can be had here, timed side by side.  Raises if the reference cannot be had.
+    """Every contestant of a case that is available here, timed side by side.  Raises if the reference is not.
 
-    names  parts of the names of contestants that take part, besides the reference; all if none are given
+    names  contestants whose names contain one of these take part, as does the reference; all if empty
     """
     if rounds < 1:
         raise ConfigError(f"bench got {rounds} rounds; expected at least 1")
-    entries = {
-        name: entry
-        for name, entry in case.entries().items()
+    contestants = {
+        name: contestant
+        for name, contestant in case.contestants().items()
         if not names or name == case.reference or any(part.lower() in name.lower() for part in names)
     }
-    threads = {name: entry.threads for name, entry in entries.items()}
-    before = torch.get_num_threads()
+    threads = {name: contestant.threads for name, contestant in contestants.items()}
+    threads_before = torch.get_num_threads()
     torch.compiler.reset()
     try:
         # Compiled contestants share code, and past a limit of versions torch would quietly run them uncompiled.
         with torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True):
-            runs, first, known, refused = _ready(entries, case.reference)
-            times = race(runs, rounds, threads, case.device, least, known)
+            calls, first_results, first_seconds, refused = _build(contestants, case.reference)
+            times = race(calls, rounds, threads, case.device, min_turn, first_seconds)
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads_before)
     rows = []
-    for name, entry in entries.items():
+    for name, contestant in contestants.items():
         if name in refused:
-            rows.append(Timing(case.title, name, entry.threads, refused=refused[name]))
+            rows.append(Timing(case=case.title, contestant=name, threads=contestant.threads, refused=refused[name]))
             continue
-        own, reference = times[name], times[case.reference]
-        ratios = [one / other for one, other in zip(own, reference, strict=True)]
+        own_times, reference_times = times[name], times[case.reference]
+        ratios = [own / reference for own, reference in zip(own_times, reference_times, strict=True)]
         low, high = quartiles(ratios)
         make = partial(_make, case, name)
-        peak = peak_memory(make, entry.threads, case.device) if memory and entry.memory else None
+        peak = peak_memory(make, contestant.threads, case.device) if memory and contestant.memory else None
         rows.append(
             Timing(
-                case.title,
-                name,
-                entry.threads,
-                statistics.median(ratios),
-                low,
-                high,
-                statistics.median(own) if case.device == "cuda" else None,
-                peak,
-                agreement(first[name], first[entry.like]) if entry.like in first else None,
+                case=case.title,
+                contestant=name,
+                threads=contestant.threads,
+                ratio=statistics.median(ratios),
+                low=low,
+                high=high,
+                seconds=statistics.median(own_times) if case.device == "cuda" else None,
+                memory=peak,
+                agreement=agreement(first_results[name], first_results[contestant.like])
+                if contestant.like in first_results
+                else None,
             )
         )
     return rows
 
 
 def _make(case: Case, contestant: str) -> Call:
-    """The contestant, built in whichever process this runs."""
-    return case.entries()[contestant].make()
+    """The contestant's call, built in whichever process this runs."""
+    return case.contestants()[contestant].make()
 
 
-def _ready(
-    entries: Mapping[str, Contestant], reference: str
+def _build(
+    contestants: Mapping[str, Contestant], reference: str
 ) -> tuple[dict[str, Call], dict[str, Tensor], dict[str, float], dict[str, str]]:
-    """Contestants built and called once, what that gave and how long it took, and why others cannot be had."""
-    runs, first, seconds, refused = {}, {}, {}, {}
-    for name, entry in entries.items():
-        torch.set_num_threads(entry.threads)
+    """Build every contestant and call it once: its call, first result and seconds; or why it is not available."""
+    calls, results, seconds, refused = {}, {}, {}, {}
+    for name, contestant in contestants.items():
+        torch.set_num_threads(contestant.threads)
         try:
-            run = entry.make()
+            call = contestant.make()
             start = time.perf_counter()
-            first[name] = run().detach().cpu()
-            runs[name], seconds[name] = run, time.perf_counter() - start
-        except Exception as error:  # whatever a peer or a compiler raises, the others go on
+            results[name] = call().detach().cpu()
+            calls[name], seconds[name] = call, time.perf_counter() - start
+        except Exception as error:  # whatever a peer or a compiler raises, the others are still measured
             if name == reference:
                 raise
             refused[name] = _reason(error)
-    return runs, first, seconds, refused
+    return calls, results, seconds, refused
 
 
 def _reason(error: Exception) -> str:
@@ -170,50 +172,50 @@ def _reason(error: Exception) -> str:
 
 
 def race(
-    runs: Mapping[str, Callable[[], object]],
+    calls: Mapping[str, Callable[[], object]],
     rounds: int,
     threads: Mapping[str, int] | None = None,
     device: str = "cpu",
-    least: float = LEAST,
-    known: Mapping[str, float] | None = None,
+    min_turn: float = MIN_TURN,
+    first_seconds: Mapping[str, float] | None = None,
 ) -> dict[str, list[float]]:
     """Seconds per call of each contestant, one number per round.
 
-    In every round each contestant has one turn, and the one that begins moves on by one from round to round.  A turn
-    is as many calls as last `least` seconds by the warm-up, with a fixed number of threads and no garbage collection.
+    In every round each contestant has one turn, and the one that begins moves on by one from round to round.  A turn is
+    as many calls as took `min_turn` seconds in the warm-up, with a fixed number of threads and no garbage collection.
 
-    known  seconds of a first call made before; from `LONG` on it was warm-up enough
+    first_seconds  of a first call made before; from `LONG_CALL` on that is warm-up enough
     """
-    threads, known = threads or {}, known or {}
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    calls = {}
+    threads, first_seconds = threads or {}, first_seconds or {}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    repeats = {}
     with _without_collection():
-        for name, run in runs.items():
+        for name, call in calls.items():
             torch.set_num_threads(threads.get(name, 1))
-            once = known.get(name, 0.0)
-            if once < LONG:
-                _turn(run, 1, device)
-                once = _turn(run, 1, device)
-            calls[name] = max(1, min(1000, math.ceil(least / max(once, 1e-9))))
-        names = list(runs)
+            once = first_seconds.get(name, 0.0)
+            if once < LONG_CALL:
+                _turn(call, 1, device)
+                once = _turn(call, 1, device)
+            repeats[name] = max(1, min(1000, math.ceil(min_turn / max(once, 1e-9))))
+        names = list(calls)
         for start in range(rounds):
             gc.collect()
             for name in rotated(names, start):
                 torch.set_num_threads(threads.get(name, 1))
-                times[name].append(_turn(runs[name], calls[name], device))
+                times[name].append(_turn(calls[name], repeats[name], device))
     return times
 
 
-def _turn(run: Callable[[], object], calls: int, device: str) -> float:
+def _turn(call: Callable[[], object], repeats: int, device: str) -> float:
     wait = torch.cuda.synchronize if device == "cuda" else None
     if wait:
         wait()
     start = time.perf_counter()
-    for _ in range(calls):
-        run()
+    for _ in range(repeats):
+        call()
     if wait:
         wait()
-    return (time.perf_counter() - start) / calls
+    return (time.perf_counter() - start) / repeats
 
 
 def rotated(names: Sequence[str], start: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Checks of what attacks achieved: numbers of images left correct in, a finding out.
+"""Checks of what attacks achieved, from numbers of images that they left correct.
 
 A small sample moves by single images, so a difference must be more than one image to count.
 """
@@ -11,25 +11,25 @@ from hosnn.results.check import Check, Severity
 from hosnn.results.statistics import wilson
 
 SINGLE = 1
-"""Images that rounding and random starts may move."""
+"""Images by which rounding and random starts may change a count."""
 
 CONVERGED, UNCONVERGED = 0.005, 0.02
 """Change of accuracy when steps double: half a point is the last digit printed, two points exceed most claims."""
 
 PANEL_FAIL = 0.03
-"""So far off, a ranking of defences may turn."""
+"""Share of images by which a ranking of defences may turn."""
 
-UNSEEN_WARN, UNSEEN_FAIL = 0.002, 0.005
-"""Images that only attacks without the model's gradient find; more means that gradients are masked."""
+MASKED_WARN, MASKED_FAIL = 0.002, 0.005
+"""Share of images that only attacks without the model's gradient break; more means that gradients are masked."""
 
 SENSITIVE = 0.01
-"""Images that the best surrogate leaves standing and another takes."""
+"""Share of images that the best surrogate leaves correct and another breaks."""
 
 RISE_FAIL = 0.02
 """A stronger attack that leaves two points more correct is broken, not unlucky."""
 
 TOO_FEW = 0.03
-"""If PGD takes no more than this the budget is too small to tell it from noise."""
+"""If PGD breaks no larger share than this the budget is too small to tell it from noise."""
 
 KNOWN_WARN, KNOWN_FAIL = 0.05, 0.25
 """Share of known adversarial points that the attacks miss: one in twenty is no luck any more, one in four no attack."""
@@ -37,47 +37,47 @@ KNOWN_WARN, KNOWN_FAIL = 0.05, 0.25
 FEW_KNOWN = 10
 """Fewer images with a known adversarial point say nothing."""
 
-LEFT = 0.01
+SPARED = 0.01
 """Share that may survive without a bound: an image of pixels without meaning can be classified by chance."""
 
 HALF_WIDTH = 0.035
 """A thousand images, as the field uses for slow attacks, leave 3.1 points at most."""
 
 
-def attacked(white_box: int, others: int) -> Check:
+def attacks_run(white_box: int, others: int) -> Check:
     """How many attacks ran: with the model's gradient, and by queries or transfer."""
     return Check(
         "attacks",
         "fail" if white_box + others == 0 else "warn" if white_box == 0 else "pass",
         f"{white_box} with gradients, {others} without",
         float(white_box + others),
-        "A model that nothing attacked looks as robust as it is accurate; attacks left out are listed with the reason, "
-        "so choose a protocol (standard, say) of which some can run.",
+        "A model that nothing attacked looks as robust as it is accurate; attacks left out are listed with the reason: "
+        "choose a protocol of which some can run, such as standard.",
     )
 
 
 def broken_by_panels(broken: int, samples: int) -> Check:
-    """Images that stand in the worst case but fall to an attack of a panel, which ran on the first images alone."""
+    """Images robust in the worst case but broken by an attack of a panel, which ran on the first `samples` images."""
     share = broken / samples
     severity: Severity = (
         "fail"
         if share > PANEL_FAIL and broken > SINGLE
         else "warn"
-        if share > UNSEEN_FAIL and broken > SINGLE
+        if share > MASKED_FAIL and broken > SINGLE
         else "pass"
     )
     return Check(
         "panels",
         severity,
-        f"their attacks take {broken} of {samples} images ({percent(share)}) that the worst case counts as kept",
+        f"their attacks break {broken} of {samples} images ({percent(share)}) that the worst case counts as robust",
         share,
-        "Curves, matrix and search attack the first images in more ways than the worst case does; what they take "
+        "Curves, matrix and search attack the first images in more ways than the worst case does; what they break "
         "beyond it tells by how much the worst case is still too high.",
     )
 
 
 def inside_threat(images: int, clamped: bool) -> Check:
-    """The evaluation refuses results outside their threat, so those there are inside."""
+    """The evaluation stops at a result outside its threat, so all results are inside."""
     return Check(
         "inside the threat",
         "pass" if clamped else "warn",
@@ -97,7 +97,7 @@ def more_effort(name: str, effort: str, robust: Sequence[int], samples: int) -> 
         severity,
         f"{rise:+d} of {samples} images at worst" if rise > 0 else f"never rises, {samples} images",
         float(rise),
-        f"{effort} must never help the defender; if accuracy rises the attack loses its way: mend its steps or starts.",
+        f"{effort} must never help the defender; if accuracy rises the attack goes astray: mend its steps or starts.",
     )
 
 
@@ -118,14 +118,14 @@ def unbounded(robust: int, samples: int, classes: int) -> Check:
     """Images left correct without a bound on the perturbation, where an attack can draw any image."""
     share = robust / samples
     above_chance = wilson(robust, samples).low > 1 / classes
-    severity: Severity = "fail" if above_chance else "warn" if share > LEFT and robust > SINGLE else "pass"
+    severity: Severity = "fail" if above_chance else "warn" if share > SPARED and robust > SINGLE else "pass"
     return Check(
         "unbounded attack",
         severity,
         f"{percent(share)} of {samples} images still correct",
         share,
-        "An attack free to draw any image must succeed always; what remains, above chance all the more, shows an "
-        "attack that cannot see, not a model that holds: try other gradients.",
+        "An attack that may use any image must always succeed; what remains, above chance all the more, shows an "
+        "attack without a useful gradient, not a robust model: try other gradients.",
     )
 
 
@@ -157,23 +157,23 @@ def noise_control(clean: int, noise: int, attacked: int, samples: int) -> Check:
     return Check(
         "random noise",
         severity,
-        f"takes {by_noise}, PGD takes {by_attack} of {samples} images",
+        f"breaks {by_noise}, PGD breaks {by_attack} of {samples} images",
         by_noise / samples,
-        "An attack that sees where it goes must take far more images than random noise of the same size; if it does "
-        "not its gradients are useless, or if neither takes any the budget is too small to tell.",
+        "An attack with a useful gradient must break far more images than random noise of the same size; if it does "
+        "not its gradients are useless, or if neither breaks any the budget is too small to tell.",
     )
 
 
-def blind_attacks(unseen: int, samples: int) -> Check:
-    """Images that only queries or transfer took, after all attacks with the model's own gradient."""
-    share = unseen / samples
+def gradient_free_attacks(broken: int, samples: int) -> Check:
+    """Images that only queries or transfer broke, after all attacks with the model's own gradient."""
+    share = broken / samples
     severity: Severity = (
-        "fail" if share > UNSEEN_FAIL and unseen > SINGLE else "warn" if share > UNSEEN_WARN else "pass"
+        "fail" if share > MASKED_FAIL and broken > SINGLE else "warn" if share > MASKED_WARN else "pass"
     )
     return Check(
         "queries and transfer",
         severity,
-        f"take {unseen} of {samples} images ({percent(share)}) that gradients left",
+        f"break {broken} of {samples} images ({percent(share)}) that gradients left",
         share,
         "Attacks that do not use the model's gradient know less and should find nothing new; if they do, gradients are "
         "masked or the attacks that use them too weak, and the true robustness is lower still.",
@@ -186,10 +186,10 @@ def surrogate_sensitivity(best: int, together: int, samples: int, candidates: in
     return Check(
         "surrogates",
         "warn" if gap / samples > SENSITIVE and gap > SINGLE else "pass",
-        f"all {candidates} together take {gap} of {samples} images more than the best one",
+        f"all {candidates} together break {gap} of {samples} images more than the best one",
         gap / samples,
-        "If one surrogate gradient misses what others find, a result through a single one is too high; count an image "
-        "as robust only if it withstands several.",
+        "If one surrogate gradient misses images that others break, a result through a single one is too high; count "
+        "an image as robust only if it withstands several.",
     )
 
 
@@ -198,34 +198,34 @@ def lost_on_the_way(lost: int, samples: int) -> Check:
     share = lost / samples
     return Check(
         "last step",
-        "warn" if share > LEFT and lost > SINGLE else "pass",
+        "warn" if share > SPARED and lost > SINGLE else "pass",
         f"{lost} of {samples} images adversarial on the way, not at the end",
         share,
-        "An attack that passes an adversarial image and walks on loses it, which flatters the model; keep the best "
+        "An attack that passes an adversarial image and goes past it loses it, which flatters the model; keep the best "
         "point of the path, and use smaller steps towards the end.",
     )
 
 
-def active_test(found: int, by_chance: int, samples: int, images: int) -> Check:
-    """Images whose known adversarial point the attacks found, and random search; `samples` of `images` had one.
+def binarization_test(broken: int, by_chance: int, samples: int, images: int) -> Check:
+    """Images whose known adversarial point the attacks found, and random search; `samples` of `images` have one.
 
     Where random search finds most of them, or few could be made, the test was too easy or too small to tell.
     Source: Zimmermann et al. 2022.
     """
-    missed = samples - found
+    missed = samples - broken
     severity: Severity = "pass"
     if missed > max(SINGLE, KNOWN_WARN * samples):
-        severity = "fail" if missed > KNOWN_FAIL * samples or found - by_chance <= SINGLE else "warn"
+        severity = "fail" if missed > KNOWN_FAIL * samples or broken - by_chance <= SINGLE else "warn"
     elif 2 * by_chance > samples or samples < FEW_KNOWN:
         severity = "warn"
     return Check(
-        "active test",
+        "binarization test",
         severity,
-        f"finds {found}, random search {by_chance} of {samples} images' known adversarial points"
+        f"finds {broken}, random search {by_chance} of {samples} images' known adversarial points"
         + (f"; none could be made for {images - samples} of {images}" if samples < images else ""),
-        found / samples if samples else float("nan"),
-        "In a model changed so that every image has an adversarial point, an attack worth its name finds it and random "
-        "search does not; one that misses it proves nothing where it finds none: use stronger attacks.",
+        broken / samples if samples else float("nan"),
+        "In a model changed so that every image has an adversarial point, a strong attack finds it and random search "
+        "does not; one that misses it proves nothing where it finds none: use stronger attacks.",
     )
 
 
@@ -238,6 +238,6 @@ def sample_size(robust: int, samples: int) -> Check:
         "pass" if half <= HALF_WIDTH else "warn",
         f"±{100 * half:.1f} points at {samples:,} images",
         half,
-        "So much may the accuracy differ from that on all images by the luck of the draw; use more images to tell "
-        "models apart that are closer.",
+        "By so much may the accuracy differ from that on all images by chance; use more images to compare models that "
+        "are closer.",
     )

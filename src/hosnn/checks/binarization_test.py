@@ -1,12 +1,12 @@
-"""The active test: would this evaluation's attacks find an adversarial example that is known to be there?
+"""The binarization test: would this evaluation's attacks find an adversarial example that is known to be there?
 
 For every image the model gets a readout of its own with two classes, such that about every point of the ball is of
 class 0 and one known point on its surface is of class 1.  An attack strong enough for its verdict "robust" to mean
-something must find class 1 nearly always; random search with as many looks tells how hard that was.
+something must find class 1 nearly always; random search with as many forward passes tells how hard that was.
 
 Source: Zimmermann et al. 2022, "Increasing Confidence in Adversarial Robustness Evaluations", the binarization test.
 Ours: a model without a linear layer is read out from its logits.  Then, or where spikes answer in jumps, a readout
-need not exist: several boundary points are tried, and an image for which none can be told apart is left out.
+need not exist: several boundary points are tried, and an image for which none can be separated is left out.
 Shapes: x [B, ...] (frames [B, T, ...] under a threat per step), y [B].
 """
 
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hosnn.checks.binarized_model import Binarized, as_attacked, binarize, on_surface
-from hosnn.checks.queries import BLOCK, unnoticed
+from hosnn.checks.binarized_model import Binarized, attacked_input, binarize, on_surface
+from hosnn.checks.queries import BLOCK, without_side_effects
 from hosnn.protocols.protocol import AttackKind, AttackSpec
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Model, NoGradient, count_passes, scores, subset
@@ -28,85 +28,87 @@ from hosnn.robustness.threats import Threat
 class BinarizationTest:
     """Counts of images.
 
-    images     tried
-    built      given a readout that separates; the others say nothing
-    found      of these, broken by the attacks; by_chance: by random search with as many looks at the model
+    images            tried
+    separable         given a readout that separates the known point; the others say nothing
+    broken            of these, by the attacks
+    broken_by_chance  of these, by random search with as many forward passes
     """
 
     images: int = 0
-    built: int = 0
-    found: int = 0
-    by_chance: int = 0
+    separable: int = 0
+    broken: int = 0
+    broken_by_chance: int = 0
 
     def __add__(self, other: "BinarizationTest") -> "BinarizationTest":
         return BinarizationTest(
             self.images + other.images,
-            self.built + other.built,
-            self.found + other.found,
-            self.by_chance + other.by_chance,
+            self.separable + other.separable,
+            self.broken + other.broken,
+            self.broken_by_chance + other.broken_by_chance,
         )
 
 
-def challenge(
+def run_binarization_test(
     model: Model, attacks: Sequence[AttackSpec], x: Tensor, threat: Threat, rng: SampleRandom
 ) -> BinarizationTest | None:
     """Build the readouts for x [n, C, H, W] and attack through them; None without a budget or a fitting attack.
 
-    entries  a protocol's attacks, bound; those that need gradients are tested, each on what those before it left, or
-             those by queries if there is none.  Left out are losses of three classes, and of the neurons themselves.
-    Depends on each image's own stream in `rng` alone, but for the number of random draws, a mean over a block.
+    attacks  a protocol's, bound; those that need gradients are tested, each on what those before it left, or those by
+             queries if there is none.  Left out are losses of three classes, and of the neurons themselves.
+    Depends on each image's own stream in `rng` alone, but for the number of random points, a mean over a block.
     """
-    able = [spec for spec in attacks if spec.classes <= 2 and not spec.adaptive and spec.threat == threat]
-    attacks = [spec for spec in able if spec.kind is AttackKind.WHITE_BOX]
-    attacks = attacks or [spec for spec in able if spec.kind is AttackKind.QUERIES]
-    if not attacks or threat.ball.eps == 0:
+    fitting = [spec for spec in attacks if spec.classes <= 2 and not spec.adaptive and spec.threat == threat]
+    tested = [spec for spec in fitting if spec.kind is AttackKind.WHITE_BOX]
+    tested = tested or [spec for spec in fitting if spec.kind is AttackKind.QUERIES]
+    if not tested or threat.ball.eps == 0:
         return None
-    with unnoticed(model):
+    with without_side_effects(model):
         torch.manual_seed(rng.seed)
         blocks = torch.split(torch.arange(len(x)), BLOCK)
-        return sum(
-            (_challenge(model, attacks, x[each], threat, rng.subset(each)) for each in blocks), BinarizationTest()
-        )
+        counts = (_test_block(model, tested, x[block], threat, rng.subset(block)) for block in blocks)
+        return sum(counts, BinarizationTest())
 
 
-def _challenge(
+def _test_block(
     model: Model, attacks: Sequence[AttackSpec], x: Tensor, threat: Threat, rng: SampleRandom
 ) -> BinarizationTest:
-    binarized, _, built = binarize(model, x, threat, rng)
-    chosen = built.nonzero()[:, 0]
+    binarized, _, separated = binarize(model, x, threat, rng)
+    chosen = separated.nonzero()[:, 0]
     if not len(chosen):
         return BinarizationTest(len(x))
-    binarized, x_built, rng_built = binarized.subset(chosen), x[chosen], rng.subset(chosen)
+    binarized, x, images, rng = binarized.subset(chosen), x[chosen], len(x), rng.subset(chosen)
     with count_passes() as passes:
-        missed = _missed(binarized, attacks, x_built, threat, rng_built)
-    looks = -(-passes.forward // len(chosen))
-    by_chance = _by_chance(binarized, as_attacked(model, x_built, threat), threat, rng_built, looks)
-    return BinarizationTest(len(x), len(chosen), len(chosen) - missed, by_chance)
+        broken = _broken_by_attacks(binarized, attacks, x, threat, rng)
+    passes_per_image = -(-passes.forward // len(chosen))
+    by_chance = _broken_by_chance(binarized, attacked_input(model, x, threat), threat, rng, passes_per_image)
+    return BinarizationTest(images, len(chosen), broken, by_chance)
 
 
-def _missed(model: Binarized, attacks: Sequence[AttackSpec], x: Tensor, threat: Threat, rng: SampleRandom) -> int:
-    """Samples for which no attack finds class 1 inside the threat."""
-    shown, robust = as_attacked(model, x, threat), torch.arange(len(x), device=x.device)
+def _broken_by_attacks(
+    model: Binarized, attacks: Sequence[AttackSpec], x: Tensor, threat: Threat, rng: SampleRandom
+) -> int:
+    """Samples for which some attack finds class 1 inside the threat."""
+    clean, robust = attacked_input(model, x, threat), torch.arange(len(x), device=x.device)
     for spec in attacks:
         if not len(robust):
             break
         y = torch.zeros_like(robust)
-        inside, stream = subset(model, robust), rng.subset(robust).fold(spec.name)
+        remaining, stream = subset(model, robust), rng.subset(robust).fold(spec.id)
         try:
-            x_adv = spec.applied()(inside, x[robust], y, stream)
-        except NoGradient:  # blind, so it finds nothing
+            x_adv = spec.applied()(remaining, x[robust], y, stream)
+        except NoGradient:  # it finds nothing
             continue
-        found = (scores(inside, x_adv).argmax(1) == 1) & threat.allows(x_adv, shown[robust])
-        robust = robust[~found]
-    return len(robust)
+        broken = (scores(remaining, x_adv).argmax(1) == 1) & threat.allows(x_adv, clean[robust])
+        robust = robust[~broken]
+    return len(x) - len(robust)
 
 
-def _by_chance(model: Binarized, shown: Tensor, threat: Threat, rng: SampleRandom, looks: int) -> int:
-    """Samples for which one of `looks` random points like the boundary points is of class 1."""
-    robust = torch.arange(len(shown), device=shown.device)
-    for number in range(looks):
-        points = on_surface(threat, shown[robust], rng.subset(robust).fold("chance", number))
-        robust = robust[scores(subset(model, robust), points).argmax(1) == 0]
+def _broken_by_chance(model: Binarized, clean: Tensor, threat: Threat, rng: SampleRandom, points: int) -> int:
+    """Samples for which one of `points` random points like the boundary points is of class 1."""
+    robust = torch.arange(len(clean), device=clean.device)
+    for number in range(points):
+        x_random = on_surface(threat, clean[robust], rng.subset(robust).fold("chance", number))
+        robust = robust[scores(subset(model, robust), x_random).argmax(1) == 0]
         if not len(robust):
             break
-    return len(shown) - len(robust)
+    return len(clean) - len(robust)

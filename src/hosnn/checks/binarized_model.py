@@ -1,4 +1,4 @@
-"""A model made two-class for every image by itself, so that an adversarial example is known to be in the ball.
+"""A model with two classes of its own for every image, so that an adversarial example is known to be in the ball.
 
 Shapes: x [B, ...] (frames [B, T, ...] under a threat per step), features [B, K], those of inner points [I, B, K].
 Source: Zimmermann et al. 2022, "Increasing Confidence in Adversarial Robustness Evaluations", and its code.
@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from hosnn.checks.queries import scores_of
+from hosnn.checks.queries import scores_in_blocks
 from hosnn.estimators.model_wrappers import WrappedModel
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Model, scores, subset
@@ -36,7 +36,7 @@ ROUNDS = 300
 
 
 class Penultimate(nn.Module):
-    """What the last linear layer of a network is given, averaged over time: x [B, ...] -> [B, K].
+    """Input of the last linear layer of a network, averaged over time: x [B, ...] -> [B, K].
 
     Spiking networks read out over time: the layer sees [T, B, K], [T · B, K] with time first, or [B, K] at every step.
     """
@@ -50,20 +50,21 @@ class Penultimate(nn.Module):
         return int(self.network.steps)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        seen: list[Tensor] = []
+        inputs: list[Tensor] = []
         layer = self.network.get_submodule(self.layer)
-        handle = layer.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+        handle = layer.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0]))
         try:
             self.network(x)
         finally:
             handle.remove()
-        return torch.stack([each.reshape(-1, len(x), each.shape[-1]).mean(0) for each in seen]).mean(0)
+        over_time = [part.reshape(-1, len(x), part.shape[-1]).mean(0) for part in inputs]
+        return torch.stack(over_time).mean(0)
 
 
 def features_of(model: Model, x: Tensor) -> Model:
-    """What readouts read: the input of the last linear layer, or the logits of a model without one that is understood.
+    """The model up to the input of its last linear layer; the model itself if that input has no place per image.
 
-    Logits of spikes are few and often constant all over the ball; what is below them is not.
+    Logits of spikes are few and often constant all over the ball; the layer's input is not.
     """
     if not isinstance(model, nn.Module):
         return model
@@ -73,8 +74,8 @@ def features_of(model: Model, x: Tensor) -> Model:
     features = Penultimate(model, names[-1])
     two = torch.cat([x[:1], 1 - x[:1]])
     try:
-        together, alone = scores(features, two), torch.cat([scores(features, each) for each in torch.split(two, 1)])
-    except RuntimeError:  # the layer is not used, or its batch is not understood
+        together, alone = scores(features, two), torch.cat([scores(features, one) for one in torch.split(two, 1)])
+    except RuntimeError:  # the layer is not used, or its input is of another shape
         return model
     # Tokens or another order of time and batch would mix the samples.
     return features if (together - alone).abs().mean() <= 1e-2 * alone.abs().mean() else model
@@ -82,7 +83,7 @@ def features_of(model: Model, x: Tensor) -> Model:
 
 @dataclass(frozen=True)
 class Binarized(WrappedModel):
-    """Features made two classes, for every sample its own:  s = w · (features - centre) + offset,  scores (-s, s) / 2.
+    """Two classes from features, by weights of each sample's own:  s = w · (features - centre) + offset,  (-s, s) / 2.
 
     A wrapper like the estimators' own, so that spiking layers are found inside and `rows` reaches everything.
     """
@@ -101,34 +102,34 @@ class Binarized(WrappedModel):
 
 
 def binarize(model: Model, x: Tensor, threat: Threat, rng: SampleRandom) -> tuple[Binarized, Tensor, Tensor]:
-    """Readouts for x, the boundary point of each (class 1, inside the threat), and whether one was found  [B] bool."""
-    shown = as_attacked(model, x, threat)
-    points = [shown, *(_inside(threat, shown, rng.fold("inner", number)) for number in range(INNER - 1))]
-    features = features_of(model, shown)
-    inner = torch.stack([_seen(features, each) for each in points])  # [I, B, K]
-    logits = _seen(model, shown)
+    """Readouts for x, the boundary point of each (class 1, inside the threat), and whether it is separated [B] bool."""
+    clean = attacked_input(model, x, threat)
+    points = [clean, *(_inside(threat, clean, rng.fold("inner", number)) for number in range(INNER - 1))]
+    features = features_of(model, clean)
+    inner = torch.stack([_precise_scores(features, point) for point in points])  # [I, B, K]
+    logits = _precise_scores(model, clean)
     spread = logits.amax(1) - logits.amin(1)
-    boundary, built = shown.clone(), torch.zeros(len(x), dtype=torch.bool)
+    boundary, separated = clean.clone(), torch.zeros(len(x), dtype=torch.bool)
     centre, weight, offset = inner[0].clone(), torch.zeros_like(inner[0]), torch.zeros_like(inner[0, :, 0])
     for number in range(CANDIDATES):
-        left = (~built).nonzero()[:, 0]
+        left = (~separated).nonzero()[:, 0]
         if not len(left):
             break
-        candidate = on_surface(threat, shown[left], rng.subset(left).fold("boundary", number))
-        outer = _seen(features, candidate)
+        candidate = on_surface(threat, clean[left], rng.subset(left).fold("boundary", number))
+        outer = _precise_scores(features, candidate)
         direction, gap, reach = separate(inner[:, left], outer)
         good = gap > SEPARATE * reach
-        there = left[good]
+        solved = left[good]
         # Scores reach as far as the model's own logits do, so that a loss that saturates there saturates here.
-        scale = spread[there] / reach[good]
-        weight[there], centre[there] = scale[:, None] * direction[good], outer[good]
-        offset[there], boundary[there] = scale * CLOSE * gap[good], candidate[good]
-        built[there] = True
+        scale = spread[solved] / reach[good]
+        weight[solved], centre[solved] = scale[:, None] * direction[good], outer[good]
+        offset[solved], boundary[solved] = scale * CLOSE * gap[good], candidate[good]
+        separated[solved] = True
     parts = (part.to(x.device, torch.promote_types(x.dtype, torch.float32)) for part in (weight, centre, offset))
     binarized = Binarized(features, *parts)
-    # The guarantee is checked, not believed: a model that draws random numbers may answer otherwise now.
-    holds = (scores(binarized, boundary).argmax(1) == 1) & (scores(binarized, shown).argmax(1) == 0)
-    return binarized, boundary, built & holds.cpu()
+    # Checked once more: a model that draws random numbers may answer otherwise now.
+    holds = (scores(binarized, boundary).argmax(1) == 1) & (scores(binarized, clean).argmax(1) == 0)
+    return binarized, boundary, separated & holds.cpu()
 
 
 def separate(inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -172,12 +173,12 @@ def _inside(threat: Threat, x: Tensor, rng: SampleRandom) -> Tensor:
     return smaller.project(x + smaller.ball.sample(x, rng), x)
 
 
-def _seen(model: Model, x: Tensor) -> Tensor:
-    return scores_of(model, x).cpu().double()
+def _precise_scores(model: Model, x: Tensor) -> Tensor:
+    return scores_in_blocks(model, x).cpu().double()
 
 
-def as_attacked(model: Model, x: Tensor, threat: Threat) -> Tensor:
-    """What the threat perturbs: the images, or their frames."""
+def attacked_input(model: Model, x: Tensor, threat: Threat) -> Tensor:
+    """What the threat perturbs: the images, or their frames [B, T, ...]."""
     if not threat.per_step:
         return x
     steps: int = model.steps  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Checks that look at the model: measured shares in, a finding out.  What the attacks' results tell is in `outcomes`.
+"""Checks of the model, from shares that `probes` measured.  Checks of the attacks' results are in `attack_checks`.
 
 Sources: Carlini et al. 2019 (arXiv 1902.06705), Athalye et al. 2018 (1802.00420), Tramer et al. 2020 (2002.08347),
 Croce & Hein 2020 (2003.01690), Pintor et al. 2022 (2106.09947).
@@ -23,13 +23,13 @@ FAITHFUL, USEFUL = 0.90, 0.75
 """Honest surrogate gradients beat a random step in 0.96 to 1.00 of trials, much too narrow ones in 0.6 to 0.85."""
 
 DEAD_WARN, DEAD_FAIL = 0.10, 0.50
-"""ReLU networks have a few pixels that nothing looks at; a clamped input has whole regions."""
+"""ReLU networks have a few pixels that no unit depends on; a clamped input has whole regions."""
 
-STILL = 0.25
+UNMOVED = 0.25
 """Inputs stored with 8 bits move with a step of eps/2 at every usual eps; those rounded to a few levels do not."""
 
 DISTINCT = 0.5
-"""Real numbers hardly ever coincide: fewer distinct logits than half the images is a grid."""
+"""Real numbers hardly ever coincide: fewer distinct logits than half the images lie on a grid."""
 
 NATURALLY_COARSE = ("hosnn", "foreign")
 """Networks whose logits may be counts of spikes, a grid that hides nothing; ties then are a check of their own."""
@@ -45,7 +45,7 @@ def percent(share: float) -> str:
 
 
 def softened(check: Check, because: str) -> Check:
-    """A failing check whose cause the attacks got around: a warning that says how."""
+    """A failing check whose cause the attacks avoided, as a warning that says how; other checks as they are."""
     if check.severity != "fail":
         return check
     return replace(check, severity="warn", figure=f"{check.figure}; {because}")
@@ -70,7 +70,7 @@ def zero_gradients(share: float, samples: int) -> Check:
         graded(share, FEW, MANY),
         f"{percent(share)} of {samples} images",
         share,
-        "Where the gradient is zero or not a number an attack stands still, which looks like robustness; attack "
+        "Where the gradient is zero or not a number an attack does not move, which looks like robustness; attack "
         "through a wider surrogate, or around the operation that has no derivative.",
     )
 
@@ -94,8 +94,8 @@ def saturated_softmax(share: float, samples: int) -> Check:
         graded(share, 0.5),
         f"highest probability is 1 on {percent(share)} of {samples} images",
         share,
-        "If the softmax rounds to 1 the logits are scaled so large that losses on probabilities go blind; use attacks "
-        "with a loss free of scale (DLR, margin), or divide the logits.",
+        "If the softmax rounds to 1 the logits are scaled so large that losses on probabilities lose their gradient; "
+        "use attacks with a loss free of scale (DLR, margin), or divide the logits.",
     )
 
 
@@ -118,7 +118,7 @@ def randomness(difference: float) -> Check:
         graded(difference, SAME),
         f"two forwards differ by {difference:.2g} of the logits' spread",
         difference,
-        "A model that answers the same image differently blurs its gradients and makes one try look like robustness; "
+        "A model that answers the same image differently has noisy gradients, and a single try looks like robustness; "
         f"gradient attacks here follow the mean of {EOT_SAMPLES} forward passes (EOT); compare only with such numbers.",
     )
 
@@ -160,17 +160,17 @@ def ties(share: float, samples: int) -> Check:
     )
 
 
-def coarse_logits(distinct: float, dtype: str, half: bool, spiking: str) -> Check:
+def coarse_logits(distinct: float, dtype: str, fits_16_bits: bool, spiking: str) -> Check:
     """Logits in half precision, or on a grid.
 
-    distinct  different values over images, in the class that has most
-    half      every logit fits into a half-precision number
+    distinct      different values over images, in the class that has most, as a share of the images
+    fits_16_bits  every logit fits into a half-precision number
     """
-    coarse = half or (distinct < DISTINCT and spiking not in NATURALLY_COARSE)
+    coarse = fits_16_bits or (distinct < DISTINCT and spiking not in NATURALLY_COARSE)
     return Check(
         "coarse logits",
         "warn" if coarse else "pass",
-        f"{dtype}{' values that fit into 16 bits' if half and dtype == 'float32' else ''}, "
+        f"{dtype}{' values that fit into 16 bits' if fits_16_bits and dtype == 'float32' else ''}, "
         f"{percent(distinct)} of values distinct",
         distinct,
         "Rounded logits hide small changes from attacks by queries and from losses, and create ties; evaluate with "
@@ -215,8 +215,8 @@ def dead_pixels(share: float) -> Check:
         graded(share, DEAD_WARN, DEAD_FAIL),
         f"{percent(share)} of pixels",
         share,
-        "Pixels that matter but have no gradient are out of a gradient attack's sight; look for clamps at the input "
-        "and attack around them, or start at random points.",
+        "A gradient attack never moves pixels that matter but have no gradient; look for clamps at the input and "
+        "attack around them, or start at random points.",
     )
 
 
@@ -224,7 +224,7 @@ def rounded_input(share: float) -> Check:
     """Inputs of the first layer with weights that stay the same to the bit when every pixel moves by eps/2."""
     return Check(
         "rounded input",
-        graded(share, STILL),
+        graded(share, UNMOVED),
         f"{percent(share)} of inputs unmoved by eps/2",
         share,
         "If small moves of pixels do not arrive at the first layer (rounding, clamping), gradients before it mean "
@@ -233,7 +233,7 @@ def rounded_input(share: float) -> Check:
 
 
 def foreign_spikes(spiking: str) -> Check:
-    """Whether gradient estimators apply to the spikes seen."""
+    """Whether gradient estimators apply to the model's spikes."""
     foreign = spiking == "foreign"
     figure = {"foreign": "spikes, but not from hosnn layers", "hosnn": "hosnn layers", "none": "no spikes seen"}
     return Check(

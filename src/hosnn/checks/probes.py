@@ -1,4 +1,4 @@
-"""Looking at a model from outside: what is inside it, and whether its answers and gradients can be relied on.
+"""Probes of a model: can its answers and gradients be relied on?
 
 Shapes: x [n, ...] in [0, 1], y [n], logits [n, K].  Nothing here changes the model's modes, the global random numbers
 or a count of passes.  Images go in blocks of 50; all probes together cost about 35 forwards and 4 backwards per image.
@@ -14,20 +14,17 @@ from torch import Tensor, nn
 from hosnn.checks.model_checks import FAITHFUL, FEW, SAME
 from hosnn.checks.queries import (
     BLOCK,
-    difference,
-    far,
-    fires,
-    first_input,
-    gradient_of,
+    first_layer_input,
+    fraction,
+    input_gradients,
+    noticeably_different,
+    relative_difference,
     seeded_scores,
-    share,
-    unnoticed,
+    without_side_effects,
 )
 from hosnn.estimators import with_rule
-from hosnn.estimators.adaptive_losses import ADAPTS
 from hosnn.nn.layers import TimeDropout
-from hosnn.nn.neurons import TALIF, neurons
-from hosnn.results.evaluation import Network
+from hosnn.nn.neurons import neurons
 from hosnn.rng import SampleRandom
 from hosnn.robustness.ensembles import Noise
 from hosnn.robustness.losses import cross_entropy, margin
@@ -38,130 +35,126 @@ from hosnn.spiking.gradient_rule import bptt
 
 RADII = (0.25, 1.0, 4.0)
 """Sizes of the fidelity probe's steps over eps: spikes answer in jumps, so a small step may change nothing."""
+
 TRIALS = 4
-ALONE = 16
-"""Images that are also asked one by one."""
-MOVED = 20
-"""Trials that a fidelity must rest on."""
+"""Random steps per image that the gradient's step is compared with."""
+
+SINGLE_IMAGES = 16
+"""Images that are also passed through the model one by one."""
+
+FEWEST_TRIALS = 20
+"""Trials in which a step changed something that a fidelity must rest on."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """What was measured on `samples` images; shares in [0, 1], differences relative to the spread of the logits.
+    """What was measured on `samples` images.
 
     None: could not be measured (no gradient; answers that differ from call to call; not an nn.Module).
-    zero        margin gradient exactly zero, or not a number           share of images
-    saturated   cross-entropy gradient lost, margin gradient not        share of images
-    certain     highest probability 1 in float32                        share of images
-    moved       changed by an attack at eps = 0                         share of images
-    random      two forwards with different random numbers              difference
-    state       forwards before and after others, equal random numbers  difference
-    batch_logits, batch_predictions  change with batch size and order   share of images
-    ties        two highest logits equal                                share of images
-    dtype, half, distinct  of the logits: type, all fit into 16 bits, different values over images
-    training, training_gradient  another result in train mode           share of images; NaN if it gives none there
-    fidelity    a gradient step beats a random one, at eps `fidelity_eps`  share of trials
-    replaced    the same through full BPTT; only for hosnn layers whose own gradient is of little use
-    dead        pixels without gradient that matter                     share of pixels
-    still       first-layer inputs that do not move with the pixels     share of inputs
+
+    Shares of images, in [0, 1]:
+    saturated_softmax       the highest probability is 1 in float32
+    changed_without_budget  an attack at eps = 0 changes the image
+    ties                    the two highest logits are equal
+    zero_gradients          the margin's gradient is exactly zero, or not a number
+    saturated_loss          the cross-entropy has no gradient where the margin has one
+    batch_logits, batch_classes           logits, or the class, change with batch size and order
+    training_logits, training_gradients   other logits, or another gradient, in train mode; NaN: no logits there
+
+    Other shares:
+    distinct_logits  different logits of the class that has most of them, over images
+    fidelity         trials in which a gradient step beats a random one, at the size `fidelity_eps`
+    bptt_fidelity    the same through full BPTT; only for hosnn layers whose own gradient is of little use
+    dead_pixels      pixels without a gradient that matter
+    unmoved_inputs   inputs of the first layer that stay the same when all pixels move
+
+    Differences of logits, relative to their spread:
+    randomness     between forward passes with different random numbers
+    carried_state  between passes before and after others, with equal random numbers
+
+    has_gradient, logits_dtype, fits_16_bits  whether autograd reaches the input; the logits' type, and whether all of
+                                              them fit into half precision
     """
 
     samples: int
-    gradient: bool
-    certain: float
-    moved: float
-    random: float
-    state: float
+    has_gradient: bool
+    saturated_softmax: float
+    changed_without_budget: float
+    randomness: float
+    carried_state: float
     ties: float
-    dtype: str
-    half: bool
-    distinct: float
-    zero: float | None = None
-    saturated: float | None = None
+    logits_dtype: str
+    fits_16_bits: bool
+    distinct_logits: float
+    zero_gradients: float | None = None
+    saturated_loss: float | None = None
     batch_logits: float | None = None
-    batch_predictions: float | None = None
-    training: float | None = None
-    training_gradient: float | None = None
+    batch_classes: float | None = None
+    training_logits: float | None = None
+    training_gradients: float | None = None
     fidelity: float | None = None
     fidelity_eps: float = math.nan
-    replaced: float | None = None
-    dead: float | None = None
-    still: float | None = None
-
-
-def look_at(model: Model, x: Tensor) -> Network:
-    """What kind of model this is, found on a few images x."""
-    with unnoticed(model):
-        first, second = (seeded_scores(model, x, seed) for seed in (0, 1))
-        gradient = gradient_of(model, x, first.argmax(1), margin) is not None
-        random = difference(first, second) > SAME
-        if not isinstance(model, nn.Module):
-            return Network(gradient=gradient, random=random)
-        own = neurons(model).values()
-        return Network(
-            spiking="hosnn" if own else "foreign" if fires(model, x) else "none",
-            layers=len(own),
-            adaptive=sum(isinstance(layer, TALIF) and bool((layer.adaptation > ADAPTS).any()) for layer in own),
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
-            gradient=gradient,
-            random=random,
-        )
+    bptt_fidelity: float | None = None
+    dead_pixels: float | None = None
+    unmoved_inputs: float | None = None
 
 
 def diagnose(model: Model, x: Tensor, y: Tensor, threat: Threat, seed: int = 0) -> Diagnosis:
     """Measure everything that needs the model itself, on x [n, ...] with labels y [n]; n of 100 to 200 is enough."""
     rng = SampleRandom(seed, torch.arange(len(y))).fold("probes")
-    with unnoticed(model):
+    with without_side_effects(model):
         logits = seeded_scores(model, x, seed)
-        answers = _repeatability(model, x, logits, seed)
-        slope = gradient_of(model, x, y, margin)
-        slopes = {} if slope is None else _slopes(model, x, y, slope, threat, rng)
-        steady = max(answers.values()) <= SAME
+        repeatability = _repeatability(model, x, logits, seed)
+        repeatable = max(repeatability.values()) <= SAME
+        gradients = input_gradients(model, x, y, margin)
+        gradient_shares = {} if gradients is None else _gradient_shares(model, x, y, gradients, threat, rng)
         top = logits.float().topk(2, dim=1).values
+        halves = (torch.half, torch.bfloat16)
         return Diagnosis(
             samples=len(y),
-            gradient=slope is not None,
-            certain=share(logits.float().softmax(1).amax(1) == 1),
-            moved=_moved_without_budget(model, x, y, threat, rng, slope is not None),
-            ties=share(top[:, 0] == top[:, 1]),
-            dtype=str(logits.dtype).removeprefix("torch."),
-            half=any(torch.equal(logits.to(kind).to(logits.dtype), logits) for kind in (torch.half, torch.bfloat16)),
-            distinct=max(len(torch.unique(column)) for column in logits.unbind(1)) / len(y),
-            **answers,
-            **(_batches(model, x, logits, seed) if steady else {}),
-            **(_training_mode(model, x, y, logits, slope, seed) if steady else {}),
-            **slopes,
-            replaced=_replaced(model, x, y, threat, rng, slopes),
-            still=_still(model, x, threat) if steady and isinstance(model, nn.Module) else None,
+            has_gradient=gradients is not None,
+            saturated_softmax=fraction(logits.float().softmax(1).amax(1) == 1),
+            changed_without_budget=_changed_without_budget(model, x, y, threat, rng, gradients is not None),
+            ties=fraction(top[:, 0] == top[:, 1]),
+            logits_dtype=str(logits.dtype).removeprefix("torch."),
+            fits_16_bits=any(torch.equal(logits.to(half).to(logits.dtype), logits) for half in halves),
+            distinct_logits=max(len(torch.unique(column)) for column in logits.unbind(1)) / len(y),
+            **repeatability,
+            **(_batch_shares(model, x, logits, seed) if repeatable else {}),
+            **(_training_shares(model, x, y, logits, gradients, seed) if repeatable else {}),
+            **gradient_shares,
+            bptt_fidelity=_bptt_fidelity(model, x, y, threat, rng, gradient_shares),
+            unmoved_inputs=_unmoved_inputs(model, x, threat) if repeatable and isinstance(model, nn.Module) else None,
         )
 
 
 def _repeatability(model: Model, x: Tensor, logits: Tensor, seed: int) -> dict[str, float]:
-    """`random` and `state`.  Another batch comes between the looks that state could tell apart."""
+    """`randomness` and `carried_state`; another batch comes between the passes that a state could make differ."""
     again = seeded_scores(model, x, seed)
     seeded_scores(model, 1 - x.flip(0), seed)
     later = seeded_scores(model, x, seed)
-    state = max(difference(logits, again), difference(logits, later))
-    # A model that remembers differs from call to call anyway, so randomness is asked for only without that.
-    return {"state": state, "random": difference(later, seeded_scores(model, x, seed + 1)) if state <= SAME else 0.0}
+    state = max(relative_difference(logits, again), relative_difference(logits, later))
+    if state > SAME:  # such a model differs from call to call anyway, which says nothing of random numbers
+        return {"carried_state": state, "randomness": 0.0}
+    return {"carried_state": state, "randomness": relative_difference(later, seeded_scores(model, x, seed + 1))}
 
 
-def _batches(model: Model, x: Tensor, logits: Tensor, seed: int) -> dict[str, float]:
+def _batch_shares(model: Model, x: Tensor, logits: Tensor, seed: int) -> dict[str, float]:
     """The same images in small batches, in reverse order, and some of them alone."""
     everyone = torch.arange(len(x), device=x.device)
-    changed, moved = (torch.zeros(len(x), dtype=torch.bool, device=logits.device) for _ in range(2))
-    for chosen, block in ((everyone, 7), (everyone.flip(0), BLOCK // 2 + 1), (everyone[:ALONE], 1)):
+    other_class, other_logits = (torch.zeros(len(x), dtype=torch.bool, device=logits.device) for _ in range(2))
+    for chosen, block in ((everyone, 7), (everyone.flip(0), BLOCK // 2 + 1), (everyone[:SINGLE_IMAGES], 1)):
         try:
-            found = seeded_scores(model, x[chosen], seed, block)
+            regrouped = seeded_scores(model, x[chosen], seed, block)
         except RuntimeError:  # a model that takes one batch size only depends on it indeed
-            return {"batch_logits": 1.0, "batch_predictions": 1.0}
-        changed[chosen] |= found.argmax(1) != logits[chosen].argmax(1)
-        moved[chosen] |= far(found, logits[chosen], logits)
-    return {"batch_logits": share(moved), "batch_predictions": share(changed)}
+            return {"batch_logits": 1.0, "batch_classes": 1.0}
+        other_class[chosen] |= regrouped.argmax(1) != logits[chosen].argmax(1)
+        other_logits[chosen] |= noticeably_different(regrouped, logits[chosen], logits)
+    return {"batch_logits": fraction(other_logits), "batch_classes": fraction(other_class)}
 
 
-def _training_mode(
-    model: Model, x: Tensor, y: Tensor, logits: Tensor, slope: Tensor | None, seed: int
+def _training_shares(
+    model: Model, x: Tensor, y: Tensor, logits: Tensor, gradients: Tensor | None, seed: int
 ) -> dict[str, float]:
     """All modules but dropout and normalisation in train mode, on a copy, since training may leave traces."""
     if not isinstance(model, nn.Module):
@@ -171,59 +164,64 @@ def _training_mode(
     except (RuntimeError, TypeError):  # tensors with a graph, open handles
         return {}
     for module in twin.modules():
-        module.training = not _differs_by_right(module)
+        module.training = not _is_meant_to_differ(module)
     try:
-        found, other = (seeded_scores(twin, x, at) for at in (seed, seed + 1))
-        if difference(found, other) > SAME:  # dropout by a function: random in train mode, as it should be
+        in_training, other_seed = (seeded_scores(twin, x, number) for number in (seed, seed + 1))
+        if relative_difference(in_training, other_seed) > SAME:  # dropout by a function: random, as it should be
             return {}
-        trained = gradient_of(twin, x, y, margin)
+        in_training_gradients = input_gradients(twin, x, y, margin)
     except Exception:  # a foreign model may well return its loss, or ask for labels, where it is to be trained
-        return {"training": math.nan, "training_gradient": math.nan}
-    turned = 0.0
-    if trained is None or slope is None:
-        turned = float((trained is None) != (slope is None))
+        return {"training_logits": math.nan, "training_gradients": math.nan}
+    if in_training_gradients is None or gradients is None:
+        turned = float((in_training_gradients is None) != (gradients is None))
     else:
-        cosine = nn.functional.cosine_similarity(_rescaled(trained), _rescaled(slope))
-        turned = share((cosine < 0.9) & (trained.flatten(1) != slope.flatten(1)).any(1))
-    return {"training": share(far(found, logits, logits)), "training_gradient": turned}
+        cosine = nn.functional.cosine_similarity(_rescaled(in_training_gradients), _rescaled(gradients))
+        turned = fraction((cosine < 0.9) & (in_training_gradients.flatten(1) != gradients.flatten(1)).any(1))
+    changed = noticeably_different(in_training, logits, logits)
+    return {"training_logits": fraction(changed), "training_gradients": turned}
 
 
-def _differs_by_right(module: nn.Module) -> bool:
+def _is_meant_to_differ(module: nn.Module) -> bool:
     """Whether train mode is meant to change what the module does: dropout, normalisation, layers that hold either."""
     kinds = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase, nn.RNNBase, nn.MultiheadAttention)
     return isinstance(module, (*kinds, TimeDropout)) or "drop" in type(module).__name__.lower()
 
 
-def _slopes(model: Model, x: Tensor, y: Tensor, slope: Tensor, threat: Threat, rng: SampleRandom) -> dict[str, float]:
-    """What the gradient is worth, where there is one."""
-    flat = slope.flatten(1)
-    lost = (flat == 0).all(1) | ~flat.isfinite().all(1)
-    surface = gradient_of(model, x, y, cross_entropy)
-    gone = torch.zeros_like(lost)
-    if surface is not None:
+def _gradient_shares(
+    model: Model, x: Tensor, y: Tensor, gradients: Tensor, threat: Threat, rng: SampleRandom
+) -> dict[str, float]:
+    """`zero_gradients`, `saturated_loss`, `fidelity`, `fidelity_eps` and `dead_pixels` of a model with a gradient."""
+    flat = gradients.flatten(1)
+    zero = (flat == 0).all(1) | ~flat.isfinite().all(1)
+    of_cross_entropy = input_gradients(model, x, y, cross_entropy)
+    saturated = torch.zeros_like(zero)
+    if of_cross_entropy is not None:
         # A loss may be flat in part: where most pixels lost their sign an attack steps no better than by chance.
-        gone = ((surface.flatten(1) == 0) & (flat != 0)).sum(1) > (flat != 0).sum(1) / 2
-    found = {"zero": share(lost), "saturated": share(gone & ~lost)}
-    found |= _fidelity(model, x, y, slope.nan_to_num(), threat, rng)
-    if not bool(lost.all()):
-        found["dead"] = _dead(model, x[~lost], flat[~lost] == 0)
-    return found
+        lost = (of_cross_entropy.flatten(1) == 0) & (flat != 0)
+        saturated = lost.sum(1) > (flat != 0).sum(1) / 2
+    shares = {"zero_gradients": fraction(zero), "saturated_loss": fraction(saturated & ~zero)}
+    shares |= _fidelity(model, x, y, gradients.nan_to_num(), threat, rng)
+    if not bool(zero.all()):
+        shares["dead_pixels"] = _dead_pixels(model, x[~zero], flat[~zero] == 0)
+    return shares
 
 
-def _replaced(
+def _bptt_fidelity(
     model: Model, x: Tensor, y: Tensor, threat: Threat, rng: SampleRandom, own: dict[str, float]
 ) -> float | None:
-    """Fidelity of full BPTT with an ordinary surrogate, where the model's own gradient leaves something to wish for."""
-    if own.get("fidelity", 0.0) >= FAITHFUL and own.get("zero", 1.0) <= FEW:
+    """Fidelity of full BPTT with an ordinary surrogate, where the model's own gradient is not good enough."""
+    if own.get("fidelity", 0.0) >= FAITHFUL and own.get("zero_gradients", 1.0) <= FEW:
         return None
     if not isinstance(model, nn.Module) or not neurons(model):
         return None
     twin = with_rule(model, bptt())
-    slope = gradient_of(twin, x, y, margin)
-    return None if slope is None else _fidelity(twin, x, y, slope.nan_to_num(), threat, rng).get("fidelity")
+    gradients = input_gradients(twin, x, y, margin)
+    return None if gradients is None else _fidelity(twin, x, y, gradients.nan_to_num(), threat, rng).get("fidelity")
 
 
-def _fidelity(model: Model, x: Tensor, y: Tensor, slope: Tensor, threat: Threat, rng: SampleRandom) -> dict[str, float]:
+def _fidelity(
+    model: Model, x: Tensor, y: Tensor, gradients: Tensor, threat: Threat, rng: SampleRandom
+) -> dict[str, float]:
     """How often a step along the gradient raises the margin more than random steps of its size, ties counting half.
 
     Trials in which neither changes anything do not count.  Of several sizes the one that suits the gradient best.
@@ -232,53 +230,58 @@ def _fidelity(model: Model, x: Tensor, y: Tensor, slope: Tensor, threat: Threat,
     best: dict[str, float] = {}
     for radius in RADII:
         eps = threat.ball.eps * radius
-        if eps == 0 or (threat.ball.name == "linf" and eps > 1):
+        if eps == 0 or eps > threat.ball.whole_range:
             continue
-        ball = threat.with_eps(eps)
+        step_threat = threat.with_eps(eps)
 
-        def rise(direction: Tensor, eps: float = eps, ball: Threat = ball) -> Tensor:
-            moved = ball.project(x + eps * threat.ball.steepest(direction), x)
+        def rise(direction: Tensor, eps: float = eps, step_threat: Threat = step_threat) -> Tensor:
+            moved = step_threat.project(x + eps * threat.ball.steepest(direction), x)
             return margin(seeded_scores(model, moved, 0), y) - start
 
-        ours = rise(slope)
-        theirs = torch.stack([rise(rng.fold("direction", trial).normal(x)) for trial in range(TRIALS)])
-        counts = (theirs != 0) | (ours != 0)
-        if int(counts.sum()) < MOVED:
+        along_gradient = rise(gradients)
+        at_random = torch.stack([rise(rng.fold("direction", trial).normal(x)) for trial in range(TRIALS)])
+        counted = (at_random != 0) | (along_gradient != 0)
+        if int(counted.sum()) < FEWEST_TRIALS:
             continue
-        wins = (ours > theirs).float() + 0.5 * (ours == theirs).float()
-        fidelity = float(wins[counts].mean())
+        wins = (along_gradient > at_random).float() + 0.5 * (along_gradient == at_random).float()
+        fidelity = float(wins[counted].mean())
         if fidelity > best.get("fidelity", -1.0):
             best = {"fidelity": fidelity, "fidelity_eps": eps}
     return best
 
 
-def _dead(model: Model, x: Tensor, flat: Tensor) -> float:
-    """Share of pixels in `flat` [n, pixels], in images where moving those to the other end of the range matters."""
-    moved = torch.where(flat.view_as(x), (x < 0.5).to(x.dtype), x)
+def _dead_pixels(model: Model, x: Tensor, without_gradient: Tensor) -> float:
+    """Share of pixels without a gradient, in images where moving those to the other end of the range changes logits.
+
+    without_gradient  [n, pixels] bool
+    """
+    moved = torch.where(without_gradient.view_as(x), (x < 0.5).to(x.dtype), x)
     before = seeded_scores(model, x, 0)
-    matters = far(seeded_scores(model, moved, 0), before, before)
-    return float((flat.float().mean(1) * matters).mean())
+    matters = noticeably_different(seeded_scores(model, moved, 0), before, before)
+    return float((without_gradient.float().mean(1) * matters).mean())
 
 
-def _still(model: nn.Module, x: Tensor, threat: Threat) -> float | None:
+def _unmoved_inputs(model: nn.Module, x: Tensor, threat: Threat) -> float | None:
     """Share of inputs to the first layer with weights that are equal for x and for x moved inwards by up to eps/2."""
     size = min(threat.ball.eps / 2, 0.25) if threat.ball.name == "linf" else 4 / 255
     if size == 0:
         return None
-    before, after = (first_input(model, at[:BLOCK]) for at in (x, x + size * torch.where(x < 0.5, 1.0, -1.0)))
-    return None if before is None or after is None else share(before == after)
+    moved = x + size * torch.where(x < 0.5, 1.0, -1.0)
+    before, after = (first_layer_input(model, images[:BLOCK]) for images in (x, moved))
+    return None if before is None or after is None else fraction(before == after)
 
 
-def _moved_without_budget(
+def _changed_without_budget(
     model: Model, x: Tensor, y: Tensor, threat: Threat, rng: SampleRandom, gradient: bool
 ) -> float:
-    nothing = threat.with_eps(0.0)
-    attack = PGD(nothing, steps=2, keep_best=False) if gradient else Noise(nothing)
+    """Share of images that an attack at eps = 0 changes: PGD, or noise for a model without a gradient."""
+    no_budget = threat.with_eps(0.0)
+    attack = PGD(no_budget, steps=2, keep_best=False) if gradient else Noise(no_budget)
     first = torch.arange(min(len(x), BLOCK))
-    return share((attack(model, x[first], y[first], rng.subset(first)) != x[first]).flatten(1).any(1))
+    return fraction((attack(model, x[first], y[first], rng.subset(first)) != x[first]).flatten(1).any(1))
 
 
-def _rescaled(gradient: Tensor) -> Tensor:
-    """Each row over its largest entry, lest squares underflow."""
-    flat = gradient.nan_to_num().flatten(1)
+def _rescaled(gradients: Tensor) -> Tensor:
+    """Each row over its largest entry, so that squares do not underflow."""
+    flat = gradients.nan_to_num().flatten(1)
     return flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)

@@ -1,4 +1,4 @@
-"""Asking a model without a trace: scores and gradients by blocks, what happens inside, modes and random numbers.
+"""Queries to a model that change nothing in it: scores and gradients in blocks, inputs of layers, spikes inside.
 
 Shapes: x [n, ...], logits [n, K].
 """
@@ -15,28 +15,32 @@ from hosnn.robustness.model import Model, NoGradient, count_passes, input_gradie
 from hosnn.runtime import own_randomness, seed_everything
 
 BLOCK = 50
-LARGE = 1e-2
+"""Images per forward pass."""
+
+NOTICEABLE = 1e-2
 """A change of logits, relative to their spread, that is no rounding."""
 
 
 @contextmanager
-def unnoticed(model: Callable[..., object]) -> Iterator[None]:
-    """The model in eval mode; modes, random numbers and counts of passes as they were afterwards."""
+def without_side_effects(model: Callable[..., object]) -> Iterator[None]:
+    """The model in eval mode; afterwards modes, random numbers and counts of passes are as they were before."""
     with evaluating(model), own_randomness(), count_passes():
         yield
 
 
-def scores_of(model: Model, x: Tensor, block: int = BLOCK) -> Tensor:
+def scores_in_blocks(model: Model, x: Tensor, block: int = BLOCK) -> Tensor:
+    """Logits [n, K], computed on `block` images at a time."""
     return torch.cat([scores(model, part) for part in torch.split(x, block)])
 
 
 def seeded_scores(model: Model, x: Tensor, seed: int, block: int = BLOCK) -> Tensor:
+    """The same with all global random numbers seeded first."""
     seed_everything(seed)
-    return scores_of(model, x, block)
+    return scores_in_blocks(model, x, block)
 
 
-def gradient_of(model: Model, x: Tensor, y: Tensor, loss: Loss) -> Tensor | None:
-    """Gradient of each image's loss, [n, ...]; None if there is none."""
+def input_gradients(model: Model, x: Tensor, y: Tensor, loss: Loss) -> Tensor | None:
+    """Gradient of each image's loss with respect to the image, [n, ...]; None if autograd does not reach the input."""
     try:
         blocks = zip(torch.split(x, BLOCK), torch.split(y, BLOCK), strict=True)
         return torch.cat([input_gradient(model, *block, loss).gradient for block in blocks])
@@ -44,58 +48,60 @@ def gradient_of(model: Model, x: Tensor, y: Tensor, loss: Loss) -> Tensor | None
         return None
 
 
-def difference(first: Tensor, second: Tensor) -> float:
-    """Largest difference of logits over their spread."""
+def relative_difference(first: Tensor, second: Tensor) -> float:
+    """Largest difference of logits over the spread of `first`."""
     return float((first - second).abs().max() / first.float().std().clamp(min=torch.finfo(torch.float32).tiny))
 
 
-def far(first: Tensor, second: Tensor, spread: Tensor) -> Tensor:
-    return (first - second).abs().amax(1) > LARGE * spread.float().std()
+def noticeably_different(first: Tensor, second: Tensor, reference: Tensor) -> Tensor:
+    """Images whose logits differ by more than rounding, measured by the spread of `reference`.  [n, K] -> [n] bool"""
+    return (first - second).abs().amax(1) > NOTICEABLE * reference.float().std()
 
 
-def share(which: Tensor) -> float:
-    return float(which.float().mean())
+def fraction(mask: Tensor) -> float:
+    """Share of True in a bool tensor."""
+    return float(mask.float().mean())
 
 
-def first_input(model: nn.Module, x: Tensor) -> Tensor | None:
-    """What the first layer with weights is given."""
-    seen: list[Tensor] = []
+def first_layer_input(model: nn.Module, x: Tensor) -> Tensor | None:
+    """Input of the first layer with weights; None if no layer without children has weights and a tensor as input."""
+    inputs: list[Tensor] = []
 
     def keep(module: nn.Module, arguments: tuple[object, ...]) -> None:
-        if not seen and arguments and isinstance(arguments[0], Tensor):
-            seen.append(arguments[0].detach().clone())
+        if not inputs and arguments and isinstance(arguments[0], Tensor):
+            inputs.append(arguments[0].detach().clone())
 
     leaves = [
         module for module in model.modules() if not any(module.children()) and any(True for _ in module.parameters())
     ]
     handles = [module.register_forward_pre_hook(keep) for module in leaves]
     try:
-        scores_of(model, x)
+        scores_in_blocks(model, x)
     finally:
         for handle in handles:
             handle.remove()
-    return seen[0] if seen else None
+    return inputs[0] if inputs else None
 
 
-def fires(model: nn.Module, x: Tensor) -> bool:
-    """Whether a module inside turns what is not binary into float zeros and ones, both of them."""
-    fired: list[bool] = []
+def emits_spikes(model: nn.Module, x: Tensor) -> bool:
+    """Whether a module inside turns inputs that are not binary into float zeros and ones, both of them."""
+    spikes: list[bool] = []
 
-    def watch(module: nn.Module, arguments: tuple[object, ...], outputs: object) -> None:
-        given = [value for value in arguments if isinstance(value, Tensor)]
-        made = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
-        fired.append(any(_binary(value) for value in made) and not any(_binary(value) for value in given))
+    def record(module: nn.Module, arguments: tuple[object, ...], outputs: object) -> None:
+        results = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
+        spikes.append(any(map(_is_binary, results)) and not any(map(_is_binary, arguments)))
 
-    handles = [module.register_forward_hook(watch) for module in model.modules() if module is not model]
+    handles = [module.register_forward_hook(record) for module in model.modules() if module is not model]
     try:
-        scores_of(model, x)
+        scores_in_blocks(model, x)
     finally:
         for handle in handles:
             handle.remove()
-    return any(fired)
+    return any(spikes)
 
 
-def _binary(value: object) -> bool:
+def _is_binary(value: object) -> bool:
+    """Whether a value is a float tensor of zeros and ones, both of them."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return False
     ones = value == 1

@@ -1,4 +1,4 @@
-"""All checks that an evaluation's results and a look at its model allow, in the order in which to read them."""
+"""All checks that an evaluation's results and the probes of its model allow, in the order in which to read them."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,159 +6,216 @@ from hosnn.checks import attack_checks, model_checks
 from hosnn.checks.binarization_test import BinarizationTest
 from hosnn.checks.probes import Diagnosis
 from hosnn.checks.queries import BLOCK
-from hosnn.results.check import Check
+from hosnn.results.check import Check, not_run
 from hosnn.results.evaluation import AttackResult, Evaluation
+from hosnn.results.roles import Role
+from hosnn.robustness.threats import Threat
 
-SCALE_FREE = ("DLR", "APGD-T", "FAB")
-"""Attacks whose losses do not saturate, by their names."""
-
-BLIND = ("queries", "transfer")
+GRADIENT_FREE = ("queries", "transfer")
 """Kinds of attacks that do not use the model's gradient."""
 
 
-def findings(
-    evaluation: Evaluation, diagnosis: Diagnosis | None, active: BinarizationTest | None = None
+def all_checks(
+    evaluation: Evaluation, diagnosis: Diagnosis | None, binarization: BinarizationTest | None = None
 ) -> tuple[Check, ...]:
-    """Every check whose data is there; without a diagnosis those that follow from the results alone."""
+    """Every check that the protocol has data for; a check whose data are missing from a panel says so."""
     return (
-        *(() if diagnosis is None else _of_the_model(evaluation, diagnosis)),
-        *_of_the_attacks(evaluation),
-        *(() if active is None else _of_known_points(active)),
+        *(() if diagnosis is None else _of_model(evaluation, diagnosis)),
+        *_of_attacks(evaluation),
+        *(() if binarization is None else (_of_binarization(binarization),)),
     )
 
 
-def _of_the_model(evaluation: Evaluation, found: Diagnosis) -> Iterator[Check]:
-    count, white_box = found.samples, [row for row in evaluation.rows if row.kind == "white-box"]
+def _of_model(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
+    count, white_box = diagnosis.samples, [result for result in evaluation.rows if result.kind == "white-box"]
     # Our layers are attacked through other surrogates than their own, and some losses do not saturate.
-    useful = found.replaced is not None and found.replaced >= model_checks.FAITHFUL
-    replaced = useful and any(row.estimator for row in white_box)
-    scale_free = any(name in row.attack for row in white_box for name in SCALE_FREE)
+    bptt_is_useful = diagnosis.bptt_fidelity is not None and diagnosis.bptt_fidelity >= model_checks.FAITHFUL
+    through_surrogates = bptt_is_useful and any(result.estimator for result in white_box)
+    scale_free = any(result.role is Role.SCALE_FREE_LOSS for result in white_box)
 
     def of_own_gradient(check: Check) -> Check:
-        return model_checks.softened(check, "attacks used other surrogates") if replaced else check
+        return model_checks.softened(check, "attacks used other surrogates") if through_surrogates else check
 
-    yield of_own_gradient(model_checks.no_gradient(found.gradient))
-    if found.zero is not None:
-        yield of_own_gradient(model_checks.zero_gradients(found.zero, count))
-    if found.fidelity is not None:
-        yield of_own_gradient(model_checks.gradient_fidelity(found.fidelity, found.fidelity_eps))
-    if found.saturated is not None:
-        saturated = model_checks.saturated_loss(found.saturated, count)
+    no_gradient = "the model has no gradient"
+    yield of_own_gradient(model_checks.no_gradient(diagnosis.has_gradient))
+    if diagnosis.zero_gradients is None:
+        yield not_run("zero gradients", no_gradient)
+    else:
+        yield of_own_gradient(model_checks.zero_gradients(diagnosis.zero_gradients, count))
+    if diagnosis.fidelity is None:
+        reason = "too few steps change anything" if diagnosis.has_gradient else no_gradient
+        yield not_run("gradient fidelity", reason)
+    else:
+        yield of_own_gradient(model_checks.gradient_fidelity(diagnosis.fidelity, diagnosis.fidelity_eps))
+    if diagnosis.saturated_loss is None:
+        yield not_run("saturated loss", no_gradient)
+    else:
+        saturated = model_checks.saturated_loss(diagnosis.saturated_loss, count)
         yield model_checks.softened(saturated, "some attacks used losses free of scale") if scale_free else saturated
-    yield model_checks.saturated_softmax(found.certain, count)
-    if found.dead is not None:
-        yield of_own_gradient(model_checks.dead_pixels(found.dead))
-    if found.still is not None:
-        yield model_checks.rounded_input(found.still)
+    yield model_checks.saturated_softmax(diagnosis.saturated_softmax, count)
+    if diagnosis.dead_pixels is None:
+        yield not_run("dead pixels", "no image has a gradient" if diagnosis.has_gradient else no_gradient)
+    else:
+        yield of_own_gradient(model_checks.dead_pixels(diagnosis.dead_pixels))
+    yield from _of_inner_layers(evaluation, diagnosis)
+    yield model_checks.zero_budget(diagnosis.changed_without_budget, min(count, BLOCK))
+    yield model_checks.randomness(diagnosis.randomness)
+    yield model_checks.carried_state(diagnosis.carried_state)
+    yield from _of_modes(evaluation, diagnosis)
+    yield model_checks.ties(diagnosis.ties, count)
+    yield model_checks.coarse_logits(
+        diagnosis.distinct_logits, diagnosis.logits_dtype, diagnosis.fits_16_bits, evaluation.network.spiking
+    )
+
+
+def _of_inner_layers(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
+    if diagnosis.unmoved_inputs is not None:
+        yield model_checks.rounded_input(diagnosis.unmoved_inputs)
+    elif evaluation.network.spiking == "unknown":
+        yield not_run("rounded input", "the model is a plain function, whose layers are not seen")
     yield model_checks.foreign_spikes(evaluation.network.spiking)
-    yield model_checks.zero_budget(found.moved, min(count, BLOCK))
-    yield model_checks.randomness(found.random)
-    yield model_checks.carried_state(found.state)
-    if found.batch_logits is not None and found.batch_predictions is not None:
-        yield model_checks.batch_dependence(found.batch_logits, found.batch_predictions, count)
-    if found.training is not None and found.training_gradient is not None:
-        yield model_checks.training_mode(found.training, found.training_gradient, count)
-    yield model_checks.ties(found.ties, count)
-    yield model_checks.coarse_logits(found.distinct, found.dtype, found.half, evaluation.network.spiking)
 
 
-def _of_the_attacks(evaluation: Evaluation) -> Iterator[Check]:
-    rows = [*evaluation.rows, *(row for panel in evaluation.panels for row in panel.rows)]
-    kinds = [row.kind for row in evaluation.rows]
-    yield attack_checks.attacked(kinds.count("white-box"), kinds.count("queries") + kinds.count("transfer"))
-    yield attack_checks.inside_threat(sum(guess >= 0 for row in rows for guess in row.predictions), evaluation.clamped)
+def _of_modes(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
+    repeatable = max(diagnosis.randomness, diagnosis.carried_state) <= model_checks.SAME
+    unrepeatable = "the model answers the same image differently"
+    if diagnosis.batch_logits is not None and diagnosis.batch_classes is not None:
+        yield model_checks.batch_dependence(diagnosis.batch_logits, diagnosis.batch_classes, diagnosis.samples)
+    else:
+        yield not_run("batch", unrepeatable)
+    if diagnosis.training_logits is not None and diagnosis.training_gradients is not None:
+        shares = diagnosis.training_logits, diagnosis.training_gradients
+        yield model_checks.training_mode(*shares, diagnosis.samples)
+    elif not repeatable:
+        yield not_run("train and eval mode", unrepeatable)
+    elif evaluation.network.spiking == "unknown":
+        yield not_run("train and eval mode", "the model is a plain function, which has no modes")
+
+
+def _of_attacks(evaluation: Evaluation) -> Iterator[Check]:
+    results = [*evaluation.rows, *(result for panel in evaluation.panels for result in panel.rows)]
+    kinds = [result.kind for result in evaluation.rows]
+    yield attack_checks.attacks_run(kinds.count("white-box"), sum(map(kinds.count, GRADIENT_FREE)))
+    attacked = sum(prediction >= 0 for result in results for prediction in result.predictions)
+    yield attack_checks.inside_threat(attacked, evaluation.clamped)
     yield from _of_growing_eps(evaluation)
     yield from _of_steps(evaluation)
     yield from _of_controls(evaluation)
-    yield from _of_blind_attacks(evaluation)
+    yield from _of_gradient_free_attacks(evaluation)
     yield from _of_panels(evaluation)
-    search = evaluation.panel("search")
-    if len(search) > 1:
-        alone = [_standing(evaluation, row) for row in search]
-        together = sum(all(left) for left in zip(*alone, strict=True))
-        yield attack_checks.surrogate_sensitivity(min(map(sum, alone)), together, len(alone[0]), len(search))
+    yield from _of_search(evaluation)
     if evaluation.samples:
         yield attack_checks.sample_size(sum(evaluation.robust), evaluation.samples)
 
 
-def _of_known_points(active: BinarizationTest) -> Iterator[Check]:
-    yield attack_checks.active_test(active.found, active.by_chance, active.built, active.images)
+def _of_binarization(test: BinarizationTest) -> Check:
+    return attack_checks.binarization_test(test.broken, test.broken_by_chance, test.separable, test.images)
 
 
 def _of_panels(evaluation: Evaluation) -> Iterator[Check]:
-    rows = [row for panel in evaluation.panels for row in panel.rows if row.threat == evaluation.threat]
-    if not rows:
+    results = [result for panel in evaluation.panels for result in panel.rows if result.threat == evaluation.threat]
+    if not results:
         return
-    samples = max(len(row.predictions) for row in rows)
-    fallen = {at for row in rows for at, right in enumerate(evaluation.correct_after(row)) if not right}
-    yield attack_checks.broken_by_panels(sum(evaluation.robust[at] for at in fallen), samples)
+    samples = max(len(result.predictions) for result in results)
+    broken = {at for result in results for at, right in enumerate(evaluation.correct_after(result)) if not right}
+    yield attack_checks.broken_by_panels(sum(evaluation.robust[at] for at in broken), samples)
 
 
 def _of_growing_eps(evaluation: Evaluation) -> Iterator[Check]:
-    rows = sorted(evaluation.panel("eps"), key=lambda row: row.eps)
-    if len(rows) < 2:
+    results = sorted(evaluation.panel("eps"), key=lambda result: result.eps)
+    if len(results) < 2:
+        if results:
+            yield not_run("accuracy against eps", "the panel has one eps only")
         return
-    counts = _counts(evaluation, rows)
-    yield attack_checks.growing_eps(counts, len(rows[0].predictions))
-    if evaluation.threat.startswith("linf") and rows[-1].eps >= 1:  # of other balls none here holds every image
+    counts = _robust_counts(evaluation, results)
+    yield attack_checks.growing_eps(counts, len(results[0].predictions))
+    if results[-1].eps >= Threat.parse(evaluation.threat).ball.whole_range:
         classes = 1 + max(*evaluation.labels, *evaluation.clean)
-        yield attack_checks.unbounded(counts[-1], len(rows[-1].predictions), classes)
+        yield attack_checks.unbounded(counts[-1], len(results[-1].predictions), classes)
 
 
 def _of_steps(evaluation: Evaluation) -> Iterator[Check]:
-    rows = sorted(evaluation.panel("steps"), key=lambda row: row.steps)
-    if len(rows) < 2:
+    results = sorted(evaluation.panel("steps"), key=lambda result: result.steps)
+    if len(results) < 2:
+        if results:
+            yield not_run("more steps", "the panel has one number of steps only")
+            yield not_run("convergence", "the panel has one number of steps only")
         return
-    counts, samples = _counts(evaluation, rows), len(rows[0].predictions)
+    counts, samples = _robust_counts(evaluation, results), len(results[0].predictions)
     yield attack_checks.more_steps(counts, samples)
-    yield attack_checks.converged(counts[-2], counts[-1], (rows[-2].steps, rows[-1].steps), samples)
+    yield attack_checks.converged(counts[-2], counts[-1], (results[-2].steps, results[-1].steps), samples)
 
 
 def _of_controls(evaluation: Evaluation) -> Iterator[Check]:
-    controls = {row.attack: row for row in evaluation.panel("controls")}
-    if not controls and not evaluation.cascade:
-        controls = {row.attack: row for row in evaluation.rows}
-    noise, once = controls.get("noise"), controls.get("PGD-20")
-    often, last = controls.get("PGD-20, 5 restarts"), controls.get("PGD-20, last point")
-    if once is None:
+    panel = evaluation.panel("controls")
+    results = panel if panel or evaluation.cascade else evaluation.rows
+    by_role = {result.role: result for result in results if result.role is not None}
+    checks = (
+        ("random noise", Role.NOISE, _noise),
+        ("more restarts", Role.MORE_RESTARTS, _more_restarts),
+        ("last step", Role.LAST_POINT, _last_point),
+    )
+    for name, role, check in checks:
+        missing = [wanted for wanted in (Role.REFERENCE, role) if wanted not in by_role]
+        if not missing:
+            reference, control = (_robust(evaluation, by_role[wanted]) for wanted in (Role.REFERENCE, role))
+            yield check(evaluation, reference, control)
+        elif panel:
+            yield not_run(name, f"no attack of the controls has the role {' or '.join(missing)}")
+
+
+def _noise(evaluation: Evaluation, reference: Sequence[bool], noise: Sequence[bool]) -> Check:
+    samples = len(reference)
+    clean = sum(_clean(evaluation)[:samples])
+    return attack_checks.noise_control(clean, sum(noise), sum(reference), samples)
+
+
+def _more_restarts(_: Evaluation, reference: Sequence[bool], restarted: Sequence[bool]) -> Check:
+    return attack_checks.more_restarts([sum(reference), sum(restarted)], len(reference))
+
+
+def _last_point(_: Evaluation, best_point: Sequence[bool], last_point: Sequence[bool]) -> Check:
+    lost = sum(at_end and not on_the_way for on_the_way, at_end in zip(best_point, last_point, strict=True))
+    return attack_checks.lost_on_the_way(lost, len(best_point))
+
+
+def _of_gradient_free_attacks(evaluation: Evaluation) -> Iterator[Check]:
+    white_box = [result for result in evaluation.rows if result.kind == "white-box"]
+    gradient_free = [result for result in evaluation.rows if result.kind in GRADIENT_FREE]
+    if not white_box or not gradient_free:
         return
-    samples, left = len(once.predictions), sum(_standing(evaluation, once))
-    if noise is not None:
-        clean = sum(_clean(evaluation)[:samples])
-        yield attack_checks.noise_control(clean, sum(_standing(evaluation, noise)), left, samples)
-    if often is not None:
-        yield attack_checks.more_restarts([left, sum(_standing(evaluation, often))], samples)
-    if last is not None:
-        pairs = zip(_standing(evaluation, once), _standing(evaluation, last), strict=True)
-        yield attack_checks.lost_on_the_way(sum(at_end and not on_the_way for on_the_way, at_end in pairs), samples)
+    before = _survivors(evaluation, white_box)
+    after = [first and second for first, second in zip(before, _survivors(evaluation, gradient_free), strict=True)]
+    yield attack_checks.gradient_free_attacks(sum(before) - sum(after), evaluation.samples)
 
 
-def _of_blind_attacks(evaluation: Evaluation) -> Iterator[Check]:
-    seeing = [row for row in evaluation.rows if row.kind == "white-box"]
-    blind = [row for row in evaluation.rows if row.kind in BLIND]
-    if not seeing or not blind:
+def _of_search(evaluation: Evaluation) -> Iterator[Check]:
+    results = evaluation.panel("search")
+    if len(results) < 2:
+        if results:
+            yield not_run("surrogates", "the search tried one estimator only")
         return
-    before = _survivors(evaluation, seeing)
-    after = [one and other for one, other in zip(before, _survivors(evaluation, blind), strict=True)]
-    yield attack_checks.blind_attacks(sum(before) - sum(after), evaluation.samples)
+    alone = [_robust(evaluation, result) for result in results]
+    together = sum(all(after) for after in zip(*alone, strict=True))
+    yield attack_checks.surrogate_sensitivity(min(map(sum, alone)), together, len(alone[0]), len(results))
 
 
-def _survivors(evaluation: Evaluation, rows: Sequence[AttackResult]) -> list[bool]:
-    """Which samples are correct when clean and after all of `rows`.
+def _survivors(evaluation: Evaluation, results: Sequence[AttackResult]) -> list[bool]:
+    """Which samples are correct when clean and after all of `results`.
 
-    In a cascade a row has no predictions for samples already lost, which count as lost.
+    In a cascade a result has no predictions for samples already lost, which count as lost.
     """
-    return [all(left) for left in zip(_clean(evaluation), *map(evaluation.correct_after, rows), strict=True)]
+    return [all(after) for after in zip(_clean(evaluation), *map(evaluation.correct_after, results), strict=True)]
 
 
-def _standing(evaluation: Evaluation, row: AttackResult) -> list[bool]:
-    """Which samples are correct when clean and after a panel's row."""
-    return [one and other for one, other in zip(_clean(evaluation), evaluation.correct_after(row), strict=False)]
+def _robust(evaluation: Evaluation, result: AttackResult) -> list[bool]:
+    """Which samples are correct when clean and after a panel's attack."""
+    return [clean and after for clean, after in zip(_clean(evaluation), evaluation.correct_after(result), strict=False)]
 
 
-def _counts(evaluation: Evaluation, rows: Sequence[AttackResult]) -> list[int]:
-    return [sum(_standing(evaluation, row)) for row in rows]
+def _robust_counts(evaluation: Evaluation, results: Sequence[AttackResult]) -> list[int]:
+    return [sum(_robust(evaluation, result)) for result in results]
 
 
 def _clean(evaluation: Evaluation) -> list[bool]:
-    return [guess == label for guess, label in zip(evaluation.clean, evaluation.labels, strict=True)]
+    return [prediction == label for prediction, label in zip(evaluation.clean, evaluation.labels, strict=True)]

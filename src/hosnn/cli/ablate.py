@@ -1,4 +1,4 @@
-"""`hosnn controls`."""
+"""`hosnn ablate`."""
 
 import json
 import os
@@ -9,10 +9,18 @@ import tyro
 from rich.markup import escape
 from torch import Tensor, nn
 
-from hosnn.cli.compare import table
-from hosnn.cli.options import Folder, Minutes, Model, Name, console, console_for, deadline, writable_folder
-from hosnn.cli.subject import candidate
-from hosnn.cli.subject import transfer_sources as models_named
+from hosnn.cli.compare import comparison_table
+from hosnn.cli.options import (
+    Folder,
+    Minutes,
+    ModelArgument,
+    Name,
+    console,
+    console_for,
+    deadline_after,
+    writable_folder,
+)
+from hosnn.cli.target import load_networks, load_target
 from hosnn.data import Dataset
 from hosnn.deadline import stopping
 from hosnn.errors import ConfigError
@@ -20,7 +28,8 @@ from hosnn.evaluation.ablations import TRAINED, Ablations, ablations, protocol, 
 from hosnn.evaluation.evaluate import evaluate
 from hosnn.evaluation.generalisation import corruption_accuracy, steps_at_test_time
 from hosnn.evaluation.journal import journal_path
-from hosnn.evaluation.setup import Subject
+from hosnn.evaluation.setup import Names
+from hosnn.evaluation.store import USUAL_THREAT
 from hosnn.files import write_json, write_text
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.progress import TerminalProgress
@@ -34,11 +43,11 @@ from hosnn.signature.ablations import firing_rates
 
 
 def ablate(
-    model: Model,
+    model: ModelArgument,
     *,
     lif: Folder = None,
     others: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="MODEL")] = (),
-    threat: str = "linf:8/255",
+    threat: str = USUAL_THREAT,
     samples: int = 1000,
     seed: int = 0,
     data: Name = None,
@@ -48,16 +57,19 @@ def ablate(
     hardware: Hardware = Hardware(),  # noqa: B008
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
-    """What of a homeostatic network's robustness is homeostasis?  Attack it, and twins that lack a part of it.
+    """How much of a network's robustness is homeostasis?  Attack it, and copies of it that lack a part of homeostasis.
 
-    The twins: adaptation switched off after training (k = 0), thresholds frozen at their mean, a LIF network trained
-    the same way, the same at the firing rates of MODEL.  Each is attacked by APGD-CE through full BPTT and by SA-PGD
-    through an adaptive surrogate, and compared with MODEL image by image.  Beside it: firing rates, common corruptions,
-    other numbers of time steps.  An interrupted run goes on when the same command is given again.
+    The copies: adaptation switched off after training (k = 0), and thresholds frozen at their mean; with --lif also a
+    LIF network trained the same way, and the same at the firing rates of MODEL.  Each is attacked by APGD-CE through
+    full BPTT and by SA-PGD through an adaptive surrogate, and compared with MODEL image by image.  Also measured:
+    firing rates, accuracy under common corruptions and at other numbers of time steps.  An interrupted run resumes
+    when the same command is given again.
 
     For example:
 
-    hosnn controls models/fashion-mnist/homeostatic-fgsm --lif models/fashion-mnist/lif-fgsm --out runs/controls
+    hosnn ablate models/fashion-mnist/homeostatic-fgsm --lif models/fashion-mnist/lif-fgsm --out runs/ablations
+
+    hosnn ablate runs/demo/demo-homeostatic-fgsm --samples 100 --max-time 10
 
     Args:
         model: a network with adapting thresholds, named as for `hosnn evaluate`.
@@ -67,56 +79,56 @@ def ablate(
         samples: number of test images, a fixed class-balanced choice.
         seed: seed of random starts and of corruptions.
         data: data set; the one the network was trained on if not given.
-        data_folder: where the data set lies, if not in one of its usual places.
-        out: folder for controls.json and controls.md; MODEL/evaluations if not given.
-        max_time: stop after this many minutes; the same command goes on.
+        data_folder: folder of the data set, if it is not in one of the usual places.
+        out: folder for ablations.json and ablations.md; MODEL/evaluations if not given.
+        max_time: stop after this many minutes; the same command resumes.
         hardware: where to run.
         json_output: print the result as JSON and nothing else.
     """
-    chosen = protocol(Threat.parse(threat)).resized(samples)
-    found = candidate(model, data, data_folder)
-    if not isinstance(found.model, nn.Module):
-        raise ConfigError(f"controls got a {type(found.model).__name__}; expected a network with TA-LIF layers")
-    partner = next(iter(models_named((lif,)).values())) if lif is not None else None
-    folder = writable_folder(out or found.folder)
+    attacks = protocol(Threat.parse(threat)).resized(samples)
+    target = load_target(model, data, data_folder)
+    if not isinstance(target.model, nn.Module):
+        raise ConfigError(f"ablate got a {type(target.model).__name__}; expected a network with TA-LIF layers")
+    lif_network = next(iter(load_networks((lif,)).values())) if lif is not None else None
+    folder = writable_folder(out or target.folder)
     device = hardware.fabric().device
-    progress, limit = TerminalProgress(console_for(json_output)), deadline(max_time)
-    batches = training_batches(found.data.train)
-    made, left_out = ablations(found.model, partner, models_named(others), batches)
-    networks = {name: network.to(device) for name, network in made.items()}
-    evaluations, partials = [], []
-    with stopping(limit):
+    progress, deadline = TerminalProgress(console_for(json_output)), deadline_after(max_time)
+    batches = training_batches(target.data.train)
+    variants, left_out = ablations(target.model, lif_network, load_networks(others), batches)
+    networks = {name: network.to(device) for name, network in variants.items()}
+    evaluations, journals = [], []
+    with stopping(deadline):
         for number, (name, network) in enumerate(networks.items()):
-            partials.append(journal_path(folder, f"controls-{number}"))
+            journals.append(journal_path(folder, f"ablations-{number}"))
             evaluations.append(
                 evaluate(
                     network,
-                    found.data,
-                    chosen,
-                    subject=Subject(name, found.data.name, found.data.sha256),
+                    target.data,
+                    attacks,
+                    names=Names(name, target.data.name, target.data.sha256),
                     seed=seed,
-                    partial=partials[-1],
+                    partial=journals[-1],
                     threads=(hardware.threads or os.cpu_count() or 1) if device.type == "cpu" else 0,
                     progress=progress,
-                    deadline=limit,
+                    deadline=deadline,
                 )
             )
-    result = _controls(found.name, evaluations, networks, batches, found.data, left_out, seed)
-    write_json(folder / "controls.json", result.to_json())
-    write_text(folder / "controls.md", ablations_markdown(result))
-    for partial in partials:
-        partial.unlink(missing_ok=True)
+    result = _ablations(target.name, evaluations, networks, batches, target.data, left_out, seed)
+    write_json(folder / "ablations.json", result.to_json())
+    write_text(folder / "ablations.md", ablations_markdown(result))
+    for journal in journals:
+        journal.unlink(missing_ok=True)
     if json_output:
         print(json.dumps(result.to_json()))
         return 0
-    console.print(table(result.compared))
+    console.print(comparison_table(result.compared))
     for test in result.compared.tests:
         console.print(f"- {test}", markup=False)
-    console.print(f"written to {escape(str(folder / 'ablate.json'))} and .md")
+    console.print(f"written to {escape(str(folder / 'ablations'))}.json and .md")
     return 0
 
 
-def _controls(
+def _ablations(
     name: str,
     evaluations: list[Evaluation],
     networks: dict[str, nn.Module],
@@ -125,19 +137,22 @@ def _controls(
     left_out: tuple[str, ...],
     seed: int,
 ) -> Ablations:
+    """The evaluations compared, with firing rates, corruptions and numbers of time steps measured."""
     samples = evaluations[0].samples
     return Ablations(
-        name,
-        compare_models(evaluations, against=TRAINED),
-        {name: firing_rates(network, batches) for name, network in networks.items()},
-        {name: corruption_accuracy(network, data.test, seed, samples) for name, network in networks.items()},
-        {
+        model=name,
+        compared=compare_models(evaluations, against=TRAINED),
+        rates={name: firing_rates(network, batches) for name, network in networks.items()},
+        corruptions={
+            name: corruption_accuracy(network, data.test, seed, samples) for name, network in networks.items()
+        },
+        steps={
             name: steps_at_test_time(network, data.test, samples=samples)
             for name, network in networks.items()
             if isinstance(network, SpikingNetwork)
         },
-        left_out,
-        seed,
-        versions(),
-        machine(),
+        left_out=left_out,
+        seed=seed,
+        versions=versions(),
+        machine=machine(),
     )

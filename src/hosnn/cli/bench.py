@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from hosnn.benchmark.calibration import SignatureCase
+from hosnn.benchmark.evaluation import EvaluationCase
 from hosnn.benchmark.layers import SHAPES, LayerCase
-from hosnn.benchmark.networks import EvaluationCase, NetworkCase, Precision, Workload
+from hosnn.benchmark.networks import NetworkCase, Precision, Workload
 from hosnn.benchmark.peers import peer_versions
-from hosnn.benchmark.report import HEADINGS, Bench, cells, markdown_bench, picture
+from hosnn.benchmark.report import HEADINGS, BenchmarkResult, benchmark_markdown, table_cells, timing_figure
 from hosnn.benchmark.timing import Case, Timing, measure
 from hosnn.cli.options import Folder, console_for, writable_folder
 from hosnn.errors import ConfigError
@@ -28,7 +29,7 @@ from hosnn.spiking.gradient_rule import GradientRule, bptt
 Work = Literal["layer", "training", "attack", "full-bptt", "inference", "signature", "evaluation"]
 
 EVALUATION_ROUNDS = 3
-"""An evaluation is long, and what disturbs it for a moment counts little."""
+"""An evaluation takes long, so a short disturbance changes its time little."""
 
 
 def bench(
@@ -41,12 +42,12 @@ def bench(
     out: Folder = None,
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
-    """How fast is it?  Layers, training, attacks, evaluations beside eager PyTorch, torch.compile, peers and the limit.
+    """How fast is it?  Layers, training, attacks, evaluations, compared with eager PyTorch, torch.compile and peers.
 
     Contestants take turns in one run, on one thread each unless their name says otherwise; times are ratios to ours,
     medians over rounds (on a GPU milliseconds too).  The limit of a layer is a copy of the bytes it must move, that of
     a network its convolutions and matrix products alone.  SpikingJelly, snnTorch, Norse and sinabs take part if they
-    are installed (bench/requirements-speed.txt).  Leave the machine alone meanwhile.
+    are installed (bench/requirements-speed.txt).  Run nothing else on the machine at the same time.
 
     For example:
 
@@ -57,11 +58,11 @@ def bench(
     hosnn bench --only training --contestants "2 threads" "per-step"
 
     Args:
-        only: kinds of work to measure: layer, training, attack (both by TSSL-BP), full-bptt (both by it), inference,
-            signature, evaluation; all if not given.
-        contestants: parts of names of those that take part, besides hosnn; all if not given.
+        only: kinds of work to measure: layer; training and attack (with TSSL-BP); full-bptt (the same with full BPTT);
+            inference; signature; evaluation; all if not given.
+        contestants: contestants whose names contain one of these take part, besides hosnn; all if not given.
         quick: about a minute: a small layer and a small network, 3 rounds, nothing compiled, no peak memory.
-        rounds: turns of each contestant; evaluations take 3 at most.
+        rounds: turns of each contestant; at most 3 for evaluations.
         accelerator: cpu or cuda.
         out: folder for bench.json, bench.md and bench.svg; nothing is written if not given.
         json_output: print the result as JSON and nothing else.
@@ -69,25 +70,29 @@ def bench(
     if rounds < 1:
         raise ConfigError(f"rounds got {rounds}; expected at least 1")
     if accelerator == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("accelerator got 'cuda' but there is no CUDA device here; `hosnn doctor` lists what is")
+        raise ConfigError(
+            "accelerator got 'cuda' but there is no CUDA device here; `hosnn doctor` lists the devices that are"
+        )
     folder = None if out is None else writable_folder(out)
     work = cases(only, quick, accelerator)
-    known = list(dict.fromkeys(name for case in work for name in case.entries()))
+    known_names = list(dict.fromkeys(name for case in work for name in case.contestants()))
     for part in contestants:
-        if not any(part.lower() in name.lower() for name in known):
-            raise ConfigError(f"contestants got {part!r}; expected parts of: {'; '.join(known)}")
+        if not any(part.lower() in name.lower() for name in known_names):
+            raise ConfigError(f"contestants got {part!r}; expected parts of: {'; '.join(known_names)}")
     return run(work, min(rounds, 3) if quick else rounds, not quick, folder, json_output, contestants)
 
 
 def cases(only: Sequence[Work], quick: bool, device: str) -> list[Case]:
-    """The work asked for.  Raises ConfigError if there is none."""
+    """The cases of the chosen kinds of work, all kinds if none are chosen.  Raises ConfigError if there is no case."""
     blueprint, batch = (lenet_15c5_40c5_300(), 16) if quick else (lenet_32c5_64c5_1024(), 64)
     precisions: tuple[Precision, ...] = ("float32",) if quick else ("float32", "bfloat16")
 
-    def network(task: Workload, precision: Precision = "float32", rule: GradientRule = blueprint.rule) -> NetworkCase:
-        return NetworkCase(task, batch, precision, device, not quick, replace(blueprint, rule=rule))
+    def network(
+        workload: Workload, precision: Precision = "float32", rule: GradientRule = blueprint.rule
+    ) -> NetworkCase:
+        return NetworkCase(workload, batch, precision, device, not quick, replace(blueprint, rule=rule))
 
-    found: dict[Work, list[Case]] = {
+    by_work: dict[Work, list[Case]] = {
         "layer": [LayerCase(shape, device, not quick) for shape in (SHAPES[:1] if quick else SHAPES)],
         "training": [network("FGSM training step", precision) for precision in precisions],
         "attack": [network("PGD-10", precision) for precision in precisions],
@@ -96,12 +101,12 @@ def cases(only: Sequence[Work], quick: bool, device: str) -> list[Case]:
         "signature": [] if quick else [SignatureCase(device=device)],
         "evaluation": [] if quick else [EvaluationCase(device=device)],
     }
-    chosen = [case for name, some in found.items() if not only or name in only for case in some]
-    if not chosen:
+    chosen_cases = [case for work, of_work in by_work.items() if not only or work in only for case in of_work]
+    if not chosen_cases:
         raise ConfigError(
             "--quick measures no full-bptt, signature or evaluation, which take longer; leave out --quick"
         )
-    return chosen
+    return chosen_cases
 
 
 def run(
@@ -112,21 +117,23 @@ def run(
     json_output: bool,
     contestants: Sequence[str] = (),
 ) -> int:
-    """Measure, and hand out after every piece of work what there is so far."""
+    """Measure case by case; print each, and write all results so far after each."""
     console = console_for(json_output)
     rows: list[Timing] = []
     for case in work:
-        few = min(rounds, EVALUATION_ROUNDS) if isinstance(case, EvaluationCase) else rounds
+        case_rounds = min(rounds, EVALUATION_ROUNDS) if isinstance(case, EvaluationCase) else rounds
         with console.status(case.title):
-            rows += measure(case, few, memory, names=contestants)
-        found = Bench(tuple(rows), rounds, versions(), peer_versions(), machine())
+            rows += measure(case, case_rounds, memory, names=contestants)
+        result = BenchmarkResult(
+            rows=tuple(rows), rounds=rounds, versions=versions(), peers=peer_versions(), machine=machine()
+        )
         _show(console, [row for row in rows if row.case == case.title])
         if folder is not None:
-            write_json(folder / "bench.json", found.to_json())
-            write_text(folder / "bench.md", markdown_bench(found))
-            write_text(folder / "bench.svg", svg(picture(found)).decode())
+            write_json(folder / "bench.json", result.to_json())
+            write_text(folder / "bench.md", benchmark_markdown(result))
+            write_text(folder / "bench.svg", svg(timing_figure(result)).decode())
     if json_output:
-        print(json.dumps(found.to_json()))
+        print(json.dumps(result.to_json()))
     elif folder is not None:
         console.print(f"written to {folder / 'bench.json'}, .md and .svg", markup=False)
     return 0
@@ -134,8 +141,8 @@ def run(
 
 def _show(console: Console, rows: Sequence[Timing]) -> None:
     table = Table(title=rows[0].case)
-    for place, heading in enumerate(HEADINGS[1:]):
-        table.add_column(heading, justify="right" if place else "left")
+    for number, heading in enumerate(HEADINGS[1:]):
+        table.add_column(heading, justify="right" if number else "left")
     for row in rows:
-        table.add_row(*cells(row)[1:])
+        table.add_row(*table_cells(row)[1:])
     console.print(table)

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 from rich.table import Table
 
-from hosnn.cli.options import Folder, Model, Name, console, data_for, load_model, writable_folder
+from hosnn.cli.options import Folder, ModelArgument, Name, console, dataset_for, load_model, writable_folder
 from hosnn.errors import SignatureError
 from hosnn.nn.neurons import TALIF, neurons
 from hosnn.runtime import Hardware
@@ -16,7 +16,7 @@ from hosnn.training.pipeline import images
 
 
 def calibrate(
-    model: Model,
+    model: ModelArgument,
     *,
     data: Name = None,
     data_folder: Folder = None,
@@ -35,19 +35,21 @@ def calibrate(
     Args:
         model: a run folder or checkpoint folder.
         data: data set to record on; the one the network was trained on if not given.
-        data_folder: where the data set lies, if not in one of its usual places.
+        data_folder: folder of the data set, if it is not in one of the usual places.
         out: write the signature to this safetensors file.
         hardware: where to run.
-        json_output: print the figures as JSON.
+        json_output: print the statistics as JSON.
     """
     loaded = load_model(model)
     if any(isinstance(layer, TALIF) for layer in neurons(loaded.network).values()):
-        raise SignatureError(f"{model} is homeostatic already; record the signature of the LIF network it began as")
+        raise SignatureError(
+            f"{model} is homeostatic already; record the signature of the LIF network that it was made from"
+        )
     if out is not None:
         writable_folder(out.parent)
         if out.is_dir():
             raise SignatureError(f"--out got the folder {out}; expected a file, e.g. {out / 'signature.safetensors'}")
-    dataset = data_for(loaded.network, loaded.config, data, data_folder)
+    dataset = dataset_for(loaded.network, loaded.config, data, data_folder)
     fabric = hardware.fabric()
     batches = (x.to(fabric.device) for x in images(dataset.train))
     signature = record(
@@ -56,7 +58,7 @@ def calibrate(
     if out is not None:
         signature.save(out)
     if json_output:
-        print(json.dumps({**signature.provenance(), "figures": _figures(signature)}))
+        print(json.dumps({**signature.provenance(), "figures": _statistics(signature)}))
         return 0
     console.print(_table(signature))
     console.print(f"{signature.samples:,} images of {signature.dataset}, {signature.steps} time steps")
@@ -65,7 +67,8 @@ def calibrate(
     return 0
 
 
-def _figures(signature: Signature) -> list[dict[str, object]]:
+def _statistics(signature: Signature) -> list[dict[str, object]]:
+    """Of each layer at each time step, over its neurons; the spread is over images."""
     return [
         {
             "layer": name,
@@ -85,7 +88,7 @@ def _table(signature: Signature) -> Table:
     table = Table(title="membrane before reset, in units of the resting threshold")
     for heading in ("layer", "neurons", "step", "mean", "lowest neuron", "highest neuron", "spread over images"):
         table.add_column(heading, justify="left" if heading == "layer" else "right")
-    for row in _figures(signature):
+    for row in _statistics(signature):
         numbers = (f"{row[key]:.3f}" for key in ("mean", "lowest", "highest", "spread_over_images"))
         table.add_row(str(row["layer"]), str(row["neurons"]), str(row["step"]), *numbers)
     return table

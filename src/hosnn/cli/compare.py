@@ -12,6 +12,7 @@ from hosnn.cli.evaluate import MARKS
 from hosnn.cli.options import Folder, console, writable_folder
 from hosnn.files import write_json, write_text
 from hosnn.report.comparison_markdown import comparison_markdown
+from hosnn.report.phrases import NO_VALUE
 from hosnn.results.comparison import Comparison, compare_models
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.text import percent
@@ -26,7 +27,7 @@ def compare(
     out: Folder = None,
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
-    """Set evaluations of several models side by side, and test on the same images which holds more.
+    """Compare evaluations of several models, and test on the same images which model is more robust.
 
     Each pair of models is tested on the worst case of every protocol they share, image by image (McNemar's exact test,
     corrected for the number of tests by Holm's method).  Exit status 0, or 2 if the results cannot be compared.
@@ -39,35 +40,36 @@ def compare(
 
     Args:
         results: JSON files written by `hosnn evaluate`, of two models or more.
-        attacks: names of attacks to test besides the worst case.
+        attacks: names of attacks to test in addition to the worst case.
         out: folder for side-by-side.json and side-by-side.md; nothing is written if not given.
         json_output: print the comparison as JSON and nothing else.
     """
-    found = compare_models([Evaluation.load(path) for path in results], attacks)
+    comparison = compare_models([Evaluation.load(path) for path in results], attacks)
     if out is not None:
         folder = writable_folder(out)
-        write_json(folder / "side-by-side.json", found.to_json())
-        write_text(folder / "side-by-side.md", comparison_markdown(found))
+        write_json(folder / "side-by-side.json", comparison.to_json())
+        write_text(folder / "side-by-side.md", comparison_markdown(comparison))
     if json_output:
-        print(json.dumps(found.to_json()))
+        print(json.dumps(comparison.to_json()))
         return 0
-    console.print(table(found))
-    for test in found.tests:
+    console.print(comparison_table(comparison))
+    for test in comparison.tests:
         console.print(f"- {escape(str(test))}")
     return 0
 
 
-def table(found: Comparison) -> Table:
-    """Accuracies by model, and what the checks of their evaluations came to."""
-    shown = Table(title="accuracy in percent")
-    shown.add_column("measure")
-    for heading in ("images", *found.models):
-        shown.add_column(escape(heading), justify="right")
-    for measure in found.measures:
+def comparison_table(comparison: Comparison) -> Table:
+    """Accuracies by model, and the verdict of the checks of each evaluation."""
+    table = Table(title="accuracy in percent")
+    table.add_column("measure")
+    for heading in ("images", *comparison.models):
+        table.add_column(escape(heading), justify="right")
+    for measure in comparison.measures:
         shares = [
-            percent(measure.kept[model] / measure.samples) if model in measure.kept else "–" for model in found.models
+            percent(measure.kept[model] / measure.samples) if model in measure.kept else NO_VALUE
+            for model in comparison.models
         ]
-        shown.add_row(escape(measure.name), f"{measure.samples:,}", *shares)
-    for name, verdicts in found.verdicts().items():
-        shown.add_row(escape(name), "", *(MARKS.get(verdict, "–") for verdict in verdicts))
-    return shown
+        table.add_row(escape(measure.name), f"{measure.samples:,}", *shares)
+    for name, verdicts in comparison.verdicts().items():
+        table.add_row(escape(name), "", *(MARKS.get(verdict, NO_VALUE) for verdict in verdicts))
+    return table

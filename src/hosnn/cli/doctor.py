@@ -23,14 +23,14 @@ BACKENDS = {
 
 
 def doctor(*, json_output: Annotated[bool, tyro.conf.arg(name="json")] = False) -> int:
-    """Tell what is installed, which data sets are found and where networks will run, and what to do about gaps.
+    """Show what is installed, which data sets are found, where networks will run, and what to do about gaps.
 
     For example:
 
     hosnn doctor
 
     Args:
-        json_output: print the findings as JSON.
+        json_output: print the same as JSON.
     """
     sources = describe_sources()
     facts: dict[str, str | int] = {**versions(), **machine()}
@@ -52,10 +52,10 @@ def doctor(*, json_output: Annotated[bool, tyro.conf.arg(name="json")] = False) 
     for name in ("backend", "accelerator", "free_disk_gb"):
         table.add_row(name.replace("_", " "), str(findings[name]))
     console.print(table)
-    found = Table("data set", "source", "here", "detail")
+    data_table = Table("data set", "source", "here", "detail")
     for source in sources:
-        found.add_row(source.dataset, source.source, "[green]yes" if source.found else "[yellow]no", source.detail)
-    console.print(found)
+        data_table.add_row(source.dataset, source.source, "[green]yes" if source.found else "[yellow]no", source.detail)
+    console.print(data_table)
     for line in _advice(sources):
         console.print(f"[yellow]-[/] {line}")
     return 0
@@ -64,9 +64,13 @@ def doctor(*, json_output: Annotated[bool, tyro.conf.arg(name="json")] = False) 
 def _advice(sources: list[SourceStatus]) -> list[str]:
     advice = []
     for name in sorted({source.dataset for source in sources}):
-        mine = [source for source in sources if source.dataset == name]
-        if not any(source.found for source in mine):
-            way = "it is downloaded on first use, or" if any(source.needs_network for source in mine) else "to use it,"
+        of_dataset = [source for source in sources if source.dataset == name]
+        if not any(source.found for source in of_dataset):
+            way = (
+                "it is downloaded on first use, or"
+                if any(source.needs_network for source in of_dataset)
+                else "to use it,"
+            )
             advice.append(f"{name} is not on this machine; {way} give --data-folder")
     if cpu.library() is None:
         advice.append(

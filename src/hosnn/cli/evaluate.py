@@ -11,18 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 from torch import nn
 
-from hosnn.cli.options import (
-    Folder,
-    Minutes,
-    Model,
-    Name,
-    console,
-    console_for,
-    deadline,
-)
-from hosnn.cli.request import Ready, Request, ready, share
-from hosnn.cli.subject import Candidate
-from hosnn.cluster.tasks import Cluster, Failed, Job, Stopped, carried_out
+from hosnn.cli.options import Folder, Minutes, ModelArgument, Name, console, console_for, deadline_after
+from hosnn.cli.request import EvaluationRequest, PreparedEvaluation, prepare, run_shard
+from hosnn.cluster.tasks import Cluster, Failed, Job, Stopped, run_jobs
 from hosnn.deadline import Deadline, Interrupted, stopping
 from hosnn.errors import ConfigError
 from hosnn.estimators import Through
@@ -30,25 +21,28 @@ from hosnn.evaluation.evaluate import evaluate as run_protocol
 from hosnn.evaluation.examples import Example, examples
 from hosnn.evaluation.journal import journal_path, journals
 from hosnn.evaluation.runner import Shard
+from hosnn.evaluation.store import USUAL_THREAT
 from hosnn.files import write_text
 from hosnn.progress import Progress, TerminalProgress
-from hosnn.protocols.protocol import Protocol
 from hosnn.report.evaluation_html import render_evaluation
 from hosnn.report.evaluation_markdown import markdown_evaluation
 from hosnn.results.evaluation import Evaluation
+from hosnn.results.statistics import Interval
 from hosnn.robustness.pgd import PGD
 from hosnn.runtime import Hardware
 from hosnn.spiking.gradient_rule import bptt
 
 STATUS = {"pass": 0, "warn": 3, "fail": 4}
+"""Exit status by the verdict of the checks."""
+
 MARKS = {"pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]fail[/]"}
 
 
 def evaluate(
-    model: Model,
+    model: ModelArgument,
     *,
     protocol: str = "smoke",
-    threat: str = "linf:8/255",
+    threat: str = USUAL_THREAT,
     samples: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None,
     seed: int = 0,
     data: Name = None,
@@ -65,26 +59,27 @@ def evaluate(
     """Attack a trained network under a protocol; write JSON, Markdown and an HTML page.
 
     MODEL is a run folder, a checkpoint folder, a Hub id, or a model of your own: file.py:function or module:function,
-    a network, or a function without arguments that returns one (or any function), from images in [0, 1] to logits.
+    which is a network, or a function without arguments that returns one.  A network is an nn.Module or any function
+    from images in [0, 1] to logits.
 
-    Protocols: smoke (a first look, a minute), standard (for a number to publish, minutes to half an hour), full
+    Protocols: smoke (a first impression, a minute), standard (for a number to publish, minutes to half an hour), full
     (everything, hours), paper (the HoSNN authors' attacks, for comparison with published numbers only), choices (their
     PGD-7 with each of their choices switched off), sweep (PGD-40 through five surrogate widths).
 
     Exit status: 0 all checks passed, 3 a check warns, 4 a check failed and the number must not be believed; 1 the time
-    was up, 2 something to mend.  An interrupted evaluation goes on when the same command is given again.
+    limit was reached, 2 an error to correct.  An interrupted evaluation resumes when the same command is given again.
 
     For example:
 
     hosnn evaluate runs/demo/demo-homeostatic-fgsm
 
-    hosnn evaluate models/fashion-mnist/homeostatic-fgsm --protocol standard --twins models/fashion-mnist/lif-fgsm
+    hosnn evaluate runs/demo/demo-homeostatic-fgsm --protocol standard --transfer-sources runs/demo/demo-lif-fgsm
 
     hosnn evaluate my_network.py:trained --data fashion-mnist --protocol standard
 
     hosnn evaluate MODEL --protocol full --shard 0/4    (and 1/4 .. 3/4 elsewhere; then once without --shard)
 
-    hosnn evaluate MODEL --protocol full --shards 16 --address auto    (the same on a Ray cluster, gathered at the end)
+    hosnn evaluate MODEL --protocol full --shards 16 --address auto    (on a Ray cluster, shards gathered at the end)
 
     Args:
         model: a run folder, a checkpoint folder, a Hub id, file.py:function or module:function.
@@ -93,80 +88,103 @@ def evaluate(
         samples: number of test images, a fixed class-balanced choice; the protocol's own number if not given.
         seed: seed of random starts.
         data: data set; the one the network was trained on if not given.
-        data_folder: where the data set lies, if not in one of its usual places.
-        twins: other models, named as MODEL is, to transfer attacks from (standard and full).
+        data_folder: folder of the data set, if it is not in one of the usual places.
+        transfer_sources: other models, named as MODEL is, to transfer attacks from (standard and full).
         out: folder for PROTOCOL.json, .md and .html (options other than the protocol's own show in the name);
             MODEL/evaluations if not given, runs/FILE-FUNCTION/evaluations for a model of your own.
-        shard: do share I (from 0) of N only; the command without it gathers all shares that lie in the same folder.
-        shards: have N shares done by workers of Ray (pip install 'hosnn[ray]'), then gather them; the same result.
-        address: head of a Ray cluster for --shards, or auto for the one that this machine belongs to; else this
-            machine.  All its machines must see model and --out under the same path.
-        max_time: stop after this many minutes; the same command goes on.
-        hardware: where to run; --threads is the number of images' blocks worked on at a time (0: one per core).
+        shard: do shard I (from 0) of N only; the command without it gathers all shards in the same folder.
+        shards: have N shards done by workers of Ray (pip install 'hosnn[ray]'), then gather them; the same result.
+        address: head of a Ray cluster for --shards, or auto for the one that this machine belongs to; this machine if
+            not given.  All machines of the cluster must see model and --out under the same path.
+        max_time: stop after this many minutes; the same command resumes.
+        hardware: where to run; --threads is the number of blocks of images worked on at a time (0: one per core).
         json_output: print the result as JSON and nothing else.
     """
-    request = Request(model, protocol, threat, samples, seed, data, data_folder, transfer_sources, out, hardware)
-    part = _shard(shard)
+    request = EvaluationRequest(
+        model=model,
+        protocol=protocol,
+        threat=threat,
+        samples=samples,
+        seed=seed,
+        data=data,
+        data_folder=data_folder,
+        transfer_sources=transfer_sources,
+        out=out,
+        hardware=hardware,
+    )
+    own_shard = _shard(shard)
     if shards is not None and shards < 1:
         raise ConfigError(f"--shards got {shards}; expected at least 1")
-    if (part is not None and (shards, address) != (None, None)) or (address is not None and shards is None):
+    if (own_shard is not None and (shards, address) != (None, None)) or (address is not None and shards is None):
         raise ConfigError(
             f"--shard got {shard}, --shards {shards}, --address {address}; expected --shard I/N alone, or --shards N "
             "with or without --address"
         )
-    limit, progress = deadline(max_time), TerminalProgress(console_for(json_output))
-    if part is not None:
-        kept_share = share(request, part, limit, progress)
-        done = f"share {shard} is done: {kept_share}; gather all with the command without --shard"
-        console_for(json_output).print(escape(done))
+    deadline, progress = deadline_after(max_time), TerminalProgress(console_for(json_output))
+    if own_shard is not None:
+        journal = run_shard(request, own_shard, deadline, progress)
+        message = f"shard {shard} is done: {journal}; gather all with the command without --shard"
+        console_for(json_output).print(escape(message))
         return 0
-    it = ready(request)
+    prepared = prepare(request)
     if shards is not None:
-        _hand_out(request, it, shards, address, limit, progress)
-    partial = journal_path(it.folder, it.stem)
-    kept = partial if isinstance(it.network, nn.Module) else None
-    try:
-        with stopping(limit):
-            result = run_protocol(
-                it.network, it.found.data, it.protocol, partial=kept, **it.options, progress=progress, deadline=limit
-            )
-    except Interrupted as stop:
-        raise Interrupted(stop.place, limit, kept=kept is not None) from stop
-    result.save(it.folder / f"{it.stem}.json")
-    for path in journals(partial):
-        path.unlink(missing_ok=True)
-    write_text(it.folder / f"{it.stem}.md", markdown_evaluation(result, it.found.data.classes))
-    page = render_evaluation(result, _examples(it.found, it.protocol, result, seed), it.found.data.classes)
-    write_text(it.folder / f"{it.stem}.html", page)
+        _run_shards(request, prepared, shards, address, deadline, progress)
+    result = _run_protocol(prepared, deadline, progress)
+    stem, classes = prepared.folder / prepared.stem, prepared.target.data.classes
+    write_text(Path(f"{stem}.md"), markdown_evaluation(result, classes))
+    write_text(Path(f"{stem}.html"), render_evaluation(result, _examples(prepared, result, seed), classes))
     if json_output:
         print(json.dumps(result.to_json()))
         return STATUS[result.verdict]
-    console.print(_table(result))
-    console.print(_findings(result))
-    console.print(f"written to {escape(str(it.folder / it.stem))}.json, .md and .html")
+    console.print(_attack_table(result))
+    console.print(_check_table(result))
+    console.print(f"written to {escape(str(stem))}.json, .md and .html")
     return STATUS[result.verdict]
 
 
-def _hand_out(
-    request: Request,
-    it: Ready,
+def _run_protocol(prepared: PreparedEvaluation, deadline: Deadline, progress: Progress) -> Evaluation:
+    """Evaluate and save the result, then remove the journals.  Raises Interrupted if the deadline comes first."""
+    journal = journal_path(prepared.folder, prepared.stem)
+    kept = journal if isinstance(prepared.network, nn.Module) else None
+    try:
+        with stopping(deadline):
+            result = run_protocol(
+                prepared.network,
+                prepared.target.data,
+                prepared.protocol,
+                partial=kept,
+                **prepared.options,
+                progress=progress,
+                deadline=deadline,
+            )
+    except Interrupted as stop:
+        raise Interrupted(stop.place, deadline, kept=kept is not None) from stop
+    result.save(prepared.folder / f"{prepared.stem}.json")
+    for path in journals(journal):
+        path.unlink(missing_ok=True)
+    return result
+
+
+def _run_shards(
+    request: EvaluationRequest,
+    prepared: PreparedEvaluation,
     count: int,
     address: str | None,
-    limit: Deadline,
+    deadline: Deadline,
     progress: Progress,
 ) -> None:
-    """Have workers do all shares, each kept where whoever gathers them looks.  Raises Interrupted when stopped."""
-    if not isinstance(it.network, nn.Module):
-        raise ConfigError(f"--shards needs an nn.Module; {request.model} is a {type(it.network).__name__}")
-    distant = request.elsewhere(it.folder, it.device)
-    cores = distant.hardware.threads
+    """Have workers do all shards, each with its journal in the result's folder.  Raises Interrupted when stopped."""
+    if not isinstance(prepared.network, nn.Module):
+        raise ConfigError(f"--shards needs an nn.Module; {request.model} is a {type(prepared.network).__name__}")
+    for_worker = request.for_worker(prepared.folder, prepared.device)
+    cores = for_worker.hardware.threads
     workers = min(count, max(1, (os.cpu_count() or 1) // cores))
-    cluster = Cluster(workers, address, cores, gpus=float(it.device == "cuda"))
-    tasks = [Job(f"share {number}/{count}", share, (distant, Shard(number, count))) for number in range(count)]
-    errors: dict[str, str] = {}
+    cluster = Cluster(workers, address, cores, gpus=float(prepared.device == "cuda"))
+    jobs = [Job(f"shard {number}/{count}", run_shard, (for_worker, Shard(number, count))) for number in range(count)]
+    errors: dict[str, str] = {}  # the first shard of each error
     done = 0
-    with progress.task(f"{it.found.name}, {request.protocol}", count) as bar:
-        for name, outcome in carried_out(tasks, cluster, limit):
+    with progress.task(f"{prepared.target.name}, {request.protocol}", count) as bar:
+        for name, outcome in run_jobs(jobs, cluster, deadline):
             if isinstance(outcome, Failed):
                 errors.setdefault(outcome.error, name)
             elif not isinstance(outcome, Stopped):
@@ -176,7 +194,7 @@ def _hand_out(
     if errors:
         raise ConfigError("; ".join(f"{name}: {error}" for error, name in errors.items()))
     if done < count:
-        raise Interrupted(f"{done} of {count} shares are done", limit)
+        raise Interrupted(f"{done} of {count} shards are done", deadline)
 
 
 def _shard(text: str | None) -> Shard | None:
@@ -188,53 +206,47 @@ def _shard(text: str | None) -> Shard | None:
     return Shard(int(number), int(count))
 
 
-def _examples(found: Candidate, chosen: Protocol, result: Evaluation, seed: int) -> tuple[Example, ...]:
+def _examples(prepared: PreparedEvaluation, result: Evaluation, seed: int) -> tuple[Example, ...]:
     """A few attacked images for the page; none of a model without a gradient."""
-    if not isinstance(found.model, nn.Module) or not result.network.gradient:
-        return ()
-    attack = Through(bptt(), PGD(chosen.threat))
-    if chosen.threat.per_step:
+    target, threat = prepared.target, prepared.protocol.threat
+    if not isinstance(target.model, nn.Module) or not result.network.gradient or threat.per_step:
         return ()
     with torch.random.fork_rng():
         return examples(
-            found.model,
-            found.data.test.take(200),
-            attack,
+            target.model,
+            target.data.test.take(200),
+            Through(bptt(), PGD(threat)),
             count=5,
             seed=seed,
-            network=found.name,
-            classes=found.data.classes,
+            network=target.name,
+            classes=target.data.classes,
         )
 
 
-def _findings(result: Evaluation) -> Table:
-    """The checks that did not pass, or that all did."""
-    raised = [check for check in result.checks if check.severity != "pass"]
-    passed = len(result.checks) - len(raised)
-    table = Table(title=f"checks: {passed} of {len(result.checks)} passed", show_header=bool(raised))
+def _check_table(result: Evaluation) -> Table:
+    """The checks that warn or fail; a title alone if all passed."""
+    not_passed = [check for check in result.checks if check.severity != "pass"]
+    passed = len(result.checks) - len(not_passed)
+    table = Table(title=f"checks: {passed} of {len(result.checks)} passed", show_header=bool(not_passed))
     for heading in ("", "check", "measured", "what it means"):
         table.add_column(heading)
-    for check in raised:
+    for check in not_passed:
         table.add_row(MARKS[check.severity], escape(check.name), escape(check.figure), escape(check.meaning))
     return table
 
 
-def _table(result: Evaluation) -> Table:
+def _attack_table(result: Evaluation) -> Table:
     table = Table(title=escape(f"{result.model}: {result.samples:,} images of {result.dataset}, {result.threat}"))
     for heading in ("attack", "accuracy", "95 % interval", "seconds"):
         table.add_column(heading, justify="left" if heading == "attack" else "right")
-    low, high = result.interval()
-    table.add_row("none", f"{result.clean_accuracy:.2%}", f"{low:.1%} .. {high:.1%}", "")
+    table.add_row("none", f"{result.clean_accuracy:.2%}", _interval(result.interval()), "")
     for row in result.rows:
-        low, high = result.interval(row.attack)
-        table.add_row(
-            escape(row.attack), f"{result.accuracy(row.attack):.2%}", f"{low:.1%} .. {high:.1%}", f"{row.seconds:.0f}"
-        )
-    low, high = result.worst_interval
-    table.add_row(
-        "[bold]worst case per sample",
-        f"[bold]{result.worst_case:.2%}",
-        f"{low:.1%} .. {high:.1%}",
-        f"{result.seconds:.0f}",
-    )
+        accuracy, interval = result.accuracy(row.attack), result.interval(row.attack)
+        table.add_row(escape(row.attack), f"{accuracy:.2%}", _interval(interval), f"{row.seconds:.0f}")
+    worst = (f"[bold]{result.worst_case:.2%}", _interval(result.worst_interval), f"{result.seconds:.0f}")
+    table.add_row("[bold]worst case per sample", *worst)
     return table
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.low:.1%} .. {interval.high:.1%}"

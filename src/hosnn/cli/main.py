@@ -1,7 +1,7 @@
 """`hosnn VERB`: parsing, and the one place where errors become messages and exit statuses.
 
-Exit status: 0 done, 1 the time was up before the end (the same command goes on), 2 something the user can mend,
-3 a check of an evaluation warns, 4 one failed, 128 + signal stopped by it (130: Ctrl-C).
+Exit status: 0 done, 1 the time limit was reached before the end (the same command resumes), 2 an error that the user
+can correct, 3 a check of an evaluation warns, 4 one failed, 128 + signal stopped by a signal (130: Ctrl-C).
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         status: int = tyro.extras.subcommand_cli_from_dict(
             VERBS,
             prog="hosnn",
-            description="Train spiking networks that hold under attack, and find out whether they really do.",
+            description="Train spiking networks that withstand attacks, and find out whether they really do.",
             args=arguments,
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
         )
@@ -56,10 +56,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except OSError as error:
         errors.print("[bold red]error[/] ", end="")
-        errors.print(f"the system refused: {error}; what was complete before is intact", markup=False)
+        errors.print(
+            f"the operating system reports: {error}; everything that was complete before is intact", markup=False
+        )
         return 2
     except KeyboardInterrupt:
-        errors.print("[yellow]interrupted[/]; what was complete is kept, nothing was left half-written")
+        errors.print("[yellow]interrupted[/]; everything that was complete is kept, no file is half-written")
         return 130
     return status
 

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what they mean."""
+"""Options that several verbs share, and what becomes of them."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ from hosnn.training import checkpoint
 from hosnn.training.checkpoint import Loaded
 from hosnn.training.models import folder_of
 
-Model = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+ModelArgument = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
 Folder = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 Name = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
 Minutes = Annotated[float | None, tyro.conf.arg(metavar="MINUTES")]
@@ -28,8 +28,8 @@ def console_for(json_output: bool) -> Console:
     return Console(soft_wrap=True, stderr=json_output)
 
 
-def deadline(max_time: float | None) -> Deadline:
-    """A deadline in minutes from now; None for none."""
+def deadline_after(max_time: float | None) -> Deadline:
+    """A deadline `max_time` minutes from now; None for no limit."""
     return Deadline(None if max_time is None else 60 * max_time)
 
 
@@ -38,19 +38,20 @@ def load_model(path: Path) -> Loaded:
     return checkpoint.load(folder_of(path))
 
 
-def data_for(network: nn.Module, config: dict[str, object], name: str | None, folder: Path | None) -> Dataset:
-    """The data set asked for, or the one the network was trained on.  Raises ConfigError if they do not fit."""
+def dataset_for(network: nn.Module, config: dict[str, object], name: str | None, folder: Path | None) -> Dataset:
+    """The data set of that name, or the one the network was trained on.  Raises ConfigError if it does not fit."""
     provenance = config.get("provenance")
     trained_on = provenance.get("dataset") if isinstance(provenance, dict) else None
-    chosen = name or trained_on
-    if not isinstance(chosen, str):
+    dataset_name = name or trained_on
+    if not isinstance(dataset_name, str):
         raise ConfigError("the checkpoint does not say what data it was trained on; name a data set with --data")
-    data = load_dataset(chosen, folder)
+    data = load_dataset(dataset_name, folder)
     blueprint = network.blueprint if isinstance(network, SpikingNetwork) else None
     expected = getattr(blueprint, "image", data.image_shape)
     if tuple(expected) != data.image_shape:
         raise ConfigError(
-            f"{chosen} has images {data.image_shape} but the network takes {tuple(expected)}; choose its own data set"
+            f"{dataset_name} has images {data.image_shape} but the network takes {tuple(expected)}; "
+            "choose the data set it was made for"
         )
     return data
 

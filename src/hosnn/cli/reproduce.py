@@ -9,7 +9,7 @@ import torch
 import tyro
 from lightning_fabric import Fabric
 
-from hosnn.cli.options import Folder, Minutes, console_for, deadline, writable_folder
+from hosnn.cli.options import Folder, Minutes, console_for, deadline_after, writable_folder
 from hosnn.data import Dataset, load_dataset
 from hosnn.deadline import Deadline, Interrupted
 from hosnn.errors import ConfigError, nearest
@@ -25,12 +25,12 @@ from hosnn.recipes.reproductions import REPRODUCTIONS, Plan, Reproduction
 from hosnn.recipes.variants import with_seed
 from hosnn.report.plotting import svg
 from hosnn.report.reproduction_figures import bars
-from hosnn.report.reproduction_html import render
-from hosnn.report.reproduction_tables import markdown, rich_table
+from hosnn.report.reproduction_html import render_reproduction
+from hosnn.report.reproduction_tables import reproduction_markdown, rich_table
 from hosnn.results.reproduction import Cell, ReproductionResult
 from hosnn.rng import SampleRandom
 from hosnn.robustness.pgd import PGD
-from hosnn.robustness.threats import Linf, Threat, format_eps
+from hosnn.robustness.threats import DEFAULT_THREAT, format_eps
 from hosnn.runtime import Hardware
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.training.checkpoint import load
@@ -39,8 +39,6 @@ from hosnn.training.experiment import Experiment
 from hosnn.training.log import read_log
 from hosnn.training.objectives import Adversarial
 from hosnn.training.pipeline import run
-
-THREAT = Threat(Linf(8 / 255))
 
 
 def reproduce(
@@ -54,9 +52,9 @@ def reproduce(
     hardware: Hardware = Hardware(),  # noqa: B008
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
-    """Train LIF and TA-LIF, clean and FGSM-trained, attack all four, print the 2x2 beside the paper's numbers.
+    """Train LIF and TA-LIF, clean and FGSM-trained, attack all four, print the 2x2 with the paper's numbers.
 
-    What is finished already in --runs is not done again, so the same command goes on after an interruption.
+    What is finished in --runs is not done again, so after an interruption the same command resumes.
 
     For example:
 
@@ -70,44 +68,44 @@ def reproduce(
         seeds: each seed trains and evaluates the whole 2x2.
         runs: folder of run folders.
         out: folder for comparison.json, table.md, bars.svg and report.html; RUNS/WHAT if not given.
-        data_folder: where the data set lies, if not in one of its usual places.
-        max_time: stop after this many minutes; the same command goes on.
+        data_folder: folder of the data set, if it is not in one of the usual places.
+        max_time: stop after this many minutes; the same command resumes.
         hardware: where to run.
         json_output: print the comparison as JSON at the end.
     """
-    chosen = _reproduction(what)
+    reproduction = _reproduction(what)
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"--seeds got {' '.join(map(str, seeds)) or 'nothing'}; expected at least one, each once")
     out = writable_folder(out or runs / what)
-    experiments = [with_seed(recipe(), seed) for seed in seeds for recipe in chosen.grid]
+    experiments = [with_seed(recipe(), seed) for seed in seeds for recipe in reproduction.grid]
     data = load_dataset(experiments[0].data, data_folder)
     console = console_for(json_output)
-    console.print(f"{chosen.title}; data: {data.name}, {data.source}")
-    session = _Session(runs, data, hardware.fabric(), deadline(max_time), TerminalProgress(console))
-    trained = [session.trained(experiment) for experiment in experiments]
+    console.print(f"{reproduction.title}; data: {data.name}, {data.source}")
+    pipeline = _Pipeline(runs, data, hardware.fabric(), deadline_after(max_time), TerminalProgress(console))
+    trained = [pipeline.trained(experiment) for experiment in experiments]
     cells = [
-        session.cell(experiment, network, chosen.plans)
+        pipeline.cell(experiment, network, reproduction.plans)
         for experiment, network in zip(experiments, trained, strict=True)
     ]
-    comparison = ReproductionResult(
-        chosen.title,
-        data.name,
-        experiments[0].network.title,
-        tuple(cells),
-        chosen.columns,
-        chosen.published,
-        {experiment.name: describe(experiment) for experiment in experiments},
-        sum(session.seconds(start) for start in dict.fromkeys(e.start for e in experiments if e.start)),
+    result = ReproductionResult(
+        title=reproduction.title,
+        dataset=data.name,
+        network=experiments[0].network.title,
+        cells=tuple(cells),
+        columns=reproduction.columns,
+        published=reproduction.published,
+        experiments={experiment.name: describe(experiment) for experiment in experiments},
+        start_seconds=sum(pipeline.seconds(start) for start in dict.fromkeys(e.start for e in experiments if e.start)),
     )
-    comparison.save(out / "comparison.json")
-    write_text(out / "table.md", markdown(comparison))
+    result.save(out / "comparison.json")
+    write_text(out / "table.md", reproduction_markdown(result))
     networks = dict(zip((experiment.name for experiment in experiments), trained, strict=True))
-    write_text(out / "report.html", _report(comparison, networks, data, runs))
-    write_text(out / "bars.svg", svg(bars(comparison)).decode())
-    console.print(rich_table(comparison))
+    write_text(out / "report.html", _report(result, networks, data, runs))
+    write_text(out / "bars.svg", svg(bars(result)).decode())
+    console.print(rich_table(result))
     console.print(f"written: {out / 'report.html'}, table.md, bars.svg, comparison.json")
     if json_output:
-        print(json.dumps(comparison.to_json()))
+        print(json.dumps(result.to_json()))
     return 0
 
 
@@ -121,20 +119,20 @@ def _reproduction(what: str) -> Reproduction:
 
 
 @dataclass(frozen=True)
-class _Session:
-    """Where a reproduction works, and until when."""
+class _Pipeline:
+    """Trains and evaluates networks in a folder of runs, until a deadline."""
 
     runs: Path
     data: Dataset
     fabric: Fabric
-    limit: Deadline
+    deadline: Deadline
     progress: Progress
 
     def trained(self, experiment: Experiment) -> SpikingNetwork:
-        """The best network of the experiment, trained now unless it was before."""
-        outcome = run(experiment, self.data, self.runs, self.fabric, self.limit, self.progress, resume=True)
+        """The experiment's network at its best checkpoint, trained now if it is not finished."""
+        outcome = run(experiment, self.data, self.runs, self.fabric, self.deadline, self.progress, resume=True)
         if not outcome.finished:
-            raise Interrupted(f"in the training of {experiment.name} or of what it starts from", self.limit)
+            raise Interrupted(f"in the training of {experiment.name} or of what it starts from", self.deadline)
         return load(outcome.folder).network.to(self.fabric.device)
 
     def seconds(self, experiment: Experiment) -> float:
@@ -143,19 +141,19 @@ class _Session:
 
     def cell(self, experiment: Experiment, network: SpikingNetwork, plans: tuple[Plan, ...]) -> Cell:
         """Everything measured on one trained network."""
-        found = {}
-        for wanted in plans:
-            chosen = protocol(wanted.protocol, THREAT).resized(wanted.samples, wanted.panel_samples)
-            stem = file_stem(wanted.protocol, samples=wanted.samples, seed=experiment.seed)
-            found[chosen.name] = stored_or_fresh(
+        evaluations = {}
+        for plan in plans:
+            planned = protocol(plan.protocol, DEFAULT_THREAT).resized(plan.samples, plan.panel_samples)
+            stem = file_stem(plan.protocol, samples=plan.samples, seed=experiment.seed)
+            evaluations[planned.name] = stored_or_fresh(
                 network,
                 self.data,
-                chosen,
+                planned,
                 self.runs / experiment.name / "evaluations" / f"{stem}.json",
                 name=experiment.name,
                 seed=experiment.seed,
                 progress=self.progress,
-                deadline=self.limit,
+                deadline=self.deadline,
             )
         outcome = run(experiment, self.data, self.runs, self.fabric)
         return Cell(
@@ -167,20 +165,20 @@ class _Session:
             epochs=_epochs(experiment),
             training_seconds=outcome.seconds,
             validation=outcome.accuracy,
-            evaluations=found,
+            evaluations=evaluations,
         )
 
 
-def _report(comparison: ReproductionResult, networks: dict[str, SpikingNetwork], data: Dataset, runs: Path) -> str:
-    """The page, with a close-up of the adversarially trained pair of the first seed under our own PGD."""
+def _report(result: ReproductionResult, networks: dict[str, SpikingNetwork], data: Dataset, runs: Path) -> str:
+    """The page, with examples and neuron traces of the first seed's adversarially trained pair under our own PGD."""
     pair = {
         f"{cell.neuron}, trained {cell.training}": networks[cell.experiment]
-        for cell in comparison.cells
-        if cell.seed == comparison.cells[0].seed and cell.training != "clean"
+        for cell in result.cells
+        if cell.seed == result.cells[0].seed and cell.training != "clean"
     }
-    attack = Through(bptt(), PGD(THREAT))
+    attack = Through(bptt(), PGD(DEFAULT_THREAT))
     split = data.test.take(min(200, len(data.test)))
-    shown = [
+    attacked_examples = [
         example
         for name, network in pair.items()
         for example in examples(network, split, attack, count=5, network=name, classes=data.classes)
@@ -188,8 +186,8 @@ def _report(comparison: ReproductionResult, networks: dict[str, SpikingNetwork],
     x, y = (part.to(device_of(next(iter(pair.values())))) for part in split.batch(torch.arange(1)))
     rng = SampleRandom(0, split.index[:1])
     x_adv = {name: attack(network, x, y, rng) for name, network in pair.items()}
-    logs = {cell.experiment: read_log(runs / cell.experiment) for cell in comparison.cells}
-    return render(comparison, neuron_traces(pair, x, x_adv), shown, logs)
+    logs = {cell.experiment: read_log(runs / cell.experiment) for cell in result.cells}
+    return render_reproduction(result, neuron_traces(pair, x, x_adv), attacked_examples, logs)
 
 
 def _training(experiment: Experiment) -> str:

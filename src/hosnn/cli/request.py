@@ -1,4 +1,4 @@
-"""What an evaluation was asked for, as a value, so that other processes can get ready for the same one."""
+"""What an evaluation was asked for, as a value, so that other processes can prepare the same one."""
 
 import os
 from dataclasses import dataclass, replace
@@ -8,14 +8,13 @@ from typing import Any
 from torch import nn
 
 from hosnn.cli.options import writable_folder
-from hosnn.cli.subject import Candidate, candidate
-from hosnn.cli.subject import transfer_sources as models_named
+from hosnn.cli.target import EvaluationTarget, load_networks, load_target
 from hosnn.deadline import Deadline, stopping
 from hosnn.errors import ConfigError
 from hosnn.evaluation.evaluate import evaluate_shard
 from hosnn.evaluation.journal import journal_path
 from hosnn.evaluation.runner import Shard
-from hosnn.evaluation.setup import Subject
+from hosnn.evaluation.setup import Names
 from hosnn.evaluation.store import file_stem, on_images_of
 from hosnn.progress import Progress
 from hosnn.protocols.builtin import protocol as protocol_named
@@ -25,9 +24,9 @@ from hosnn.robustness.threats import Threat
 from hosnn.runtime import Hardware
 
 
-@dataclass(frozen=True)
-class Request:
-    """The options of `hosnn evaluate` that decide its result, and where it goes."""
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRequest:
+    """The options of `hosnn evaluate` that decide its result, and where the result goes."""
 
     model: Path
     protocol: str
@@ -40,7 +39,7 @@ class Request:
     out: Path | None
     hardware: Hardware
 
-    def elsewhere(self, folder: Path, device: str) -> "Request":
+    def for_worker(self, folder: Path, device: str) -> "EvaluationRequest":
         """The same for a worker in another working folder, which writes to `folder` and uses one core or one GPU."""
         return replace(
             self,
@@ -52,15 +51,16 @@ class Request:
         )
 
 
-@dataclass(frozen=True)
-class Ready:
-    """All that is loaded, checked and laid out before the first attack.
+@dataclass(frozen=True, kw_only=True)
+class PreparedEvaluation:
+    """An evaluation whose model, data and protocol are loaded and checked, ready for the first attack.
 
-    stem     what the result's files in `folder` are called
-    options  of `hosnn.evaluation.evaluate`, for whoever runs the protocol
+    network  the target's model on its device
+    stem     name of the result's files in `folder`, without their endings
+    options  further arguments of `hosnn.evaluation.evaluate.evaluate`
     """
 
-    found: Candidate
+    target: EvaluationTarget
     network: Model
     protocol: Protocol
     folder: Path
@@ -69,39 +69,56 @@ class Ready:
     options: dict[str, Any]
 
 
-def ready(request: Request) -> Ready:
+def prepare(request: EvaluationRequest) -> PreparedEvaluation:
     """Load the model, its data and the protocol.  Raises ConfigError for whatever does not fit."""
-    named = protocol_named(request.protocol, Threat.parse(request.threat), models_named(request.transfer_sources))
+    networks = load_networks(request.transfer_sources)
+    protocol = protocol_named(request.protocol, Threat.parse(request.threat), networks)
     hardware = request.hardware
-    found = candidate(request.model, request.data, request.data_folder)
-    chosen = on_images_of(found.data, named, request.samples)
+    target = load_target(request.model, request.data, request.data_folder)
+    protocol = on_images_of(target.data, protocol, request.samples)
     if hardware.precision != "32-true":
         raise ConfigError(f"--precision got {hardware.precision!r}; robustness is measured in 32-true")
-    folder = writable_folder(request.out or found.folder)
-    # Only the protocol as it stands takes the plain name, which `hosnn reproduce` looks for.
+    folder = writable_folder(request.out or target.folder)
+    # Only an unchanged protocol on the default data gets the plain name, which `hosnn reproduce` looks for.
     stem = file_stem(request.protocol, request.threat, request.samples, request.seed)
-    stem += "" if found.usual else f"-{found.data.name}"
+    stem += "" if target.default_data else f"-{target.data.name}"
     fabric = hardware.fabric()
-    network = found.model.to(fabric.device) if isinstance(found.model, nn.Module) else found.model
+    network = target.model.to(fabric.device) if isinstance(target.model, nn.Module) else target.model
     options = {
-        "subject": Subject(found.name, found.data.name, found.data.sha256),
+        "names": Names(target.name, target.data.name, target.data.sha256),
         "seed": request.seed,
         "threads": (hardware.threads or os.cpu_count() or 1) if fabric.device.type == "cpu" else 0,
     }
-    return Ready(found, network, chosen, folder, stem, fabric.device.type, options)
+    return PreparedEvaluation(
+        target=target,
+        network=network,
+        protocol=protocol,
+        folder=folder,
+        stem=stem,
+        device=fabric.device.type,
+        options=options,
+    )
 
 
-def share(request: Request, part: Shard, deadline: Deadline, progress: Progress | None = None) -> Path:
-    """Do one share of an evaluation; returns where it is kept.  Raises Interrupted if the deadline comes first."""
-    it = ready(request)
-    if not isinstance(it.network, nn.Module):
-        raise ConfigError(f"--shard needs an nn.Module; {request.model} is a {type(it.network).__name__}")
-    kept = journal_path(it.folder, it.stem, (part.number, part.count))
+def run_shard(request: EvaluationRequest, shard: Shard, deadline: Deadline, progress: Progress | None = None) -> Path:
+    """Do one shard of an evaluation; returns its journal.  Raises Interrupted if the deadline comes first."""
+    prepared = prepare(request)
+    network = prepared.network
+    if not isinstance(network, nn.Module):
+        raise ConfigError(f"--shard needs an nn.Module; {request.model} is a {type(network).__name__}")
+    journal = journal_path(prepared.folder, prepared.stem, (shard.number, shard.count))
     with stopping(deadline):
         evaluate_shard(
-            it.network, it.found.data, it.protocol, part, kept, **it.options, progress=progress, deadline=deadline
+            network,
+            prepared.target.data,
+            prepared.protocol,
+            shard,
+            journal,
+            **prepared.options,
+            progress=progress,
+            deadline=deadline,
         )
-    return kept
+    return journal
 
 
 def _absolute(source: Path) -> Path:

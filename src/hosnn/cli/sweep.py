@@ -9,10 +9,10 @@ from typing import Annotated
 
 import tyro
 
-from hosnn.cli.options import Folder, Minutes, Name, console_for, deadline, writable_folder
-from hosnn.cluster.record import Figures, Result, Sweep
+from hosnn.cli.options import Folder, Minutes, Name, console_for, deadline_after, writable_folder
+from hosnn.cluster.record import EvaluationFigures, Sweep, TrialResult
 from hosnn.cluster.tables import failures, markdown_sweep, rich_sweep
-from hosnn.cluster.tasks import Cluster, Failed, Job, carried_out
+from hosnn.cluster.tasks import Cluster, Failed, Job, run_jobs
 from hosnn.cluster.trials import Trial, starts, trials
 from hosnn.cluster.work import Conditions, carry_out, train
 from hosnn.deadline import Interrupted
@@ -25,7 +25,7 @@ from hosnn.robustness.threats import Threat
 from hosnn.runtime import Hardware, check_threads
 
 START = "start: "
-"""What names of tasks begin with that train what others start from."""
+"""Prefix of the names of jobs that train what trials start from."""
 
 
 def sweep(
@@ -49,14 +49,14 @@ def sweep(
 ) -> int:
     """Train, and evaluate, every recipe with every combination of values at every seed, on Ray.
 
-    A trial whose worker is killed goes on from its last checkpoint on another.  Whatever stopped a sweep, the same
-    command goes on; what is finished is not done again.  Needs pip install 'hosnn[ray]'.
+    A trial whose worker is killed resumes from its last checkpoint on another.  Whatever stopped a sweep, the same
+    command resumes it; what is finished is not done again.  Needs pip install 'hosnn[ray]'.
 
     Ray runs on this machine's cores unless --address names a cluster.  Then --runs and --out (and --data-folder) must
-    lie on a file system that all its machines see under the same path, and each needs hosnn of the same version.
+    be on a file system that all its machines see under the same path, and each needs hosnn of the same version.
 
-    Exit status: 0 all trials are finished, 1 the time was up, 2 some failed (they are listed) or there is something to
-    mend, 128 + signal if stopped by one.
+    Exit status: 0 all trials are finished, 1 the time limit was reached, 2 some trials failed (they are listed) or
+    there is an error to correct, 128 + signal if stopped by one.
 
     For example:
 
@@ -68,56 +68,58 @@ def sweep(
 
     Args:
         recipes: module:function, ours (`hosnn train` lists them) or your own.
-        grid: values of a field, path=value,value,...; several --grid are combined.  Names of runs tell the values.
-        set: a field that all trials share, path=value, as for `hosnn train`; names do not tell it.
-        seeds: every recipe with every combination of values is done at each of them.
+        grid: values of a field, path=value,value,...; several --grid are combined.  Names of runs contain the values.
+        set: a field that all trials share, path=value, as for `hosnn train`; names do not contain it.
+        seeds: every recipe with every combination of values is run with each of them.
         protocol: evaluate each trial under it (smoke, standard, ...); trained only if not given.
         threat: of the evaluation, norm:eps, e.g. linf:8/255.
         samples: number of test images of the evaluation; the protocol's own number if not given.
         runs: folder of run folders.
         out: folder for sweep.json and sweep.md; RUNS/sweep if not given.
-        data_folder: where the data set lies, if not in one of its usual places.
-        workers: trials at a time on this machine; as many as it has cores for if not given.
+        data_folder: folder of the data set, if it is not in one of the usual places.
+        workers: trials at a time on this machine; as many as its cores allow if not given.
         address: head of a Ray cluster, or auto for the one that this machine belongs to.
         gpus_per_trial: GPUs set aside for each trial, at most 1; 0.5 lets two share one.
-        max_time: stop after this many minutes; the same command goes on.
+        max_time: stop after this many minutes; the same command resumes.
         hardware: where to run; --threads is the number of cores of a trial (0: one).
         json_output: print the sweep as JSON at the end.
     """
-    found = trials(recipes, set, grid, seeds)
-    cluster, hardware = room(workers, address, gpus_per_trial, hardware)
+    all_trials = trials(recipes, set, grid, seeds)
+    cluster, hardware = cluster_for(workers, address, gpus_per_trial, hardware)
     if protocol is not None:
         protocol_named(protocol, Threat.parse(threat))
     if samples is not None and (protocol is None or samples < 1):
         raise ConfigError(f"--samples got {samples}; expected at least 1 image, and a --protocol to attack them")
-    limit = deadline(max_time)
+    deadline = deadline_after(max_time)
     target = writable_folder(out or runs / "sweep") / "sweep.json"
-    state = Sweep(recipes, set, grid, seeds, protocol, threat, samples).of(found, writable_folder(runs))
+    state = Sweep(
+        recipes=recipes, settings=set, grid=grid, seeds=seeds, protocol=protocol, threat=threat, samples=samples
+    ).of(all_trials, writable_folder(runs))
     if target.exists():
         before = Sweep.load(target)
-        if lost := state.lacks(before):
+        if lost := state.missing(before):
             raise ConfigError(
-                f"{target} tells of {len(lost)} finished trials that are not of this sweep ({lost[0]}, ..); choose "
-                "another folder with --out (runs stay where they are), or remove the file"
+                f"{target} records {len(lost)} finished trials that do not belong to this sweep ({lost[0]}, ..); "
+                "choose another folder with --out (runs stay where they are), or remove the file"
             )
-        state = state.after(before)
+        state = state.resumed(before)
     conditions = Conditions(runs.resolve(), data_folder and data_folder.resolve(), hardware, protocol, threat, samples)
     console = console_for(json_output)
-    console.print(f"{len(found)} trials from {len(starts(found))} starts", highlight=False)
-    with TerminalProgress(console).task("sweep", len(found)) as bar:
-        for name, outcome in carried_out(tasks(found, conditions), cluster, limit):
-            if isinstance(outcome, Result):
-                state = state.with_entry(name, "finished", result=outcome)
-                bar.report(f"{name} validation accuracy {outcome.validation:.2%}{_robust(outcome.evaluation)}")
+    console.print(f"{len(all_trials)} trials from {len(starts(all_trials))} starts", highlight=False)
+    with TerminalProgress(console).task("sweep", len(all_trials)) as bar:
+        for name, outcome in run_jobs(jobs(all_trials, conditions), cluster, deadline):
+            if isinstance(outcome, TrialResult):
+                state = state.with_outcome(name, "finished", result=outcome)
+                bar.report(f"{name} validation accuracy {outcome.validation:.2%}{_accuracies(outcome.evaluation)}")
             elif isinstance(outcome, Failed) and not name.startswith(START):
-                state = state.with_entry(name, "failed", error=outcome.error)
+                state = state.with_outcome(name, "failed", error=outcome.error)
                 bar.report(f"{name} failed: {outcome.error}")
             elif name.startswith(START):
                 if outcome is None:
                     bar.report(f"{name} is trained")
                 continue
             else:
-                state = state.with_entry(name, "waiting")
+                state = state.with_outcome(name, "waiting")
                 continue
             state.save(target)
             bar.advance()
@@ -130,46 +132,48 @@ def sweep(
     if json_output:
         print(json.dumps(state.to_json()))
     if state.count("waiting"):
-        raise Interrupted(f"{state.count('finished')} of {len(found)} trials are finished", limit)
+        raise Interrupted(f"{state.count('finished')} of {len(all_trials)} trials are finished", deadline)
     return 2 if state.count("failed") else 0
 
 
-def tasks(found: Sequence[Trial], conditions: Conditions) -> list[Job]:
+def jobs(all_trials: Sequence[Trial], conditions: Conditions) -> list[Job]:
     """Everything that trials start from, each once; then the trials, each after what it starts from."""
-    behind = starts(found)
-    first = [
-        Job(START + each.name, train, (each, conditions), START + each.start.name if each.start else "")
-        for each in behind
+    all_starts = starts(all_trials)
+    start_names = {start.name for start in all_starts}
+    start_jobs = [
+        Job(START + start.name, train, (start, conditions), START + start.start.name if start.start else "")
+        for start in all_starts
     ]
-    names = {each.name for each in behind}
-    then = []
-    for trial in found:
-        each = trial.experiment
-        own = START + each.name if each.name in names else ""  # others start from it: it is trained as their start
-        after = own or (START + each.start.name if each.start else "")
-        then.append(Job(each.name, carry_out, (each, conditions), after))
-    return [*first, *then]
+    trial_jobs = []
+    for trial in all_trials:
+        experiment = trial.experiment
+        if experiment.name in start_names:  # other trials start from this one, so its start job trains it
+            after = START + experiment.name
+        else:
+            after = START + experiment.start.name if experiment.start else ""
+        trial_jobs.append(Job(experiment.name, carry_out, (experiment, conditions), after))
+    return [*start_jobs, *trial_jobs]
 
 
-def room(workers: int | None, address: str | None, gpus: float, hardware: Hardware) -> tuple[Cluster, Hardware]:
-    """What each trial gets, and where.  Raises ConfigError for options that do not go together."""
+def cluster_for(workers: int | None, address: str | None, gpus: float, hardware: Hardware) -> tuple[Cluster, Hardware]:
+    """Where trials run, and the hardware of each.  Raises ConfigError for options that exclude each other."""
     if hardware.devices != 1 or hardware.nodes != 1:
         raise ConfigError(
-            f"--devices got {hardware.devices}, --nodes {hardware.nodes}; a trial runs on one device, and trials on as "
-            "many as there are: leave both at 1"
+            f"--devices got {hardware.devices}, --nodes {hardware.nodes}; a trial runs on one device, and there "
+            "are as many trials at a time as devices: leave both at 1"
         )
     if not 0 <= gpus <= 1:
         raise ConfigError(f"--gpus-per-trial got {gpus:g}; expected 0 to 1, e.g. 0.5 to let two trials share a GPU")
     if workers is not None and (workers < 1 or address is not None):
         raise ConfigError(
-            f"--workers got {workers}; expected at least 1, and no --address: a cluster does as many trials at a time "
-            "as it has room for"
+            f"--workers got {workers}; expected at least 1, and no --address: a cluster runs as many trials at "
+            "a time as its resources allow"
         )
     possible = ("auto", "cuda", "gpu") if gpus else ("auto", "cpu", "mps")
     if hardware.accelerator not in possible:
         raise ConfigError(
             f"--accelerator got {hardware.accelerator!r} with --gpus-per-trial {gpus:g}; expected "
-            f"{', '.join(possible)}: what sets a GPU aside for a trial is --gpus-per-trial"
+            f"{', '.join(possible)}; --gpus-per-trial reserves GPUs for trials"
         )
     check_threads(hardware.threads)
     cores = max(1, hardware.threads)
@@ -178,5 +182,5 @@ def room(workers: int | None, address: str | None, gpus: float, hardware: Hardwa
     return cluster, replace(hardware, accelerator=accelerator, threads=cores)
 
 
-def _robust(figures: Figures | None) -> str:
+def _accuracies(figures: EvaluationFigures | None) -> str:
     return "" if figures is None else f", {figures.protocol}: clean {figures.clean:.2%}, worst case {figures.worst:.2%}"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from hosnn.cli.options import Folder, Minutes, console, console_for, deadline, writable_folder
+from hosnn.cli.options import Folder, Minutes, console, console_for, deadline_after, writable_folder
 from hosnn.data import load_dataset
 from hosnn.progress import Progress, TerminalProgress
 from hosnn.recipes.resolve import built_in, override, resolve
@@ -27,7 +27,7 @@ def train(
     hardware: Hardware = Hardware(),  # noqa: B008
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
-    """Train one recipe, first whatever it starts from.  Without a recipe, list them.
+    """Train one recipe, and before it the recipe that it starts from.  Without a recipe, list all.
 
     For example:
 
@@ -46,15 +46,15 @@ def train(
         set: change a field of the experiment, e.g. optim.lr=3e-4; may be given several times.
         seed: seed of weights, order and attacks, also of what the recipe starts from.
         runs: folder of run folders; this run goes to RUNS/NAME.
-        data_folder: where the data set lies, if not in one of its usual places.
-        resume: go on with an unfinished run.
-        max_time: stop after this many minutes with a checkpoint that --resume goes on from.
+        data_folder: folder of the data set, if it is not in one of the usual places.
+        resume: resume an unfinished run.
+        max_time: stop after this many minutes with a checkpoint, from which --resume continues.
         hardware: where to run.
         json_output: print the outcome as JSON.
     """
     if recipe is None:
-        for name, says in built_in().items():
-            console.print(f"[bold]{name}[/]  {says}")
+        for name, summary in built_in().items():
+            console.print(f"[bold]{name}[/]  {summary}")
         return 0
     experiment = override(resolve(recipe), set)
     if seed is not None:
@@ -62,17 +62,17 @@ def train(
     writable_folder(runs)
     fabric = hardware.fabric(several=True)
     data = load_dataset(experiment.data, data_folder)
-    limit = deadline(max_time)
+    deadline = deadline_after(max_time)
     progress = TerminalProgress(console_for(json_output)) if fabric.is_global_zero else Progress()
-    outcome = run(experiment, data, runs, fabric, limit, progress, resume=resume)
+    outcome = run(experiment, data, runs, fabric, deadline, progress, resume=resume)
     if not fabric.is_global_zero:
-        pass  # the first rank speaks for all
+        pass  # only the first rank prints
     elif json_output:
         print(json.dumps({**vars(outcome), "folder": str(outcome.folder)}))
     elif outcome.finished:
         console.print(f"{outcome.folder}: best validation accuracy {outcome.accuracy:.2%}")
     else:
-        console.print(f"{outcome.folder}: stopped after {outcome.steps} steps; go on with --resume")
+        console.print(f"{outcome.folder}: stopped after {outcome.steps} steps; continue with --resume")
     if outcome.finished:
         return 0
-    return 128 + limit.signalled if limit.signalled else 1
+    return 128 + deadline.signalled if deadline.signalled else 1

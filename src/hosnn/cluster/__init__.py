@@ -1,1 +1,1 @@
-"""Many experiments, or the shares of one evaluation, on the cores of one machine or on a cluster, by Ray."""
+"""Sweeps of experiments, and evaluations in shards, on the cores of one machine or on a cluster, by Ray."""

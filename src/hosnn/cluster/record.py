@@ -1,162 +1,151 @@
-"""A sweep as a value: every trial once, with what came of it; its file."""
+"""A sweep as a value: every trial once, with its outcome; its file."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 from hosnn.cluster.trials import Trial
-from hosnn.errors import ConfigError
-from hosnn.files import read_json, write_json
 from hosnn.results.check import Severity
-
-FORMAT = "hosnn-sweep-1"
+from hosnn.results.document import Amount, Count, Document, Fraction, Integer, Machine, Number, Versions
 
 State = Literal["finished", "failed", "waiting"]
 
 
-@dataclass(frozen=True)
-class Figures:
-    """What an evaluation came to, accuracies as fractions.
-
-    worst     share of images that no attack won
-    accuracy  by attack; in a cascade after it and all before it
-    verdict   the worst severity of its checks
-    file      where all of it is, in the run folder
-    """
+@dataclass(frozen=True, kw_only=True)
+class EvaluationFigures:
+    """The main numbers of an evaluation, accuracies as fractions of 1."""
 
     protocol: str
+    """Name of the protocol."""
     threat: str
-    samples: int
-    clean: float
-    worst: float
-    accuracy: Mapping[str, float]
+    """What the attacker may do."""
+    samples: Count
+    """Number of images."""
+    clean: Fraction
+    """Accuracy without an attack."""
+    worst: Fraction
+    """Share of images that are right when clean and after every attack."""
+    accuracy: Mapping[str, Fraction]
+    """Accuracy by attack; in a cascade after it and all before it."""
     verdict: Severity
-    seconds: float
+    """The worst severity of its checks."""
+    seconds: Amount
+    """Its wall time."""
     file: str
-    versions: Mapping[str, str]
-    machine: Mapping[str, str | int]
+    """The file with all of it, in the run folder."""
+    versions: Versions
+    """Versions of the software that made it."""
+    machine: Machine
+    """The hardware."""
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a finished trial came to.
+@dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """What a finished trial measured."""
 
-    validation  best validation accuracy, on images as the objective sees them
-    seconds     wall time of its training, what it starts from not included
-    versions    of what it was trained with; machine: empty if it was trained elsewhere than in a sweep
-    """
+    validation: Number
+    """Best validation accuracy, on images as the objective sees them."""
+    steps: Count
+    """Steps of the optimiser."""
+    seconds: Amount
+    """Wall time of its training, without that of what it starts from."""
+    versions: Versions
+    """Versions of the software that trained it."""
+    machine: Machine
+    """The hardware; empty if it was not trained in a sweep."""
+    evaluation: EvaluationFigures | None = None
+    """None if trials are trained only."""
 
-    validation: float
-    steps: int
-    seconds: float
-    versions: Mapping[str, str]
-    machine: Mapping[str, str | int]
-    evaluation: Figures | None = None
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """A trial with what came of it.
-
-    state  finished, failed (then `error` says why) or waiting: not begun, under way or interrupted
-    """
+    """A trial with its outcome."""
 
     recipe: str
+    """Name of the recipe."""
     overrides: tuple[str, ...]
-    seed: int
+    """Values of the grid, as path=value."""
+    seed: Integer
+    """Seed of the experiment."""
     name: str
+    """Name of the experiment."""
     identity: str
+    """SHA-256 of the experiment's settings."""
     folder: str
+    """Its run folder."""
     state: State = "waiting"
+    """waiting: not begun, under way or interrupted; failed: `error` says why."""
     error: str = ""
-    result: Result | None = None
+    """Why it failed."""
+    result: TrialResult | None = None
+    """None unless it is finished."""
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """All trials of a sweep.
+@dataclass(frozen=True, kw_only=True)
+class Sweep(Document):
+    """All trials of a sweep."""
 
-    settings  that all trials share, as path=value; grid: the values, as path=value,value,...
-    protocol  that trials are evaluated under, None if they are trained only; threat and samples (None: its own) of it
-    """
+    FORMAT: ClassVar[str] = "hosnn-sweep-1"
+    KIND: ClassVar[str] = "sweep"
+    ADVICE: ClassVar[str] = "; choose another --out, or remove it"
 
     recipes: tuple[str, ...]
+    """Names of the recipes."""
     settings: tuple[str, ...]
+    """What all trials share, as path=value."""
     grid: tuple[str, ...]
-    seeds: tuple[int, ...]
+    """What trials differ in, as path=value,value,..."""
+    seeds: tuple[Integer, ...]
+    """Seeds of each combination."""
     protocol: str | None
+    """What trials are evaluated under; None: they are trained only."""
     threat: str
-    samples: int | None
+    """Of the evaluations."""
+    samples: Count | None
+    """Images per evaluation; None: the protocol's own number."""
     trials: tuple[TrialRecord, ...] = ()
+    """In the order of recipes, grid and seeds."""
 
-    def of(self, found: Sequence[Trial], runs: Path) -> "Sweep":
+    def of(self, trials: Sequence[Trial], runs: Path) -> "Sweep":
         """The sweep with these trials, all waiting."""
-        entries = (
+        records = (
             TrialRecord(
-                trial.recipe,
-                trial.overrides,
-                trial.seed,
-                trial.experiment.name,
-                trial.experiment.identity,
-                str(runs / trial.experiment.name),
+                recipe=trial.recipe,
+                overrides=trial.overrides,
+                seed=trial.seed,
+                name=trial.experiment.name,
+                identity=trial.experiment.identity,
+                folder=str(runs / trial.experiment.name),
             )
-            for trial in found
+            for trial in trials
         )
-        return replace(self, trials=tuple(entries))
+        return replace(self, trials=tuple(records))
 
-    def with_entry(self, name: str, state: State, error: str = "", result: Result | None = None) -> "Sweep":
-        """The sweep with a trial's outcome set."""
+    def with_outcome(self, name: str, state: State, error: str = "", result: TrialResult | None = None) -> "Sweep":
+        """The sweep with the outcome of the trial of this name."""
         changed = (
-            replace(entry, state=state, error=error, result=result) if entry.name == name else entry
-            for entry in self.trials
+            replace(trial, state=state, error=error, result=result) if trial.name == name else trial
+            for trial in self.trials
         )
         return replace(self, trials=tuple(changed))
 
-    def after(self, before: "Sweep") -> "Sweep":
-        """The sweep with what an earlier call found finished, until it is found again."""
-        if (before.protocol, before.threat, before.samples) != (self.protocol, self.threat, self.samples):
+    def resumed(self, earlier: "Sweep") -> "Sweep":
+        """The sweep with the outcomes of trials that an earlier call finished, if it evaluated them in the same way."""
+        if (earlier.protocol, earlier.threat, earlier.samples) != (self.protocol, self.threat, self.samples):
             return self
-        known = {(entry.identity, entry.folder): entry for entry in before.trials if entry.state == "finished"}
-        return replace(self, trials=tuple(known.get((entry.identity, entry.folder), entry) for entry in self.trials))
+        finished = {_key(trial): trial for trial in earlier.trials if trial.state == "finished"}
+        return replace(self, trials=tuple(finished.get(_key(trial), trial) for trial in self.trials))
 
-    def lacks(self, before: "Sweep") -> tuple[str, ...]:
-        """Names of trials that an earlier call finished, and that are not of this sweep."""
-        own = {(entry.identity, entry.folder) for entry in self.trials}
-        finished = (entry for entry in before.trials if entry.state == "finished")
-        return tuple(entry.name for entry in finished if (entry.identity, entry.folder) not in own)
+    def missing(self, earlier: "Sweep") -> tuple[str, ...]:
+        """Names of trials that an earlier call finished and that are not in this sweep."""
+        own = {_key(trial) for trial in self.trials}
+        return tuple(trial.name for trial in earlier.trials if trial.state == "finished" and _key(trial) not in own)
 
     def count(self, state: State) -> int:
-        return sum(entry.state == state for entry in self.trials)
-
-    def to_json(self) -> dict[str, Any]:
-        return {"format": FORMAT} | asdict(self)
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "Sweep":
-        """The inverse of `to_json`.  Raises ConfigError for another format."""
-        form = content.get("format") if isinstance(content, Mapping) else type(content).__name__
-        if form != FORMAT:
-            raise ConfigError(f"a sweep got format {form!r}; expected {FORMAT!r}")
-        given = {key: value for key, value in content.items() if key != "format"}
-        for key in ("recipes", "settings", "grid", "seeds"):
-            given[key] = tuple(given[key])
-        given["trials"] = tuple(_entry(entry) for entry in given["trials"])
-        return cls(**given)
-
-    def save(self, path: Path) -> None:
-        """Write as JSON, whole or not at all."""
-        write_json(path, self.to_json())
-
-    @classmethod
-    def load(cls, path: Path) -> "Sweep":
-        """Read what `save` wrote.  Raises ConfigError if it is something else."""
-        return read_json(path, "sweep", cls.from_json, "; choose another --out, or remove it")
+        return sum(trial.state == state for trial in self.trials)
 
 
-def _entry(content: Mapping[str, Any]) -> TrialRecord:
-    result = content["result"]
-    if result is not None:
-        figures = result["evaluation"]
-        result = Result(**{**result, "evaluation": None if figures is None else Figures(**figures)})
-    return TrialRecord(**{**content, "overrides": tuple(content["overrides"]), "result": result})
+def _key(trial: TrialRecord) -> tuple[str, str]:
+    """What makes two trials the same: settings, and where they are trained."""
+    return trial.identity, trial.folder

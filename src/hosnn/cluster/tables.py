@@ -1,4 +1,4 @@
-"""A sweep as tables: a line per recipe and overrides, mean and standard deviation over seeds.  Pure functions."""
+"""A sweep as tables: a line per recipe and overrides, mean and standard deviation over seeds."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from hosnn.cluster.record import Result, Sweep, TrialRecord
+from hosnn.cluster.record import Sweep, TrialRecord, TrialResult
 from hosnn.results.check import SEVERITIES
-from hosnn.results.text import NOT_RUN, inline, percent, rule, table_row
+from hosnn.results.text import NOT_RUN, inline, markdown_rule, percent, table_row
 
 
 @dataclass(frozen=True)
 class Line:
-    """A recipe with its overrides, over all seeds."""
+    """A recipe with its overrides, over all seeds.
+
+    title  the recipe, then its overrides; seeds: those that are finished, of those asked for
+    texts  one for each of `headings`
+    """
 
     title: tuple[str, ...]
     seeds: str
@@ -22,18 +26,19 @@ class Line:
 
 
 def headings(sweep: Sweep) -> list[str]:
-    found = ["validation", "minutes"]
-    return found if sweep.protocol is None else [*found, "clean", "worst case", "checks"]
+    """Headings of the columns after recipe and seeds."""
+    training = ["validation", "minutes"]
+    return training if sweep.protocol is None else [*training, "clean", "worst case", "checks"]
 
 
 def lines(sweep: Sweep) -> list[Line]:
     """One line per recipe and overrides, in the order they were asked for."""
     groups: dict[tuple[str, tuple[str, ...]], list[TrialRecord]] = {}
-    for entry in sweep.trials:
-        groups.setdefault((entry.recipe, entry.overrides), []).append(entry)
+    for trial in sweep.trials:
+        groups.setdefault((trial.recipe, trial.overrides), []).append(trial)
     return [
-        Line((recipe, *overrides), _seeds(entries), tuple(_texts(sweep, entries)))
-        for (recipe, overrides), entries in groups.items()
+        Line((recipe, *overrides), _seeds(trials), tuple(_texts(sweep, trials)))
+        for (recipe, overrides), trials in groups.items()
     ]
 
 
@@ -45,7 +50,7 @@ def mean_and_deviation(values: Sequence[float]) -> str:
 
 
 def markdown_sweep(sweep: Sweep) -> str:
-    """The sweep as a Markdown page: the table, how its numbers came about, what failed."""
+    """The sweep as a Markdown page: the table, what the numbers are, what failed, versions and hardware."""
     head = ("recipe", "seeds", *headings(sweep))
     return "\n".join(
         [
@@ -54,7 +59,7 @@ def markdown_sweep(sweep: Sweep) -> str:
             f"{caption(sweep)}.",
             "",
             table_row(head),
-            rule(len(head), 2),
+            markdown_rule(len(head), 2),
             *(table_row((" ".join(line.title), line.seeds, *line.texts)) for line in lines(sweep)),
             "",
             *(f"- not done: {inline(text)}" for text in failures(sweep)),
@@ -78,21 +83,21 @@ def rich_sweep(sweep: Sweep) -> Table:
 
 def caption(sweep: Sweep) -> str:
     """What the numbers are."""
-    found = [entry.result.evaluation for entry in sweep.trials if entry.result and entry.result.evaluation]
-    images = _listed(f"{count:,}" for count in sorted({figures.samples for figures in found}))
-    under = f"; clean and worst case: {sweep.protocol}, {sweep.threat}, {images} images" if found else ""
+    evaluations = [result.evaluation for result in _results(sweep.trials) if result.evaluation is not None]
+    images = _listed(f"{count:,}" for count in sorted({evaluation.samples for evaluation in evaluations}))
+    under = f"; clean and worst case: {sweep.protocol}, {sweep.threat}, {images} images" if evaluations else ""
     several = "; mean ± standard deviation over seeds" if len(sweep.seeds) > 1 else ""
     shared = f"; all with {' '.join(sweep.settings)}" if sweep.settings else ""
     return f"Accuracy in percent, on the validation split{under}{several}; minutes of training{shared}"
 
 
 def failures(sweep: Sweep) -> list[str]:
-    """What went wrong, each error once, with the trials it befell."""
-    befell: dict[str, list[str]] = {}
-    for entry in sweep.trials:
-        if entry.state == "failed":
-            befell.setdefault(entry.error, []).append(entry.name)
-    return [f"{', '.join(names)}: {error}" for error, names in befell.items()]
+    """Every error once, after the names of the trials that failed with it."""
+    names_of: dict[str, list[str]] = {}
+    for trial in sweep.trials:
+        if trial.state == "failed":
+            names_of.setdefault(trial.error, []).append(trial.name)
+    return [f"{', '.join(names)}: {error}" for error, names in names_of.items()]
 
 
 def provenance(sweep: Sweep) -> str:
@@ -107,26 +112,28 @@ def provenance(sweep: Sweep) -> str:
     return f"Versions: {versions or 'unknown'}. Hardware: {machines or 'unknown'}."
 
 
-def _texts(sweep: Sweep, entries: Sequence[TrialRecord]) -> Iterable[str]:
-    results = _results(entries)
+def _texts(sweep: Sweep, trials: Sequence[TrialRecord]) -> Iterable[str]:
+    results = _results(trials)
     yield mean_and_deviation([result.validation for result in results])
     yield f"{statistics.fmean(result.seconds for result in results) / 60:.1f}" if results else NOT_RUN
     if sweep.protocol is not None:
-        figures = [result.evaluation for result in results if result.evaluation is not None]
-        yield mean_and_deviation([each.clean for each in figures])
-        yield mean_and_deviation([each.worst for each in figures])
-        yield max((each.verdict for each in figures), key=SEVERITIES.index) if figures else NOT_RUN
+        evaluations = [result.evaluation for result in results if result.evaluation is not None]
+        yield mean_and_deviation([evaluation.clean for evaluation in evaluations])
+        yield mean_and_deviation([evaluation.worst for evaluation in evaluations])
+        yield max((evaluation.verdict for evaluation in evaluations), key=SEVERITIES.index, default=NOT_RUN)
 
 
-def _results(entries: Iterable[TrialRecord]) -> list[Result]:
-    return [entry.result for entry in entries if entry.result is not None]
+def _results(trials: Iterable[TrialRecord]) -> list[TrialResult]:
+    return [trial.result for trial in trials if trial.result is not None]
 
 
-def _seeds(entries: Sequence[TrialRecord]) -> str:
-    done = [str(entry.seed) for entry in entries if entry.state == "finished"]
-    every = ", ".join(str(entry.seed) for entry in entries)
-    return every if len(done) == len(entries) else f"{', '.join(done) or 'none'} of {every}"
+def _seeds(trials: Sequence[TrialRecord]) -> str:
+    """Seeds that are finished, of those asked for where some are not."""
+    finished = ", ".join(str(trial.seed) for trial in trials if trial.state == "finished")
+    every = ", ".join(str(trial.seed) for trial in trials)
+    return every if finished == every else f"{finished or 'none'} of {every}"
 
 
 def _listed(texts: Iterable[str]) -> str:
+    """Each text once, with semicolons between."""
     return "; ".join(dict.fromkeys(texts))

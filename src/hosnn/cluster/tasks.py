@@ -1,7 +1,7 @@
-"""Tasks on Ray: what waits for what, what is tried again when its worker is lost, and how they stop.
+"""Jobs on Ray: which waits for which, retries when a worker is lost, and stopping.
 
-Ray does the scheduling; this module is all that knows it.  A task's work must be able to go on where it was stopped or
-killed, for that is what trying again relies on.
+Ray does the scheduling; no other module knows of it.  A job must resume where it was stopped or killed, for retries
+rely on that.
 """
 
 import math
@@ -19,21 +19,21 @@ from hosnn.deadline import Deadline, Interrupted, stopping
 from hosnn.errors import ConfigError, HosnnError
 
 RETRIES = 3
-"""How often a task begins anew whose worker, or whose whole machine, was lost."""
+"""Retries of a job whose worker, or whose whole machine, was lost."""
 
-LOOK_EVERY = 0.2  # seconds between looks at signals while waiting for tasks
-GRACE = 5.0  # seconds that workers have to stop by themselves when the time is up
-OBJECT_STORE = 128 * 2**20  # bytes; next to nothing is sent
+POLL_SECONDS = 0.2  # between checks for signals while waiting for jobs
+GRACE_SECONDS = 5.0  # for workers to stop by themselves when the time is up
+OBJECT_STORE = 128 * 2**20  # bytes, enough for the small values that are sent
 HEADLESS = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where tasks run, and what each of them gets.
+    """Where jobs run, and what each of them gets.
 
-    workers  tasks at a time on this machine; without meaning on a cluster, which does as many as it has room for
+    workers  jobs at a time on this machine; ignored on a cluster, which runs as many as it has room for
     address  HOST:PORT of a cluster's head, or "auto" for the one that this machine belongs to; None: this machine alone
-    cpus, gpus  of one task, set aside for it; gpus may be a fraction
+    cpus, gpus  reserved for each job; gpus may be a fraction
     """
 
     workers: int = 1
@@ -44,10 +44,10 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Job:
-    """Something to do: `work(*arguments, deadline)`.
+    """A call for a worker: `work(*arguments, deadline)`.
 
     work   a function that workers can import; it raises Interrupted when the deadline stops it
-    after  name of an earlier task that has to be done first; if that fails, this one fails too
+    after  name of an earlier job that has to end first; if that fails, this one fails too
     """
 
     name: str
@@ -58,57 +58,57 @@ class Job:
 
 @dataclass(frozen=True)
 class Failed:
-    """How a task ended that cannot be done; trying again would not help."""
+    """The outcome of a job that raised an error; a retry would not help."""
 
     error: str
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """How a task ended that may go on another time."""
+    """The outcome of a job that was stopped and can be resumed."""
 
 
-def carried_out(tasks: Sequence[Job], cluster: Cluster, deadline: Deadline) -> Iterator[tuple[str, Any]]:
-    """Do all tasks; yields (name, what the work returned, or Failed, or Stopped) as they end.
+def run_jobs(jobs: Sequence[Job], cluster: Cluster, deadline: Deadline) -> Iterator[tuple[str, Any]]:
+    """Run all jobs; yields (name, what its work returned, or Failed, or Stopped) as they end.
 
     The first Ctrl-C or SIGTERM asks all workers to stop at the next safe point; a second ends them at once.
     Raises ConfigError if Ray is not installed or the cluster is not there.
     """
     with stopping(deadline), _connected(cluster, deadline) as ray, stopping(deadline):  # Ray sets signals of its own
         attempt = ray.remote(num_cpus=cluster.cpus, num_gpus=cluster.gpus, max_retries=RETRIES)(_attempt)
-        until = None if deadline.left is None else time.time() + deadline.left  # as clocks of other machines tell it
+        until = None if deadline.left is None else time.time() + deadline.left  # machines share no monotonic clock
         running: dict[str, Any] = {}
-        for task in tasks:
-            running[task.name] = attempt.options(name=task.name).remote(task, until, running.get(task.after))
+        for job in jobs:
+            running[job.name] = attempt.options(name=job.name).remote(job, until, running.get(job.after))
         names = {reference: name for name, reference in running.items()}
-        waiting, asked, over = list(names), False, math.inf
+        waiting, cancelled, over = list(names), False, math.inf
         while waiting:
             if deadline.reached:
                 over = min(over, time.monotonic())
-            # Workers know until when; those that wait for room, or whose machine hangs, have to be told.
-            if not asked and (deadline.signalled or time.monotonic() > over + GRACE):
-                asked = True
+            # Workers know the deadline; jobs that wait for room, or whose machine hangs, have to be cancelled.
+            if not cancelled and (deadline.signalled or time.monotonic() > over + GRACE_SECONDS):
+                cancelled = True
                 for reference in waiting:
                     ray.cancel(reference, force=False)  # to a worker this is a Ctrl-C
-            ended, waiting = ray.wait(waiting, timeout=LOOK_EVERY)
+            ended, waiting = ray.wait(waiting, timeout=POLL_SECONDS)
             for reference in ended:
                 yield names[reference], _outcome(ray, reference)
 
 
-def _attempt(task: Job, until: float | None, before: Any = None) -> Any:
-    """One task, on a worker.  What a user can mend comes back as a value, so that Ray does not try it again."""
-    if isinstance(before, Failed):
-        return Failed(f"{task.after}, which it starts from, failed: {before.error}")
+def _attempt(job: Job, until: float | None, outcome_before: Any = None) -> Any:
+    """One job, on a worker.  Errors are returned as Failed, so that Ray does not retry it."""
+    if isinstance(outcome_before, Failed):
+        return Failed(f"{job.after}, which it starts from, failed: {outcome_before.error}")
     left = None if until is None else until - time.time()
-    if isinstance(before, Stopped) or (left is not None and left <= 0):
+    if isinstance(outcome_before, Stopped) or (left is not None and left <= 0):
         return Stopped()
     deadline = Deadline(left)
     try:
         with stopping(deadline):
-            return task.work(*task.arguments, deadline)
+            return job.work(*job.arguments, deadline)
     except Interrupted:
         if deadline.signalled == signal.SIGTERM:
-            os._exit(128 + signal.SIGTERM)  # the machine wants this worker gone, not the task: another goes on with it
+            os._exit(128 + signal.SIGTERM)  # the machine ends this worker, not the job: another one resumes it
         return Stopped()
     except HosnnError as error:
         return Failed(str(error))
@@ -125,12 +125,12 @@ def _outcome(ray: Any, reference: Any) -> Any:
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, ray.exceptions.TaskCancelledError):
             return Stopped()
-        said = str(error.cause).partition("\n")[0]
-        return Failed(f"its worker could not begin: {said}; code of your own must be importable on every worker")
+        reason = str(error.cause).partition("\n")[0]
+        return Failed(f"its worker could not begin: {reason}; code of your own must be importable on every worker")
     except ray.exceptions.RayError as error:
-        said = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         return Failed(
-            f"its worker was lost {RETRIES + 1} times: {said}; the same command goes on from its last checkpoint"
+            f"its worker was lost {RETRIES + 1} times: {reason}; the same command resumes from its last checkpoint"
         )
 
 
@@ -141,12 +141,12 @@ def _connected(cluster: Cluster, deadline: Deadline) -> Iterator[Any]:
     Raises Interrupted for a SIGTERM while it starts.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what it warns that it will do anyway
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its coming default; else it warns
     try:
         import ray
     except ImportError as error:
         raise ConfigError(
-            f"work on several workers is handed out by Ray, which cannot be imported here ({error}); install it with "
+            f"several workers need Ray, which cannot be imported here ({error}); install it with "
             "pip install 'hosnn[ray]'"
         ) from error
     try:
@@ -174,7 +174,7 @@ def _connected(cluster: Cluster, deadline: Deadline) -> Iterator[Any]:
 
 
 def _check_address(address: str) -> None:
-    """Raises ValueError for what is no address, and OSError if nobody is there: Ray itself would try for minutes."""
+    """Raises ValueError for what is no address, OSError if nothing answers there: Ray itself would try for minutes."""
     if address == "auto":
         return
     host, colon, port = address.rpartition(":")
@@ -186,12 +186,12 @@ def _check_address(address: str) -> None:
 
 
 def _check_room(nodes: Sequence[Any], cluster: Cluster) -> None:
-    """Raises ConfigError if no machine is large enough for a task, which would then wait for ever."""
-    wanted = {"CPU": float(cluster.cpus), "GPU": cluster.gpus}
-    found = [node["Resources"] for node in nodes if node["Alive"]]
-    if not any(all(has.get(kind, 0.0) >= amount for kind, amount in wanted.items()) for has in found):
-        most = {kind: max((has.get(kind, 0.0) for has in found), default=0.0) for kind in wanted}
+    """Raises ConfigError if no machine is large enough for a job, which would then wait for ever."""
+    needed = {"CPU": float(cluster.cpus), "GPU": cluster.gpus}
+    machines = [node["Resources"] for node in nodes if node["Alive"]]
+    if not any(all(machine.get(kind, 0.0) >= amount for kind, amount in needed.items()) for machine in machines):
+        most = {kind: max((machine.get(kind, 0.0) for machine in machines), default=0.0) for kind in needed}
         raise ConfigError(
-            f"each task wants {cluster.cpus} CPU cores and {cluster.gpus:g} GPUs; the largest machine that Ray sees "
+            f"each job needs {cluster.cpus} CPU cores and {cluster.gpus:g} GPUs; the largest machine that Ray sees "
             f"has {most['CPU']:g} and {most['GPU']:g}: ask for less, or join a larger machine to the cluster"
         )

@@ -1,4 +1,4 @@
-"""What a sweep consists of: recipes x values x seeds, each an experiment of a name of its own."""
+"""Trials of a sweep: recipes x values x seeds, each an experiment with a name of its own."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ RESERVED = {"seed": "give seeds with --seeds", "name": "names tell the values ap
 
 @dataclass(frozen=True)
 class Trial:
-    """One experiment of a sweep, and where in the sweep it stands.
+    """One experiment of a sweep.
 
     overrides  values of the grid, as path=value
     """
@@ -43,7 +43,7 @@ def trials(recipes: Sequence[str], settings: Sequence[str], grid: Sequence[str],
         raise ConfigError(f"--seeds got {' '.join(map(str, seeds)) or 'nothing'}; expected at least one, each once")
     for setting in settings:
         _check_path(setting.partition("=")[0].strip(), f"--set {setting}")
-    found = []
+    every = []
     for recipe in dict.fromkeys(recipes):
         plain = override(resolve(recipe), settings)
         for values in combinations(grid):
@@ -51,9 +51,9 @@ def trials(recipes: Sequence[str], settings: Sequence[str], grid: Sequence[str],
                 experiment = with_values(plain, values)
             except ConfigError as error:
                 raise ConfigError(f"{recipe} with {', '.join(values)}: {error}") from error
-            found += [Trial(recipe, values, seed, with_seed(experiment, seed)) for seed in seeds]
-    _check_names(found)
-    return found
+            every += [Trial(recipe, values, seed, with_seed(experiment, seed)) for seed in seeds]
+    _check_names(every)
+    return every
 
 
 def combinations(grid: Sequence[str]) -> list[tuple[str, ...]]:
@@ -74,37 +74,37 @@ def combinations(grid: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def with_values(experiment: Experiment, values: Sequence[str]) -> Experiment:
-    """The experiment with fields set, its name telling which; so does its start's, as far as it is changed too.
+    """The experiment with fields set, and their values in its name; a start that they change is named so, too.
 
-    A start that the values leave as it was keeps its name, so that trials share it.
+    A start that they do not change keeps its name, so that trials share it.
     """
-    before, after, of_start = experiment, experiment, []
+    changed, values_of_start = experiment, []
     for value in values:
-        before, after = after, override(after, [value])
-        if before.start != after.start:
-            of_start.append(value.removeprefix("start."))
-    start = None if experiment.start is None else with_values(experiment.start, of_start)
-    name = experiment.name + "".join(_suffix(after, value) for value in values)
-    return replace(after, name=name, start=start)
+        previous, changed = changed, override(changed, [value])
+        if previous.start != changed.start:
+            values_of_start.append(value.removeprefix("start."))
+    start = None if experiment.start is None else with_values(experiment.start, values_of_start)
+    name = experiment.name + "".join(_suffix(changed, value) for value in values)
+    return replace(changed, name=name, start=start)
 
 
-def starts(found: Sequence[Trial]) -> list[Experiment]:
-    """Everything that trials start from, each once, and after what it starts from itself."""
+def starts(trials: Sequence[Trial]) -> list[Experiment]:
+    """All experiments that trials start from, each once, and after what it starts from itself."""
     every: dict[str, Experiment] = {}
-    for trial in found:
-        every |= {start.name: start for start in reversed(list(_behind(trial.experiment)))}
+    for trial in trials:
+        every |= {start.name: start for start in reversed(list(_starts_of(trial.experiment)))}
     return list(every.values())
 
 
-def _behind(experiment: Experiment) -> Iterator[Experiment]:
-    """What an experiment starts from, what that starts from, and so on."""
+def _starts_of(experiment: Experiment) -> Iterator[Experiment]:
+    """The experiment that one starts from, the one that starts from, and so on."""
     while experiment.start is not None:
         experiment = experiment.start
         yield experiment
 
 
 def _suffix(experiment: Experiment, setting: str) -> str:
-    """A value as a part of a run's name, read from the experiment, so that 1e-3 and 0.001 are called the same."""
+    """A value as a part of a run's name, read from the experiment, so that 1e-3 and 0.001 give the same."""
     path = setting.partition("=")[0].split(".")
     value = reduce(getattr, path, experiment)
     words = [*(word for word in path[:-1] if word == "start"), path[-1]]
@@ -118,22 +118,23 @@ def _plain(value: Any) -> str:
     return re.sub(r"[^\w.-]+", "_", str(value.value if isinstance(value, Enum) else value))
 
 
-def _check_path(path: str, given: str) -> None:
+def _check_path(path: str, option: str) -> None:
+    """Raises ConfigError for a field that the sweep sets; option: as on the command line."""
     advice = RESERVED.get(path.replace("start.", ""))
     if advice is not None:
-        raise ConfigError(f"{given}: a sweep sets {path} itself; {advice}")
+        raise ConfigError(f"{option}: a sweep sets {path} itself; {advice}")
 
 
-def _check_names(found: Sequence[Trial]) -> None:
-    """No two experiments in one folder, and none twice."""
+def _check_names(trials: Sequence[Trial]) -> None:
+    """Raises ConfigError for two experiments in one folder, or one experiment twice."""
     identities: dict[str, str] = {}
-    for experiment in (*(trial.experiment for trial in found), *starts(found)):
+    for experiment in (*(trial.experiment for trial in trials), *starts(trials)):
         if identities.setdefault(experiment.name, experiment.identity) != experiment.identity:
             raise ConfigError(
                 f"two different experiments of this sweep would be called {experiment.name!r} and share a run folder; "
                 "sweep them one after the other into different --runs folders"
             )
-    names = [trial.experiment.name for trial in found]
+    names = [trial.experiment.name for trial in trials]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ConfigError(f"{twice} comes twice in this sweep; give every recipe and every value once")

@@ -1,4 +1,4 @@
-"""What workers do: train an experiment, evaluate what came of it, going on where another worker stopped."""
+"""What workers run: train an experiment and evaluate it, resuming where another worker stopped."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from hosnn.cluster.record import Figures, Result
+from hosnn.cluster.record import EvaluationFigures, TrialResult
 from hosnn.data import Dataset, load_dataset
 from hosnn.deadline import Deadline, Interrupted
 from hosnn.evaluation.store import USUAL_THREAT, file_stem, on_images_of, stored_or_fresh
@@ -17,19 +17,19 @@ from hosnn.protocols.builtin import protocol
 from hosnn.provenance import machine
 from hosnn.robustness.threats import Threat
 from hosnn.runtime import Hardware
-from hosnn.training import lock
 from hosnn.training.checkpoint import load
 from hosnn.training.experiment import Experiment
 from hosnn.training.loop import Run, precision_of
 from hosnn.training.pipeline import finished, run
+from hosnn.training.run_lock import exclusive
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What is the same for all trials of a sweep: where they lie, what they run on, how they are evaluated.
+    """What all trials of a sweep share: folders, hardware, how they are evaluated.
 
-    runs, data_folder  absolute, for workers may stand elsewhere
-    protocol           None: they are trained only
+    runs, data_folder  absolute, for a worker's working directory may be another
+    protocol           None: trials are trained only
     """
 
     runs: Path
@@ -42,35 +42,42 @@ class Conditions:
 
 def train(experiment: Experiment, conditions: Conditions, deadline: Deadline) -> None:
     """Train what others start from.  Raises Interrupted if the deadline comes first."""
-    with alone(conditions.runs / experiment.name, deadline):
-        _trained(experiment, _data(experiment.data, conditions.data_folder), conditions, deadline)
+    with working_in(conditions.runs / experiment.name, deadline):
+        _train(experiment, _data(experiment.data, conditions.data_folder), conditions, deadline)
 
 
-def carry_out(experiment: Experiment, conditions: Conditions, deadline: Deadline) -> Result:
+def carry_out(experiment: Experiment, conditions: Conditions, deadline: Deadline) -> TrialResult:
     """A trial: train, then evaluate.  Raises Interrupted if the deadline comes first."""
     folder = conditions.runs / experiment.name
-    with alone(folder, deadline):
+    with working_in(folder, deadline):
         data = _data(experiment.data, conditions.data_folder)
-        outcome = _trained(experiment, data, conditions, deadline)
+        training = _train(experiment, data, conditions, deadline)
         versions = load(folder).config["versions"]
-        figures = None if conditions.protocol is None else _evaluated(experiment, data, conditions, deadline)
-    return Result(outcome.accuracy, outcome.steps, outcome.seconds, versions, _trained_on(folder, experiment), figures)
+        figures = None if conditions.protocol is None else _evaluate(experiment, data, conditions, deadline)
+    return TrialResult(
+        validation=training.accuracy,
+        steps=training.steps,
+        seconds=training.seconds,
+        versions=versions,
+        machine=_trained_on(folder, experiment),
+        evaluation=figures,
+    )
 
 
-def _trained(experiment: Experiment, data: Dataset, conditions: Conditions, deadline: Deadline) -> Run:
+def _train(experiment: Experiment, data: Dataset, conditions: Conditions, deadline: Deadline) -> Run:
     folder = conditions.runs / experiment.name
     fabric = conditions.hardware.fabric()
-    before = finished(experiment, data, folder, precision_of(fabric))
-    if before is not None:
-        return before
-    outcome = run(experiment, data, conditions.runs, fabric, deadline, resume=True)
-    if not outcome.finished:
+    earlier = finished(experiment, data, folder, precision_of(fabric))
+    if earlier is not None:
+        return earlier
+    training = run(experiment, data, conditions.runs, fabric, deadline, resume=True)
+    if not training.finished:
         raise Interrupted(f"in the training of {experiment.name}", deadline)
     write_json(folder / "machine.json", {"identity": experiment.identity, "machine": machine()})
-    return outcome
+    return training
 
 
-def _evaluated(experiment: Experiment, data: Dataset, conditions: Conditions, deadline: Deadline) -> Figures:
+def _evaluate(experiment: Experiment, data: Dataset, conditions: Conditions, deadline: Deadline) -> EvaluationFigures:
     named = protocol(conditions.protocol or "", Threat.parse(conditions.threat))
     chosen = on_images_of(data, named, conditions.samples)
     name = f"{file_stem(chosen.name, conditions.threat, conditions.samples, experiment.seed)}.json"
@@ -86,23 +93,23 @@ def _evaluated(experiment: Experiment, data: Dataset, conditions: Conditions, de
         threads=conditions.hardware.threads if fabric.device.type == "cpu" else 0,
         deadline=deadline,
     )
-    return Figures(
-        result.protocol,
-        result.threat,
-        result.samples,
-        result.clean_accuracy,
-        result.worst_case,
-        {row.attack: result.accuracy(row.attack) for row in result.rows},
-        result.verdict,
-        result.seconds,
-        f"evaluations/{name}",
-        result.versions,
-        result.machine,
+    return EvaluationFigures(
+        protocol=result.protocol,
+        threat=result.threat,
+        samples=result.samples,
+        clean=result.clean_accuracy,
+        worst=result.worst_case,
+        accuracy={row.attack: result.accuracy(row.attack) for row in result.rows},
+        verdict=result.verdict,
+        seconds=result.seconds,
+        file=f"evaluations/{name}",
+        versions=result.versions,
+        machine=result.machine,
     )
 
 
 def _trained_on(folder: Path, experiment: Experiment) -> dict[str, str | int]:
-    """The machine that finished the training; nothing if it was trained elsewhere than in a sweep."""
+    """The machine that finished the training; empty if it was not trained in a sweep."""
     try:
         content: dict[str, Any] = json.loads((folder / "machine.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -112,17 +119,17 @@ def _trained_on(folder: Path, experiment: Experiment) -> dict[str, str | int]:
 
 @lru_cache(maxsize=2)
 def _data(name: str, folder: Path | None) -> Dataset:
-    """A worker does many trials; it reads their data once."""
+    """The data set; a worker runs many trials, and reads their data once."""
     return load_dataset(name, folder)
 
 
 @contextmanager
-def alone(folder: Path, deadline: Deadline) -> Iterator[None]:
-    """Wait until no other process, of this sweep or of another command, is at work in a run folder; keep others out.
+def working_in(folder: Path, deadline: Deadline) -> Iterator[None]:
+    """Wait until no other process, of this sweep or of another command, works in a run folder; then keep others out.
 
     Raises Interrupted if the deadline comes first.
     """
-    with lock.alone(folder, deadline) as mine:
-        if not mine:
+    with exclusive(folder, deadline) as locked:
+        if not locked:
             raise Interrupted(f"while another process worked in {folder}", deadline)
         yield

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hosnn.errors import ConfigError, ShapeError
+from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 
 Augmentation = Callable[[Tensor, SampleRandom], Tensor]
@@ -41,6 +42,7 @@ def augment(images: Tensor, index: Tensor, augmentation: Augmentation, *, seed: 
     return augmentation(images, SampleRandom(seed, index).fold("augment", epoch))
 
 
+@identified("InTurn")
 @dataclass(frozen=True)
 class InTurn:
     """Several augmentations, one after the other, each with its own random stream."""
@@ -53,6 +55,7 @@ class InTurn:
         return images
 
 
+@identified("RandomCrop")
 @dataclass(frozen=True)
 class RandomCrop:
     """A window of the image's own size at a random position in the image with a black margin added.
@@ -78,6 +81,7 @@ class RandomCrop:
         ]
 
 
+@identified("RandomFlip")
 @dataclass(frozen=True)
 class RandomFlip:
     """Mirrors each image left to right with probability 1/2."""
@@ -87,6 +91,7 @@ class RandomFlip:
         return torch.where(chosen[:, :, None, None], images.flip(3), images)
 
 
+@identified("Cutout")
 @dataclass(frozen=True)
 class Cutout:
     """A grey square at a random position, clipped at the image's edge.

@@ -11,13 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hosnn.data.sources import cache_folder
 from hosnn.errors import ConfigError, DataError, HosnnError
-from hosnn.files import write_bytes
+from hosnn.files import replacing
 
 VERSION = "decoded-1"
 """Part of every entry's name; a change of what decoding gives changes it."""
@@ -49,7 +48,8 @@ def decoded(
     if size <= bound():
         with contextlib.suppress(HosnnError, OSError):  # a full disk costs the next run its time, not this one its data
             make_room(size)
-            write_bytes(place, save_tensors(tensors))
+            with replacing(place) as temporary:
+                save_file(tensors, temporary)
     return tensors
 
 
@@ -115,7 +115,7 @@ def _place(paths: tuple[Path, ...], settings: tuple[object, ...]) -> Path | None
 
 def _read(place: Path) -> dict[str, Tensor] | None:
     try:
-        tensors = load_tensors(place.read_bytes())
+        tensors = load_file(place)
         os.utime(place)
     except (OSError, SafetensorError, ValueError):
         return None

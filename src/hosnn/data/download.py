@@ -1,8 +1,6 @@
 """Downloads: the Hugging Face Hub and its cache, and single files verified by their hash."""
 
 import http.client
-import os
-import tempfile
 import urllib.request
 from pathlib import Path
 from typing import IO
@@ -13,6 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from hosnn.data.hashes import file_hash, hash_name
 from hosnn.data.parquet import ParquetFiles
 from hosnn.errors import DataError
+from hosnn.files import replacing
 
 TIMEOUT_SECONDS = 5.0  # per address of a host, and per stall
 CHUNK = 1 << 18
@@ -57,11 +56,8 @@ def fetch_file(url: str, target: Path, published: str) -> None:
     if target.is_file() and file_hash(target, published) == published:
         return
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f"{target.name}.", suffix=".part")
-        partial = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
+        with replacing(target) as partial:
+            with partial.open("wb") as file:
                 _copy(url, file, target.name)
             actual = file_hash(partial, published)
             if actual != published:
@@ -69,9 +65,6 @@ def fetch_file(url: str, target: Path, published: str) -> None:
                     f"{url} sent a file with {hash_name(published)} {actual}, expected {published}; something else "
                     "answers there"
                 )
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
     except (OSError, http.client.HTTPException) as error:
         raise DataError(f"{url} cannot be downloaded to {target.parent}: {_first_line(error)}") from error
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from hosnn.data.augment import random_integers
 from hosnn.errors import ShapeError
+from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 
 STRENGTHS = 31  # 0 (nothing, or nearly) to 30
@@ -25,6 +26,7 @@ Matrix = tuple[float, float, float, float, float, float]
 """(a, b, c, d, e, f): the pixel at (x, y) comes from (a x + b y + c, d x + e y + f), as in Pillow."""
 
 
+@identified("TrivialAugment")
 @dataclass(frozen=True)
 class TrivialAugment:
     """One of OPERATIONS per image, at a strength and with a sign drawn for it."""

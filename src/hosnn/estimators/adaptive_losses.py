@@ -12,14 +12,13 @@ from torch import Tensor
 
 from hosnn.errors import ConfigError
 from hosnn.estimators.model_wrappers import WrappedModel, replace_innermost
+from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Attack, Model
 from hosnn.spiking.kernels.eager import LayerRecord, record_layers
+from hosnn.spiking.state import AdaptiveThreshold
 
 Loss = Callable[..., Tensor]
-
-ADAPTS = 1e-12
-"""The least k of a layer that adapts; static thresholds are run as TA-LIF of a vanishing k (`ThresholdLIF`)."""
 
 
 class AdaptiveLoss(Protocol):
@@ -28,6 +27,7 @@ class AdaptiveLoss(Protocol):
     def __call__(self, layers: Sequence[LayerRecord], /) -> Tensor: ...
 
 
+@identified("LowerThresholds")
 @dataclass(frozen=True)
 class LowerThresholds:
     """Lowers thresholds:  mean over layers of  -mean_{t,n}(θ[t] - θ[0]) / rms(u*).
@@ -46,6 +46,7 @@ class LowerThresholds:
         )
 
 
+@identified("SilenceNeurons")
 @dataclass(frozen=True)
 class SilenceNeurons:
     """Lowers firing rates:  mean over layers of  -log(mean_{t,n} s[t] + 0.001), at most 6.9 for silent layers.
@@ -63,6 +64,7 @@ class SilenceNeurons:
         return _mean([-(_per_sample(layer.run.spikes) + 1e-3).log() for layer in chosen])
 
 
+@identified("SignatureError")
 @dataclass(frozen=True)
 class SignatureDeviation:
     """Raises the error that homeostasis holds down:  mean over layers of  mean_{t,n}(u - u*)^2 / mean(u*^2).
@@ -79,6 +81,7 @@ class SignatureDeviation:
         )
 
 
+@identified("AgainstHomeostasis")
 @dataclass(frozen=True)
 class AgainstHomeostasis:
     """Run `attack` with the loss  L + weight · term  in place of its own L, on the same forward pass.
@@ -165,9 +168,9 @@ def _with_loss(attack: Any, change: Callable[[Loss], Loss]) -> Attack | None:
 
 def _adapting(layers: Sequence[LayerRecord], term: AdaptiveLoss) -> list[tuple[LayerRecord, Tensor]]:
     adapting = [
-        (layer, layer.signature)
+        (layer, layer.threshold.signature)
         for layer in layers
-        if layer.signature is not None and layer.adaptation is not None and bool((layer.adaptation > ADAPTS).any())
+        if isinstance(layer.threshold, AdaptiveThreshold) and bool((layer.threshold.adaptation > 0).any())
     ]
     if not adapting:
         raise _no_layers(term, "TALIF")

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from hosnn.errors import ConfigError
 from hosnn.estimators.model_wrappers import WrappedModel, network_of, unwrapped
+from hosnn.identity import identified
 from hosnn.nn.layers import MeanReadout, SpikingNetwork
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Attack, Model
 from hosnn.spiking.decoding import target_traces, trace_cross_entropy
 
 
+@identified("OnFrames")
 @dataclass(frozen=True)
 class OnFrames:
     """Repeat the image over the network's time steps, then attack: every step gets its own perturbation.
@@ -38,6 +40,7 @@ class OnFrames:
         return self.attack(model, frames, y, rng)
 
 
+@identified("OnTraces")
 @dataclass(frozen=True)
 class OnTraces:
     """Run the attack on the network's outputs over time [T, B, K] in place of its logits; its loss must take those.
@@ -65,6 +68,7 @@ class OnTraces:
         return self.attack(outputs, x, y, rng)
 
 
+@identified("TraceCrossEntropy")
 @dataclass(frozen=True)
 class TraceCrossEntropy:
     """The authors' attack loss, cross-entropy at every time step against the target trace (`trace_cross_entropy`).
@@ -81,6 +85,7 @@ class TraceCrossEntropy:
         return trace_cross_entropy(outputs, target_traces(y, train, outputs.shape[2], self.tau_synapse))
 
 
+@identified("InNormalisedUnits")
 @dataclass(frozen=True)
 class InNormalisedUnits:
     """Attack z = (x - mean)/std rather than x: one eps in z is a different eps in each channel of x.

@@ -72,6 +72,9 @@ def title(rule: Estimator) -> str:
 
 _NAMES: dict[type, str] = {
     AdaptiveSharpness: "ASSG",
+    BPTR: "BPTR",
+    RGA: "RGA",
+    HART: "HART",
     ActivationBackward: "activation backward",
     Sigmoid: "sigmoid",
     FastSigmoid: "fast sigmoid",

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.spiking.gradient_rule import WholeLayer
 from hosnn.spiking.state import Dynamics, Step
 from hosnn.spiking.surrogate import PiecewiseLinear, Surrogate
 
 
+@identified("BPTR")
 @dataclass(frozen=True)
 class BPTR(WholeLayer):
     """Backward pass through rate: straight through where the neuron fired at least once, else zero.
@@ -31,6 +33,7 @@ class BPTR(WholeLayer):
         return _evenly(gradient, run.spikes.amax(0))
 
 
+@identified("RGA")
 @dataclass(frozen=True)
 class RGA(WholeLayer):
     """Rate gradient approximation: the slope of a piecewise linear curve of rate over mean current.
@@ -61,6 +64,7 @@ class RGA(WholeLayer):
         return _evenly(gradient, slope.to(gradient.dtype) / threshold)
 
 
+@identified("ActivationBackward")
 @dataclass(frozen=True)
 class ActivationBackward(WholeLayer):
     """The gradient of the ReLU network with the same weights: f' = 1 where the mean current is positive, else 0.
@@ -74,6 +78,7 @@ class ActivationBackward(WholeLayer):
         return _evenly(gradient, (currents.mean(0) > 0).to(gradient.dtype))
 
 
+@identified("HART")
 @dataclass(frozen=True)
 class HART(WholeLayer):
     """Hybrid of rate and temporal information: a surrogate at every step, no path between steps, then the mean.

@@ -11,6 +11,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from hosnn.errors import ConfigError
 from hosnn.estimators.model_wrappers import WrappedModel, network_of, replace_innermost, unwrapped
 from hosnn.estimators.sharpness import AdaptiveSharpness, AdaptiveSharpnessModel, AdaptiveSharpnessRule, DistanceTracker
+from hosnn.identity import identified
 from hosnn.nn.neurons import LIF, neurons
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Attack, Model
@@ -38,6 +39,7 @@ def with_rule(model: M, rule: Rule) -> M:
     return network
 
 
+@identified("Through")
 @dataclass(frozen=True)
 class Through:
     """Run `attack` on the model as differentiated by `rule`.  A model without spiking layers is attacked as it is.

@@ -8,12 +8,14 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 from hosnn.estimators.rules import differentiated
 from hosnn.estimators.sharpness import AdaptiveSharpness
+from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import margin
 from hosnn.robustness.model import Attack, Model, scores, subset
 from hosnn.robustness.pgd import misclassified
 
 
+@identified("SearchedSharpness")
 @dataclass(frozen=True)
 class SearchedSharpness:
     """ASSG with A/2 by ternary search: of two values, the one at which `probe` reaches the larger margin is better.

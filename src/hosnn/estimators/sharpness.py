@@ -14,10 +14,12 @@ from torch import Tensor
 
 from hosnn.errors import ConfigError
 from hosnn.estimators.model_wrappers import WrappedModel
+from hosnn.identity import identified
 from hosnn.spiking.gradient_rule import GradientRule, Sharpness
 from hosnn.spiking.surrogate import Surrogate
 
 
+@identified("AdaptiveSharpness")
 @dataclass(frozen=True)
 class AdaptiveSharpness:
     """ASSG: full BPTT through an arctan surrogate with a sharpness of its own per sample, neuron and time step.

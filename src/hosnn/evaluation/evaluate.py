@@ -7,21 +7,22 @@ networks apply where hosnn layers are found.
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from hosnn.checks.binarization_test import BinarizationTest, challenge
+from hosnn.checks.binarization_test import BinarizationTest, run_binarization_test
 from hosnn.checks.probes import diagnose
-from hosnn.checks.run_checks import findings
+from hosnn.checks.run_checks import all_checks
 from hosnn.data import Dataset, Split
 from hosnn.deadline import Deadline
 from hosnn.estimators import Estimator, title
 from hosnn.evaluation.runner import AttackRunner, Images, Shard
-from hosnn.evaluation.setup import Session, Subject, session_of
+from hosnn.evaluation.setup import Names, Setup, prepare
 from hosnn.nn.modes import evaluating
 from hosnn.progress import Bar, Progress
-from hosnn.protocols.applicability import best, candidates
+from hosnn.protocols.applicability import best_estimators, search_panel
 from hosnn.protocols.builtin import smoke
 from hosnn.protocols.protocol import PanelPlan, Protocol
 from hosnn.provenance import machine, versions
@@ -37,7 +38,7 @@ def evaluate(
     data: Dataset | Split | tuple[Tensor, Tensor],
     protocol: Protocol | None = None,
     *,
-    subject: Subject | None = None,
+    names: Names | None = None,
     seed: int = 0,
     partial: Path | None = None,
     threads: int | None = None,
@@ -47,50 +48,62 @@ def evaluate(
     """Accuracy of `model` under every attack of `protocol` (default: smoke), one row per attack, one entry per sample.
 
     data     a data set (its test split is used), a split, or (x [N, C, H, W] float in [0, 1], y [N] int64)
-    partial  a file to keep finished blocks in, so that an interrupted evaluation goes on; remove it once the result is
-             saved.  What shards kept beside it (`evaluate_shard`) counts as done.
-    threads  blocks worked on at a time, each with one thread of torch (the result does not depend on how many);
-             0: one at a time with torch's own threads; None: one per core on a CPU, and 0 on other devices.  A model
-             that draws random numbers, or is no nn.Module, always gets 0.
+    names    what the result calls model and data
+    partial  journal file (`journal_path`): finished blocks are kept there, so that an interrupted evaluation resumes;
+             remove it once the result is saved.  What shards kept beside it (`evaluate_shard`) counts as done.
+    threads  blocks attacked at a time, each with one thread of torch (the result does not depend on how many); 0: one
+             at a time with torch's own threads; None: one per core on a CPU, and 0 on other devices.  A model that
+             draws random numbers, or is no nn.Module, always gets 0.
     Raises ShapeError for images or logits of the wrong shape, range or with NaN; Interrupted when stopped early;
     ConfigError if an attack left its threat.
     """
     started = time.monotonic()
     with evaluating(model), full_precision():
-        session = session_of(model, data, protocol or smoke(), subject, seed, partial, Shard(), threads, deadline)
-        clean, rows, panels, found = _attack(session, progress or Progress())
-        images, device = session.runner.images, session.runner.device
-        probed = slice(0, session.protocol.probes)
+        setup = prepare(
+            model,
+            data,
+            protocol or smoke(),
+            names=names,
+            seed=seed,
+            partial=partial,
+            shard=Shard(),
+            threads=threads,
+            deadline=deadline,
+        )
+        attacked = _attack(setup, progress or Progress())
+        images, device, applied = setup.runner.images, setup.runner.device, setup.protocol
+        probed = slice(0, applied.probes)
         diagnosis = (
-            diagnose(model, images.x[probed].to(device), images.y[probed].to(device), session.protocol.threat, seed)
-            if session.protocol.probes
+            diagnose(model, images.x[probed].to(device), images.y[probed].to(device), applied.threat, seed)
+            if applied.probes
             else None
         )
-        active = _challenge(session, found)
+        binarization = _binarization_test(setup, attacked.estimators)
     result = Evaluation(
-        session.protocol.name,
-        session.protocol.description,
-        str(session.protocol.threat),
-        session.protocol.cascade,
-        session.settings,
-        session.subject.model,
-        session.fingerprint,
-        session.subject.dataset,
-        session.subject.dataset_sha256,
-        seed,
-        tuple(images.index.tolist()),
-        tuple(images.y.tolist()),
-        tuple(clean.tolist()),
-        rows,
-        panels,
-        time.monotonic() - started + session.before,
-        versions(),
-        machine() | {"backend": backend.active(session.runner.device)},
-        network=session.network,
-        skipped=session.skipped,
-        clamped=all(spec.threat.domain is not None for spec in session.protocol.attacks),
+        protocol=applied.name,
+        description=applied.description,
+        threat=str(applied.threat),
+        cascade=applied.cascade,
+        settings=setup.settings,
+        model=setup.names.model,
+        model_sha256=setup.fingerprint,
+        dataset=setup.names.dataset,
+        dataset_sha256=setup.names.dataset_sha256,
+        seed=seed,
+        index=tuple(images.index.tolist()),
+        labels=tuple(images.y.tolist()),
+        clean=tuple(attacked.clean.tolist()),
+        rows=attacked.rows,
+        panels=attacked.panels,
+        seconds=time.monotonic() - started + setup.seconds_before,
+        versions=versions(),
+        machine=machine() | {"backend": backend.active(device)},
+        network=setup.network,
+        skipped=setup.skipped,
+        clamped=all(spec.threat.domain is not None for spec in applied.attacks),
+        strength=applied.strength,
     )
-    return replace(result, checks=findings(result, diagnosis, active))
+    return replace(result, checks=all_checks(result, diagnosis, binarization))
 
 
 def evaluate_shard(
@@ -100,65 +113,82 @@ def evaluate_shard(
     shard: Shard,
     partial: Path,
     *,
-    subject: Subject | None = None,
+    names: Names | None = None,
     seed: int = 0,
     threads: int | None = None,
     progress: Progress | None = None,
     deadline: Deadline | None = None,
 ) -> None:
-    """Do one share of an evaluation's blocks and keep them in `partial`, named by `ledger_path`.
+    """Attack one shard of an evaluation's blocks and keep them in the journal `partial`, named by `journal_path`.
 
-    `evaluate` with the same arguments, once all shares lie in one folder, gives the bits of an undivided run.
-    Raises as `evaluate` does.
+    `evaluate` with the same arguments, once the journals of all shards are in one folder, gives the same bits as if it
+    had attacked all blocks itself.  Raises as `evaluate` does.
     """
     with evaluating(model), full_precision():
-        session = session_of(model, data, protocol, subject, seed, partial, shard, threads, deadline)
-        _attack(session, progress or Progress())
+        setup = prepare(
+            model,
+            data,
+            protocol,
+            names=names,
+            seed=seed,
+            partial=partial,
+            shard=shard,
+            threads=threads,
+            deadline=deadline,
+        )
+        _attack(setup, progress or Progress())
 
 
-def _attack(
-    session: Session, progress: Progress
-) -> tuple[Tensor, tuple[AttackResult, ...], tuple[Panel, ...], tuple[Estimator, ...]]:
-    """Predictions on clean images, the protocol's rows, its panels, the search first, and what the search found."""
-    runner, protocol = session.runner, session.protocol
+class _Attacked(NamedTuple):
+    """Predictions on clean images, the protocol's rows, its panels, and the best gradient estimators of its search."""
+
+    clean: Tensor
+    rows: tuple[AttackResult, ...]
+    panels: tuple[Panel, ...]
+    estimators: tuple[Estimator, ...]
+
+
+def _attack(setup: Setup, progress: Progress) -> _Attacked:
+    """All attacks, the search first, for the others use its estimators."""
+    runner, protocol = setup.runner, setup.protocol
     blocks, y = runner.images.blocks(protocol.block_size), runner.images.y
     panels = []
-    found: tuple[Estimator, ...] = ()
-    with progress.task(f"{session.subject.model}, {protocol.name}", _work(protocol, runner.images)) as bar:
+    estimators: tuple[Estimator, ...] = ()
+    with progress.task(f"{setup.names.model}, {protocol.name}", _work(protocol, runner.images)) as bar:
         clean = runner.predict(blocks)
         if protocol.search:
-            panels.append(_panel(runner, candidates(protocol.search, protocol.threat), protocol.block_size, bar))
-            found = best(protocol.search, panels[0].rows, y)
-            bar.report(f"gradient estimators that serve best: {', '.join(map(title, found))}")
+            panels.append(_panel(runner, search_panel(protocol.search, protocol.threat), protocol.block_size, bar))
+            estimators = best_estimators(protocol.search, panels[0].rows, y)
+            bar.report(f"best gradient estimators: {', '.join(map(title, estimators))}")
         robust = clean == y if protocol.cascade else torch.ones_like(y, dtype=torch.bool)
         rows = []
         for spec in protocol.attacks:
-            row, predictions = runner.run(spec.bound(found), blocks, robust, bar)
+            row, predictions = runner.run(spec.bound(estimators), blocks, robust, bar)
             if protocol.cascade:
                 robust = robust & (predictions == y)
             rows.append(row)
             bar.report(f"{spec.name} {float((predictions == y).double().mean()):.2%}")
         for plan in protocol.panels:
-            bound = replace(plan, attacks=tuple(spec.bound(found) for spec in plan.attacks))
+            bound = replace(plan, attacks=tuple(spec.bound(estimators) for spec in plan.attacks))
             panels.append(_panel(runner, bound, protocol.block_size, bar))
-    return clean, tuple(rows), tuple(panels), found
+    return _Attacked(clean, tuple(rows), tuple(panels), estimators)
 
 
-def _challenge(session: Session, found: tuple[Estimator, ...]) -> BinarizationTest | None:
-    """The active test on the first images, if the protocol has one."""
-    runner, protocol = session.runner, session.protocol
-    if not protocol.active:
+def _binarization_test(setup: Setup, estimators: tuple[Estimator, ...]) -> BinarizationTest | None:
+    """The binarization test on the first images, if the protocol asks for one."""
+    runner, protocol = setup.runner, setup.protocol
+    if not protocol.binarization_samples:
         return None
-    images, first = runner.images, slice(0, protocol.active)
-    attacks = [spec.bound(found) for spec in protocol.attacks]
+    images, first = runner.images, slice(0, protocol.binarization_samples)
+    attacks = [spec.bound(estimators) for spec in protocol.attacks]
     rng = SampleRandom(runner.seed, images.index[first]).fold("active test")
-    return challenge(runner.model, attacks, images.x[first].to(runner.device), protocol.threat, rng)
+    return run_binarization_test(runner.model, attacks, images.x[first].to(runner.device), protocol.threat, rng)
 
 
 def _panel(runner: AttackRunner, plan: PanelPlan, block_size: int, bar: Bar) -> Panel:
     blocks = runner.images.blocks(block_size, plan.samples)
-    everyone = torch.ones_like(runner.images.y, dtype=torch.bool)
-    return Panel(plan.name, tuple(runner.run(spec, blocks, everyone, bar, plan.name)[0] for spec in plan.attacks))
+    everything = torch.ones_like(runner.images.y, dtype=torch.bool)
+    return Panel(plan.name, tuple(runner.run(spec, blocks, everything, bar, plan.name)[0] for spec in plan.attacks))
 
 
 def _work(protocol: Protocol, images: Images) -> int:

@@ -1,4 +1,4 @@
-"""What a picture needs from a model, as plain values: one neuron over time, a few attacked images.
+"""What the report's figures show of a model, as plain values: one neuron over time, a few attacked images.
 
 Shapes: x images [B, C, H, W] in [0, 1], or frames [B, T, C, H, W]; T time, N neuron dimensions.
 """
@@ -17,16 +17,16 @@ from hosnn.nn.neurons import TALIF, hidden_neurons
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Attack
 from hosnn.signature.calibration import trajectories
-from hosnn.spiking.state import Step
+from hosnn.spiking.state import AdaptiveThreshold, Step
 
-CANDIDATES = 50  # images looked at per example wanted
+CANDIDATES = 50  # images classified per example, to choose from
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NeuronTrace:
     """One neuron of one network over T time steps, on a clean image and on its attacked copy.  JSON-ready.
 
-    neuron     its place in the layer, without batch and time
+    neuron     its position in the layer, without batch and time
     signature  u*, None for a neuron with a fixed threshold
     membrane before reset, threshold and signature are potentials; 1 is the resting threshold
     """
@@ -49,9 +49,9 @@ class NeuronTrace:
         return sum(abs(attacked - clean) for attacked, clean in pairs) / len(self.clean_membrane)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Example:
-    """One test image, its attacked copy, and what a network says of each.  JSON-ready.
+    """One test image, its attacked copy, and a network's predictions for both.  JSON-ready.
 
     image        [C][H][W] in [0, 1]
     adversarial  the same, or [T][C][H][W] where every time step has its own perturbation
@@ -73,7 +73,7 @@ def neuron_traces(
 ) -> tuple[NeuronTrace, ...]:
     """The same neuron in every network, on the first image of `x` and of each network's own `x_adv`.
 
-    It is chosen by the first network with fixed thresholds (else the first of all) and by no other: of the neurons of
+    It is chosen in the first network with fixed thresholds, or in the first of all if there is none: of the neurons of
     `layer` (default: its first hidden layer) that spike on the clean image, the one whose membrane the attack moves
     most.
 
@@ -83,18 +83,18 @@ def neuron_traces(
     missing = [name for name in networks if name not in x_adv]
     if not networks or missing:
         raise ConfigError(f"neuron_traces got no attacked image for {missing or 'any network'}; give x_adv by name")
-    steps = {name: (_watch(network, x[:1]), _watch(network, x_adv[name][:1])) for name, network in networks.items()}
-    chooser = next((name for name, network in networks.items() if not _adapting(network)), next(iter(networks)))
-    layer = layer or next(iter(steps[chooser][0]))
+    steps = {name: (_steps(network, x[:1]), _steps(network, x_adv[name][:1])) for name, network in networks.items()}
+    reference = next((name for name, network in networks.items() if not _adapting(network)), next(iter(networks)))
+    layer = layer or next(iter(steps[reference][0]))
     for name, (clean, _) in steps.items():
         if layer not in clean:
             raise ConfigError(f"{name} has no hidden spiking layer {layer!r}; it has {', '.join(clean)}")
     shapes = {name: tuple(clean[layer].membrane.shape[2:]) for name, (clean, _) in steps.items()}
     if len(set(shapes.values())) > 1:
         raise ConfigError(f"layer {layer!r} differs in size: {shapes}; neuron_traces compares one neuron in all")
-    neuron = _most_moved(steps[chooser][0][layer], steps[chooser][1][layer])
+    neuron = _most_moved(steps[reference][0][layer], steps[reference][1][layer])
     return tuple(
-        _story(name, networks[name], layer, neuron, clean[layer], attacked[layer])
+        _trace(name, networks[name], layer, neuron, clean[layer], attacked[layer])
         for name, (clean, attacked) in steps.items()
     )
 
@@ -109,10 +109,10 @@ def examples(
     network: str = "model",
     classes: Sequence[str] = (),
 ) -> tuple[Example, ...]:
-    """A fixed few test images that `model` gets right, each attacked; as many different classes as there are.
+    """`count` test images that `model` gets right, of as many classes as there are, each attacked.
 
-    They are chosen before the attack runs, so some may withstand it.  Fewer than `count` if the model knows fewer.
-    classes  names for the report; class numbers are shown without
+    They are chosen before the attack runs, so the attack may fail on some.  Fewer if the model gets fewer right.
+    classes  names for the report; without, it shows class numbers
     """
     candidates = split.subset(min(len(split), CANDIDATES * count))
     device = device_of(model, candidates.labels)
@@ -120,7 +120,7 @@ def examples(
         x, y = (part.to(device) for part in candidates.batch(torch.arange(len(candidates))))
         with torch.no_grad():
             right = (model(x).argmax(1) == y).nonzero()[:, 0].tolist()
-        chosen = torch.tensor(_varied(right, y.tolist())[:count], dtype=torch.int64, device=device)
+        chosen = torch.tensor(_classes_in_turn(right, y.tolist())[:count], dtype=torch.int64, device=device)
         if len(chosen) == 0:
             return ()
         x, y, index = x[chosen], y[chosen], candidates.index.to(device)[chosen]
@@ -132,24 +132,34 @@ def examples(
         return classes[number] if number < len(classes) else str(number)
 
     return tuple(
-        Example(image.tolist(), attacked.tolist(), named(label), named(label), named(guess), network, place)
-        for image, attacked, label, guess, place in zip(
+        Example(
+            image=image.tolist(),
+            adversarial=attacked.tolist(),
+            label=named(label),
+            clean_prediction=named(label),
+            adversarial_prediction=named(guess),
+            network=network,
+            index=position,
+        )
+        for image, attacked, label, guess, position in zip(
             x.cpu(), x_adv.detach().cpu(), y.tolist(), guesses, index.tolist(), strict=True
         )
     )
 
 
-def _varied(rows: list[int], labels: list[int]) -> list[int]:
+def _classes_in_turn(rows: list[int], labels: list[int]) -> list[int]:
     """Rows reordered so that classes take turns."""
-    turn: dict[int, int] = {}
-    turns = []
+    count: dict[int, int] = {}
+    order = []
     for row in rows:
-        turn[labels[row]] = turn.get(labels[row], -1) + 1
-        turns.append((turn[labels[row]], labels[row], row))
-    return [row for _, _, row in sorted(turns)]
+        label = labels[row]
+        order.append((count.get(label, 0), label, row))
+        count[label] = count.get(label, 0) + 1
+    return [row for _, _, row in sorted(order)]
 
 
-def _watch(network: nn.Module, x: Tensor) -> dict[str, Step]:
+def _steps(network: nn.Module, x: Tensor) -> dict[str, Step]:
+    """Membrane, threshold and spikes over time, by hidden layer."""
     device = device_of(network, x)
     with evaluating(network), torch.no_grad():
         return trajectories(network, x.to(device))
@@ -160,31 +170,33 @@ def _adapting(network: nn.Module) -> bool:
 
 
 def _most_moved(clean: Step, attacked: Step) -> tuple[int, ...]:
+    """Position of the neuron whose membrane the attack moves most, of those that spike on the clean image."""
     moved = (attacked.membrane - clean.membrane)[:, 0].abs().mean(0)
     spiking = clean.spikes[:, 0].sum(0) > 0
     if bool(spiking.any()):
         moved = torch.where(spiking, moved, -1.0)
-    return tuple(int(place) for place in torch.unravel_index(moved.argmax(), moved.shape))
+    return tuple(int(position) for position in torch.unravel_index(moved.argmax(), moved.shape))
 
 
-def _story(
-    name: str, network: nn.Module, layer: str, neuron: tuple[int, ...], before: Step, after: Step
+def _trace(
+    name: str, network: nn.Module, layer: str, neuron: tuple[int, ...], clean: Step, attacked: Step
 ) -> NeuronTrace:
     def of_neuron(values: Tensor) -> tuple[float, ...]:
         """[T, *N] -> [T]"""
         return tuple(float(step[neuron]) for step in values)
 
     module = hidden_neurons(network)[layer]
-    signature, _ = module._homeostasis(len(before.membrane))  # what it is beyond its last step, only the layer knows
+    threshold = module.threshold_over(len(clean.membrane))  # only the layer knows how it extrapolates its signature
+    signature = threshold.signature if isinstance(threshold, AdaptiveThreshold) else None
     return NeuronTrace(
-        name,
-        layer,
-        neuron,
-        None if signature is None else of_neuron(signature),
-        of_neuron(before.membrane[:, 0]),
-        of_neuron(after.membrane[:, 0]),
-        of_neuron(before.threshold[:, 0]),
-        of_neuron(after.threshold[:, 0]),
-        tuple(int(spike) for spike in of_neuron(before.spikes[:, 0])),
-        tuple(int(spike) for spike in of_neuron(after.spikes[:, 0])),
+        network=name,
+        layer=layer,
+        neuron=neuron,
+        signature=None if signature is None else of_neuron(signature),
+        clean_membrane=of_neuron(clean.membrane[:, 0]),
+        attacked_membrane=of_neuron(attacked.membrane[:, 0]),
+        clean_threshold=of_neuron(clean.threshold[:, 0]),
+        attacked_threshold=of_neuron(attacked.threshold[:, 0]),
+        clean_spikes=tuple(int(spike) for spike in of_neuron(clean.spikes[:, 0])),
+        attacked_spikes=tuple(int(spike) for spike in of_neuron(attacked.spikes[:, 0])),
     )

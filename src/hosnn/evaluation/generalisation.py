@@ -1,4 +1,4 @@
-"""What robustness to attacks should not be bought with: accuracy under common corruptions and at other time steps."""
+"""Accuracy under common corruptions and at other numbers of time steps, which robustness to attacks should not cost."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from hosnn.robustness.model import Model
 BLOCK = 50
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CorruptionAccuracies:
     """Accuracy of one model under common corruptions.
 
@@ -39,9 +39,9 @@ class CorruptionAccuracies:
 
     @property
     def mean(self) -> float:
-        """Over all corruptions and severities, each counting the same."""
-        every = [accuracy for row in self.accuracies for accuracy in row]
-        return sum(every) / len(every)
+        """Mean over all corruptions and severities."""
+        accuracies = [accuracy for row in self.accuracies for accuracy in row]
+        return sum(accuracies) / len(accuracies)
 
     def of(self, corruption: str) -> float:
         """Mean over the severities of one corruption.  Raises ConfigError if it is not there."""
@@ -54,12 +54,12 @@ class CorruptionAccuracies:
         return asdict(self) | {"mean": self.mean}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StepAccuracies:
     """Accuracy of one network at other numbers of time steps than it was trained for.
 
-    own         the steps it was trained for
-    beyond      how its signature went on after its last step: "hold-last" or "repeat"; "" if it has none
+    own         the number it was trained for
+    beyond      how its signature is extrapolated after its last step: "hold-last" or "repeat"; "" if it has none
     accuracies  one for each of `steps`; intervals: Wilson's, 95 %
     """
 
@@ -85,13 +85,13 @@ def corruption_accuracy(
     """Accuracy on corrupted images of `split`, by corruption and severity.
 
     samples  a fixed class-balanced choice of this many; None for all
-    Raises ConfigError if nothing is asked for or there are fewer images.
+    Raises ConfigError for no corruption or severity, or fewer images.
     """
     chosen = _chosen(split, samples)
     if not corruptions or not severities:
         raise ConfigError("corruption_accuracy got no corruption or no severity; expected at least one of each")
 
-    def changed(kind: Corruption, severity: int) -> float:
+    def accuracy(kind: Corruption, severity: int) -> float:
         return _right(model, chosen, lambda x, index: corrupt(x, kind, severity, seed, index)) / len(chosen)
 
     return CorruptionAccuracies(
@@ -100,7 +100,7 @@ def corruption_accuracy(
         clean=_right(model, chosen, lambda x, index: x) / len(chosen),
         corruptions=tuple(kind.value for kind in corruptions),
         severities=tuple(severities),
-        accuracies=tuple(tuple(changed(kind, severity) for severity in severities) for kind in corruptions),
+        accuracies=tuple(tuple(accuracy(kind, severity) for severity in severities) for kind in corruptions),
     )
 
 
@@ -111,10 +111,10 @@ def steps_at_test_time(
     samples: int | None = None,
     beyond: Extrapolation = Extrapolation.HOLD_LAST,
 ) -> StepAccuracies:
-    """Accuracy of a copy of the network that presents each image for another number of time steps.
+    """Accuracy of copies of the network that present each image for other numbers of time steps.
 
-    beyond  what its signature (or thresholds over time) means after its last step, where the network says "error";
-            a network that says otherwise keeps its own
+    beyond  how a signature (or thresholds over time) is extrapolated after its last step, in layers that would raise an
+            error there; other layers keep their own way
     Raises ConfigError for another model than a SpikingNetwork, or for steps below 1.
     """
     if not isinstance(model, SpikingNetwork):
@@ -124,10 +124,10 @@ def steps_at_test_time(
         )
     if not steps or min(steps) < 1:
         raise ConfigError(f"steps_at_test_time got steps {tuple(steps)}; expected numbers of at least 1")
-    chosen, right = _chosen(split, samples), []
-    for count in steps:
-        twin, used = _running(model, count, beyond)
-        right.append(_right(twin, chosen, lambda x, index: x))
+    chosen, right, used = _chosen(split, samples), [], ""
+    for number in steps:
+        copied, used = _with_steps(model, number, beyond)
+        right.append(_right(copied, chosen, lambda x, index: x))
     return StepAccuracies(
         samples=len(chosen),
         own=model.steps,
@@ -138,20 +138,20 @@ def steps_at_test_time(
     )
 
 
-def _running(model: SpikingNetwork, steps: int, beyond: Extrapolation) -> tuple[SpikingNetwork, str]:
-    """A copy that runs `steps` time steps, and how its signature and what else belongs to time steps go on."""
-    twin = copy.deepcopy(model)
-    twin.coding.steps = steps
+def _with_steps(model: SpikingNetwork, steps: int, beyond: Extrapolation) -> tuple[SpikingNetwork, str]:
+    """A copy that runs `steps` time steps, and how it extrapolates what it has for each step ("": nothing)."""
+    copied = copy.deepcopy(model)
+    copied.coding.steps = steps
     used = ""
-    for layer in twin.modules():
+    for layer in copied.modules():
         if isinstance(layer, (TALIF, ThresholdLIF, TimeBatchNorm)) and _is_timed(layer):
             layer.beyond = beyond if layer.beyond is Extrapolation.ERROR else layer.beyond
             used = layer.beyond.value
-    return twin, used
+    return copied, used
 
 
 def _is_timed(layer: TALIF | ThresholdLIF | TimeBatchNorm) -> bool:
-    """Whether the layer has something of its own for each time step."""
+    """Whether the layer has parameters for each time step."""
     if isinstance(layer, TimeBatchNorm):
         return layer.steps is not None
     return isinstance(layer, TALIF) or len(layer.threshold) > 1
@@ -160,12 +160,12 @@ def _is_timed(layer: TALIF | ThresholdLIF | TimeBatchNorm) -> bool:
 def _chosen(split: Split, samples: int | None) -> Split:
     chosen = split if samples is None else split.subset(samples)
     if len(chosen) == 0:
-        raise ConfigError("a side check got no images; expected at least 1")
+        raise ConfigError("got no images to measure accuracy on; expected at least 1")
     return chosen
 
 
 def _right(model: Model, split: Split, change: Callable[[Tensor, Tensor], Tensor]) -> int:
-    """How many images the model gets right after `change(x, index)`."""
+    """Number of images that the model gets right after `change(x, index)`."""
     right = 0
     with evaluating(model), torch.no_grad():
         for rows in split.blocks(BLOCK):

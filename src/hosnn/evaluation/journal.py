@@ -1,4 +1,4 @@
-"""What an unfinished evaluation has done so far: one JSON line per finished block of an attack, appended as it ends."""
+"""Journal of an unfinished evaluation: a JSON line for each finished block of an attack, appended as it ends."""
 
 import json
 from collections.abc import Mapping
@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from hosnn.errors import ConfigError
-from hosnn.files import write_text
+from hosnn.files import cannot_write, write_text
 
 SUFFIX = ".partial.jsonl"
 
 
 def journal_path(folder: Path, stem: str, shard: tuple[int, int] | None = None) -> Path:
-    """Where an evaluation called `stem`, or its shard (number, count), keeps its finished blocks."""
+    """The journal of an evaluation called `stem`, or of its shard (number, count)."""
     return folder / f"{stem}{SUFFIX if shard is None else f'.{shard[0]}-of-{shard[1]}{SUFFIX}'}"
 
 
 def journals(path: Path) -> list[Path]:
-    """The file of a whole evaluation and those of its shards, as far as they exist."""
+    """The journals that exist: that of a whole evaluation, and those of its shards."""
     stem = path.name.removesuffix(SUFFIX)
     shards = sorted(path.parent.glob(f"{stem}.*-of-*{SUFFIX}")) if path.name.endswith(SUFFIX) else []
     return [*([path] if path.exists() else []), *shards]
@@ -26,9 +26,9 @@ def journals(path: Path) -> list[Path]:
 class Journal:
     """Finished blocks by (attack, block number), kept in a file if one is given.
 
-    The first line tells which evaluation the file belongs to; a file of another evaluation is started afresh.  A last
-    line cut off by a kill is dropped.  What shards of the same evaluation have finished counts as done too.
-    seconds  what blocks found done had taken, each on its own thread
+    The first line holds the evaluation's identity; a file of another evaluation is emptied.  A last line cut off by a
+    kill is dropped.  Blocks that shards of the same evaluation finished count, too.
+    seconds  time that the blocks read from files took, each on its own thread
     """
 
     def __init__(self, path: Path | None, identity: Mapping[str, Any]) -> None:
@@ -40,24 +40,24 @@ class Journal:
         header = json.dumps({"evaluation": identity}, sort_keys=True)
         for shard in journals(path):
             if shard != path:
-                self._take(_lines(shard), header)
+                self._read(_lines(shard), header)
         lines = _lines(path) if path.exists() else []
-        kept = [header, *self._take(lines, header)]
+        kept = [header, *self._read(lines, header)]
         if kept != lines:
             write_text(path, "\n".join(kept) + "\n")
-        self.seconds = sum(spec["seconds"] for spec in self._done.values())
+        self.seconds = sum(block["seconds"] for block in self._done.values())
 
-    def _take(self, lines: list[str], header: str) -> list[str]:
-        """Remember the finished blocks in `lines`, if they are of this evaluation; returns the lines that tell them."""
-        kept: list[str] = []
+    def _read(self, lines: list[str], header: str) -> list[str]:
+        """Add the finished blocks in `lines`, if they are of this evaluation; returns the lines that hold them."""
+        valid: list[str] = []
         for line in lines[1:] if lines[:1] == [header] else ():
             try:
-                spec = json.loads(line)
+                block = json.loads(line)
             except ValueError:
                 break
-            self._done[spec["attack"], spec["block"]] = spec
-            kept.append(line)
-        return kept
+            self._done[block["attack"], block["block"]] = block
+            valid.append(line)
+        return valid
 
     @property
     def kept(self) -> bool:
@@ -65,22 +65,20 @@ class Journal:
         return self._path is not None
 
     def get(self, attack: str, block: int) -> dict[str, Any] | None:
-        """What was recorded for a block, None if it is still to do."""
+        """The record of a block, None if it is not finished."""
         return self._done.get((attack, block))
 
-    def put(self, attack: str, block: int, found: Mapping[str, Any]) -> dict[str, Any]:
-        """Record a finished block."""
-        spec = {"attack": attack, "block": block, **found}
+    def put(self, attack: str, block: int, outcome: Mapping[str, Any]) -> dict[str, Any]:
+        """Record a finished block; returns the record."""
+        record = {"attack": attack, "block": block, **outcome}
         if self._path is not None:
             try:
                 with self._path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(spec) + "\n")
+                    file.write(json.dumps(record) + "\n")
             except OSError as error:
-                raise ConfigError(
-                    f"cannot write {self._path}: {error}; choose another place or free some space"
-                ) from error
-        self._done[attack, block] = spec
-        return spec
+                raise cannot_write(self._path, error) from error
+        self._done[attack, block] = record
+        return record
 
 
 def _lines(path: Path) -> list[str]:

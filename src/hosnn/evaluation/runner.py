@@ -23,12 +23,12 @@ from hosnn.robustness.model import Model, count_passes
 from hosnn.runtime import own_randomness
 
 COPYING = (TypeError, RuntimeError, ValueError, AttributeError, copy.Error, PicklingError)
-"""What copying a module ends in that holds open files, locks, generators or tensors with a graph."""
+"""Errors of copying a module that holds open files, locks, generators or tensors with a graph."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Share `number` (from 0) of `count`: every count-th block.  Raises ConfigError for numbers that make no share."""
+    """Part `number` (from 0) of `count`: every count-th block.  Raises ConfigError unless 0 <= number < count."""
 
     number: int = 0
     count: int = 1
@@ -55,13 +55,13 @@ class Images:
         return [slice(at, min(at + size, end)) for at in range(0, end, size)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AttackRunner:
-    """Attacks blocks of images and keeps what it found in the ledger.
+    """Attacks blocks of images and records the outcomes in the journal.
 
-    threads  how many blocks are worked on at a time, each with one thread of torch and a copy of the model of its own,
-             so that the number changes no bit of the result; 0: one at a time, with torch's own threads, which is also
-             what a model that cannot be copied gets
+    threads  blocks attacked at a time, each with one thread of torch and a copy of the model of its own, so that the
+             number changes no bit of the result; 0: one at a time, with torch's own threads, as for a model that cannot
+             be copied
     random   the model draws random numbers: they are seeded per block, which needs threads = 0
     """
 
@@ -85,75 +85,76 @@ class AttackRunner:
     def run(
         self, spec: AttackSpec, blocks: Sequence[slice], robust: Tensor, bar: Bar, panel: str = ""
     ) -> tuple[AttackResult, Tensor]:
-        """One attack over all blocks of this shard; samples not standing, or of other shards, get prediction -1.
+        """One attack over all blocks of this shard; images that are not `robust`, or of other shards, get -1.
 
         panel  attacks of one panel draw the same random numbers, so that they differ in what they are meant to; an
                attack outside has its own
         """
-        name, stream = (f"{panel}: {spec.name}", panel) if panel else (spec.name, spec.name)
-        name += f" through {spec.estimator_title}" if spec.estimator_title else ""  # a search may find another
-        found: dict[int, dict[str, Any]] = {}
+        key, stream = (f"{panel}: {spec.id}", panel) if panel else (spec.id, spec.id)
+        key += f" through {spec.estimator_title}" if spec.estimator_title else ""  # a search may find another
+        outcomes: dict[int, dict[str, Any]] = {}
         todo = []
         for number in range(len(blocks)):
-            done = self.journal.get(name, number)
-            if done is not None:
-                found[number] = done
+            outcome = self.journal.get(key, number)
+            if outcome is not None:
+                outcomes[number] = outcome
                 bar.advance()
             elif panel == "search" or self.shard.has(number):
                 todo.append(number)
         stopped = None
-        for number, done in self._each(todo, lambda at: self._block(spec, blocks[at], robust[blocks[at]], stream)):
-            if done is None:
+        for number, outcome in self._each(todo, lambda at: self._block(spec, blocks[at], robust[blocks[at]], stream)):
+            if outcome is None:
                 stopped = number if stopped is None else stopped
             else:
-                found[number] = self.journal.put(name, number, done)
+                outcomes[number] = self.journal.put(key, number, outcome)
                 bar.advance()
         if stopped is not None:
-            raise Interrupted(f"in {name}, block {stopped + 1} of {len(blocks)}", self.deadline, self.journal.kept)
-        return self._row(spec, blocks, found)
+            raise Interrupted(f"in {key}, block {stopped + 1} of {len(blocks)}", self.deadline, self.journal.kept)
+        return self._row(spec, blocks, outcomes)
 
     def _row(
-        self, spec: AttackSpec, blocks: Sequence[slice], found: dict[int, dict[str, Any]]
+        self, spec: AttackSpec, blocks: Sequence[slice], outcomes: dict[int, dict[str, Any]]
     ) -> tuple[AttackResult, Tensor]:
         predictions: list[int] = []
         for number, block in enumerate(blocks):
             missing = [-1] * (block.stop - block.start)
-            predictions += found[number]["predictions"] if number in found else missing
-        total = {key: sum(done[key] for done in found.values()) for key in ("seconds", "forward", "backward")}
+            predictions += outcomes[number]["predictions"] if number in outcomes else missing
+        total = {key: sum(outcome[key] for outcome in outcomes.values()) for key in ("seconds", "forward", "backward")}
         row = AttackResult(
-            spec.name,
-            str(spec.threat),
-            float(spec.threat.ball.eps),
-            tuple(predictions),
-            total["seconds"],
-            spec.kind.value,
-            spec.method or spec.name,
-            spec.estimator_title,
-            spec.steps,
-            total["forward"],
-            total["backward"],
+            attack=spec.name,
+            threat=str(spec.threat),
+            eps=float(spec.threat.ball.eps),
+            predictions=tuple(predictions),
+            seconds=total["seconds"],
+            kind=spec.kind.value,
+            method=spec.method or spec.name,
+            estimator=spec.estimator_title,
+            steps=spec.steps,
+            forward=total["forward"],
+            backward=total["backward"],
+            role=spec.role,
         )
         return row, torch.tensor(predictions)
 
     def _each(
         self, numbers: Sequence[int], work: Callable[[int], dict[str, Any] | None]
     ) -> Iterator[tuple[int, dict[str, Any] | None]]:
-        """work(number) for all numbers, as they end."""
+        """Yields each number with work(number), in the order in which they end."""
         if not self.threads:
             yield from ((number, work(number)) for number in numbers)
             return
-        before = torch.get_num_threads()
-        # torch counts threads per thread; one each, or they would wait for one another.
+        threads_of_torch = torch.get_num_threads()
+        # The number is per thread; with more than one in each, they would wait for one another.
         pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
         try:
             futures = {pool.submit(work, number): number for number in numbers}
             yield from ((futures[future], future.result()) for future in as_completed(futures))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-            torch.set_num_threads(before)
+            torch.set_num_threads(threads_of_torch)
 
     def _block(self, spec: AttackSpec, block: slice, robust: Tensor, stream: str) -> dict[str, Any] | None:
-        """One attack on one block; None if it is time to stop."""
+        """One attack on one block; None if the deadline is reached."""
         if self.deadline.reached:
             return None
         started = time.perf_counter()
@@ -166,13 +167,13 @@ class AttackRunner:
         return own_randomness(self.seed + block.start) if self.random else nullcontext()
 
     def _own_model(self) -> Model:
-        """The model; with several threads a copy that shares its parameters, lest they meet in what it stores."""
+        """The model; with several threads a copy with the same parameters, so that each has buffers of its own."""
         if not self.threads or not isinstance(self.model, nn.Module):
             return self.model
         return copy.deepcopy(self.model, memo={id(parameter): parameter for parameter in self.model.parameters()})
 
     def _attack(self, model: Model, spec: AttackSpec, block: slice, robust: Tensor, stream: str) -> list[int]:
-        guesses = torch.full((block.stop - block.start,), -1)
+        predictions = torch.full((block.stop - block.start,), -1)
         rows = robust.nonzero()[:, 0]
         if len(rows):
             images = self.images
@@ -183,20 +184,20 @@ class AttackRunner:
                 raise ConfigError(
                     f"attack {spec.name!r} left its threat {spec.threat}, so its result would mean nothing"
                 )
-            guesses[rows] = _logits(model, x_adv).argmax(1).cpu()
-        return guesses.tolist()
+            predictions[rows] = _logits(model, x_adv).argmax(1).cpu()
+        return predictions.tolist()
 
     def predict(self, blocks: Sequence[slice]) -> Tensor:
         """Predictions on the clean images."""
-        found = []
+        predictions = []
         for block in blocks:
             with self._randomness(block):
-                found.append(_logits(self.model, self.images.x[block].to(self.device)).argmax(1).cpu())
-        return torch.cat(found)
+                predictions.append(_logits(self.model, self.images.x[block].to(self.device)).argmax(1).cpu())
+        return torch.cat(predictions)
 
 
 def logits_of(model: Model, x: Tensor) -> Tensor:
-    """A first look: the model's logits for x [B, ...], the same each time and without a trace in random numbers.
+    """The model's logits [B, K] for x [B, ...], checked; a model that draws random numbers draws the same each time.
 
     Raises ShapeError unless they are floating point, finite and [B, K], and if the model does not take x at all.
     """
@@ -216,9 +217,9 @@ def _logits(model: Model, x: Tensor) -> Tensor:
     with torch.no_grad():
         logits = model(x)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x) or logits.shape[1] < 2:
-        came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        output = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ShapeError(
-            f"the model returned {came} for {len(x)} images; expected logits [{len(x)}, classes], at least 2 classes"
+            f"the model returned {output} for {len(x)} images; expected logits [{len(x)}, classes], at least 2 classes"
         )
     if not logits.is_floating_point():
         raise ShapeError(
@@ -231,7 +232,7 @@ def _logits(model: Model, x: Tensor) -> Tensor:
 
 
 def _allowed(spec: AttackSpec, x_adv: Tensor, x: Tensor) -> bool:
-    """Whether x_adv [B, C, H, W], or frames [B, T, C, H, W] under a threat per step, respects the entry's threat."""
+    """Whether x_adv [B, C, H, W], or frames [B, T, C, H, W] under a threat per step, respects the attack's threat."""
     if x_adv.shape == x.shape:
         return bool(spec.threat.allows(x_adv, x).all())
     if not spec.threat.per_step or x_adv.dim() <= x.dim() or x_adv[:, 0].shape != x.shape:

@@ -1,7 +1,8 @@
-"""Before the first attack: the images, what kind of model it is, what of the protocol applies to it."""
+"""What is prepared before the first attack: images, facts about the model, the attacks that apply, the journal."""
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hosnn.checks.probes import look_at
+from hosnn.checks.inspection import inspect_network
 from hosnn.data import Dataset, Split, check_images, check_labels
 from hosnn.deadline import Deadline
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.estimators import OnFrames
 from hosnn.evaluation.journal import Journal
 from hosnn.evaluation.runner import AttackRunner, Images, Shard, logits_of
+from hosnn.identity import digest
 from hosnn.nn.modes import device_of, evaluating
-from hosnn.protocols.applicability import applicable
-from hosnn.protocols.protocol import AttackSpec, Protocol, digest
+from hosnn.protocols.applicability import fit_to_network
+from hosnn.protocols.protocol import AttackSpec, Protocol
 from hosnn.provenance import versions
 from hosnn.results.evaluation import Network
 from hosnn.robustness.ensembles import Transfer
@@ -26,57 +28,73 @@ from hosnn.robustness.model import Model
 from hosnn.signature import fingerprint
 from hosnn.spiking.kernels import backend
 
-LOOK = 16
-"""Images on which is found out what kind of model it is."""
+PROBED = 16
+"""Images on which the model is examined before the attacks."""
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is evaluated, for the record."""
+class Names:
+    """Names of model and data in the result, and the SHA-256 of the data set.
+
+    Raises ConfigError for what is no SHA-256, which the result's file could not hold.
+    """
 
     model: str = "model"
     dataset: str = "images"
     dataset_sha256: str = ""
 
+    def __post_init__(self) -> None:
+        if not re.fullmatch("([0-9a-f]{64})?", self.dataset_sha256):
+            raise ConfigError(
+                f"Names got dataset_sha256 = {self.dataset_sha256!r}; expected 64 hexadecimal digits, or nothing"
+            )
 
-@dataclass(frozen=True)
-class Session:
-    """One evaluation under way."""
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """One evaluation, ready for its first attack.
+
+    protocol        what of the protocol asked for applies to the model; settings: hash of the whole protocol
+    skipped         attacks that do not apply, each with the reason
+    fingerprint     SHA-256 of the model, empty for a plain function
+    seconds_before  time that the journal's finished blocks took, divided by the number of threads now
+    """
 
     runner: AttackRunner
     protocol: Protocol
-    subject: Subject
+    names: Names
     network: Network
     skipped: tuple[str, ...]
     fingerprint: str
     settings: str
-    before: float  # seconds that blocks found done had taken, over the threads of now
+    seconds_before: float
 
 
-def session_of(
+def prepare(
     model: Model,
     data: Dataset | Split | tuple[Tensor, Tensor],
     protocol: Protocol,
-    subject: Subject | None,
+    *,
+    names: Names | None,
     seed: int,
     partial: Path | None,
     shard: Shard,
     threads: int | None,
     deadline: Deadline | None,
-) -> Session:
-    """Everything looked at and laid out before the first attack.  Raises as `evaluate` does."""
-    subject = subject or _subject(data)
+) -> Setup:
+    """Arguments as of `evaluate`, checked; raises as it does."""
+    names = names or _names(data)
     images = _images(data, protocol.samples)
     fingerprint_ = fingerprint(model) if isinstance(model, nn.Module) else ""
     if partial is not None and not fingerprint_:
-        raise ConfigError("partial=... needs an nn.Module: blocks of a plain function cannot be told from another's")
+        raise ConfigError("partial=... needs an nn.Module: a journal could not tell one plain function from another")
     device = device_of(model, images.x)
-    look = images.x[:LOOK].to(device)
-    logits = logits_of(model, look)
+    probed = images.x[:PROBED].to(device)
+    logits = logits_of(model, probed)
     _check_classes(logits, images.y)
-    network = look_at(model, look)
-    identity = _identity(protocol, subject, fingerprint_, seed, images) | {
-        # Weights do not tell a model whose forward was changed since, or that ran elsewhere.
+    network = inspect_network(model, probed)
+    identity = _identity(protocol, names, fingerprint_, seed, images) | {
+        # Equal weights are not the same model if its forward was changed since, or it ran on another device.
         "answers": logits.argmax(1).tolist(),
         "structure": digest(model),
         "device": device.type,
@@ -87,33 +105,52 @@ def session_of(
         threads = (os.cpu_count() or 1) if device.type == "cpu" else 0
     if network.random or not isinstance(model, nn.Module):
         threads = 0
-    runner = AttackRunner(model, images, device, seed, journal, deadline or Deadline(), shard, threads, network.random)
-    before = journal.seconds / max(1, threads)
-    fitting, skipped = applicable(protocol, network, logits.shape[1])
-    for spec in fitting.attacks:
-        _check_twin(spec, look, logits.shape[1])
-    return Session(runner, fitting, subject, network, skipped, fingerprint_, protocol.settings, before)
+    runner = AttackRunner(
+        model=model,
+        images=images,
+        device=device,
+        seed=seed,
+        journal=journal,
+        deadline=deadline or Deadline(),
+        shard=shard,
+        threads=threads,
+        random=network.random,
+    )
+    remaining, skipped = fit_to_network(protocol, network, logits.shape[1])
+    for spec in remaining.attacks:
+        _check_transfer_source(spec, probed, logits.shape[1])
+    return Setup(
+        runner=runner,
+        protocol=remaining,
+        names=names,
+        network=network,
+        skipped=skipped,
+        fingerprint=fingerprint_,
+        settings=protocol.settings,
+        seconds_before=journal.seconds / max(1, threads),
+    )
 
 
-def _check_twin(spec: AttackSpec, look: Tensor, classes: int) -> None:
-    """A twin that cannot be attacked should say so before hours of other attacks."""
+def _check_transfer_source(spec: AttackSpec, probed: Tensor, classes: int) -> None:
+    """Raises ConfigError before hours of other attacks if the model to transfer from cannot be attacked."""
     attack = spec.attack.attack if isinstance(spec.attack, OnFrames) else spec.attack
     if not isinstance(attack, Transfer):
         return
     source = attack.source
     try:
         with evaluating(source):
-            found = logits_of(source, look.to(device_of(source, look)))
+            logits = logits_of(source, probed.to(device_of(source, probed)))
     except (ShapeError, RuntimeError, TypeError, ValueError, IndexError) as error:
         raise ConfigError(f"{spec.name}: it does not take these images: {error}") from error
-    if found.shape[1] != classes:
+    if logits.shape[1] != classes:
         raise ConfigError(
-            f"{spec.name}: it tells {found.shape[1]} classes apart, the model {classes}; give a model of the same task"
+            f"{spec.name}: it has {logits.shape[1]} classes, the evaluated model {classes}; give a model of the same "
+            "task"
         )
 
 
-def _identity(protocol: Protocol, subject: Subject, model: str, seed: int, images: Images) -> dict[str, Any]:
-    """What decides an evaluation's result, for a ledger to know whether it may go on."""
+def _identity(protocol: Protocol, names: Names, model: str, seed: int, images: Images) -> dict[str, Any]:
+    """What decides an evaluation's result: a journal with another identity is not resumed."""
     content = hashlib.sha256()
     for tensor in (images.x, images.y, images.index):
         content.update(tensor.cpu().contiguous().numpy().tobytes())
@@ -121,7 +158,7 @@ def _identity(protocol: Protocol, subject: Subject, model: str, seed: int, image
         "protocol": protocol.name,
         "threat": str(protocol.threat),
         "model": model,
-        "dataset": subject.dataset_sha256,
+        "dataset": names.dataset_sha256,
         "images": content.hexdigest(),
         "seed": seed,
         "settings": protocol.settings,
@@ -148,13 +185,14 @@ def _images(data: Dataset | Split | tuple[Tensor, Tensor], count: int | None) ->
     return Images(x, y.cpu(), split.index.cpu())
 
 
-def _subject(data: Dataset | Split | tuple[Tensor, Tensor]) -> Subject:
-    return Subject(dataset=data.name, dataset_sha256=data.sha256) if isinstance(data, Dataset) else Subject()
+def _names(data: Dataset | Split | tuple[Tensor, Tensor]) -> Names:
+    return Names(dataset=data.name, dataset_sha256=data.sha256) if isinstance(data, Dataset) else Names()
 
 
 def _check_classes(logits: Tensor, y: Tensor) -> None:
+    """Raises ShapeError for labels that the model has no class for."""
     if int(y.max()) >= logits.shape[1]:
         raise ShapeError(
-            f"the model tells {logits.shape[1]} classes apart but the labels go up to {int(y.max())}; evaluate it on "
-            "the data set it was trained for"
+            f"the model has {logits.shape[1]} classes but the labels go up to {int(y.max())}; evaluate it on the data "
+            "set it was trained for"
         )

@@ -1,4 +1,4 @@
-"""What a blueprint is, a frozen value that builds a network, and what blueprints of several kinds share."""
+"""Blueprints, frozen values that build networks, and what all kinds of them share."""
 
 from typing import Protocol
 
@@ -31,7 +31,7 @@ class Blueprint(Protocol):
 
 
 class Built(Blueprint, Protocol):
-    """A blueprint with what `assemble` asks of it."""
+    """A blueprint that `assemble` can build from."""
 
     @property
     def mean(self) -> tuple[float, ...]: ...

@@ -13,8 +13,10 @@ from typing import NamedTuple
 from torch import nn
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.nn.blueprint import assemble, check
-from hosnn.nn.layers import Body, OverTime, SpikingNetwork, SumPool, TimeDropout
+from hosnn.nn.body import Body
+from hosnn.nn.layers import OverTime, SpikingNetwork, SumPool, TimeDropout
 from hosnn.nn.neurons import LIF
 from hosnn.nn.normalisation import Norm, normalisations
 from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
@@ -32,6 +34,7 @@ class Convolution(NamedTuple):
     pool: int = 1
 
 
+@identified("ConvNet")
 @dataclass(frozen=True)
 class ConvNet:
     """Convolutions and poolings, then dense layers; `build()` gives the network.

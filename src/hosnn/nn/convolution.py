@@ -1,4 +1,4 @@
-"""Convolution of images whose gradient with respect to the images is cheap, as attacks ask for it at every step.
+"""Convolution of images with a fast gradient with respect to the images, which attacks need at every step.
 
 Shapes: B batch, C channels, H height, W width.
 """
@@ -12,24 +12,24 @@ from torch.nn import functional
 from hosnn.errors import BackendError
 
 FEW = 4
-"""Channels of an image up to which libraries' general way back to it is slow on a CPU."""
+"""Channels of an image up to which the general gradient with respect to it is slow on a CPU."""
 
 
 def convolve_images(convolution: nn.Conv2d, images: Tensor) -> Tensor:
-    """`convolution(images)`, [B, C, H, W] -> [B, C', H', W']; on a CPU with a faster way back to few channels.
+    """`convolution(images)`, [B, C, H, W] -> [B, C', H', W']; on a CPU with a faster gradient of few channels.
 
-    There are no second derivatives of it, as there are none of the fused neurons that it stands before.
+    It has no second derivative, like the fused neurons that follow it.
     """
     plain = convolution.groups == 1 and convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
-    wanted = images.requires_grad and torch.is_grad_enabled()
-    if not plain or not wanted or images.device.type != "cpu" or images.shape[1] > FEW:
+    needed = images.requires_grad and torch.is_grad_enabled()
+    if not plain or not needed or images.device.type != "cpu" or images.shape[1] > FEW:
         return convolution(images)  # type: ignore[no-any-return]
-    seen = convolution(images.detach())
-    return _BackToImages.apply(images, convolution.weight, seen, _geometry(convolution))  # type: ignore[no-any-return, no-untyped-call]
+    convolved = convolution(images.detach())
+    return _ImageGradient.apply(images, convolution.weight, convolved, _geometry(convolution))  # type: ignore[no-any-return, no-untyped-call]
 
 
 def channels_last(images: Tensor) -> Tensor:
-    """The same [B, C, H, W] with channels innermost, by strides that tell so of a single channel too."""
+    """The same [B, C, H, W] with channels innermost, by strides that say so even of a single channel."""
     return images.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
 
 
@@ -37,14 +37,16 @@ def _geometry(convolution: nn.Conv2d) -> dict[str, tuple[int, ...]]:
     return {name: tuple(getattr(convolution, name)) for name in ("stride", "padding", "dilation")}
 
 
-class _BackToImages(torch.autograd.Function):
-    """Hands on what was seen; backward, the convolution's gradient with respect to the images."""
+class _ImageGradient(torch.autograd.Function):
+    """Forward: what was convolved already; backward: the convolution's gradient with respect to the images too."""
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, seen: Tensor, geometry: dict[str, tuple[int, ...]]) -> Tensor:
+    def forward(
+        ctx: Any, images: Tensor, weight: Tensor, convolved: Tensor, geometry: dict[str, tuple[int, ...]]
+    ) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.size, ctx.dtype, ctx.geometry = images.shape[-2:], images.dtype, geometry
-        return seen.view_as(seen)
+        return convolved.view_as(convolved)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -57,7 +59,7 @@ class _BackToImages(torch.autograd.Function):
 
 
 def _product(gradient: Tensor, weight: Tensor, size: torch.Size, geometry: dict[str, tuple[int, ...]]) -> Tensor:
-    """One matrix product per image gives what every window gets; windows are added where they overlap."""
+    """One matrix product per image gives the gradient of every window; they are added where windows overlap."""
     by_place = gradient.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)  # no copy, channels last or not
     windows = torch.bmm(weight.flatten(1).t().expand(len(gradient), -1, -1), by_place)
     return functional.fold(windows, tuple(size), tuple(weight.shape[-2:]), **geometry)

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from torch import nn
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.nn.blueprint import assemble, check
-from hosnn.nn.layers import Body, OverTime, SpikingNetwork, SumPool, TimeDropout
+from hosnn.nn.body import Body
+from hosnn.nn.layers import OverTime, SpikingNetwork, SumPool, TimeDropout
 from hosnn.nn.neurons import LIF
 from hosnn.spiking.gradient_rule import GradientRule, tssl_bp
 from hosnn.spiking.state import Dynamics
 
 
+@identified("LeNet")
 @dataclass(frozen=True)
 class LeNet:
     """Conv5-pool-conv5-pool-dense-dense; `build()` gives the network.

@@ -1,4 +1,4 @@
-"""Looking at a model without changing it: where it lives, eval mode and held statistics for a while."""
+"""Where a model lives, and contexts that put it in eval mode or keep its running statistics still."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def evaluating(model: Callable[..., Any]) -> Iterator[None]:
-    """The model in eval mode, and afterwards every module of it in the mode it was in.  Plain functions have none."""
+    """The model in eval mode, and afterwards every module of it in its former mode.  Plain functions have no mode."""
     modes = {module: module.training for module in model.modules()} if isinstance(model, nn.Module) else {}
     for module in modes:
         module.training = False
@@ -23,9 +23,9 @@ def evaluating(model: Callable[..., Any]) -> Iterator[None]:
 
 @contextmanager
 def statistics_held(model: nn.Module) -> Iterator[None]:
-    """Normalisation in train mode goes by each batch, as ever, but moves no running mean, variance or count.
+    """Normalisation in train mode uses the statistics of each batch, but updates no running mean, variance or count.
 
-    Of torch's layers and those made of them; a normalisation written otherwise has to see to it itself.
+    This holds for torch's layers and those made of them; another normalisation has to take care of it itself.
     """
     tracking = [
         module

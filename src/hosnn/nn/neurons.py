@@ -1,4 +1,4 @@
-"""Layers of spiking neurons: modules that own parameters and the signature, and never a state.
+"""Layers of spiking neurons: modules that own parameters and the signature, and no state.
 
 A layer maps synaptic currents [T, B, *N] to synaptic traces (or spikes) [T, B, *N].  Every call starts from rest.
 """
@@ -10,32 +10,36 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.errors import ConfigError, ShapeError
+from hosnn.identity import identified, identity_text
+from hosnn.nn.fusion import Changing
 from hosnn.spiking.gradient_rule import GradientRule, Rule, bptt
 from hosnn.spiking.kernels import backend, eager
-from hosnn.spiking.kernels.kernel_spec import ALONE, Around
-from hosnn.spiking.state import Dynamics, Step
+from hosnn.spiking.kernels.kernel_spec import UNFUSED, Emitted, FusionContext
+from hosnn.spiking.state import AdaptiveThreshold, Dynamics, Step, Threshold
 
 
 class Emit(Enum):
-    """What a layer hands on: the synaptic trace a[t] (as in HoSNN), or the spikes s[t] themselves."""
+    """A layer's output: the synaptic trace a[t] (as in HoSNN), or the spikes s[t] themselves."""
 
     TRACE = "trace"
     SPIKES = "spikes"
 
 
+@identified("Beyond")
 class Extrapolation(Enum):
-    """What a signature means after its last time step: an error, its last value held, or the whole repeated."""
+    """Values per time step for a longer run: an error, the last one held, or all of them repeated."""
 
     ERROR = "error"
     HOLD_LAST = "hold-last"
     REPEAT = "repeat"
 
 
-class LIF(nn.Module):
+@identified("LIF")
+class LIF(Changing):
     """Leaky integrate-and-fire neurons; `hosnn.spiking.dynamics.lif_step` gives the equations.
 
     fixed_threshold  keep this layer plain when a network is made homeostatic (an output layer)
-    own_thresholds   whether each neuron has a threshold of its own, which a homeostatic twin would lose
+    own_thresholds   whether each neuron has a threshold of its own, which TA-LIF would lose
     forward          currents [T, B, *N] -> traces (or spikes) [T, B, *N]
     Raises ShapeError if the currents are not floating point, have fewer than 2 dimensions or no time step.
     """
@@ -55,31 +59,22 @@ class LIF(nn.Module):
         self.emit = emit
         self.fixed_threshold = fixed_threshold
 
-    def forward(self, currents: Tensor, around: Around = ALONE) -> Tensor:
-        """The layer, where `can_fuse` together with what stands around it, in one pass over memory."""
-        return self._run(currents, around)
-
-    @property
-    def as_written(self) -> bool:
-        """Whether neither a subclass nor this layer has a forward of its own."""
-        return "forward" not in vars(self) and type(self).forward is LIF.forward
-
-    def can_fuse(self, currents: Tensor) -> bool:
-        """Whether the kernel that would run these currents can, and a subclass changes nothing of the forward."""
-        whole = currents.dim() == 5 and currents.numel() > 0 and min(currents.shape[-2:]) >= 2
-        homeostasis = getattr(self, "signature", None), getattr(self, "adaptation", None)
-        return self.as_written and whole and backend.fuses(currents, self.rule, *homeostasis)
-
-    def _run(self, currents: Tensor, around: Around) -> Tensor:
+    def forward(self, currents: Tensor, context: FusionContext = UNFUSED) -> Tensor:
+        """context  operations fused into the layer; a pooling changes the shape of the output"""
         self._check(currents)
-        signature, adaptation = self._homeostasis(around.held.steps if around.held else len(currents))
-        fired = self.emit is Emit.SPIKES
-        return backend.layer(currents, self.dynamics, self.rule, signature, adaptation, fired, around)
+        constant = context.constant
+        threshold = self.threshold_over(constant.steps if constant else len(currents))
+        emit = Emitted.SPIKES if self.emit is Emit.SPIKES else Emitted.TRACES
+        return backend.layer(currents, self.dynamics, self.rule, threshold, emit, context)
+
+    def can_fuse(self, like: Tensor, steps: int) -> bool:
+        """Whether a fused kernel would run this layer on currents of the type and device of `like`."""
+        return backend.fuses(like, self.rule, self.threshold_over(steps))
 
     def trajectory(self, currents: Tensor) -> Step:
         """Membrane before reset, threshold, spikes and trace over time, each [T, B, *N]."""
         self._check(currents)
-        return eager.trajectory(currents, self.dynamics, self.rule, *self._homeostasis(len(currents)))
+        return eager.trajectory(currents, self.dynamics, self.rule, self.threshold_over(len(currents)))
 
     def constrain_(self) -> None:
         """Project constrained parameters back to their sets, in place; the training loop calls it after each step."""
@@ -87,29 +82,31 @@ class LIF(nn.Module):
     def membranes(self, currents: Tensor) -> Tensor:
         """Membranes before reset over time [T, B, *N], without a gradient: `trajectory(currents).membrane` for less."""
         self._check(currents)
-        return backend.membranes(currents, self.dynamics, *self._homeostasis(len(currents)))
+        return backend.membranes(currents, self.dynamics, self.threshold_over(len(currents)))
 
-    def _homeostasis(self, steps: int) -> tuple[Tensor | None, Tensor | None]:
-        """The signature over `steps` [T, *N] and k; both None for a plain neuron."""
-        return None, None
+    def threshold_over(self, steps: int) -> Threshold:
+        """The layer's threshold over `steps` time steps; None: constant, as `dynamics` says."""
+        return None
 
     def _check(self, currents: Tensor) -> None:
         if currents.dim() < 2 or len(currents) == 0 or not currents.is_floating_point():
             raise ShapeError(
                 f"{type(self).__name__} got {currents.dtype} currents {tuple(currents.shape)}; expected floating point "
-                "[T, B, *N], time first, with T >= 1; encode the images over time first (hosnn.nn.ConstantCoding)"
+                "[T, B, *N], time first, with T >= 1; encode the images over time first (hosnn.ConstantCoding)"
             )
 
     def extra_repr(self) -> str:
-        return f"{self.dynamics}, {self.rule}" + (", fixed_threshold=True" if self.fixed_threshold else "")
+        settings = f"{identity_text(self.dynamics)}, {identity_text(self.rule)}"
+        return settings + (", fixed_threshold=True" if self.fixed_threshold else "")
 
 
+@identified("TALIF")
 class TALIF(LIF):
     """LIF neurons whose threshold adapts to hold the membrane near a stored signature (`talif_step`).
 
     signature   u*, mean membrane before reset on clean data  [T, *N]  potential, a buffer
     adaptation  k >= 0, per neuron [*N], channel [C, 1, ..] or layer []  per time step, learned
-    beyond      what to do when asked for more steps than the signature has
+    beyond      the signature of steps after its last one
     Raises ShapeError if currents and signature disagree, ConfigError for a negative k.
     Source: HoSNN, arXiv:2308.10373.
     """
@@ -149,7 +146,7 @@ class TALIF(LIF):
     def from_lif(
         cls, layer: LIF, signature: Tensor, adaptation: Tensor | float, beyond: Extrapolation = Extrapolation.ERROR
     ) -> Self:
-        """The homeostatic twin of a plain layer.  Raises ConfigError for one with thresholds of its own."""
+        """A plain layer made homeostatic.  Raises ConfigError for one with thresholds of its own."""
         if layer.own_thresholds:
             raise ConfigError(
                 f"TALIF.from_lif got a {type(layer).__name__}, whose own thresholds would be lost: adaptation starts "
@@ -162,8 +159,11 @@ class TALIF(LIF):
         with torch.no_grad():
             self.adaptation.clamp_(min=0)
 
-    def _homeostasis(self, steps: int) -> tuple[Tensor | None, Tensor | None]:
-        return prolonged(self.signature, steps, self.beyond), self.adaptation
+    def threshold_over(self, steps: int) -> Threshold:
+        signature: Tensor = self.signature
+        if steps != len(signature):
+            signature = extrapolated(signature, steps, self.beyond)
+        return AdaptiveThreshold(signature, self.adaptation)
 
     def _check(self, currents: Tensor) -> None:
         super()._check(currents)
@@ -174,10 +174,10 @@ class TALIF(LIF):
             )
 
 
-def prolonged(values: Tensor, steps: int, beyond: Extrapolation) -> Tensor:
-    """`values` [T, *N] over another number of time steps [steps, *N]: cut, or as `beyond` says.
+def extrapolated(values: Tensor, steps: int, beyond: Extrapolation) -> Tensor:
+    """`values` [T, *N] over another number of time steps, [steps, *N]: the first ones, or what `beyond` makes of them.
 
-    Raises ShapeError for more than T steps unless `beyond` says what then.
+    Raises ShapeError for more than T steps with Extrapolation.ERROR.
     """
     known = len(values)
     if steps <= known:

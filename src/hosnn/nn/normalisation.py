@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, distributed, nn
 
 from hosnn.errors import ConfigError, ShapeError
+from hosnn.identity import identified
 from hosnn.nn.neurons import Extrapolation
 
 
+@identified("Norm")
 class Norm(Enum):
     """How currents are normalised before neurons: not at all, by statistics shared over time, or of each step."""
 
@@ -21,6 +23,7 @@ class Norm(Enum):
     PER_STEP = "per-step"
 
 
+@identified("TimeBatchNorm")
 class TimeBatchNorm(nn.Module):
     """Batch normalisation per channel, [T, B, C, H, W] -> the same, or dense currents [T, B, C] -> the same.
 
@@ -51,6 +54,13 @@ class TimeBatchNorm(nn.Module):
         if self.steps is None:
             return self._normalised(0, currents.flatten(0, 1)).view_as(currents)
         return torch.stack([self._normalised(self._at(t, self.steps), step) for t, step in enumerate(currents)])
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether it is now one gain and one offset per channel of images, the same at every step."""
+        norm = self.each[0]
+        assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
+        return self.steps is None and self.dimensions == 5 and not norm.training and norm.running_mean is not None
 
     def _normalised(self, number: int, currents: Tensor) -> Tensor:
         norm = self.each[number]

@@ -6,26 +6,40 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.nn.blueprint import assemble, check
+from hosnn.nn.body import Body
 from hosnn.nn.convnet import CIFAR10_MEAN, CIFAR10_STD
-from hosnn.nn.layers import Body, OverTime, SpikingNetwork, TimeDropout
+from hosnn.nn.fusion import Planned, any_hooked_everywhere, takes_context
+from hosnn.nn.layers import OverTime, SpikingNetwork, TimeDropout
 from hosnn.nn.neurons import LIF
 from hosnn.nn.normalisation import Norm, normalisations
 from hosnn.spiking.gradient_rule import GradientRule, bptt
+from hosnn.spiking.kernels.kernel_spec import FusionContext
 from hosnn.spiking.state import Dynamics
 
 
-class Residual(nn.Module):
-    """neurons(main(x) + shortcut(x)): traces [T, B, C, H, W] -> [T, B, C', H', W']."""
+@identified("Residual")
+class Residual(Planned[FusionContext | None]):
+    """neurons(main(x) + shortcut(x)): traces [T, B, C, H, W] -> [T, B, C', H', W'].
+
+    Only the neurons read the sum, so that its memory is reused.
+    """
 
     def __init__(self, main: Body, shortcut: Body, neurons: LIF) -> None:
         super().__init__()
         self.main, self.shortcut, self.neurons = main, shortcut, neurons
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.neurons(self.main(x) + self.shortcut(x))  # type: ignore[no-any-return]
+        currents, context = self.main(x) + self.shortcut(x), self.plan()
+        return self.neurons(currents) if context is None else self.neurons(currents, context)  # type: ignore[no-any-return]
+
+    def _decide(self) -> FusionContext | None:
+        reusable = self.fused and takes_context(self.neurons) and not any_hooked_everywhere()
+        return FusionContext(input_reusable=True) if reusable else None
 
 
+@identified("ResNet")
 @dataclass(frozen=True)
 class ResNet:
     """A residual network for small images: one 3 x 3 convolution, stages of basic blocks, the mean over space, dense.

@@ -1,4 +1,4 @@
-"""Neurons with thresholds that are given or learned, not adapted: controls of TA-LIF."""
+"""Neurons whose thresholds are constants or learned, and do not adapt: controls of TA-LIF."""
 
 import math
 from typing import Self
@@ -7,14 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.errors import ConfigError, ShapeError
-from hosnn.nn.neurons import LIF, Emit, Extrapolation, prolonged
+from hosnn.identity import identified
+from hosnn.nn.neurons import LIF, Emit, Extrapolation, extrapolated
+from hosnn.spiking.coding import encode_constant
 from hosnn.spiking.gradient_rule import GradientRule, Rule
-from hosnn.spiking.kernels.kernel_spec import Around
-from hosnn.spiking.state import Dynamics
+from hosnn.spiking.kernels.kernel_spec import UNFUSED, FusionContext
+from hosnn.spiking.state import Dynamics, StaticThreshold, Threshold
 
 
+@identified("ThresholdLIF")
 class ThresholdLIF(LIF):
-    """LIF neurons each with a threshold of its own, learned or given: TA-LIF's control without adaptation.
+    """LIF neurons each with a threshold of its own, learned or constant: TA-LIF's control without adaptation.
 
         s[t] = 1 if u[t] > θ[t] else 0,   θ[t] known beforehand, whatever the membrane does
 
@@ -23,12 +26,11 @@ class ThresholdLIF(LIF):
     beyond     as for TALIF, where there is one threshold per time step
     Learned under full BPTT by autograd through the spike (and a soft reset); under a rule local in time by that rule,
     dL/dθ = -sum_{t,B} dL/dI, whose surrogate stays where the rule says (TSSL-BP: at `dynamics.threshold`).
-    Raises ConfigError for thresholds that are not finite, or not positive though learned, or under a rule that would
-    not teach them; ShapeError if they do not fit the currents.
+    Raises ConfigError for thresholds that are not finite, or not positive though learned, or under a rule that gives
+    them no gradient; ShapeError if they do not fit the currents.
     """
 
     LEAST = 0.01
-    VANISHING = 2.0**-64
 
     own_thresholds = True
 
@@ -69,18 +71,28 @@ class ThresholdLIF(LIF):
     def from_lif(
         cls, layer: LIF, threshold: Tensor, learn: bool = True, beyond: Extrapolation = Extrapolation.ERROR
     ) -> Self:
-        """The twin of a layer with thresholds of its own in place of its constant or adapting one."""
+        """A layer with thresholds of its own in place of its constant or adapting one."""
         return cls(threshold, layer.dynamics, layer.rule, layer.emit, learn, beyond)
 
     @property
     def learns(self) -> bool:
         return isinstance(self.threshold, nn.Parameter)
 
-    def can_fuse(self, currents: Tensor) -> bool:
-        return super().can_fuse(currents) and not self._teaches_through_currents
+    def forward(self, currents: Tensor, context: FusionContext = UNFUSED) -> Tensor:
+        if self._learns_through_currents:
+            self._check(currents)
+            if context.constant is not None:
+                currents = encode_constant(currents[0], *context.constant)
+                context = context._replace(constant=None)
+            # Zero, through which a local rule reaches the thresholds: u - θ falls as θ rises.
+            thresholds = self._thresholds(len(currents))
+            ones = [1] * (currents.dim() - thresholds.dim())
+            zero = (thresholds - thresholds.detach()).view(len(currents), *ones, *thresholds.shape[1:])
+            currents = currents - zero
+        return super().forward(currents, context)
 
-    def _run(self, currents: Tensor, around: Around) -> Tensor:
-        return super()._run(self._taught(currents), around)
+    def can_fuse(self, like: Tensor, steps: int) -> bool:
+        return not self._learns_through_currents and super().can_fuse(like, steps)
 
     def constrain_(self) -> None:
         """Project learned thresholds back to positive ones, in place."""
@@ -88,30 +100,18 @@ class ThresholdLIF(LIF):
             with torch.no_grad():
                 self.threshold.clamp_(min=self.LEAST)
 
-    def _homeostasis(self, steps: int) -> tuple[Tensor, Tensor]:
-        """As TA-LIF in the limit k -> 0 with k u* = -δ[t] held: θ[t] = θ[t-1] + k (u[t] - u*[t]) = θ[t-1] + δ[t].
+    def threshold_over(self, steps: int) -> Threshold:
+        return StaticThreshold(self._thresholds(steps))
 
-        At k = 2^-64 what is left of k u[t] lies below the last bit of θ, and dividing by a power of 2 rounds nothing.
-        So every backend that runs TA-LIF, and every gradient rule, runs static thresholds too.
-        """
-        whole = prolonged(self.threshold, steps, self.beyond) if len(self.threshold) > 1 else self.threshold
-        rest = torch.full_like(whole[:1], self.dynamics.threshold)
-        rise = whole - torch.cat([rest, whole[:-1]])
-        still = torch.zeros_like(whole[:1]).expand(steps - len(whole), *whole.shape[1:])
-        return torch.cat([rise, still]) / -self.VANISHING, whole.new_tensor(self.VANISHING)
+    def _thresholds(self, steps: int) -> Tensor:
+        if len(self.threshold) == 1:
+            return self.threshold.expand(steps, *self.threshold.shape[1:])
+        return extrapolated(self.threshold, steps, self.beyond)
 
     @property
-    def _teaches_through_currents(self) -> bool:
+    def _learns_through_currents(self) -> bool:
         local = isinstance(self.rule, GradientRule) and self.rule.is_local_in_time
         return local and self.learns and torch.is_grad_enabled()
-
-    def _taught(self, currents: Tensor) -> Tensor:
-        """Zero taken from the currents, the way a local rule reaches the thresholds: u - θ falls as θ rises."""
-        if not self._teaches_through_currents:
-            return currents
-        self._check(currents)
-        whole = prolonged(self.threshold, len(currents), self.beyond) if len(self.threshold) > 1 else self.threshold
-        return currents - (whole - whole.detach())[:, None]
 
     @staticmethod
     def _teaches(rule: Rule) -> bool:
@@ -119,10 +119,6 @@ class ThresholdLIF(LIF):
 
     def _check(self, currents: Tensor) -> None:
         super()._check(currents)
-        if currents.dtype == torch.float16:
-            raise ShapeError(
-                "ThresholdLIF got float16 currents, whose range is too small for it; use bfloat16 or float32"
-            )
         try:
             self.threshold[0].expand(currents.shape[2:])
         except RuntimeError:

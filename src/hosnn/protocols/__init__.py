@@ -1,1 +1,1 @@
-"""Which attacks an evaluation runs, as data."""
+"""Protocols: which attacks an evaluation runs, as data."""

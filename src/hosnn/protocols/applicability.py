@@ -12,20 +12,15 @@ from hosnn.results.evaluation import AttackResult, Network
 from hosnn.robustness.threats import Threat
 
 
-def applicable(protocol: Protocol, network: Network, classes: int) -> tuple[Protocol, tuple[str, ...]]:
+def fit_to_network(protocol: Protocol, network: Network, classes: int) -> tuple[Protocol, tuple[str, ...]]:
     """The protocol without attacks that cannot apply to such a network, and what was left out, with the reason."""
     skipped: dict[str, str] = {}
 
     def applies(spec: AttackSpec) -> bool:
-        if spec.kind is AttackKind.WHITE_BOX and not network.gradient:
-            skipped[spec.name] = "the model has no gradient to its input"
-        elif spec.spiking and not network.layers:
-            skipped[spec.name] = "no hosnn spiking layer found"
-        elif spec.adaptive and not network.adaptive:
-            skipped[spec.name] = "no adapting threshold found"
-        elif spec.classes > classes:
-            skipped[spec.name] = f"its loss needs {spec.classes} classes, the model has {classes}"
-        return spec.name not in skipped
+        reason = _obstacle(spec, network, classes)
+        if reason:
+            skipped[spec.name] = reason
+        return not reason
 
     attacks = tuple(filter(applies, protocol.attacks))
     panels = tuple(replace(panel, attacks=tuple(filter(applies, panel.attacks))) for panel in protocol.panels)
@@ -36,24 +31,40 @@ def applicable(protocol: Protocol, network: Network, classes: int) -> tuple[Prot
     return kept, tuple(f"{name}: {reason}" for name, reason in skipped.items())
 
 
-def candidates(search: Search, threat: Threat) -> PanelPlan:
-    """The candidates as a panel."""
+def _obstacle(spec: AttackSpec, network: Network, classes: int) -> str:
+    """Why the attack cannot apply to such a network; empty if it can."""
+    if spec.kind is AttackKind.WHITE_BOX and not network.gradient:
+        return "the model has no gradient to its input"
+    if spec.spiking and not network.layers:
+        return "no hosnn spiking layer found"
+    if spec.adaptive and not network.adaptive:
+        return "no adapting threshold found"
+    if spec.classes > classes:
+        return f"its loss needs {spec.classes} classes, the model has {classes}"
+    return ""
+
+
+def search_panel(search: Search, threat: Threat) -> PanelPlan:
+    """The search's attack through each candidate, as a panel."""
     attacks = tuple(
-        AttackSpec(title(candidate), search.attack, threat, estimator=candidate, spiking=True)
+        AttackSpec(name=title(candidate), attack=search.attack, threat=threat, estimator=candidate, spiking=True)
         for candidate in search.candidates
     )
     return PanelPlan("search", attacks, search.samples)
 
 
-def best(search: Search, rows: Sequence[AttackResult], y: Tensor) -> tuple[Estimator, ...]:
-    """The candidates kept: greedily those that together leave fewest standing, ties by what each leaves alone."""
-    robust = [torch.tensor(row.predictions) == y[: len(row.predictions)] for row in rows]
+def best_estimators(search: Search, results: Sequence[AttackResult], y: Tensor) -> tuple[Estimator, ...]:
+    """The candidates kept: greedily those that together leave fewest images robust, ties by what each leaves alone.
+
+    results  of `search_panel`, in the candidates' order; y [N], labels of all images
+    """
+    robust = [torch.tensor(result.predictions) == y[: len(result.predictions)] for result in results]
     together = torch.ones_like(robust[0])
-    left = list(range(len(rows)))
+    remaining = list(range(len(results)))
     kept: list[int] = []
-    while left and len(kept) < search.keep:
-        best = min(left, key=lambda at: (int((together & robust[at]).sum()), int(robust[at].sum()), at))
+    while remaining and len(kept) < search.keep:
+        best = min(remaining, key=lambda at: (int((together & robust[at]).sum()), int(robust[at].sum()), at))
         together = together & robust[best]
-        left.remove(best)
+        remaining.remove(best)
         kept.append(best)
     return tuple(search.candidates[at] for at in kept)

@@ -16,27 +16,26 @@ from hosnn.errors import ConfigError, nearest
 from hosnn.estimators import ALTERNATIVES, CUTS, ENSEMBLE, AdaptiveSharpness, title
 from hosnn.estimators import WIDTHS as SIGMOIDS
 from hosnn.protocols.attacks import (
-    SUBSET,
     against_homeostasis,
-    apgd,
-    ascent,
+    apgd_ce,
+    apgd_dlr,
     attack_spec,
-    decision_panel,
-    eps_panel,
-    panels,
-    queries,
-    stable,
+    auto_pgd,
+    fab,
+    restriction,
+    sa_pgd,
+    square,
     targeted,
     transfers,
-    undefined,
 )
+from hosnn.protocols.panels import PANEL_IMAGES, decision_panel, eps_panel, panels
 from hosnn.protocols.paper import choices, paper
-from hosnn.protocols.protocol import LOOKED_AT, AttackKind, BestEstimator, Protocol, Search
+from hosnn.protocols.protocol import PROBED_IMAGES, AttackKind, BestEstimator, Protocol, Search
+from hosnn.results.roles import Role, Strength
 from hosnn.robustness.ensembles import Noise
-from hosnn.robustness.fab import FAB
 from hosnn.robustness.losses import margin
 from hosnn.robustness.pgd import PGD, fgsm
-from hosnn.robustness.threats import L1, Linf, Threat
+from hosnn.robustness.threats import DEFAULT_THREAT, Threat
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.spiking.surrogate import Sigmoid
 
@@ -45,120 +44,118 @@ SHARPNESSES = tuple(AdaptiveSharpness(vanishing) for vanishing in (0.35, 0.38, 0
 CANDIDATES = ENSEMBLE + SIGMOIDS + CUTS + ALTERNATIVES + SHARPNESSES
 """Gradient estimators that a search tries out; `full` attacks through all of them."""
 
-ACTIVE = 50
-"""Images of the active test: one image more or less is two points, and each costs 200 looks before any attack."""
-
-DEFAULT = Threat(Linf(8 / 255))
+BINARIZATION_IMAGES = 50
+"""Images of the binarization test: one more or less is two points, and each costs 200 forward passes before attacks."""
 
 
-def smoke(threat: Threat = DEFAULT) -> Protocol:
+def smoke(threat: Threat = DEFAULT_THREAT) -> Protocol:
     """A first look: noise, FGSM and PGD-20 through full BPTT, one perturbation per image, on 256 images."""
     return Protocol(
-        "smoke",
-        "one perturbation per image, valid pixels, gradients through leak, reset and threshold",
-        threat,
-        (
-            attack_spec("noise", Noise(threat), threat, kind=AttackKind.CONTROL),
-            attack_spec("FGSM", fgsm(threat), threat, bptt()),
-            attack_spec("PGD-20", PGD(threat), threat, bptt(), steps=20),
+        name="smoke",
+        description="one perturbation per image, valid pixels, gradients through leak, reset and threshold",
+        threat=threat,
+        attacks=(
+            attack_spec("noise", Noise(threat), kind=AttackKind.CONTROL, role=Role.NOISE),
+            attack_spec("FGSM", fgsm(threat), bptt(), counted=False),
+            attack_spec("PGD-20", PGD(threat), bptt(), role=Role.REFERENCE),
         ),
         samples=256,
-        panels=(eps_panel(threat, lambda at: PGD(at), "PGD-20", bptt(), 128),),
-        probes=LOOKED_AT,
+        panels=(eps_panel(PGD, threat, "PGD-20", bptt(), 128),),
+        probes=PROBED_IMAGES,
+        strength=Strength.FIRST_LOOK,
     )
 
 
-def sweep(threat: Threat = DEFAULT) -> Protocol:
+def sweep(threat: Threat = DEFAULT_THREAT) -> Protocol:
     """PGD-40 with 2 restarts through full BPTT at five sigmoid widths, worst case per sample, on 1,000 images."""
     pgd = PGD(threat, steps=40, step_size=0.1, restarts=2)
     return Protocol(
-        "sweep",
-        "PGD-40, 2 restarts, full BPTT, surrogate widths 0.05 to 1, worst case per sample",
-        threat,
-        tuple(attack_spec(f"PGD-40 BPTT w={width:g}", pgd, threat, bptt(Sigmoid(width)), steps=40) for width in WIDTHS),
+        name="sweep",
+        description="PGD-40, 2 restarts, full BPTT, surrogate widths 0.05 to 1, worst case per sample",
+        threat=threat,
+        attacks=tuple(attack_spec(f"PGD-40 BPTT w={width:g}", pgd, bptt(Sigmoid(width))) for width in WIDTHS),
         samples=1000,
         cascade=True,
-        probes=LOOKED_AT,
+        probes=PROBED_IMAGES,
+        strength=Strength.GRADIENTS_ONLY,
     )
 
 
-def standard(threat: Threat = DEFAULT, transfer_sources: Mapping[str, nn.Module] | None = None) -> Protocol:
+def standard(threat: Threat = DEFAULT_THREAT, transfer_sources: Mapping[str, nn.Module] | None = None) -> Protocol:
     """The protocol of a number that can be published, on 1,000 images.
 
-    Each attack sees what those before it left standing, so the one that takes most comes first: SA-PGD, 400 steps, with
+    Each attack sees what those before it left robust, so the one that breaks most comes first: SA-PGD, 400 steps, with
     the adaptive surrogate; APGD-CE and APGD-DLR, 100 steps, through full BPTT; APGD through the three surrogates that a
-    search on 100 images finds; losses aimed at adapting thresholds; transfer from `twins` by name; Square, 1,000
-    queries.  Panels on 200 images: accuracy against eps and against steps, the matrix of attacks and estimators,
+    search on 100 images finds; losses aimed at adapting thresholds; transfer from `transfer_sources` by name; Square,
+    1,000 queries.  Panels on 200 images: accuracy against eps and against steps, the matrix of attacks and estimators,
     controls for the checks.
     """
+    surrogates = tuple(
+        attack_spec(f"APGD, surrogate {rank + 1}", auto_pgd(threat, 50, margin), BestEstimator(rank), spiking=True)
+        for rank in range(3)
+    )
     return Protocol(
-        "standard",
-        "SA-PGD 400 with adaptive surrogate, APGD-CE and APGD-DLR 100, the three best surrogates, transfer, Square "
-        f"1,000; worst case per sample{undefined(threat)}",
-        threat,
-        (
-            *stable(threat),
-            *apgd(threat),
-            *(
-                attack_spec(
-                    f"APGD, surrogate {rank + 1}",
-                    ascent(threat, 50, margin),
-                    threat,
-                    BestEstimator(rank),
-                    True,
-                    steps=50,
-                )
-                for rank in range(3)
-            ),
+        name="standard",
+        description="SA-PGD 400 with adaptive surrogate, APGD-CE and APGD-DLR 100, the three best surrogates, "
+        f"transfer, Square 1,000; worst case per sample{restriction(threat)}",
+        threat=threat,
+        attacks=(
+            *sa_pgd(threat),
+            apgd_ce(threat),
+            apgd_dlr(threat),
+            *surrogates,
             *against_homeostasis(threat),
             *transfers(threat, transfer_sources or {}),
-            *queries(threat, 1000),
+            *square(threat, 1000),
         ),
         samples=1000,
         cascade=True,
-        search=Search(ascent(threat, 15), CANDIDATES),
+        search=Search(auto_pgd(threat, 15), CANDIDATES),
         panels=panels(threat, transfer_sources or {}),
-        probes=SUBSET,
+        probes=PANEL_IMAGES,
+        strength=Strength.PUBLISHABLE,
     )
 
 
-def full(threat: Threat = DEFAULT, transfer_sources: Mapping[str, nn.Module] | None = None) -> Protocol:
+def full(threat: Threat = DEFAULT_THREAT, transfer_sources: Mapping[str, nn.Module] | None = None) -> Protocol:
     """Everything, on all images: hours on a CPU.
 
     As `standard`, with every setting of the surrogate ensemble and every other estimator in the worst case, 5
     restarts, APGD-CE, APGD-T, FAB-T and Square as AutoAttack's standard suite has them, HopSkipJump on 200 images, and
-    the active test on 50.
+    the binarization test on 50.
     """
-    ensemble = [
-        attack_spec(f"APGD, {title(rule)}", ascent(threat, 40, margin), threat, rule, True, steps=40)
-        for rule in CANDIDATES
-    ]
+    every_estimator = tuple(
+        attack_spec(f"APGD, {title(estimator)}", auto_pgd(threat, 40, margin), estimator, spiking=True)
+        for estimator in CANDIDATES
+    )
     return Protocol(
-        "full",
-        "every estimator, 5 restarts, AutoAttack's four at their published settings, transfer; worst case per sample"
-        f"{undefined(threat)}",
-        threat,
-        (
-            *stable(threat, restarts=5),
-            *apgd(threat, restarts=5),
+        name="full",
+        description="every estimator, 5 restarts, AutoAttack's four at their published settings, transfer; worst case "
+        f"per sample{restriction(threat)}",
+        threat=threat,
+        attacks=(
+            *sa_pgd(threat, restarts=5),
+            apgd_ce(threat, restarts=5),
+            apgd_dlr(threat, restarts=5),
             *targeted(threat, "APGD-T", bptt()),
             *(
-                each
+                spec
                 for rank in range(3)
-                for each in targeted(threat, f"APGD-T, surrogate {rank + 1}", BestEstimator(rank))
+                for spec in targeted(threat, f"APGD-T, surrogate {rank + 1}", BestEstimator(rank))
             ),
-            *ensemble,
+            *every_estimator,
             *against_homeostasis(threat),
-            *([] if isinstance(threat.ball, L1) else [attack_spec("FAB-T", FAB(threat), threat, bptt(), steps=100)]),
+            *fab(threat),
             *transfers(threat, transfer_sources or {}),
-            *queries(threat, 5000),
+            *square(threat, 5000),
         ),
         samples=None,
         cascade=True,
-        search=Search(ascent(threat, 15), CANDIDATES),
+        search=Search(auto_pgd(threat, 15), CANDIDATES),
         panels=(*panels(threat, transfer_sources or {}), *decision_panel(threat)),
-        probes=SUBSET,
-        active=ACTIVE,
+        probes=PANEL_IMAGES,
+        binarization_samples=BINARIZATION_IMAGES,
+        strength=Strength.EXHAUSTIVE,
     )
 
 
@@ -175,8 +172,8 @@ PROTOCOLS: dict[str, Callable[[Threat], Protocol]] = {
 def protocol(name: str, threat: Threat, transfer_sources: Mapping[str, nn.Module] | None = None) -> Protocol:
     """A built-in protocol by name.
 
-    twins  models to transfer from, by name (standard and full)
-    Raises ConfigError for an unknown name, with the nearest one, and for twins where no attack transfers.
+    transfer_sources  models to transfer from, by name (standard and full)
+    Raises ConfigError for an unknown name, with the nearest one, and for transfer sources where no attack transfers.
     """
     make = PROTOCOLS.get(name)
     if make is None:

@@ -1,23 +1,25 @@
 """The HoSNN authors' own evaluation, each of its choices a switch; for comparison with published numbers only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 from hosnn.errors import ConfigError
 from hosnn.estimators import InNormalisedUnits, OnFrames, OnTraces, Through, TraceCrossEntropy
-from hosnn.protocols.protocol import LOOKED_AT, AttackSpec, PanelPlan, Protocol
+from hosnn.protocols.protocol import PROBED_IMAGES, AttackSpec, PanelPlan, Protocol, steps_of
+from hosnn.results.roles import Strength
 from hosnn.robustness.losses import Loss, cross_entropy
 from hosnn.robustness.model import Attack
 from hosnn.robustness.pgd import PGD, at_clean, bim, fgsm, r_fgsm
-from hosnn.robustness.threats import Linf, Threat, format_eps
+from hosnn.robustness.threats import DEFAULT_THREAT, Threat, format_eps
 from hosnn.spiking.gradient_rule import bptt, tssl_bp
 
 CURVE = tuple(Fraction(level, 255) for level in (2, 4, 8, 16, 32, 64))
+"""Budgets of the accuracy curve, in pixel units."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PaperChoices:
     """The authors' choices, each of which a reader will ask about; all True reproduces their evaluation.
 
@@ -54,7 +56,7 @@ class PaperChoices:
         return replace(threat, domain=None if self.unclamped else threat.domain, per_step=self.per_step)
 
     def wrap(self, make: Callable[[Threat, Loss], Attack], threat: Threat) -> Attack:
-        """The attack that `make` gives, under these choices."""
+        """The attack that `make` builds, under these choices."""
         loss: Loss = TraceCrossEntropy() if self.trace_loss else cross_entropy
         inner = make(threat, loss)
         if self.scalar_std:
@@ -67,11 +69,7 @@ class PaperChoices:
         return Through(tssl_bp() if self.truncated_gradient else bptt(), inner)
 
 
-def _pgd7(threat: Threat, loss: Loss) -> PGD:
-    return PGD(threat, steps=7, step_size=1 / 3, start=at_clean, keep_best=False, loss=loss)
-
-
-def paper(threat: Threat = Threat(Linf(8 / 255)), choices: PaperChoices = PaperChoices()) -> Protocol:  # noqa: B008
+def paper(threat: Threat = DEFAULT_THREAT, choices: PaperChoices = PaperChoices()) -> Protocol:
     """FGSM, R-FGSM, BIM-7 and PGD-7 (steps of eps/3, no random start) as in the authors' code, on all test images.
 
     Source: authors' code, tools/attack.py (August 2023).
@@ -81,26 +79,28 @@ def paper(threat: Threat = Threat(Linf(8 / 255)), choices: PaperChoices = PaperC
             "PaperChoices(scalar_std=True) needs mean and std per channel (give the network's own) and unclamped=True"
         )
     threat = choices.threat(threat)
-
+    # Divided by the scalar std, eps is wider in the channel of the largest std.
     widest = max(choices.std) * len(choices.std) / sum(choices.std) if choices.scalar_std else 1.0
 
     def spec(name: str, make: Callable[[Threat, Loss], Attack], at: Threat = threat) -> AttackSpec:
-        return AttackSpec(name, choices.wrap(make, at), at.scaled(widest))
+        return AttackSpec(name=name, attack=choices.wrap(make, at), threat=at.scaled(widest))
 
+    budgets = tuple(threat.with_eps(float(eps)) for eps in CURVE)
+    curve = tuple(spec(f"PGD-7 @ {format_eps(at.ball.eps)}", pgd_7, at) for at in budgets)
     return Protocol(
-        "paper",
-        f"the authors' attacks: {choices}",
-        threat,
-        (spec("FGSM", fgsm), spec("R-FGSM", r_fgsm), spec("BIM-7", bim_7), spec("PGD-7", _pgd7)),
+        name="paper",
+        description=f"the authors' attacks: {choices}",
+        threat=threat,
+        attacks=(spec("FGSM", fgsm), spec("R-FGSM", r_fgsm), spec("BIM-7", bim_7), spec("PGD-7", pgd_7)),
         samples=None,
-        panels=(
-            PanelPlan(
-                "eps",
-                tuple(spec(f"PGD-7 @ {format_eps(float(eps))}", _pgd7, threat.with_eps(float(eps))) for eps in CURVE),
-                samples=500,
-            ),
-        ),
+        panels=(PanelPlan("eps", curve, samples=500),),
+        strength=Strength.PUBLISHED_ATTACKS,
     )
+
+
+def pgd_7(threat: Threat, loss: Loss) -> PGD:
+    """Seven steps of eps/3 from the clean image, to the last point."""
+    return PGD(threat, steps=7, step_size=1 / 3, start=at_clean, keep_best=False, loss=loss)
 
 
 def bim_7(threat: Threat, loss: Loss) -> PGD:
@@ -108,36 +108,41 @@ def bim_7(threat: Threat, loss: Loss) -> PGD:
     return bim(threat, 7, loss)
 
 
-SWITCHES = {
+ALTERNATIVES = {
     "truncated_gradient": "full gradient",
     "per_step": "one perturbation per image",
     "unclamped": "valid pixels",
     "trace_loss": "loss over logits",
 }
-"""The authors' choices, and what stands in place of each when it is switched off."""
+"""The authors' choices, and what replaces each when it is switched off."""
 
 
-def choices(threat: Threat = Threat(Linf(8 / 255))) -> Protocol:  # noqa: B008
+def choices(threat: Threat = DEFAULT_THREAT) -> Protocol:
     """PGD-7 as the authors run it, with each of their choices switched off alone, then one after the other.
 
     The last is PGD-7 through full BPTT on valid images: what their attack would have been without the choices.
     """
-    plans: dict[str, dict[str, Any]] = {"PGD-7, authors": {}}
-    plans |= {f"PGD-7, {instead}": {switch: False} for switch, instead in SWITCHES.items()}
-    off = list(SWITCHES)
-    for count in range(2, len(off)):
-        plans[f"PGD-7, {', '.join(SWITCHES[switch] for switch in off[:count])}"] = dict.fromkeys(off[:count], False)
-    plans["PGD-7 BPTT"] = dict.fromkeys(off, False)
+    switched_off: dict[str, Sequence[str]] = {"PGD-7, authors": ()}
+    switched_off |= {f"PGD-7, {instead}": (choice,) for choice, instead in ALTERNATIVES.items()}
+    order = tuple(ALTERNATIVES)
+    for count in range(2, len(order)):
+        instead = ", ".join(ALTERNATIVES[choice] for choice in order[:count])
+        switched_off[f"PGD-7, {instead}"] = order[:count]
+    switched_off["PGD-7 BPTT"] = order
     attacks = []
-    for name, switched in plans.items():
-        chosen = replace(PaperChoices(), **switched)
+    for name, off in switched_off.items():
+        settings: dict[str, Any] = dict.fromkeys(off, False)
+        chosen = replace(PaperChoices(), **settings)
         at = chosen.threat(threat)
-        attacks.append(AttackSpec(name, chosen.wrap(_pgd7, at), at, spiking=True, method="PGD-7", steps=7))
+        attack = chosen.wrap(pgd_7, at)
+        attacks.append(
+            AttackSpec(name=name, attack=attack, threat=at, spiking=True, method="PGD-7", steps=steps_of(attack))
+        )
     return Protocol(
-        "choices",
-        "the authors' PGD-7 with their choices switched off, each alone and one after the other",
-        PaperChoices().threat(threat),
-        tuple(attacks),
+        name="choices",
+        description="the authors' PGD-7 with their choices switched off, each alone and one after the other",
+        threat=PaperChoices().threat(threat),
+        attacks=tuple(attacks),
         samples=1000,
-        probes=LOOKED_AT,
+        probes=PROBED_IMAGES,
     )

@@ -1,17 +1,20 @@
 """What an evaluation does, as data: attacks, estimators, numbers of images, panels for curves, matrix and checks."""
 
-import hashlib
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Any
 
+from hosnn.errors import ConfigError
 from hosnn.estimators import Estimator, OnFrames, Through, title
+from hosnn.identity import LEFT_OUT, digest, identified, named
+from hosnn.results.roles import Role, Strength
 from hosnn.robustness.ensembles import EOT
 from hosnn.robustness.model import Attack
 from hosnn.robustness.threats import Threat
 
 
+@identified("Kind")
 class AttackKind(Enum):
     """What an attack needs: gradients, answers to queries, another model; or nothing, as a control."""
 
@@ -21,15 +24,11 @@ class AttackKind(Enum):
     CONTROL = "control"
 
 
-LOOKED_AT = 64
-"""Images on which the smaller protocols look at the model itself."""
+PROBED_IMAGES = 64
+"""Images on which the smaller protocols check the model itself."""
 
 
-def digest(value: object) -> str:
-    """SHA-256 of what a value prints as, without the addresses of functions and objects."""
-    return hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(value)).encode()).hexdigest()
-
-
+@identified("Found")
 @dataclass(frozen=True)
 class BestEstimator:
     """The gradient estimator that the protocol's search finds best for a model (rank 0), second best (1), ..."""
@@ -37,18 +36,22 @@ class BestEstimator:
     rank: int = 0
 
 
-@dataclass(frozen=True)
+@identified("Entry")
+@dataclass(frozen=True, kw_only=True)
 class AttackSpec:
     """One attack of a protocol and the threat its results must respect.
 
+    id         names the attack's random numbers and stored blocks, and stands for it in hashes; `name` if not given
     estimator  how the model is differentiated: a value, one that the search finds, or None if the attack itself says
     spiking    it says nothing new about a model without our spiking layers, and is left out there
     adaptive   the same for a model without adapting thresholds
     classes    how many the model must tell apart for the attack's loss to be defined
-    method, steps  for tables: the attack without its estimator, iterations or queries
+    method, steps  for tables: the attack without its estimator, iterations or queries (0: not shown)
+    name       for tables and messages; edited freely if `id` is given
+    role       what a check uses the attack for
     """
 
-    name: str
+    id: str = field(default="", metadata=named("name"))
     attack: Attack
     threat: Threat
     kind: AttackKind = AttackKind.WHITE_BOX
@@ -58,20 +61,26 @@ class AttackSpec:
     classes: int = 2
     method: str = ""
     steps: int = 0
+    name: str = field(metadata=LEFT_OUT)
+    role: Role | None = field(default=None, metadata=LEFT_OUT)
 
-    def bound(self, found: Sequence[Estimator]) -> "AttackSpec":
-        """The entry with the estimator that the search found; without a search the model is differentiated as it is."""
+    def __post_init__(self) -> None:
+        if not self.id:
+            object.__setattr__(self, "id", self.name)
+
+    def bound(self, best: Sequence[Estimator]) -> "AttackSpec":
+        """The spec with the estimator that the search ranked; without a search the model is differentiated as it is."""
         if not isinstance(self.estimator, BestEstimator):
             return self
-        return replace(self, estimator=found[self.estimator.rank] if found else None)
+        return replace(self, estimator=best[self.estimator.rank] if best else None)
 
     def applied(self, eot_samples: int = 1) -> Attack:
-        """The attack, looking at the model through its estimator; at the mean of several looks if it is random."""
+        """The attack on the model as differentiated by its estimator, averaging over `eot_samples` forward passes."""
         attack = self.attack
         if eot_samples > 1 and self.kind is AttackKind.WHITE_BOX:
             # EOT averages scores, so what makes frames of an image stays around it.
-            inside = EOT(attack.attack if isinstance(attack, OnFrames) else attack, eot_samples)
-            attack = OnFrames(inside) if isinstance(attack, OnFrames) else inside
+            averaged = EOT(attack.attack if isinstance(attack, OnFrames) else attack, eot_samples)
+            attack = OnFrames(averaged) if isinstance(attack, OnFrames) else averaged
         if self.estimator is None or isinstance(self.estimator, BestEstimator):
             return attack
         return Through(self.estimator, attack)
@@ -79,18 +88,40 @@ class AttackSpec:
     @property
     def estimator_title(self) -> str:
         """How the model is differentiated, in a few words; empty if the attack itself says."""
-        return (
-            title(self.estimator)
-            if self.estimator is not None and not isinstance(self.estimator, BestEstimator)
-            else ""
+        return "" if self.estimator is None or isinstance(self.estimator, BestEstimator) else title(self.estimator)
+
+
+def threat_of(attack: Attack) -> Threat:
+    """The threat that an attack, or the attack that it wraps, is configured with.  Raises ConfigError without one."""
+    threat = _setting(attack, "threat")
+    if not isinstance(threat, Threat):
+        raise ConfigError(
+            f"the attack {attack!r} has no threat; give it a field `threat`, or build AttackSpec yourself"
         )
+    return threat
 
 
+def steps_of(attack: Attack) -> int:
+    """Iterations or queries of an attack or of the attack that it wraps; 0 if it has neither."""
+    return int(_setting(attack, "steps", "queries") or 0)
+
+
+def _setting(attack: Any, *names: str) -> Any:
+    """The first of these attributes that an attack or the attack inside it has, the outer attack first."""
+    while attack is not None:
+        for name in names:
+            if hasattr(attack, name):
+                return getattr(attack, name)
+        attack = getattr(attack, "attack", None)
+    return None
+
+
+@identified("Search")
 @dataclass(frozen=True)
 class Search:
-    """Which estimators serve best against this model: a short attack through each, on the first `samples` images.
+    """A search for the estimators that serve best against this model, by a short attack on the first `samples` images.
 
-    The first kept is the one that leaves fewest images standing; each further one leaves fewest standing together with
+    The first kept is the one that leaves fewest images robust; each further one leaves fewest robust together with
     those before it.
     """
 
@@ -100,27 +131,29 @@ class Search:
     keep: int = 3
 
 
+@identified("PanelPlan")
 @dataclass(frozen=True)
 class PanelPlan:
     """Attacks that all run in full on the first `samples` images: for a curve, the matrix, or the checks."""
 
     name: str
-    attacks: tuple[AttackSpec, ...]
+    attacks: tuple[AttackSpec, ...] = field(metadata=named("entries"))
     samples: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Protocol:
     """What an evaluation does.
 
     samples        images of the test split, a fixed class-balanced choice; None for all
-    cascade        each attack sees only what the ones before it left standing
-    search         estimators tried out first, for entries that ask for what was `Found`
+    cascade        each attack sees only what the ones before it left robust
+    search         estimators tried out first, for attacks that ask for a `BestEstimator`
     panels         further attacks on the first images; names known to tables and checks: eps, steps, matrix, controls
-    probes         images on which the checks look at the model itself; 0 for none
-    active         images for the active test of the attacks (`active.py`); 0 for none
+    probes         images on which the checks measure the model itself; 0 for none
+    binarization_samples  images for the binarization test of the attacks; 0 for none
     block_size     work is cut into fixed blocks of this many images, so that reruns, resumes and shards give the same
                    bits
+    strength       how much its number says; None: not rated
     """
 
     name: str
@@ -132,16 +165,17 @@ class Protocol:
     search: Search | None = None
     panels: tuple[PanelPlan, ...] = ()
     probes: int = 0
-    active: int = 0
+    binarization_samples: int = 0
     block_size: int = 50
+    strength: Strength | None = None
 
     @property
     def settings(self) -> str:
         """SHA-256 of the attacks and how they are run, without the number of images and the block size."""
-        chosen: tuple[object, ...] = (self.attacks, self.cascade, self.search, self.panels, self.probes)
-        if self.active:  # without it the same settings keep the hash they had before there was one
-            chosen = (*chosen, self.active)
-        return digest(chosen)
+        hashed: tuple[object, ...] = (self.attacks, self.cascade, self.search, self.panels, self.probes)
+        if self.binarization_samples:  # without the test, settings keep the hash they had before there was one
+            hashed = (*hashed, self.binarization_samples)
+        return digest(hashed)
 
     def resized(self, samples: int | None = None, panel_samples: int | None = None) -> "Protocol":
         """The same attacks on other numbers of images; None keeps the own ones, 0 panel samples drop all panels."""
@@ -152,4 +186,4 @@ class Protocol:
 
 
 EOT_SAMPLES = 10
-"""At a model that draws random numbers, for each gradient: one look alone would follow the noise."""
+"""Forward passes per gradient of a model that draws random numbers: a single one would follow the noise."""

@@ -1,7 +1,7 @@
 """CIFAR-10 with the HoSNN authors' network (45 M weights), for a GPU: LIF and TA-LIF, clean and FGSM-trained.
 
 Batch, loss, gradient, weight decay, clipping and dropout are the authors'; they train for 200 epochs.  Augmentation is
-the paper's, its Cutout grey.  Learning rate: the authors' 5e-4.  Nothing here was tuned; see the docs for what was run.
+the paper's, its Cutout grey.  Learning rate: the authors' 5e-4.  Nothing was tuned; docs/cifar10.md says what was run.
 """
 
 from hosnn.data.augment import Cutout, InTurn, RandomCrop, RandomFlip
@@ -12,7 +12,7 @@ from hosnn.training.objectives import Clean, VanRossum
 
 
 def start() -> Experiment:
-    """128C3-256C3-P2-512C3-P2-1024C3-512C3-1024-512-10, LIF, trained clean: what the other four begin with."""
+    """128C3-256C3-P2-512C3-P2-1024C3-512C3-1024-512-10, LIF, trained clean: what the other four start from."""
     return Experiment(
         name="cifar10-start",
         data="cifar10",

@@ -15,7 +15,7 @@ from hosnn.training.objectives import Clean, CrossEntropy
 
 
 def start() -> Experiment:
-    """128C3-256C3-P2-512C3-P2-1024C3-512C3-1024-1024-100, LIF, trained clean: what the others begin with."""
+    """128C3-256C3-P2-512C3-P2-1024C3-512C3-1024-1024-100, LIF, trained clean: what the others start from."""
     return Experiment(
         name="cifar100-start",
         data="cifar100",

@@ -11,7 +11,7 @@ from hosnn.training.objectives import Clean, VanRossum
 
 
 def start() -> Experiment:
-    """32C3-P2-64C3-P2-128C3-P2-256-10, LIF, trained clean: what the other four begin with."""
+    """32C3-P2-64C3-P2-128C3-P2-256-10, LIF, trained clean: what the other four start from."""
     return Experiment(
         name="cifar10-small-start",
         data="cifar10",

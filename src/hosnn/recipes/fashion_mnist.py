@@ -2,7 +2,8 @@
 
 Each pair of recipes differs in neuron only or in training only: the same start, epochs and optimiser.  Learning rate
 (2e-3; tried: 5e-4, 2e-3) and k at the start of homeostasis (0.1; tried: 0.1, 0.2, 0.667) were chosen on 2,000 held-out
-training images, clean and under PGD-7, in short trial runs of clean LIF and of TA-LIF; FGSM-trained LIF had no search.
+training images, clean and under PGD-7, in short trial runs of clean LIF and of TA-LIF; no settings were searched for
+FGSM-trained LIF.
 """
 
 from dataclasses import replace
@@ -14,7 +15,7 @@ from hosnn.training.objectives import Clean, VanRossum
 
 
 def start() -> Experiment:
-    """15C5-P2-40C5-P2-300-10, LIF, trained clean: what the other four begin with and the signature comes from."""
+    """15C5-P2-40C5-P2-300-10, LIF, trained clean: what the other four start from, and the source of the signature."""
     return Experiment(
         name="fashion-mnist-start",
         data="fashion-mnist",

@@ -1,4 +1,4 @@
-"""What `hosnn reproduce` runs: a grid of recipes, protocols, and the published numbers to stand beside."""
+"""What `hosnn reproduce` runs: a grid of recipes, protocols, and the published numbers to compare with."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,20 +10,22 @@ from hosnn.training.experiment import Experiment
 
 @dataclass(frozen=True)
 class Plan:
-    """A protocol by name, on so many test images, and so many for its panels (None: the protocol's own numbers)."""
+    """A protocol by name, and its numbers of test images and of images for panels (None: the protocol's own)."""
 
     protocol: str
     samples: int | None = None
     panel_samples: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reproduction:
     """A published table to reproduce.
 
     grid       the four recipes: LIF and TA-LIF, clean and FGSM-trained
     plans      protocols to run on each
-    columns    of the printed table: heading, protocol, attack ("clean" or "worst" besides attack names)
+    columns    of the table: heading, protocol, attack ("clean" and "worst" as well as names of attacks); those of one
+               protocol from its weakest attack to its strongest
+    demonstration  whether it runs on a small part of the data, to show how it works rather than to measure
     """
 
     title: str
@@ -31,6 +33,7 @@ class Reproduction:
     plans: tuple[Plan, ...]
     columns: tuple[tuple[str, str, str], ...]
     published: tuple[Published, ...]
+    demonstration: bool = False
 
 
 PAPER_COLUMNS = (
@@ -47,16 +50,22 @@ V3 = "arXiv 2308.10373v3, abstract"
 
 
 def _published(clean_lif: float, hosnn: float, source: str = V3) -> tuple[Published, ...]:
-    """Accuracies under PGD-7 in percent."""
+    """The paper's two accuracies under PGD-7, in percent."""
     return (
-        Published("LIF", "clean", "PGD-7", clean_lif, source),
-        Published("TA-LIF", "FGSM 2/255", "PGD-7", hosnn, source),
+        Published(neuron="LIF", training="clean", attack="PGD-7", accuracy=clean_lif, source=source),
+        Published(neuron="TA-LIF", training="FGSM 2/255", attack="PGD-7", accuracy=hosnn, source=source),
     )
 
 
 def _table(title: str, grid: tuple[Callable[[], Experiment], ...], published: tuple[Published, ...]) -> Reproduction:
-    """A table of the paper, its network in full, all test images."""
-    return Reproduction(f"{title}: HoSNN against LIF", grid, (Plan("paper"), Plan("sweep")), SWEPT_COLUMNS, published)
+    """A table of the paper, with its full network and all test images."""
+    return Reproduction(
+        title=f"{title}: HoSNN against LIF",
+        grid=grid,
+        plans=(Plan("paper"), Plan("sweep")),
+        columns=SWEPT_COLUMNS,
+        published=published,
+    )
 
 
 FASHION_MNIST = _table("Fashion-MNIST, 15C5-40C5-300", fashion_mnist.GRID, _published(30.54, 74.91))
@@ -67,17 +76,18 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     "cifar100": _table("CIFAR-100, the authors' network", cifar100.GRID, _published(0.04, 16.66)),
     "svhn": _table("SVHN, the authors' CIFAR-10 network", svhn.GRID, _published(0.44, 35.06)),
     "cifar10-small": Reproduction(
-        "CIFAR-10 with a network for two cores, 32C3-64C3-128C3-256: HoSNN against LIF",
-        cifar10_small.GRID,
-        (Plan("paper", samples=1000, panel_samples=0),),
-        PAPER_COLUMNS,
-        _published(0.56, 42.63, f"{V3}; of a network of 45 M weights, 200 epochs"),
+        title="CIFAR-10 with a network for two cores, 32C3-64C3-128C3-256: HoSNN against LIF",
+        grid=cifar10_small.GRID,
+        plans=(Plan("paper", samples=1000, panel_samples=0),),
+        columns=PAPER_COLUMNS,
+        published=_published(0.56, 42.63, f"{V3}; of a network of 45 M weights, 200 epochs"),
     ),
     "demo": Reproduction(
-        "Demo on the embedded Fashion-MNIST sample: HoSNN against LIF",
-        demo.GRID,
-        (Plan("paper", samples=300, panel_samples=100), Plan("smoke", panel_samples=0)),
-        (*PAPER_COLUMNS, ("PGD-20 BPTT", "smoke", "PGD-20")),
-        FASHION_MNIST.published,
+        title="Demo on the embedded Fashion-MNIST sample: HoSNN against LIF",
+        grid=demo.GRID,
+        plans=(Plan("paper", samples=300, panel_samples=100), Plan("smoke", panel_samples=0)),
+        columns=(*PAPER_COLUMNS, ("PGD-20 BPTT", "smoke", "PGD-20")),
+        published=FASHION_MNIST.published,
+        demonstration=True,
     ),
 }

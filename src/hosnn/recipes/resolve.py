@@ -15,24 +15,25 @@ import hosnn.recipes
 from hosnn.errors import ConfigError, nearest
 from hosnn.training.experiment import Experiment
 
-HELPERS = ("reproductions", "resolve", "variants")
+NOT_RECIPES = ("reproductions", "resolve", "variants")
+"""Modules of this package that hold no recipes."""
 
 
 def built_in() -> dict[str, str]:
-    """The recipes that come with hosnn, `module:function` -> first line of what it says."""
-    found = {}
+    """The recipes that come with hosnn: `module:function` -> first line of its docstring."""
+    summaries = {}
     for module_info in pkgutil.iter_modules(hosnn.recipes.__path__):
-        if module_info.name in HELPERS:
+        if module_info.name in NOT_RECIPES:
             continue
         module = importlib.import_module(f"hosnn.recipes.{module_info.name}")
         for name, function in inspect.getmembers(module, inspect.isfunction):
             if function.__module__ == module.__name__ and not name.startswith("_"):
-                found[f"{module_info.name}:{name}"] = (function.__doc__ or "").partition("\n")[0]
-    return found
+                summaries[f"{module_info.name}:{name}"] = (function.__doc__ or "").partition("\n")[0]
+    return summaries
 
 
 def resolve(recipe: str) -> Experiment:
-    """The experiment a recipe gives: `fashion_mnist:lif_fgsm` of ours, or `your.module:function`.
+    """The experiment that a recipe returns: ours, e.g. `fashion_mnist:lif_fgsm`, or the user's `module:function`.
 
     Raises ConfigError for an unknown module or function, with the nearest name.
     """
@@ -48,7 +49,9 @@ def resolve(recipe: str) -> Experiment:
     if not all(part.isidentifier() for part in path.split(".")):
         raise ConfigError(f"recipe got {recipe!r}; expected module:function{_nearest(recipe, ours)}")
     if not is_ours and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # as `python -m hosnn` has it, so that the command finds what lies here
+        sys.path.insert(
+            0, str(Path.cwd())
+        )  # as for `python -m hosnn`, so that the `hosnn` command too finds recipes in this folder
     try:
         module = importlib.import_module(path)
     except ModuleNotFoundError as error:
@@ -58,20 +61,22 @@ def resolve(recipe: str) -> Experiment:
     function = getattr(module, function_name, None)
     if not callable(function):
         raise ConfigError(f"unknown recipe {recipe!r}: {path} has no function {function_name!r}{_nearest(short, ours)}")
-    if not _callable_as_it_is(function):
-        raise ConfigError(f"{recipe} needs arguments; a recipe is a function without them, that returns an Experiment")
+    if not _needs_no_arguments(function):
+        raise ConfigError(
+            f"{recipe} needs arguments; a recipe is a function without arguments that returns an Experiment"
+        )
     experiment = function()
     if not isinstance(experiment, Experiment):
         raise ConfigError(f"{recipe} returned {type(experiment).__name__}; a recipe is a function -> Experiment")
     return experiment
 
 
-def _callable_as_it_is(function: Callable[..., Any]) -> bool:
+def _needs_no_arguments(function: Callable[..., Any]) -> bool:
     try:
         inspect.signature(function).bind()
     except TypeError:
         return False
-    except ValueError:  # some that are not written in Python do not tell
+    except ValueError:  # functions not written in Python may have no signature
         return True
     return True
 
@@ -79,7 +84,7 @@ def _callable_as_it_is(function: Callable[..., Any]) -> bool:
 def override(experiment: Experiment, settings: Sequence[str]) -> Experiment:
     """The experiment with fields changed, e.g. "optim.lr=3e-4" or "homeostasis.share=channel".
 
-    Network, data and seed are those of what the experiment starts from, so that setting them changes both; other fields
+    An experiment shares network, data and seed with the one it starts from, so setting them changes both; other fields
     of the start are set as start.FIELD.
     Raises ConfigError for unknown fields (with the nearest name) and values of the wrong type.
     """
@@ -91,27 +96,28 @@ def override(experiment: Experiment, settings: Sequence[str]) -> Experiment:
     return experiment
 
 
-def _set_with_start(experiment: Experiment, path: list[str], text: str, whole: str) -> Experiment:
+def _set_with_start(experiment: Experiment, path: list[str], text: str, dotted: str) -> Experiment:
+    """Set a field of the experiment, and of its start too if they share it; `dotted` is the path for messages."""
     if path[0] not in ("network", "data", "seed") or experiment.start is None:
-        changed: Experiment = _set(experiment, path, text, whole)
+        changed: Experiment = _set(experiment, path, text, dotted)
         return changed
-    start = _set_with_start(experiment.start, path, text, whole)
+    start = _set_with_start(experiment.start, path, text, dotted)
     return replace(experiment, start=start, **{path[0]: getattr(start, path[0])})
 
 
-def _set(value: Any, path: list[str], text: str, whole: str) -> Any:
+def _set(value: Any, path: list[str], text: str, dotted: str) -> Any:
     known = [field.name for field in fields(value)] if is_dataclass(value) else []
     if path[0] not in known:
         if not known:
-            raise ConfigError(f"--set {whole}: {value!r} has no fields to set; choose a recipe that has this part")
+            raise ConfigError(f"--set {dotted}: {value!r} has no fields to set; choose a recipe that has this part")
         raise ConfigError(f"{type(value).__name__} has no field {path[0]!r}; did you mean {nearest(path[0], known)!r}?")
     current = getattr(value, path[0])
-    new = _set(current, path[1:], text, whole) if len(path) > 1 else _parse(current, text, whole)
+    new = _set(current, path[1:], text, dotted) if len(path) > 1 else _parse(current, text, dotted)
     return replace(value, **{path[0]: new})
 
 
-def _parse(current: Any, text: str, whole: str) -> Any:
-    """`text` as a value of the type the field has now."""
+def _parse(current: Any, text: str, dotted: str) -> Any:
+    """`text` as a value of the type that the field has."""
     kind = type(current)
     try:
         if isinstance(current, bool):
@@ -124,13 +130,13 @@ def _parse(current: Any, text: str, whole: str) -> Any:
             return kind(text)
         if isinstance(current, tuple) and current:
             return tuple(
-                _parse(current[0], item.strip(), whole) for item in text.strip("()").split(",") if item.strip()
+                _parse(current[0], item.strip(), dotted) for item in text.strip("()").split(",") if item.strip()
             )
     except (ValueError, KeyError, ZeroDivisionError):
         expected = " or ".join(repr(member.value) for member in kind) if isinstance(current, Enum) else kind.__name__
-        raise ConfigError(f"--set {whole} got {text!r}; expected {expected}, e.g. {_example(current)}") from None
+        raise ConfigError(f"--set {dotted} got {text!r}; expected {expected}, e.g. {_example(current)}") from None
     raise ConfigError(
-        f"--set {whole}: a {kind.__name__} cannot be given as text; set one of its fields ({whole}.FIELD=...) or "
+        f"--set {dotted}: a {kind.__name__} cannot be given as text; set one of its fields ({dotted}.FIELD=...) or "
         "write a recipe of your own"
     )
 

@@ -16,7 +16,7 @@ MEAN, STD = (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)
 
 
 def start() -> Experiment:
-    """128C3-256C3-P2-512C3-P2-1024C3-512C3-1024-512-10, LIF, trained clean: what the other four begin with."""
+    """128C3-256C3-P2-512C3-P2-1024C3-512C3-1024-512-10, LIF, trained clean: what the other four start from."""
     return Experiment(
         name="svhn-start",
         data="svhn",

@@ -1,4 +1,4 @@
-"""Edits that apply to any recipe's result and to everything it starts from."""
+"""Changes to any recipe's experiment and to everything it starts from."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from hosnn.training.objectives import Adversarial
 
 
 def with_seed(experiment: Experiment, seed: int) -> Experiment:
-    """The same experiment, and its start, at another seed; seeds other than 0 show in the name."""
+    """The same experiment, and its start, with another seed; seeds other than 0 are part of the name."""
     suffix = f"-seed{seed}" if seed else ""
     start = None if experiment.start is None else with_seed(experiment.start, seed)
     return replace(experiment, name=experiment.name + suffix, seed=seed, start=start)
@@ -35,13 +35,16 @@ def with_epochs(experiment: Experiment, epochs: int) -> Experiment:
 
 
 def trained_on(start: Experiment, epochs: int) -> Experiment:
-    """`start` trained on as it was, from its best weights, for so many epochs; x-start becomes x-lif-clean."""
+    """`start` trained further in the same way, from its best weights, for `epochs` epochs.
+
+    x-start becomes x-lif-clean.
+    """
     name = f"{start.name.removesuffix('-start')}-lif-clean"
     return replace(start, name=name, start=start, optim=replace(start.optim, epochs=epochs))
 
 
 def fgsm_trained(experiment: Experiment, eps: float) -> Experiment:
-    """The same experiment on FGSM's images at `eps`, a perturbation for every time step, as the HoSNN authors train.
+    """The same experiment on FGSM images at `eps`, one perturbation per time step, as the HoSNN authors train.
 
     x-clean becomes x-fgsm.
     """
@@ -52,7 +55,7 @@ def fgsm_trained(experiment: Experiment, eps: float) -> Experiment:
 
 
 def made_homeostatic(experiment: Experiment, adaptation: float = 0.1) -> Experiment:
-    """The same experiment with its start's neurons made TA-LIF by the start's own signature.
+    """The same experiment with TA-LIF in place of its start's LIF, using the start's own signature.
 
     x-lif-y becomes x-homeostatic-y.
     """

@@ -5,17 +5,19 @@ from hosnn.results.statistics import wilson
 from hosnn.results.text import NOT_RUN, percent
 
 
-def comparison_markdown(found: Comparison) -> str:
-    """The table and the tests as Markdown."""
-    head = f"| measure | images | {' | '.join(found.models)} |"
-    lines = [head, "| --- | ---: |" + " ---: |" * len(found.models)]
-    for measure in found.measures:
-        cells = [_cell(measure, model) for model in found.models]
-        lines.append(f"| {measure.name} | {measure.samples:,} | {' | '.join(cells)} |")
-    tests = "\n".join(f"- {test}" for test in found.tests)
-    for name, verdicts in found.verdicts().items():
-        lines.append(f"| {name} |  | {' | '.join(verdicts)} |")
-    table = "\n".join(lines)
+def comparison_markdown(comparison: Comparison) -> str:
+    """The table of accuracies and the paired tests as Markdown."""
+    rows = [
+        f"| measure | images | {' | '.join(comparison.models)} |",
+        "| --- | ---: |" + " ---: |" * len(comparison.models),
+    ]
+    for measure in comparison.measures:
+        cells = [_cell(measure, model) for model in comparison.models]
+        rows.append(f"| {measure.name} | {measure.samples:,} | {' | '.join(cells)} |")
+    for name, verdicts in comparison.verdicts().items():
+        rows.append(f"| {name} |  | {' | '.join(verdicts)} |")
+    table = "\n".join(rows)
+    tests = "\n".join(f"- {test}" for test in comparison.tests)
     return (
         f"Accuracy in percent [Wilson 95 % interval].\n\n{table}\n\nPaired by image, McNemar's exact test, p-values "
         f"corrected for all of these comparisons (Holm):\n\n{tests}\n"

@@ -1,4 +1,4 @@
-"""Pictures of one evaluation: accuracy against eps and steps, the search for the best estimator, classes apart.
+"""Figures of one evaluation: accuracy against eps and steps, the search for the best estimator, accuracy by class.
 
 Each is None where the evaluation has nothing to draw.
 """
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from hosnn.report.evaluation_tables import class_lines, extremes, ranking, step_curves
+from hosnn.report.evaluation_tables import class_rows, most_and_least_robust, ranking, step_curves
 from hosnn.report.plotting import (
     INK,
     NEURONS,
@@ -31,7 +31,7 @@ from hosnn.results.text import percent
 
 BLUE, ORANGE = NEURONS["TA-LIF"], NEURONS["LIF"]
 PALE = "#BBD6E8"
-LONGEST = 32  # characters of a name in one line
+NAME_WIDTH = 32  # characters of a name in one line
 
 
 def eps_curve(evaluation: Evaluation) -> Figure | None:
@@ -48,18 +48,18 @@ def eps_curve(evaluation: Evaluation) -> Figure | None:
 def steps_curve(evaluation: Evaluation) -> Figure | None:
     """Accuracy against the attack's steps, one line per attack, at equal distances per doubling."""
     curves = step_curves(evaluation)
-    counts = sorted({line.steps for curve in curves.values() for line in curve if line.steps > 0})
+    counts = sorted({row.steps for curve in curves.values() for row in curve if row.steps > 0})
     if not counts:
         return None
     figure, axes = _single(3.6)
-    for place, (name, curve) in enumerate(curves.items()):
-        colour = (BLUE, ORANGE, *OTHERS)[place % (2 + len(OTHERS))]
-        curve = [line for line in curve if line.steps > 0]
-        at = [math.log2(line.steps) for line in curve]
-        low, high = ([100 * line.interval[side] for line in curve] for side in (0, 1))
-        axes.fill_between(at, low, high, color=colour, alpha=0.13, linewidth=0)
-        marker = "osD^v"[place % 5]
-        axes.plot(at, [100 * line.share for line in curve], color=colour, marker=marker, markersize=5, label=name)
+    for number, (name, curve) in enumerate(curves.items()):
+        colour = (BLUE, ORANGE, *OTHERS)[number % (2 + len(OTHERS))]
+        curve = [row for row in curve if row.steps > 0]
+        places = [math.log2(row.steps) for row in curve]
+        low, high = ([100 * row.interval[side] for row in curve] for side in (0, 1))
+        axes.fill_between(places, low, high, color=colour, alpha=0.13, linewidth=0)
+        shares = [100 * row.share for row in curve]
+        axes.plot(places, shares, color=colour, marker="osD^v"[number % 5], markersize=5, label=name)
     axes.xaxis.set_major_locator(FixedLocator([math.log2(count) for count in counts]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticklabels([f"{count:,}" for count in counts])
@@ -72,38 +72,38 @@ def steps_curve(evaluation: Evaluation) -> Figure | None:
 
 
 def search_bars(evaluation: Evaluation) -> Figure | None:
-    """The gradient estimators that the search tried, the strongest (fewest images left) on top."""
-    lines = ranking(evaluation)
-    if not lines:
+    """Accuracy through each gradient estimator of the search, the best for the attacker (lowest accuracy) on top."""
+    rows = ranking(evaluation)
+    if not rows:
         return None
-    figure, axes = _single(0.9 + _line_height(lines))
-    for place, line in enumerate(lines):
-        fill, hatch = (BLUE, None) if line.chosen else ("white", "////")
-        axes.barh(place, 100 * line.share, 0.68, edgecolor=BLUE, facecolor=fill, hatch=hatch)
-        _spread(axes, place, line.interval)
-    if any(line.chosen for line in lines):
+    figure, axes = _single(0.9 + _bars_height(rows))
+    for place, row in enumerate(rows):
+        fill, hatch = (BLUE, None) if row.used else ("white", "////")
+        axes.barh(place, 100 * row.share, 0.68, edgecolor=BLUE, facecolor=fill, hatch=hatch)
+        _interval_line(axes, place, row.interval)
+    if any(row.used for row in rows):
         axes.barh([0], [0], facecolor=BLUE, edgecolor=BLUE, label="used by the attacks above")
-    if not all(line.chosen for line in lines):
-        axes.barh([0], [0], facecolor="white", edgecolor=BLUE, hatch="////", label="tried only")
-    _across(axes, [line.name for line in lines], [line.share for line in lines])
-    axes.set_xlabel(f"accuracy after the search's attack, % of {lines[0].samples:,} images")
+    if not all(row.used for row in rows):
+        axes.barh([0], [0], facecolor="white", edgecolor=BLUE, hatch="////", label="not used")
+    _name_axis(axes, [row.name for row in rows], [row.share for row in rows])
+    axes.set_xlabel(f"accuracy after the search's attack, % of {rows[0].samples:,} images")
     common_legend(figure, [axes])
     return figure
 
 
 def class_bars(evaluation: Evaluation, classes: Sequence[str] = ()) -> Figure | None:
-    """Clean and worst-case accuracy per class, the most robust on top; of very many classes the extremes."""
-    lines = extremes(class_lines(evaluation, classes))
-    if len(lines) < 2:
+    """Clean and worst-case accuracy by class, the most robust on top; of many classes the most and least robust."""
+    rows = most_and_least_robust(class_rows(evaluation, classes))
+    if len(rows) < 2:
         return None
-    figure, axes = _single(1.0 + _line_height(lines))
-    for place, line in enumerate(lines):
-        axes.barh(place, 100 * line.clean, 0.72, facecolor=PALE, edgecolor=BLUE, linewidth=0.8)
-        axes.barh(place, 100 * line.worst, 0.42, facecolor=BLUE, edgecolor=BLUE)
-        _spread(axes, place, line.interval)
+    figure, axes = _single(1.0 + _bars_height(rows))
+    for place, row in enumerate(rows):
+        axes.barh(place, 100 * row.clean, 0.72, facecolor=PALE, edgecolor=BLUE, linewidth=0.8)
+        axes.barh(place, 100 * row.worst, 0.42, facecolor=BLUE, edgecolor=BLUE)
+        _interval_line(axes, place, row.interval)
     axes.barh([0], [0], facecolor=PALE, edgecolor=BLUE, label="clean images")
     axes.barh([0], [0], facecolor=BLUE, edgecolor=BLUE, label="worst case over all attacks")
-    _across(axes, [line.name for line in lines], [line.worst for line in lines])
+    _name_axis(axes, [row.name for row in rows], [row.worst for row in rows])
     axes.set_xlabel("accuracy, %")
     common_legend(figure, [axes])
     return figure
@@ -116,20 +116,20 @@ def _single(height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _line_height(lines: Sequence[object]) -> float:
+def _bars_height(rows: Sequence[object]) -> float:
     """Height in inches of horizontal bars, closer together if they are many."""
-    return (0.34 if len(lines) <= 15 else 0.24) * len(lines)
+    return (0.34 if len(rows) <= 15 else 0.24) * len(rows)
 
 
-def _spread(axes: Axes, place: int, span: Interval) -> None:
+def _interval_line(axes: Axes, place: int, interval: Interval) -> None:
     """The 95 % interval as a thin line."""
-    middle, half = 50 * (span.low + span.high), 50 * (span.high - span.low)
+    middle, half = 50 * (interval.low + interval.high), 50 * (interval.high - interval.low)
     axes.errorbar(middle, place, xerr=half, fmt="none", ecolor=INK, elinewidth=1.1, capsize=2.5)
 
 
-def _across(axes: Axes, names: Sequence[str], shares: Sequence[float]) -> None:
-    """The axes of horizontal bars: names at the left, the first on top, numbers at the right edge."""
-    axes.set_yticks(np.arange(len(names)), [textwrap.fill(name, LONGEST) for name in names], fontsize=9)
+def _name_axis(axes: Axes, names: Sequence[str], shares: Sequence[float]) -> None:
+    """The axes of horizontal bars: names on the left, the first on top, accuracies on the right."""
+    axes.set_yticks(np.arange(len(names)), [textwrap.fill(name, NAME_WIDTH) for name in names], fontsize=9)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.set_xlim(0, 100)

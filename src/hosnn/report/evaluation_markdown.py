@@ -1,146 +1,155 @@
-"""One evaluation as a short Markdown file: the finding, what to hold against it, tables.  A pure function."""
+"""One evaluation as a short Markdown file: the finding, what limits it, tables.  A pure function of the result."""
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from hosnn.report.evaluation_summary import finding, remarks
 from hosnn.report.evaluation_tables import (
-    attack_lines,
-    checks,
-    class_lines,
-    duration,
-    extremes,
+    attack_rows,
+    class_rows,
     facts,
+    most_and_least_robust,
     other_panels,
     ranking,
+    sorted_checks,
     step_curves,
 )
-from hosnn.report.reproduction_tables import NOT_PRINTED
-from hosnn.results.attack_matrix import matrix
+from hosnn.report.phrases import NO_VALUE, duration, interval_text
+from hosnn.results.attack_matrix import attack_matrix
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.statistics import Interval
-from hosnn.results.text import inline, percent, rule, table_row
+from hosnn.results.text import inline, markdown_rule, percent, table_row
 from hosnn.robustness.threats import format_eps
 
-Table = tuple[str, Sequence[str], Iterable[Sequence[str]]]
-"""What stands above it, the headings, the lines.  The first column is text, the others numbers."""
+
+class Section(NamedTuple):
+    """A table under a title; left out of the file if it has no rows.
+
+    text_columns  columns of text at the left; the others are numbers
+    """
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    text_columns: int = 1
 
 
 def markdown_evaluation(evaluation: Evaluation, classes: Sequence[str] = ()) -> str:
-    """The report of one model under one protocol, without pictures.
+    """The report of one model under one protocol, without figures.
 
-    classes  names of the classes, by number; numbers are shown without
+    classes  names of the classes, by number; without a name the number is shown
     """
-    parts = [
-        f"# {_safe(evaluation.model)}: {_safe(evaluation.protocol)}",
-        f"**{_safe(finding(evaluation))}**",
-        "\n".join(f"- {_safe(remark)}" for remark in remarks(evaluation)),
+    sections = [
         _attacks(evaluation),
         _checks(evaluation),
-        *(_section(*table) for table in (*_curves(evaluation), *_matrix(evaluation), *_search(evaluation))),
-        *(_section(*table) for table in (*_classes(evaluation, classes), *_others(evaluation))),
+        *_curves(evaluation),
+        *_matrix(evaluation),
+        _search(evaluation),
+        _classes(evaluation, classes),
+        *_other_panels(evaluation),
+    ]
+    parts = [
+        f"# {_escaped(evaluation.model)}: {_escaped(evaluation.protocol)}",
+        f"**{_escaped(finding(evaluation))}**",
+        "\n".join(f"- {_escaped(remark)}" for remark in remarks(evaluation)),
+        *(_rendered(section) for section in sections if section.rows),
         "## Where the numbers come from\n\n"
-        + "\n".join(f"- {name}: {_safe(text)}" for name, text in facts(evaluation)),
+        + "\n".join(f"- {name}: {_escaped(text)}" for name, text in facts(evaluation)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _attacks(evaluation: Evaluation) -> str:
-    lines = [
+def _attacks(evaluation: Evaluation) -> Section:
+    rows = [
         (
-            f"{line.name} ({line.threat})" if line.threat else line.name,
-            ", ".join(part for part in (line.kind, line.estimator) if part),
-            f"{line.steps:,}" if line.steps else "",
-            f"{percent(line.share)} {_span(line.interval)}",
-            "" if line.broken is None else f"{line.broken:,}",
-            f"{line.forward:,} / {line.backward:,}" if line.forward or line.backward else "",
-            "" if line.seconds is None else duration(line.seconds),
+            f"{row.name} ({row.threat})" if row.threat else row.name,
+            ", ".join(part for part in (row.kind, row.estimator) if part),
+            f"{row.steps:,}" if row.steps else "",
+            _accuracy(row.share, row.interval),
+            "" if row.broken is None else f"{row.broken:,}",
+            f"{row.forward:,} / {row.backward:,}" if row.forward or row.backward else "",
+            "" if row.seconds is None else duration(row.seconds),
         )
-        for line in attack_lines(evaluation)
+        for row in attack_rows(evaluation)
     ]
-    seen = " Each attack sees only the images that those above it left standing." if evaluation.cascade else ""
-    head = ("attack", "kind", "steps or queries", "accuracy, %", "taken", "passes forward / backward", "time")
-    said = (
+    headings = ("attack", "kind", "steps or queries", "accuracy, %", "broken", "passes forward / backward", "time")
+    cascade = " Each attack is given only the images that are still correct after those above." * evaluation.cascade
+    caption = (
         f"Threat {evaluation.threat}, {evaluation.samples:,} images of {evaluation.dataset}; [Wilson 95 % interval]. "
-        f"Taken: images lost to this attack and to none before it.{seen}"
+        f"Broken: images that this attack broke and none above it.{cascade}"
     )
-    return _section("What each attack left", head, lines, said, texts=2)
+    return Section("Accuracy after each attack", headings, rows, caption, text_columns=2)
 
 
-def _checks(evaluation: Evaluation) -> str:
-    lines = [(check.severity, check.name, check.figure, check.meaning) for check in checks(evaluation)]
-    return _section("Can the number be believed?", ("result", "check", "found", "what it means"), lines, texts=4)
+def _checks(evaluation: Evaluation) -> Section:
+    rows = [(check.severity, check.name, check.figure, check.meaning) for check in sorted_checks(evaluation)]
+    headings = ("result", "check", "measured", "what it means")
+    return Section("Can the number be believed?", headings, rows, text_columns=4)
 
 
-def _curves(evaluation: Evaluation) -> list[Table]:
-    eps = [(format_eps(at), f"{percent(share)} {_span(span)}") for at, share, span in evaluation.curve_points()]
+def _curves(evaluation: Evaluation) -> list[Section]:
+    eps = [(format_eps(eps), _accuracy(share, interval)) for eps, share, interval in evaluation.curve_points()]
     steps = [
-        (name, f"{line.steps:,}", f"{percent(line.share)} {_span(line.interval)}")
+        (name, f"{row.steps:,}", _accuracy(row.share, row.interval))
         for name, curve in step_curves(evaluation).items()
-        for line in curve
+        for row in curve
     ]
     return [
-        ("Accuracy as the attacker's budget grows", ("eps", "accuracy, %"), eps),
-        ("Accuracy as the attacker takes more steps", ("attack", "steps", "accuracy, %"), steps),
+        Section("Accuracy as the attacker's budget grows", ("eps", "accuracy, %"), eps),
+        Section("Accuracy as the attacker takes more steps", ("attack", "steps", "accuracy, %"), steps),
     ]
 
 
-def _matrix(evaluation: Evaluation) -> list[Table]:
-    found = matrix(evaluation)
-    if found is None:
+def _matrix(evaluation: Evaluation) -> list[Section]:
+    table = attack_matrix(evaluation)
+    if table is None:
         return []
-    lines = [
-        (estimator, *(NOT_PRINTED if share is None else percent(share) for share in shares), percent(worst))
-        for estimator, shares, worst in zip(found.estimators, found.cells, found.by_estimator, strict=True)
+    rows = [
+        (estimator, *(NO_VALUE if share is None else percent(share) for share in shares), percent(worst))
+        for estimator, shares, worst in zip(table.estimators, table.cells, table.by_estimator, strict=True)
     ]
-    last = ("worst case", *map(percent, found.by_method), percent(found.all))
-    title = f"Attack by gradient estimator, accuracy in percent on the same {found.samples:,} images"
-    return [(title, ("gradient through", *found.methods, "worst case"), [*lines, last])]
+    rows.append(("worst case", *map(percent, table.by_method), percent(table.all)))
+    title = f"Attack by gradient estimator, accuracy in percent on the same {table.samples:,} images"
+    return [Section(title, ("gradient through", *table.methods, "worst case"), rows)]
 
 
-def _search(evaluation: Evaluation) -> list[Table]:
-    lines = [
-        (line.name, f"{percent(line.share)} {_span(line.interval)}", "yes" if line.chosen else "no")
-        for line in ranking(evaluation)
+def _search(evaluation: Evaluation) -> Section:
+    rows = [(row.name, _accuracy(row.share, row.interval), "yes" if row.used else "no") for row in ranking(evaluation)]
+    headings = ("gradient through", "accuracy, %", "used above")
+    return Section("Which gradient serves an attacker best", headings, rows)
+
+
+def _classes(evaluation: Evaluation, classes: Sequence[str]) -> Section:
+    by_class = class_rows(evaluation, classes)
+    rows = [
+        (row.name, f"{row.samples:,}", percent(row.clean), _accuracy(row.worst, row.interval))
+        for row in most_and_least_robust(by_class)
+        if len(by_class) > 1
     ]
-    return [("Which gradient serves an attacker best", ("gradient through", "accuracy, %", "used above"), lines)]
+    return Section("Accuracy by class", ("class", "images", "clean, %", "worst case, %"), rows)
 
 
-def _classes(evaluation: Evaluation, classes: Sequence[str]) -> list[Table]:
-    found = class_lines(evaluation, classes)
-    lines = [
-        (line.name, f"{line.samples:,}", percent(line.clean), f"{percent(line.worst)} {_span(line.interval)}")
-        for line in extremes(found)
-        if len(found) > 1
-    ]
-    return [("Classes apart", ("class", "images", "clean, %", "worst case, %"), lines)]
+def _other_panels(evaluation: Evaluation) -> Iterable[Section]:
+    for title, rows in other_panels(evaluation):
+        texts = [
+            (row.name, format_eps(row.eps), f"{row.samples:,}", _accuracy(row.share, row.interval)) for row in rows
+        ]
+        yield Section(title, ("attack", "eps", "images", "accuracy, %"), texts)
 
 
-def _others(evaluation: Evaluation) -> list[Table]:
-    return [
-        (
-            title,
-            ("attack", "eps", "images", "accuracy, %"),
-            [
-                (line.name, format_eps(line.eps), f"{line.samples:,}", f"{percent(line.share)} {_span(line.interval)}")
-                for line in lines
-            ],
-        )
-        for title, lines in other_panels(evaluation)
-    ]
+def _rendered(section: Section) -> str:
+    rows = [table_row([_escaped(text) for text in row]) for row in section.rows]
+    headings = table_row([_escaped(heading) for heading in section.headings])
+    table = "\n".join([headings, markdown_rule(len(section.headings), section.text_columns), *rows])
+    return "\n\n".join(part for part in (f"## {_escaped(section.title)}", _escaped(section.caption), table) if part)
 
 
-def _section(title: str, head: Sequence[str], lines: Iterable[Sequence[str]], said: str = "", texts: int = 1) -> str:
-    """A heading, a sentence and a table; nothing at all without lines."""
-    rows = [table_row([_safe(text) for text in line]) for line in lines]
-    table = "\n".join([table_row([_safe(text) for text in head]), rule(len(head), texts), *rows])
-    return "\n\n".join(part for part in (f"## {_safe(title)}", _safe(said), table) if part) if rows else ""
+def _accuracy(share: float, interval: Interval) -> str:
+    return f"{percent(share)} {interval_text(interval)}"
 
 
-def _safe(text: str) -> str:
+def _escaped(text: str) -> str:
     """A text on one line, in which nothing is markup."""
     return re.sub(r"([\\`*<])", r"\\\1", inline(text))
-
-
-def _span(interval: Interval) -> str:
-    return f"[{percent(interval.low)}, {percent(interval.high)}]"

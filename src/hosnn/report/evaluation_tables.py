@@ -1,4 +1,4 @@
-"""One evaluation as lines of tables: plain values that the page, the Markdown file and the pictures share.
+"""One evaluation as rows of tables: plain values that the page, the Markdown file and the figures share.
 
 Shares and intervals are fractions in [0, 1].
 """
@@ -6,14 +6,14 @@ Shares and intervals are fractions in [0, 1].
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from hosnn.report.reproduction_tables import survivors
+from hosnn.report.phrases import duration, passes
 from hosnn.results.check import SEVERITIES, Check
 from hosnn.results.evaluation import AttackResult, Evaluation
 from hosnn.results.statistics import Interval, proportion, wilson
 from hosnn.results.text import describe_machine
 
-DRAWN = ("search", "eps", "steps", "matrix")
-"""Panels with a place of their own; any other is shown as a table."""
+OWN_SECTION = ("search", "eps", "steps", "matrix")
+"""Panels that have a section of their own; any other is shown as a table."""
 
 TITLES = {"controls": "Controls", "decision": "Attacks that see only the predicted class"}
 
@@ -21,16 +21,16 @@ SPIKING = {
     "hosnn": "spiking layers of this package",
     "foreign": "spiking layers of another library",
     "none": "no spikes seen",
-    "unknown": "not looked into",
+    "unknown": "not examined",
 }
 
 
-class AttackLine(NamedTuple):
-    """What one attack left.
+class AttackRow(NamedTuple):
+    """The images that are still classified correctly after an attack, and what the attack cost.
 
-    threat             empty if it is the evaluation's own
-    taken              images that it took beyond those before it; None for the line of all together
-    forward, backward  samples sent through the model; None where there is nothing to count, seconds likewise
+    threat             "" if it is the evaluation's own
+    broken             images that this attack broke and none before it; None in the row of all attacks together
+    forward, backward  samples sent through the model; None, as seconds, where nothing was attacked
     """
 
     name: str
@@ -46,10 +46,10 @@ class AttackLine(NamedTuple):
     seconds: float | None
 
 
-class PanelLine(NamedTuple):
+class PanelRow(NamedTuple):
     """One attack of a panel, on the panel's images.
 
-    chosen  whether the protocol's attacks look at the model the same way (of the panel "search")
+    used  whether attacks of the protocol itself use this gradient estimator (of the panel "search")
     """
 
     name: str
@@ -58,11 +58,11 @@ class PanelLine(NamedTuple):
     share: float
     interval: Interval
     samples: int
-    chosen: bool
+    used: bool
 
 
-class ClassLine(NamedTuple):
-    """The images of one class: how many, and the shares right when clean and after every attack."""
+class ClassRow(NamedTuple):
+    """One class: its number of images, and the shares correct without attack and after every attack."""
 
     name: str
     samples: int
@@ -71,119 +71,133 @@ class ClassLine(NamedTuple):
     interval: Interval
 
 
-def attack_lines(evaluation: Evaluation) -> list[AttackLine]:
+def attack_rows(evaluation: Evaluation) -> list[AttackRow]:
     """Clean images first, then the attacks in order, then all of them together."""
-    robust = survivors(evaluation, "clean")
-    lost = evaluation.samples - sum(robust)
-    lines = [
-        AttackLine(
-            "none (clean images)",
-            *("", "", 0, ""),
-            evaluation.clean_accuracy,
-            evaluation.interval(),
-            lost,
-            *(None, None, None),
+    robust = _clean_correct(evaluation)
+    rows = [
+        AttackRow(
+            name="none (clean images)",
+            kind="",
+            estimator="",
+            steps=0,
+            threat="",
+            share=evaluation.clean_accuracy,
+            interval=evaluation.interval(),
+            broken=evaluation.samples - sum(robust),
+            forward=None,
+            backward=None,
+            seconds=None,
         )
     ]
-    for row in evaluation.rows:
-        after = [alive and right for alive, right in zip(robust, evaluation.correct_after(row), strict=True)]
-        lines.append(
-            AttackLine(
-                row.attack,
-                row.kind,
-                row.estimator,
-                row.steps,
-                row.threat if row.threat != evaluation.threat else "",
-                evaluation.accuracy(row.attack),
-                evaluation.interval(row.attack),
-                sum(robust) - sum(after),
-                row.forward,
-                row.backward,
-                row.seconds,
+    for attack in evaluation.rows:
+        correct = evaluation.correct_after(attack)
+        still_robust = [before and after for before, after in zip(robust, correct, strict=True)]
+        rows.append(
+            AttackRow(
+                name=attack.attack,
+                kind=attack.kind,
+                estimator=attack.estimator,
+                steps=attack.steps,
+                threat=attack.threat if attack.threat != evaluation.threat else "",
+                share=evaluation.accuracy(attack.attack),
+                interval=evaluation.interval(attack.attack),
+                broken=sum(robust) - sum(still_robust),
+                forward=attack.forward,
+                backward=attack.backward,
+                seconds=attack.seconds,
             )
         )
-        robust = after
-    forward, backward = (sum(getattr(row, side) for row in evaluation.rows) for side in ("forward", "backward"))
-    seconds = sum(row.seconds for row in evaluation.rows)
-    worst = AttackLine(
-        "worst case per image",
-        *("", "", 0, ""),
-        evaluation.worst_case,
-        evaluation.worst_interval,
-        None,
-        forward,
-        backward,
-        seconds,
+        robust = still_robust
+    worst = AttackRow(
+        name="worst case per image",
+        kind="",
+        estimator="",
+        steps=0,
+        threat="",
+        share=evaluation.worst_case,
+        interval=evaluation.worst_interval,
+        broken=None,
+        forward=sum(attack.forward for attack in evaluation.rows),
+        backward=sum(attack.backward for attack in evaluation.rows),
+        seconds=sum(attack.seconds for attack in evaluation.rows),
     )
-    return [*lines, worst]
+    return [*rows, worst]
 
 
-def panel_lines(evaluation: Evaluation, name: str) -> list[PanelLine]:
+def panel_rows(evaluation: Evaluation, panel: str) -> list[PanelRow]:
     """The attacks of a panel in their order."""
-    used = {row.estimator for row in evaluation.rows}
-    lines = []
-    for row in evaluation.panel(name):
-        right = evaluation.correct_after(row)
-        share, span = proportion(right), wilson(sum(right), len(right))
-        named = row.attack if name != "search" else row.estimator or row.attack
-        lines.append(PanelLine(named, row.eps, row.steps, share, span, len(right), row.estimator in used))
-    return lines
+    used = {attack.estimator for attack in evaluation.rows}
+    rows = []
+    for attack in evaluation.panel(panel):
+        correct = evaluation.correct_after(attack)
+        name = attack.estimator or attack.attack if panel == "search" else attack.attack
+        rows.append(
+            PanelRow(
+                name=name,
+                eps=attack.eps,
+                steps=attack.steps,
+                share=proportion(correct),
+                interval=wilson(sum(correct), len(correct)),
+                samples=len(correct),
+                used=attack.estimator in used,
+            )
+        )
+    return rows
 
 
-def ranking(evaluation: Evaluation) -> list[PanelLine]:
-    """The ways of differentiating the model that the search tried, the strongest first."""
-    return sorted(panel_lines(evaluation, "search"), key=lambda line: line.share)
+def ranking(evaluation: Evaluation) -> list[PanelRow]:
+    """The gradient estimators that the search tried, the best for the attacker (lowest accuracy) first."""
+    return sorted(panel_rows(evaluation, "search"), key=lambda row: row.share)
 
 
-def step_curves(evaluation: Evaluation) -> dict[str, list[PanelLine]]:
+def step_curves(evaluation: Evaluation) -> dict[str, list[PanelRow]]:
     """Accuracy against steps, one curve per attack and estimator, fewest steps first."""
-    rows = evaluation.panel("steps")
-    lines = panel_lines(evaluation, "steps")
-    several = len({row.estimator for row in rows}) > 1
-    curves: dict[str, list[PanelLine]] = {}
-    for row, line in zip(rows, lines, strict=True):
-        curves.setdefault(_curve_name(row, several), []).append(line)
-    return {name: sorted(curve, key=lambda line: line.steps) for name, curve in curves.items()}
+    attacks = evaluation.panel("steps")
+    several = len({attack.estimator for attack in attacks}) > 1
+    curves: dict[str, list[PanelRow]] = {}
+    for attack, row in zip(attacks, panel_rows(evaluation, "steps"), strict=True):
+        curves.setdefault(_curve_name(attack, several), []).append(row)
+    return {name: sorted(curve, key=lambda row: row.steps) for name, curve in curves.items()}
 
 
-def class_lines(evaluation: Evaluation, classes: Sequence[str] = ()) -> list[ClassLine]:
-    """The classes among the images, the most robust first; named by number where `classes` has no name."""
-    clean, robust = survivors(evaluation, "clean"), evaluation.robust
-    lines = []
+def class_rows(evaluation: Evaluation, classes: Sequence[str] = ()) -> list[ClassRow]:
+    """The classes among the images, the most robust first; "class 7" where `classes` has no name."""
+    clean, robust = _clean_correct(evaluation), evaluation.robust
+    rows = []
     for label in sorted(set(evaluation.labels)):
-        rows = [at for at, each in enumerate(evaluation.labels) if each == label]
-        left = sum(robust[at] for at in rows)
+        places = [place for place, of_image in enumerate(evaluation.labels) if of_image == label]
+        num_robust = sum(robust[place] for place in places)
         name = classes[label] if label < len(classes) else f"class {label}"
-        share = sum(clean[at] for at in rows) / len(rows)
-        lines.append(ClassLine(name, len(rows), share, left / len(rows), wilson(left, len(rows))))
-    return sorted(lines, key=lambda line: -line.worst)
+        clean_share = sum(clean[place] for place in places) / len(places)
+        interval = wilson(num_robust, len(places))
+        rows.append(ClassRow(name, len(places), clean_share, num_robust / len(places), interval))
+    return sorted(rows, key=lambda row: -row.worst)
 
 
-def extremes(lines: Sequence[ClassLine], most: int = 20) -> list[ClassLine]:
-    """The classes to show: all, or of very many the most and the least robust."""
-    return list(lines) if len(lines) <= most else [*lines[: most // 2], *lines[-(most // 2) :]]
+def most_and_least_robust(rows: Sequence[ClassRow], most: int = 20) -> list[ClassRow]:
+    """The classes to show: all, or half of `most` from either end."""
+    return list(rows) if len(rows) <= most else [*rows[: most // 2], *rows[-(most // 2) :]]
 
 
-def checks(evaluation: Evaluation) -> list[Check]:
-    """The checks, what failed first."""
+def sorted_checks(evaluation: Evaluation) -> list[Check]:
+    """The checks, failed ones first."""
     return sorted(evaluation.checks, key=lambda check: -SEVERITIES.index(check.severity))
 
 
-def other_panels(evaluation: Evaluation) -> list[tuple[str, list[PanelLine]]]:
-    """The panels that have no picture of their own, each with its title."""
+def other_panels(evaluation: Evaluation) -> list[tuple[str, list[PanelRow]]]:
+    """The panels without a section of their own, each with its title."""
     return [
-        (TITLES.get(panel.name, panel.name), panel_lines(evaluation, panel.name))
+        (TITLES.get(panel.name, panel.name), panel_rows(evaluation, panel.name))
         for panel in evaluation.panels
-        if panel.rows and panel.name not in DRAWN
+        if panel.rows and panel.name not in OWN_SECTION
     ]
 
 
 def facts(evaluation: Evaluation) -> list[tuple[str, str]]:
-    """All that is needed to say where the numbers come from, and to find them again."""
-    found = evaluation
-    forward, backward = found.passes()
-    network = found.network
-    inside = [
+    """Where the numbers come from, and what is needed to compute them again: (name, text)."""
+    forward, backward = evaluation.passes()
+    network = evaluation.network
+    network_parts = [
         SPIKING.get(network.spiking, network.spiking),
         f"{network.layers} layers" if network.layers else "",
         f"{network.adaptive} of them with an adapting threshold" if network.layers else "",
@@ -191,35 +205,28 @@ def facts(evaluation: Evaluation) -> list[tuple[str, str]]:
         "random" if network.random else "",
     ]
     known = [
-        ("Model", found.model),
-        ("Model SHA-256", found.model_sha256 or "a function without weights"),
-        ("Network", ", ".join(part for part in inside if part)),
+        ("Model", evaluation.model),
+        ("Model SHA-256", evaluation.model_sha256 or "a function without weights"),
+        ("Network", ", ".join(part for part in network_parts if part)),
         ("Parameters", f"{network.parameters:,}" if network.parameters else ""),
-        ("Data", f"{found.dataset}, {found.samples:,} images"),
-        ("Data SHA-256", found.dataset_sha256 or "not a named data set"),
-        ("Protocol", f"{found.protocol}: {found.description}"),
-        ("Settings SHA-256", found.settings),
-        ("Threat", found.threat),
-        ("Attack seed", str(found.seed)),
-        ("Versions", ", ".join(f"{name} {what}" for name, what in found.versions.items())),
-        ("Hardware", describe_machine(found)),
-        ("Wall time", duration(found.seconds)),
+        ("Data", f"{evaluation.dataset}, {evaluation.samples:,} images"),
+        ("Data SHA-256", evaluation.dataset_sha256 or "not a named data set"),
+        ("Protocol", f"{evaluation.protocol}: {evaluation.description}"),
+        ("Settings SHA-256", evaluation.settings),
+        ("Threat", evaluation.threat),
+        ("Attack seed", str(evaluation.seed)),
+        ("Versions", ", ".join(f"{package} {version}" for package, version in evaluation.versions.items())),
+        ("Hardware", describe_machine(evaluation.machine)),
+        ("Wall time", duration(evaluation.seconds)),
         ("Passes", passes(forward, backward) if forward or backward else ""),
     ]
     return [(name, text) for name, text in known if text]
 
 
-def passes(forward: int, backward: int) -> str:
-    """Samples sent through the model, in words."""
-    return f"{forward:,} images forward, {backward:,} backward through the model, panels included"
+def _clean_correct(evaluation: Evaluation) -> list[bool]:
+    return [prediction == label for prediction, label in zip(evaluation.clean, evaluation.labels, strict=True)]
 
 
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _curve_name(row: AttackResult, several: bool) -> str:
-    method = row.method or row.attack.rpartition("-")[0] or row.attack
-    return f"{method}, {row.estimator}" if several and row.estimator else method
+def _curve_name(attack: AttackResult, several_estimators: bool) -> str:
+    method = attack.method or attack.attack
+    return f"{method}, {attack.estimator}" if several_estimators and attack.estimator else method

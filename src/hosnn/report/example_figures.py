@@ -1,4 +1,4 @@
-"""Pictures of what a network does: one neuron over time, attacked images beside clean ones."""
+"""Figures of what a network does: one neuron over time, clean images with their attacked copies."""
 
 import math
 import textwrap
@@ -14,22 +14,23 @@ from hosnn.report.plotting import NEURONS, WIDTH, common_legend, new_figure
 CLEAN, ATTACKED = "#222222", "#C2185B"
 
 
-def close_up(stories: Sequence[NeuronTrace]) -> Figure | None:
+def neuron_figure(traces: Sequence[NeuronTrace]) -> Figure | None:
     """One neuron over time in each network: membrane, threshold and signature above, spikes below."""
-    if not stories:
+    if not traces:
         return None
-    across = min(2, len(stories))
-    down = math.ceil(len(stories) / across)
-    figure = new_figure(WIDTH, 4.9 * down)
-    panels = figure.subplots(2 * down, across, squeeze=False, height_ratios=[4.2, 1] * down)
-    for place in range(across * down):
-        top, bottom = panels[2 * (place // across), place % across], panels[2 * (place // across) + 1, place % across]
-        if place < len(stories):
-            _story(top, bottom, stories[place])
+    columns = min(2, len(traces))
+    rows = math.ceil(len(traces) / columns)
+    figure = new_figure(WIDTH, 4.9 * rows)
+    panels = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[4.2, 1] * rows)
+    for place in range(columns * rows):
+        row, column = divmod(place, columns)
+        top, bottom = panels[2 * row, column], panels[2 * row + 1, column]
+        if place < len(traces):
+            _draw_trace(top, bottom, traces[place])
         else:
             top.set_axis_off()
             bottom.set_axis_off()
-    first = stories[0]
+    first = traces[0]
     figure.suptitle(
         f"Neuron {', '.join(map(str, first.neuron))} of layer {first.layer} on a clean and on an attacked image",
         fontsize=11,
@@ -39,7 +40,7 @@ def close_up(stories: Sequence[NeuronTrace]) -> Figure | None:
 
 
 def example_grid(examples: Sequence[Example]) -> Figure | None:
-    """Columns of images: clean, the perturbation magnified, attacked; what the network says stands below each."""
+    """A column per image: clean, the perturbation magnified, attacked; the class the network predicts is below each."""
     if not examples:
         return None
     figure = new_figure(max(4.0, 0.5 + 1.35 * len(examples)), 4.7)
@@ -51,9 +52,9 @@ def example_grid(examples: Sequence[Example]) -> Figure | None:
         pictures = (image, 0.5 + scale * (attacked - image), attacked)
         fooled = example.adversarial_prediction != example.label
         captions = (
-            (f"says {example.clean_prediction}", CLEAN),
+            (f"predicts {example.clean_prediction}", CLEAN),
             ("", CLEAN),
-            (f"says {example.adversarial_prediction}", ATTACKED if fooled else CLEAN),
+            (f"predicts {example.adversarial_prediction}", ATTACKED if fooled else CLEAN),
         )
         for axes, picture, (text, colour) in zip(panels[:, column], pictures, captions, strict=True):
             axes.imshow(
@@ -69,24 +70,24 @@ def example_grid(examples: Sequence[Example]) -> Figure | None:
     return figure
 
 
-def _story(top: Axes, bottom: Axes, story: NeuronTrace) -> None:
-    steps = range(1, len(story.clean_membrane) + 1)
+def _draw_trace(top: Axes, bottom: Axes, trace: NeuronTrace) -> None:
+    steps = range(1, len(trace.clean_membrane) + 1)
     for name, colour, membrane, threshold in (
-        ("clean", CLEAN, story.clean_membrane, story.clean_threshold),
-        ("attacked", ATTACKED, story.attacked_membrane, story.attacked_threshold),
+        ("clean", CLEAN, trace.clean_membrane, trace.clean_threshold),
+        ("attacked", ATTACKED, trace.attacked_membrane, trace.attacked_threshold),
     ):
         marker = "o" if name == "clean" else "s"
         top.plot(steps, membrane, color=colour, marker=marker, lw=1.8, label=f"membrane, {name}")
         top.step(steps, threshold, color=colour, where="mid", ls="--", lw=1.2, label=f"threshold, {name}")
-    if story.signature is not None:
-        top.plot(steps, story.signature, color=NEURONS["TA-LIF"], ls=":", lw=2.4, label="signature (clean mean)")
+    if trace.signature is not None:
+        top.plot(steps, trace.signature, color=NEURONS["TA-LIF"], ls=":", lw=2.4, label="signature (clean mean)")
     top.set_title(
-        f"{story.network}\nattack moves the membrane by {story.deviation:.2f} on average;\n"
-        f"spikes: {sum(story.clean_spikes)} clean, {sum(story.attacked_spikes)} attacked",
+        f"{trace.network}\nattack moves the membrane by {trace.deviation:.2f} on average;\n"
+        f"spikes: {sum(trace.clean_spikes)} clean, {sum(trace.attacked_spikes)} attacked",
         fontsize=9.5,
     )
     top.set_ylabel("potential")
-    for height, spikes, colour in ((1, story.clean_spikes, CLEAN), (0, story.attacked_spikes, ATTACKED)):
+    for height, spikes, colour in ((1, trace.clean_spikes, CLEAN), (0, trace.attacked_spikes, ATTACKED)):
         fired = [step for step, spike in zip(steps, spikes, strict=True) if spike]
         bottom.vlines(fired, height - 0.35, height + 0.35, color=colour, lw=3)
     bottom.set_yticks([0, 1], ["attacked", "clean"], fontsize=9)
@@ -98,7 +99,7 @@ def _story(top: Axes, bottom: Axes, story: NeuronTrace) -> None:
 
 
 def _pixels(example: Example) -> tuple[np.ndarray, np.ndarray]:
-    """Clean and attacked image [H, W, C]; of frames the first time step."""
+    """Clean and attacked image [H, W, C]; the first time step if the attack perturbed each on its own."""
     image, attacked = np.asarray(example.image), np.asarray(example.adversarial)
     attacked = attacked[0] if attacked.ndim == 4 else attacked
     return image.transpose(1, 2, 0), attacked.transpose(1, 2, 0)

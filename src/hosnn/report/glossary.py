@@ -1,13 +1,13 @@
-"""Explanations for newcomers: what the protocols do, and what the words on a page mean."""
+"""Explanations for newcomers: what each protocol does, and what the terms on a page mean."""
 
 import re
 from typing import NamedTuple
 
-from hosnn.protocols.attacks import PATIENT
+from hosnn.protocols.attacks import SAPGD_STEPS
 
 
 class Term(NamedTuple):
-    """A term, the pattern by which it is found in a text, and what it means."""
+    """A term, the pattern that finds it in a text, and what it means."""
 
     term: str
     pattern: str
@@ -17,25 +17,26 @@ class Term(NamedTuple):
 EXPLANATIONS = {
     "paper": "The HoSNN authors' own evaluation, for comparison with their numbers and for nothing else. The attacker "
     "differentiates the network by the shortcut it was trained with (TSSL-BP: no gradient through leak, reset or "
-    "threshold), the image is repeated over time before the attack, so that every time step has a perturbation of its "
-    "own, and pixels may leave their valid range.",
-    "smoke": "A first look of our own. The attacker sees the whole gradient, through leak, reset and threshold, and "
-    "has one perturbation per image, which stays a valid image.",
+    "threshold); the image is repeated over time before the attack, so that every time step has a perturbation of its "
+    "own; and pixels may leave their valid range.",
+    "smoke": "A short attack of our own, for a first impression. The attacker uses the whole gradient, through leak, "
+    "reset and threshold, and has one perturbation per image, which stays a valid image.",
     "sweep": "Many steps and several starts with the whole gradient, repeated for several widths of the surrogate "
-    "derivative; one perturbation per image, which stays a valid image. An image counts as kept only if it withstands "
-    "all of them.",
-    "standard": "Our evaluation for a number to quote. A line of different attacks, each of which sees only the images "
-    f"that those before it left standing: SA-PGD, {PATIENT} steps with the ASSG surrogate, which fits itself to each "
-    "neuron; APGD with two losses (cross-entropy and DLR), 100 steps each through full BPTT; APGD through the three "
-    "surrogate gradients that a search on 100 images found to serve best against this very network; an attack on the "
-    "adapting thresholds, where there are any; transfer from twin networks, where some were given; and Square with "
-    "1,000 queries, which needs no gradient. An image counts as kept only if it withstands all of them.",
+    "derivative; one perturbation per image, which stays a valid image. An image counts as robust only if it "
+    "withstands all of them.",
+    "standard": "Our evaluation for a number to quote. A sequence of different attacks, each of which is given only "
+    f"the images that are still correct after those before it: SA-PGD, {SAPGD_STEPS} steps with the ASSG surrogate, "
+    "which fits itself to each neuron; APGD with two losses (cross-entropy and DLR), 100 steps each through "
+    "full BPTT; APGD through the three surrogate gradients that a search on 100 images selected for this very "
+    "network; an attack on the adapting thresholds, where there are any; transfer from other networks, where "
+    "some were given; and Square with 1,000 queries, which needs no gradient. An image counts as robust only "
+    "if it withstands all of them.",
     "full": "Our most thorough evaluation, meant for all test images. What the standard protocol does, with 5 restarts "
     "and through the whole surrogate ensemble and every other gradient estimator; AutoAttack's four attacks at their "
-    "published settings; and, on 200 images beside them, HopSkipJump, which sees only the predicted class. Each attack "
-    "sees only the images that those before it left standing; an image counts as kept only if it withstands all of "
-    "them. The active test then hides adversarial points of its own making around 50 images, and counts how many the "
-    "attacks find.",
+    "published settings; and, on 200 images and outside the worst case, HopSkipJump, which sees only the predicted "
+    "class. Each attack is given only the images that are still correct after those before it; an image counts as "
+    "robust only if it withstands all of them. The binarization test then hides adversarial images of its own making "
+    "around 50 images, and counts how many of them the attacks find.",
 }
 
 GLOSSARY = (
@@ -77,7 +78,7 @@ GLOSSARY = (
     Term(
         "APGD",
         r"\bAPGD\b",
-        "PGD that sets its own step size: it halves the step when the loss stops rising and goes on from the best "
+        "PGD that sets its own step size: it halves the step when the loss stops rising and continues from the best "
         "point so far. APGD-CE raises the cross-entropy, APGD-DLR the DLR loss.",
     ),
     Term(
@@ -89,7 +90,7 @@ GLOSSARY = (
     Term(
         "SA-PGD",
         r"\bSA-PGD\b",
-        "PGD for spiking networks, whose gradients differ wildly in size: each pixel takes a step of its own, scaled "
+        "PGD for spiking networks, whose gradients differ greatly in size: each pixel takes a step of its own, scaled "
         "by its gradient over the last iterations.",
     ),
     Term(
@@ -107,8 +108,8 @@ GLOSSARY = (
     Term(
         "Square",
         r"\bSquare\b",
-        "An attack without gradients: it changes random squares of pixels and keeps what raises the loss. If it takes "
-        "images that gradient attacks leave, the gradient misleads them.",
+        "An attack without gradients: it changes random squares of pixels and keeps what raises the loss. If it "
+        "breaks images that gradient attacks do not, the gradient misleads them.",
     ),
     Term(
         "HopSkipJump",
@@ -120,8 +121,8 @@ GLOSSARY = (
     Term(
         "Transfer",
         r"\b[Tt]ransfer\b",
-        "An attack made against another model, such as a twin with other neurons or another seed, and then tried on "
-        "this one.",
+        "An attack made against another model, such as one with other neurons or another seed, and then tried on this "
+        "one.",
     ),
     Term(
         "AutoAttack",
@@ -132,7 +133,7 @@ GLOSSARY = (
         "EOT",
         r"\bEOT\b",
         "Expectation over transformation: against a random model the attacker averages the gradient over several "
-        "looks.",
+        "passes of the same image.",
     ),
     Term("Restart", r"\brestarts?\b", "The same attack once more from another random start."),
     Term(
@@ -145,13 +146,13 @@ GLOSSARY = (
         "Surrogate ensemble",
         r"\b[Ss]urrogate ensemble\b",
         "The same attack through many surrogate gradients. Which one serves an attacker best differs from network to "
-        "network, so one alone flatters some.",
+        "network, so a single one overstates the robustness of some.",
     ),
     Term(
         "Gradient estimator",
         r"\bestimators?\b",
-        "The way in which an attacker differentiates a spiking network: which surrogate gradient stands for the spike, "
-        "and which paths the gradient takes. The network's answers stay the same.",
+        "The way in which an attacker differentiates a spiking network: which surrogate gradient replaces the "
+        "derivative of a spike, and which paths the gradient takes. The network's predictions stay the same.",
     ),
     Term(
         "BPTT",
@@ -178,11 +179,11 @@ GLOSSARY = (
 
 
 def terms_in(text: str) -> list[Term]:
-    """The words of the glossary that a text uses, and those that their meanings use in turn."""
-    found: list[Term] = []
+    """The terms of the glossary that a text uses, and those that their meanings use in turn."""
+    terms: list[Term] = []
     while True:
-        seen = " ".join((text, *(word.meaning for word in found)))
-        more = [word for word in GLOSSARY if re.search(word.pattern, seen)]
-        if more == found:
-            return found
-        found = more
+        whole_text = " ".join((text, *(term.meaning for term in terms)))
+        more = [term for term in GLOSSARY if re.search(term.pattern, whole_text)]
+        if more == terms:
+            return terms
+        terms = more

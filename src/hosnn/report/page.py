@@ -1,4 +1,4 @@
-"""What the pages share: the frame, pictures inside the page, explanations.  No scripts, nothing fetched."""
+"""What the HTML pages share: the frame, pictures inside the page, explanations.  No scripts, nothing fetched."""
 
 import html
 import re
@@ -10,57 +10,65 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from hosnn.evaluation.examples import Example
-from hosnn.report import example_figures, plotting
+from hosnn.report.example_figures import example_grid
 from hosnn.report.glossary import EXPLANATIONS, terms_in
-from hosnn.report.reproduction_summary import budget
+from hosnn.report.phrases import budget
+from hosnn.report.plotting import data_uri, svg
 from hosnn.results.evaluation import Evaluation
+from hosnn.robustness.threats import Threat
 
-UNSEEN = re.compile(r"<style>.*?</style>|<[^>]*>", re.DOTALL)
+MARKUP = re.compile(r"<style>.*?</style>|<[^>]*>", re.DOTALL)
+"""What a browser does not show as text."""
 
 
 class Picture(NamedTuple):
+    """A figure as the page shows it; source is a data URI."""
+
     title: str
     caption: str
-    source: str  # data URI
+    source: str
 
 
 def page(template: str, **content: Any) -> str:
-    """The page, with a glossary of the words that occur on it."""
+    """The page, with a glossary of the terms that occur on it."""
     loader = FileSystemLoader(Path(__file__).parent / "templates")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    made = environment.get_template(template)
-    shown = html.unescape(UNSEEN.sub(" ", made.render(words=[], **content)))
-    return made.render(words=terms_in(" ".join(shown.split())), **content)
+    compiled = environment.get_template(template)
+    text = html.unescape(MARKUP.sub(" ", compiled.render(terms=[], **content)))
+    return compiled.render(terms=terms_in(" ".join(text.split())), **content)
 
 
 def picture(title: str, caption: str, figure: Figure | None) -> list[Picture]:
-    return [] if figure is None else [Picture(title, caption, plotting.data_uri(plotting.svg(figure)))]
+    """The figure as a list of one picture; an empty list without a figure."""
+    return [] if figure is None else [Picture(title, caption, data_uri(svg(figure)))]
 
 
 def example_pictures(examples: Sequence[Example]) -> list[Picture]:
     """Attacked images, one picture per network."""
-    found = []
+    pictures = []
     for network in dict.fromkeys(example.network for example in examples):
-        mine = [example for example in examples if example.network == network]
-        fooled = sum(example.adversarial_prediction != example.label for example in mine)
-        found += picture(
+        of_network = [example for example in examples if example.network == network]
+        fooled = sum(example.adversarial_prediction != example.label for example in of_network)
+        pictures += picture(
             f"Attacked images: {network}",
-            f"Test images that it gets right when clean, chosen before the attack ran; {fooled} of these {len(mine)} "
-            "fool it. Middle row: what was added, magnified around grey.",
-            example_figures.example_grid(mine),
+            "Test images that the network classifies correctly without attack, chosen before the attack ran; "
+            f"{fooled} of these {len(of_network)} attacked images fool it. Middle row: what was added, magnified "
+            "around grey.",
+            example_grid(of_network),
         )
-    return found
+    return pictures
 
 
 def protocol_texts(evaluations: Sequence[Evaluation]) -> list[dict[str, str]]:
-    """What each protocol does, in plain words and in detail."""
-    found = {}
-    for e in evaluations:
-        extent = "at every time step anew" if e.threat.endswith("/step") else "the same at every time step"
-        found[e.protocol] = {
-            "name": e.protocol,
-            "text": EXPLANATIONS.get(e.protocol, e.description),
-            "detail": f"Threat {e.threat}: a perturbation of at most {budget(e.threat)}, {extent}. "
-            f"Attacks: {', '.join(row.attack for row in e.rows)}. Settings: {e.description}.",
+    """What each protocol does: its name, in plain words (text), and its threat, attacks and settings (detail)."""
+    texts = {}
+    for evaluation in evaluations:
+        per_step = Threat.parse(evaluation.threat).per_step
+        extent = "another one at every time step" if per_step else "the same at every time step"
+        texts[evaluation.protocol] = {
+            "name": evaluation.protocol,
+            "text": EXPLANATIONS.get(evaluation.protocol, evaluation.description),
+            "detail": f"Threat {evaluation.threat}: a perturbation of at most {budget(evaluation.threat)}, {extent}. "
+            f"Attacks: {', '.join(row.attack for row in evaluation.rows)}. Settings: {evaluation.description}.",
         }
-    return list(found.values())
+    return list(texts.values())

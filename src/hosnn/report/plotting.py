@@ -16,14 +16,14 @@ from hosnn.results.evaluation import Evaluation
 from hosnn.results.reproduction import NetworkKind
 from hosnn.robustness.threats import Threat, format_eps
 
-WIDTH = 8.4  # inches
-
+WIDTH = 8.4
+"""Of a figure over the whole page, in inches."""
 
 NEURONS = {"LIF": "#D55E00", "TA-LIF": "#0072B2"}
-
+"""Colours of the two neurons (Okabe & Ito's palette, safe for the colour-blind)."""
 
 OTHERS = ("#009E73", "#CC79A7", "#56B4E9", "#7A7A7A")
-
+"""Colours of anything else."""
 
 INK = "#222222"
 
@@ -40,42 +40,53 @@ def data_uri(picture: bytes) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(picture).decode()
 
 
+def line_style(kind: NetworkKind | None) -> str:
+    """Dashed for a network trained on clean images, else solid."""
+    return "--" if kind is not None and kind.training == "clean" else "-"
+
+
 def draw_curve(axes: Axes, evaluations: Sequence[Evaluation], colour: str, kind: NetworkKind | None = None) -> None:
-    """Mean over evaluations (seeds) with its band; eps at equal distances per doubling."""
-    points = [evaluation.curve_points() for evaluation in evaluations]
-    eps = [each[0] for each in points[0]]
-    shares = np.array([[each[1] for each in one] for one in points if [each[0] for each in one] == eps])
-    low, high = (
-        zip(*(each[2] for each in points[0]), strict=True) if len(shares) == 1 else (shares.min(0), shares.max(0))
+    """Accuracy against eps, the mean over evaluations (seeds), with its band: 95 %, or the range over seeds."""
+    curves = [evaluation.curve_points() for evaluation in evaluations]
+    eps = [point_eps for point_eps, _, _ in curves[0]]
+    shares = np.array(
+        [[share for _, share, _ in curve] for curve in curves if [point_eps for point_eps, _, _ in curve] == eps]
     )
-    at = _positions(eps)
-    axes.fill_between(at, 100 * np.array(low), 100 * np.array(high), color=colour, alpha=0.13, linewidth=0)
-    axes.plot(at, 100 * shares.mean(0), color=colour, ls=_style(kind), marker="o", markersize=4, label=str(kind or ""))
+    low, high = (
+        zip(*(interval for _, _, interval in curves[0]), strict=True)
+        if len(shares) == 1
+        else (shares.min(0), shares.max(0))
+    )
+    places = _positions(eps)
+    axes.fill_between(places, 100 * np.array(low), 100 * np.array(high), color=colour, alpha=0.13, linewidth=0)
+    axes.plot(
+        places, 100 * shares.mean(0), color=colour, ls=line_style(kind), marker="o", markersize=4, label=str(kind or "")
+    )
 
 
 def eps_axis(axes: Axes, evaluations: Sequence[Evaluation]) -> None:
     """The axes of accuracy against eps, with the evaluation's own eps and the accuracy of guessing."""
-    eps = [each[0] for each in evaluations[0].curve_points()]
-    axes.xaxis.set_major_locator(FixedLocator(_positions(eps)))
+    budgets = [eps for eps, _, _ in evaluations[0].curve_points()]
+    axes.xaxis.set_major_locator(FixedLocator(_positions(budgets)))
     axes.xaxis.set_minor_locator(NullLocator())
     ball = Threat.parse(evaluations[0].threat).ball
-    levels = all(math.isclose(255 * each, round(255 * each), abs_tol=1e-6) for each in eps)
-    axes.set_xticklabels([f"{255 * each:.0f}" if levels else format_eps(each) for each in eps])
-    axes.set_xlabel(f"eps ({ball.name})" + (", /255" if levels and any(eps) else ""))
-    if min(eps[1:]) <= ball.eps <= max(eps):
-        at = _positions([*eps, ball.eps])[-1]
-        axes.axvline(at, color="#888888", lw=0.8, ls=":")
-        axes.text(at + 0.06, 99, format_eps(ball.eps), fontsize=9, color="#555555", va="top")
+    grey_levels = all(math.isclose(255 * eps, round(255 * eps), abs_tol=1e-6) for eps in budgets)
+    axes.set_xticklabels([f"{255 * eps:.0f}" if grey_levels else format_eps(eps) for eps in budgets])
+    axes.set_xlabel(f"eps ({ball.name})" + (", /255" if grey_levels and any(budgets) else ""))
+    if min(budgets[1:]) <= ball.eps <= max(budgets):
+        place = _positions([*budgets, ball.eps])[-1]
+        axes.axvline(place, color="#888888", lw=0.8, ls=":")
+        axes.text(place + 0.06, 99, format_eps(ball.eps), fontsize=9, color="#555555", va="top")
     chance_line(axes, evaluations[0])
     percent_axis(axes)
 
 
 def chance_line(axes: Axes, evaluation: Evaluation) -> None:
-    """The accuracy of guessing among the classes seen."""
+    """The accuracy of guessing among the classes of the images."""
     chance = 100 / len(set(evaluation.labels))
     axes.axhline(chance, color="#888888", lw=0.8, ls=":")
-    beside: dict[str, Any] = {"va": "center", "fontsize": 9, "color": "#555555"}
-    axes.text(1.01, chance, "chance", transform=axes.get_yaxis_transform(), **beside)
+    style: dict[str, Any] = {"va": "center", "fontsize": 9, "color": "#555555"}
+    axes.text(1.01, chance, "chance", transform=axes.get_yaxis_transform(), **style)
 
 
 def percent_axis(axes: Axes) -> None:
@@ -106,10 +117,7 @@ def common_legend(figure: Figure, panels: Iterable[Axes]) -> None:
     )
 
 
-def _positions(eps: Sequence[float]) -> list[float]:
-    smallest = min((each for each in eps if each > 0), default=1.0)
-    return [0.0 if each == 0 else 1 + math.log2(each / smallest) for each in eps]
-
-
-def _style(kind: NetworkKind | None) -> str:
-    return "--" if kind is not None and kind.training == "clean" else "-"
+def _positions(budgets: Sequence[float]) -> list[float]:
+    """Places on the axis: 0 for eps = 0, then equal distances per doubling."""
+    smallest = min((eps for eps in budgets if eps > 0), default=1.0)
+    return [0.0 if eps == 0 else 1 + math.log2(eps / smallest) for eps in budgets]

@@ -1,7 +1,6 @@
-"""Pictures of the report: matplotlib figures without global state, and their bytes as self-contained SVG.
+"""Figures of a reproduction's report: accuracy against eps, the table as bars, training curves.
 
-Colour tells the neuron (LIF orange, TA-LIF blue: Okabe & Ito's palette, safe for the colour-blind), line style the
-training (solid adversarial, dashed clean).
+Colour stands for the neuron, line style for the training (solid adversarial, dashed clean).
 """
 
 import textwrap
@@ -17,95 +16,101 @@ from hosnn.report.plotting import (
     NEURONS,
     OTHERS,
     WIDTH,
-    _style,
     common_legend,
     draw_curve,
     eps_axis,
+    line_style,
     new_figure,
     percent_axis,
 )
-from hosnn.report.reproduction_tables import published, value
+from hosnn.report.reproduction_tables import MeasuredAccuracy, columns, measured_accuracy, published_number
 from hosnn.results.reproduction import NetworkKind, ReproductionResult, groups
-from hosnn.results.text import percent
+from hosnn.results.text import NOT_RUN, percent
 
 
-def curves(comparison: ReproductionResult) -> Figure | None:
+def curves(result: ReproductionResult) -> Figure | None:
     """Accuracy against eps, one panel per protocol that has a curve.  Bands: 95 %, or the range over several seeds."""
-    every = groups(comparison)
-    names = dict.fromkeys(n for cell in comparison.cells for n, e in cell.evaluations.items() if e.curve)
-    if not names:
+    by_kind = groups(result)
+    protocols = dict.fromkeys(
+        protocol for cell in result.cells for protocol, evaluation in cell.evaluations.items() if evaluation.curve
+    )
+    if not protocols:
         return None
     figure = new_figure(WIDTH, 4.4)
-    panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
-    colours = _colours(every)
-    for axes, name in zip(panels, names, strict=True):
-        shown = []
-        for kind, cells in every.items():
-            found = [cell.evaluations[name] for cell in cells if name in cell.evaluations]
-            if any(e.curve for e in found):
-                shown += found
-                draw_curve(axes, [e for e in found if e.curve], colours[kind.neuron], kind)
-        eps_axis(axes, shown)
-        axes.set_title(f"{shown[0].curve[0].attack.partition(' @ ')[0]}, {name} protocol", fontsize=11)
+    panels = figure.subplots(1, len(protocols), squeeze=False, sharey=True)[0]
+    colours = _colours(by_kind)
+    for axes, protocol in zip(panels, protocols, strict=True):
+        drawn = []
+        for kind, cells in by_kind.items():
+            evaluations = [cell.evaluations[protocol] for cell in cells if protocol in cell.evaluations]
+            with_curve = [evaluation for evaluation in evaluations if evaluation.curve]
+            if with_curve:
+                drawn += with_curve
+                draw_curve(axes, with_curve, colours[kind.neuron], kind)
+        eps_axis(axes, drawn)
+        axes.set_title(f"{drawn[0].curve_attack}, {protocol} protocol", fontsize=11)
     panels[0].set_ylabel("accuracy, %")
     common_legend(figure, panels)
     return figure
 
 
-def bars(comparison: ReproductionResult) -> Figure:
+def bars(result: ReproductionResult) -> Figure:
     """The table as bars with intervals; diamonds are published numbers."""
-    every = groups(comparison)
-    kinds = list(dict.fromkeys((*every, *(NetworkKind(p.neuron, p.training) for p in comparison.published))))
+    by_kind = groups(result)
+    kinds = list(
+        dict.fromkeys((*by_kind, *(NetworkKind(number.neuron, number.training) for number in result.published)))
+    )
     colours = _colours(kinds)
     figure = new_figure(WIDTH, 4.4)
     axes = figure.subplots()
     width = 0.86 / len(kinds)
-    for column, (_, protocol, attack) in enumerate(comparison.columns):
-        for place, kind in enumerate(kinds):
-            at = column - 0.43 + width * (place + 0.5)
-            found = value(every.get(kind, []), protocol, attack)
-            if found is None:
-                axes.text(at, 1.5, "not run", rotation=90, ha="center", va="bottom", fontsize=7.5, color="#666666")
+    for number_of_column, column in enumerate(columns(result)):
+        for number_of_kind, kind in enumerate(kinds):
+            place = number_of_column - 0.43 + width * (number_of_kind + 0.5)
+            accuracy = measured_accuracy(by_kind.get(kind, []), column)
+            if accuracy is None:
+                axes.text(place, 1.5, NOT_RUN, rotation=90, ha="center", va="bottom", fontsize=7.5, color="#666666")
             else:
-                _bar(axes, at, width, found.mean, (found.low, found.high), colours[kind.neuron], kind)
-            number = published(comparison, kind, comparison.columns[column])
+                _bar(axes, place, width, accuracy, colours[kind.neuron], kind)
+            number = published_number(result, kind, column)
             if number:
-                axes.plot([at], [number.accuracy], "D", color="white", markeredgecolor="black", markersize=7, zorder=5)
+                axes.plot(
+                    [place], [number.accuracy], "D", color="white", markeredgecolor="black", markersize=7, zorder=5
+                )
     for kind in kinds:
-        axes.bar([0], [0], label=str(kind), **_look(colours[kind.neuron], kind))
-    if comparison.published:
+        axes.bar([0], [0], label=str(kind), **_fill(colours[kind.neuron], kind))
+    if result.published:
         axes.errorbar([], [], fmt="D", color="white", markeredgecolor="black", markersize=7, label="published")
-    wrap = max(8, round(66 / max(1, len(comparison.columns))))
-    axes.set_xticks(
-        range(len(comparison.columns)), [textwrap.fill(h, wrap) for h, _, _ in comparison.columns], fontsize=9
-    )
+    wrap = max(8, round(66 / max(1, len(result.columns))))
+    headings = [textwrap.fill(column.heading, wrap) for column in columns(result)]
+    axes.set_xticks(range(len(headings)), headings, fontsize=9)
     axes.tick_params(axis="x", length=0)
-    axes.set_xlim(-0.55, len(comparison.columns) - 0.45)
+    axes.set_xlim(-0.55, len(headings) - 0.45)
     percent_axis(axes)
     axes.set_ylabel("accuracy, %")
     common_legend(figure, [axes])
     return figure
 
 
-def training_curves(comparison: ReproductionResult, logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure | None:
+def training_curves(result: ReproductionResult, logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure | None:
     """Training loss and validation accuracy by epoch, one line per experiment with a log."""
     logs = {name: entries for name, entries in logs.items() if entries}
     if not logs:
         return None
-    kinds = {cell.experiment: NetworkKind(cell.neuron, cell.training) for cell in comparison.cells}
+    kinds = {cell.experiment: NetworkKind(cell.neuron, cell.training) for cell in result.cells}
     colours = _colours(kinds.values())
     figure = new_figure(WIDTH, 3.6)
     panels = figure.subplots(1, 2)
     for name, entries in logs.items():
         kind = kinds.get(name)
         epochs = [entry["epoch"] for entry in entries]
-        look: dict[str, Any] = {
+        line: dict[str, Any] = {
             "color": colours[kind.neuron] if kind else OTHERS[-1],
-            "ls": _style(kind),
+            "ls": line_style(kind),
             "marker": ".",
         }
-        panels[0].plot(epochs, [entry["loss"] for entry in entries], label=_of_run(kind, name, comparison), **look)
-        panels[1].plot(epochs, [100 * entry["validation_accuracy"] for entry in entries], **look)
+        panels[0].plot(epochs, [entry["loss"] for entry in entries], label=_run_label(kind, name, result), **line)
+        panels[1].plot(epochs, [100 * entry["validation_accuracy"] for entry in entries], **line)
     panels[0].set_ylabel("training loss")
     panels[1].set_ylabel("validation accuracy, %")
     for axes in panels:
@@ -115,19 +120,17 @@ def training_curves(comparison: ReproductionResult, logs: Mapping[str, Sequence[
     return figure
 
 
-def _bar(
-    axes: Axes, at: float, width: float, mean: float, spread: tuple[float, float], colour: str, kind: NetworkKind
-) -> None:
+def _bar(axes: Axes, place: float, width: float, accuracy: MeasuredAccuracy, colour: str, kind: NetworkKind) -> None:
     solid = kind.training != "clean"
-    axes.bar(at, 100 * mean, width * 0.92, **_look(colour, kind))
-    error = [[100 * (mean - spread[0])], [100 * (spread[1] - mean)]]
-    axes.errorbar(at, 100 * mean, yerr=np.maximum(error, 0), color="black", lw=1, capsize=2)
-    inside = mean > 0.16
+    axes.bar(place, 100 * accuracy.mean, width * 0.92, **_fill(colour, kind))
+    error = [[100 * (accuracy.mean - accuracy.low)], [100 * (accuracy.high - accuracy.mean)]]
+    axes.errorbar(place, 100 * accuracy.mean, yerr=np.maximum(error, 0), color="black", lw=1, capsize=2)
+    inside = accuracy.mean > 0.16
     box = {"facecolor": colour if solid else "white", "edgecolor": "none", "pad": 1.0}
     axes.text(
-        at,
-        2 if inside else 100 * spread[1] + 2.5,
-        percent(mean),
+        place,
+        2 if inside else 100 * accuracy.high + 2.5,
+        percent(accuracy.mean),
         rotation=90,
         ha="center",
         va="bottom",
@@ -137,15 +140,15 @@ def _bar(
     )
 
 
-def _of_run(kind: NetworkKind | None, name: str, comparison: ReproductionResult) -> str:
-    """A run in a legend: its network, with the seed if there are several, or its name if it is no cell."""
+def _run_label(kind: NetworkKind | None, name: str, result: ReproductionResult) -> str:
+    """A run in the legend: its network, with the seed if there are several; its own name if it is no cell."""
     if kind is None:
         return name
-    seed = next(cell.seed for cell in comparison.cells if cell.experiment == name)
-    return f"{kind}, seed {seed}" if len({cell.seed for cell in comparison.cells}) > 1 else str(kind)
+    seed = next(cell.seed for cell in result.cells if cell.experiment == name)
+    return f"{kind}, seed {seed}" if len({cell.seed for cell in result.cells}) > 1 else str(kind)
 
 
-def _look(colour: str, kind: NetworkKind) -> dict[str, Any]:
+def _fill(colour: str, kind: NetworkKind) -> dict[str, Any]:
     solid = kind.training != "clean"
     return {"facecolor": colour if solid else "white", "edgecolor": colour, "hatch": None if solid else "////"}
 

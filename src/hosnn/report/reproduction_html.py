@@ -1,4 +1,4 @@
-"""The report of a comparison: one self-contained HTML page.  A pure function of the result."""
+"""The report of a reproduction: one self-contained HTML page.  A pure function of the result."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,59 +6,54 @@ from typing import Any
 
 from hosnn.evaluation.examples import Example, NeuronTrace
 from hosnn.report import example_figures, reproduction_figures
-from hosnn.report.evaluation_tables import duration
 from hosnn.report.page import Picture, example_pictures, page, picture, protocol_texts
+from hosnn.report.phrases import duration
 from hosnn.report.reproduction_summary import headline, notes
-from hosnn.report.reproduction_tables import headings, how, lines
+from hosnn.report.reproduction_tables import Heading, headings, table_rows, what_is_shown
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.reproduction import ReproductionResult
+from hosnn.results.roles import Strength
 from hosnn.results.text import NOT_RUN, describe_machine, percent
 
 
-def render(
-    comparison: ReproductionResult,
-    stories: Sequence[NeuronTrace] = (),
+def render_reproduction(
+    result: ReproductionResult,
+    traces: Sequence[NeuronTrace] = (),
     examples: Sequence[Example] = (),
     logs: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> str:
-    """The report of a comparison.
+    """The report of a reproduction.
 
-    stories, examples  from `close_up`; a picture without its values is left out
-    logs               entries of log.jsonl by experiment name: step, epoch, loss, validation_accuracy
+    traces, examples  from `evaluation.examples`; a picture without its values is left out
+    logs              entries of log.jsonl by experiment name: step, epoch, loss, validation_accuracy
     """
-    first, second = headline(comparison)
-    evaluations = [found for cell in comparison.cells for found in cell.evaluations.values()]
+    first, second = headline(result)
+    evaluations = [evaluation for cell in result.cells for evaluation in cell.evaluations.values()]
     return page(
         "reproduction.html",
-        title=comparison.title,
+        title=result.title,
         first=first,
         second=second,
-        subject=f"{comparison.title}. Data: {comparison.dataset}. Network: {comparison.network}.",
-        notes=notes(comparison),
-        head=[("network", ""), *map(_counted, headings(comparison)), ("source", "")],
-        rows=[
-            {
-                "name": str(line.kind),
-                "cells": [_parts(text) for text in line.texts],
-                "source": line.source,
-                "measured": line.measured,
-            }
-            for line in lines(comparison)
-        ],
-        how=f"{how(comparison)}; rows in italics are published numbers",
+        subject=f"{result.title}. Data: {result.dataset}. Network: {result.network}.",
+        notes=notes(result),
+        head=[Heading("network"), *headings(result), Heading("source")],
+        rows=table_rows(result),
+        what_is_shown=f"{what_is_shown(result)}; rows in italics are published numbers",
         pictures=[
-            *_pictures(comparison),
-            *_close_ups(stories),
+            *_result_pictures(result),
+            *_trace_pictures(traces),
             *example_pictures(examples),
             *picture(
                 "Training",
-                "Training loss and validation accuracy, both on images as each objective sees them, attacked ones in "
-                "adversarial training. The checkpoint of best validation accuracy was kept; test images had no part.",
-                reproduction_figures.training_curves(comparison, logs or {}),
+                "Training loss and validation accuracy, both on the images that each objective trains on: attacked "
+                "ones in adversarial training. The checkpoint with the best validation accuracy was kept; no test "
+                "image was used.",
+                reproduction_figures.training_curves(result, logs or {}),
             ),
         ],
         protocols=protocol_texts(evaluations),
-        differ=len({e.protocol for e in evaluations}) > 1 and any(e.protocol == "paper" for e in evaluations),
+        differ=len({e.protocol for e in evaluations}) > 1
+        and any(evaluation.strength is Strength.PUBLISHED_ATTACKS for evaluation in evaluations),
         runs=[
             {
                 "network": f"{cell.neuron}, {cell.training}",
@@ -69,70 +64,57 @@ def render(
                 "training": duration(cell.training_seconds),
                 "validation": f"{percent(cell.validation)} %",
                 "model": next((e.model_sha256 for e in cell.evaluations.values()), ""),
-                "attacks": ", ".join(f"{n} {duration(e.seconds)}" for n, e in cell.evaluations.items()) or NOT_RUN,
+                "attacks": ", ".join(f"{name} {duration(e.seconds)}" for name, e in cell.evaluations.items())
+                or NOT_RUN,
             }
-            for cell in comparison.cells
+            for cell in result.cells
         ],
         facts=_facts(evaluations),
-        settings={name: _json(experiment) for name, experiment in comparison.experiments.items()},
+        settings={
+            name: json.dumps(experiment, indent=1, sort_keys=True) for name, experiment in result.experiments.items()
+        },
     )
 
 
-def _pictures(comparison: ReproductionResult) -> list[Picture]:
-    found = picture(
+def _result_pictures(result: ReproductionResult) -> list[Picture]:
+    bars = picture(
         "The table as bars",
         "Filled bars: adversarially trained; hatched: trained on clean images. Thin lines: 95 % interval, or the range "
         "over seeds. Diamonds: published numbers.",
-        reproduction_figures.bars(comparison) if comparison.cells else None,
+        reproduction_figures.bars(result) if result.cells else None,
     )
-    return found + picture(
+    return bars + picture(
         "Accuracy as the attacker's budget grows",
         "Solid: adversarially trained; dashed: trained on clean images. Bands: 95 % interval, or the range over seeds. "
         "A sound evaluation falls to chance or below at large eps; where a curve stays high, the attack fails there.",
-        reproduction_figures.curves(comparison),
+        reproduction_figures.curves(result),
     )
 
 
-def _close_ups(stories: Sequence[NeuronTrace]) -> list[Picture]:
-    if not stories:
+def _trace_pictures(traces: Sequence[NeuronTrace]) -> list[Picture]:
+    if not traces:
         return []
-    chooser = next((story for story in stories if story.signature is None), stories[0])
+    chosen_by = next((trace for trace in traces if trace.signature is None), traces[0]).network
     return picture(
-        "One neuron, seen close up",
+        "One neuron over time",
         "The same neuron in each network. The membrane potential (solid) collects input; where it exceeds the "
         "threshold (dashed) the neuron spikes (bars below) and is reset. A TA-LIF neuron moves its threshold by the "
         "gap between membrane and signature (dotted), the mean it had on clean training data. "
-        f"Chosen by {chooser.network} alone: of the neurons that spike on the clean image, the one whose membrane the "
+        f"Chosen by {chosen_by} alone: of the neurons that spike on the clean image, the one whose membrane the "
         "attack moves most. The panels have scales of their own. One neuron illustrates; what counts is the table.",
-        example_figures.close_up(stories),
+        example_figures.neuron_figure(traces),
     )
 
 
 def _facts(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:
     data = dict.fromkeys(f"{e.dataset} {e.dataset_sha256}".strip() for e in evaluations)
-    versions = dict.fromkeys(", ".join(f"{name} {what}" for name, what in e.versions.items()) for e in evaluations)
+    versions = dict.fromkeys(
+        ", ".join(f"{package} {version}" for package, version in e.versions.items()) for e in evaluations
+    )
     return [
         ("Data, SHA-256", "; ".join(data)),
         ("Attack seeds", ", ".join(map(str, sorted({e.seed for e in evaluations})))),
         ("Versions", "; ".join(versions)),
-        ("Hardware", "; ".join(dict.fromkeys(describe_machine(e) for e in evaluations))),
+        ("Hardware", "; ".join(dict.fromkeys(describe_machine(e.machine) for e in evaluations))),
         ("Time for attacks", duration(sum(e.seconds for e in evaluations))),
     ]
-
-
-def _parts(text: str) -> tuple[str, str]:
-    """A table's text as its number and what stands small below it."""
-    if text == NOT_RUN:
-        return text, ""
-    number, _, spread = text.partition(" ")
-    return number, spread
-
-
-def _counted(heading: str) -> tuple[str, str]:
-    """A heading as its words and the number of images, which stands small below."""
-    words, _, count = heading.partition(" (n = ")
-    return words, f"n = {count.removesuffix(')')}" if count else ""
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, sort_keys=True)

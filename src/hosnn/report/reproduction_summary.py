@@ -1,153 +1,170 @@
-"""What a comparison says in plain words, computed from its numbers: the finding, and what to hold against it."""
+"""What a reproduction shows in plain words, computed from its numbers: the headline, and what limits it."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from hosnn.report.reproduction_tables import Value, measured, published, survivors, value
+from hosnn.report.phrases import NOTABLE, budget
+from hosnn.report.reproduction_tables import (
+    CLEAN,
+    WORST,
+    Column,
+    MeasuredAccuracy,
+    columns,
+    correct_samples,
+    is_published,
+    measured_accuracy,
+    published_number,
+    was_run,
+)
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.reproduction import Cell, NetworkKind, ReproductionResult, groups
+from hosnn.results.roles import Strength
 from hosnn.results.statistics import wilson
 from hosnn.results.text import percent
-from hosnn.robustness.threats import Threat, format_eps
-
-STRENGTH = {
-    "smoke": 1,
-    "sweep": 2,
-    "standard": 3,
-    "full": 4,
-}  # of our protocols; one not listed counts as the strongest
-CONTROLS = ("clean", "noise")
-NOTABLE = 0.02  # differences of accuracy below this are not remarked on
-
-Column = tuple[str, str, str]
+from hosnn.robustness.threats import Threat
 
 
-class Compared(NamedTuple):
-    """Accuracies of one network under two attacks, on the images that both saw."""
+class SharedAccuracies(NamedTuple):
+    """Accuracies of one network under two attacks, on the `samples` images that both were run on."""
 
     first: float
     second: float
     samples: int
 
 
-def headline(comparison: ReproductionResult) -> tuple[str, str]:
-    """The finding in one sentence, and what the same training does for the plain neuron (empty if not measured)."""
-    every = groups(comparison)
-    lead = max(every, key=lambda kind: (kind.neuron != "LIF", kind.training != "clean"), default=None)
+def headline(result: ReproductionResult) -> tuple[str, str]:
+    """The finding in one sentence, and what the same training does for the plain neuron ("" if not measured)."""
+    by_kind = groups(result)
+    lead = max(by_kind, key=lambda kind: (kind.neuron != "LIF", kind.training != "clean"), default=None)
     if lead is None:
         return "No network was measured.", ""
-    columns = [c for c in (authors_column(comparison, lead), strongest_column(comparison, lead)) if c]
-    if not columns:
+    shown = [column for column in (authors_column(result, lead), strongest_column(result, lead)) if column]
+    if not shown:
         return f"{_trained(lead)} was not attacked yet, so nothing is known of its robustness.", ""
-    found = [each for column in columns if (each := _maybe(every[lead], column))]
+    accuracies = [accuracy for column in shown if (accuracy := measured_accuracy(by_kind[lead], column))]
     parts = [
-        f"under {_attack(column, every[lead])}, {'it keeps' if at else f'{_trained(lead)} keeps'} {_share(each)}"
-        for at, (column, each) in enumerate(zip(columns, found, strict=True))
+        f"under {_attack(column, by_kind[lead])}, {'it keeps' if place else f'{_trained(lead)} keeps'} "
+        f"{_of_images(accuracy)}"
+        for place, (column, accuracy) in enumerate(zip(shown, accuracies, strict=True))
     ]
-    first = "; ".join(parts)
+    sentence = "; ".join(parts)
+    sentence = f"{sentence[0].upper()}{sentence[1:]}."
     plain = NetworkKind("LIF", lead.training)
-    if plain == lead or plain not in every:
-        return f"{first[0].upper()}{first[1:]}.", ""
-    beside = [value(every[plain], protocol, attack) for _, protocol, attack in columns]
-    if None in beside:
-        return f"{first[0].upper()}{first[1:]}.", ""
-    others = [each for each in beside if each]
-    second = (
-        f"{plain.neuron} trained the same way keeps {' and '.join(f'{percent(each.mean)} %' for each in others)}: "
-        f"{lead.neuron} is {' and '.join(_ahead(mine, its) for mine, its in zip(found, others, strict=True))}."
-    )
-    return f"{first[0].upper()}{first[1:]}.", second
+    if plain == lead or plain not in by_kind:
+        return sentence, ""
+    plain_accuracies = [accuracy for column in shown if (accuracy := measured_accuracy(by_kind[plain], column))]
+    if len(plain_accuracies) < len(shown):
+        return sentence, ""
+    leads = [_lead(ours, theirs) for ours, theirs in zip(accuracies, plain_accuracies, strict=True)]
+    kept = " and ".join(f"{percent(accuracy.mean)} %" for accuracy in plain_accuracies)
+    return sentence, f"{plain.neuron} trained the same way keeps {kept}: {lead.neuron} is {' and '.join(leads)}."
 
 
-def notes(comparison: ReproductionResult) -> list[str]:
-    """What a careful reader would hold against the numbers."""
-    every = groups(comparison)
-    found = []
-    if "sample" in comparison.dataset:
-        found.append(
-            f"A demonstration: the networks were trained and measured on {comparison.dataset}, a small part of the "
-            "data. Expect other numbers from the full data set, and do not set these against published ones."
+def notes(result: ReproductionResult) -> list[str]:
+    """What limits the numbers, for a careful reader."""
+    by_kind = groups(result)
+    limits = []
+    if result.demonstration:
+        limits.append(
+            f"A demonstration: the networks were trained and measured on {result.dataset}, a small part of the "
+            "data. Expect other numbers from the full data set, and do not compare these with published ones."
         )
-    found += _uncertainty(comparison)
-    if not any(column[1] != "paper" and _strength(column) > 1 for column in _attacked(comparison, every)):
-        found.append(
+    limits += _uncertainty(result)
+    if not any(
+        _strength(result, column) > Strength.FIRST_LOOK.rank for column in _attacked_columns(result, list(by_kind))
+    ):
+        limits.append(
             "No stronger protocol was run. The numbers above come from weak attacks, so true robustness is lower or "
             "equal: read them as upper bounds."
         )
-    for kind, cells in every.items():
-        found += _weakness(comparison, kind, cells)
-    seeds = {len({cell.seed for cell in cells}) for cells in every.values()}
-    if 1 in seeds:
-        found.append(
-            "At least one network was trained with one seed only. The intervals tell how far the choice of images "
-            "matters, not how far another training would land elsewhere; three seeds or more carry a headline."
+    for kind, cells in by_kind.items():
+        limits += _disagreement(result, kind, cells)
+    if 1 in {len({cell.seed for cell in cells}) for cells in by_kind.values()}:
+        limits.append(
+            "At least one network was trained with one seed only. The intervals show how far the choice of test "
+            "images matters, not how much another training run would differ; a claim needs three seeds or more."
         )
-    for number in comparison.published:
+    for number in result.published:
         kind = NetworkKind(number.neuron, number.training)
-        for column in comparison.columns:
-            here = _maybe(every.get(kind, []), column) if published(comparison, kind, column) is number else None
-            if here and abs(here.mean - number.accuracy / 100) > NOTABLE:
-                found.append(
-                    f"{_trained(kind)}, {column[0]}: {percent(here.mean)} % here, {number.accuracy:g} % published "
-                    f"({number.source}). Epochs, batch order and checkpoint choice differ from the authors'."
+        for column in columns(result):
+            if published_number(result, kind, column) is not number:
+                continue
+            accuracy = measured_accuracy(by_kind.get(kind, []), column)
+            if accuracy and abs(accuracy.mean - number.accuracy / 100) > NOTABLE:
+                limits.append(
+                    f"{_trained(kind)}, {column.heading}: {percent(accuracy.mean)} % here, {number.accuracy:g} % "
+                    f"published ({number.source}). Epochs, batch order and checkpoint choice differ from the authors'."
                 )
-    return found
+    return limits
 
 
-def authors_column(comparison: ReproductionResult, kind: NetworkKind) -> Column | None:
-    """The strongest column of the authors' protocol: PGD-7 if it is there, else the last."""
-    columns = [c for c in _attacked(comparison, [kind]) if c[1] == "paper"]
-    return next((c for c in columns if c[2] == "PGD-7"), columns[-1] if columns else None)
+def authors_column(result: ReproductionResult, kind: NetworkKind) -> Column | None:
+    """The strongest attack of the authors' protocol, which is the last of its columns."""
+    theirs = [column for column in _attacked_columns(result, [kind]) if is_published(result, column)]
+    return theirs[-1] if theirs else None
 
 
-def strongest_column(comparison: ReproductionResult, kind: NetworkKind) -> Column | None:
+def strongest_column(result: ReproductionResult, kind: NetworkKind) -> Column | None:
     """The strongest column of our own protocols, the worst case before single attacks."""
-    columns = [c for c in _attacked(comparison, [kind]) if c[1] != "paper"]
-    return max(columns, key=lambda c: (_strength(c), c[2] == "worst", columns.index(c)), default=None)
+    ours = [column for column in _attacked_columns(result, [kind]) if not is_published(result, column)]
+    order = {column: (_strength(result, column), column.attack == WORST, place) for place, column in enumerate(ours)}
+    return max(ours, key=order.__getitem__, default=None)
 
 
-def paired(cells: Iterable[Cell], first: Column, second: Column) -> Compared | None:
-    """Accuracies under two columns on shared images, averaged over seeds; None where one of them was not run."""
-    pairs = []
+def shared_accuracies(cells: Iterable[Cell], first: Column, second: Column) -> SharedAccuracies | None:
+    """Accuracies under two attacks on shared images, averaged over seeds; None where one of them was not run."""
+    by_seed = []
     for cell in cells:
-        evaluations = [cell.evaluations.get(column[1]) for column in (first, second)]
-        if all(measured(e, column[2]) for e, column in zip(evaluations, (first, second), strict=True)):
-            mine, its = (
-                dict(zip(e.index, survivors(e, column[2]), strict=True))
-                for e, column in zip(evaluations, (first, second), strict=True)
-                if e
-            )
-            pairs.append([(mine[index], its[index]) for index in mine if index in its])
-    if not pairs or not all(pairs):
+        one, other = (cell.evaluations.get(column.protocol) for column in (first, second))
+        if one and other and was_run(one, first.attack) and was_run(other, second.attack):
+            correct = dict(zip(one.index, correct_samples(one, first.attack), strict=True))
+            correct_too = dict(zip(other.index, correct_samples(other, second.attack), strict=True))
+            by_seed.append([(correct[index], correct_too[index]) for index in correct if index in correct_too])
+    if not by_seed or not all(by_seed):
         return None
-    shares = [[sum(pair[side] for pair in one) / len(one) for one in pairs] for side in (0, 1)]
-    return Compared(sum(shares[0]) / len(pairs), sum(shares[1]) / len(pairs), len(pairs[0]))
+    shares = [[sum(pair[side] for pair in pairs) / len(pairs) for pairs in by_seed] for side in (0, 1)]
+    return SharedAccuracies(sum(shares[0]) / len(by_seed), sum(shares[1]) / len(by_seed), len(by_seed[0]))
 
 
-def budget(threat: str) -> str:
-    """A threat in words, e.g. "8/255"."""
-    ball = Threat.parse(threat).ball
-    return format_eps(ball.eps) if ball.name == "linf" else f"{ball.name} {format_eps(ball.eps)}"
+def _attacked_columns(result: ReproductionResult, kinds: Sequence[NetworkKind]) -> list[Column]:
+    """The columns that show an attack, not a control, and that were run on one of the networks at least."""
+    by_kind = groups(result)
+    return [
+        column
+        for column in columns(result)
+        if column.attack != CLEAN
+        and not _is_control(result, column)
+        and any(measured_accuracy(by_kind[kind], column) for kind in kinds)
+    ]
 
 
-def _attacked(comparison: ReproductionResult, kinds: Iterable[NetworkKind]) -> list[Column]:
-    every = groups(comparison)
-    return [c for c in comparison.columns if c[2] not in CONTROLS and any(_maybe(every[kind], c) for kind in kinds)]
+def _is_control(result: ReproductionResult, column: Column) -> bool:
+    """Whether a column shows a control (noise), which no attacker would choose."""
+    return any(
+        row.attack == column.attack and row.kind == "control"
+        for evaluation in _evaluations(result.cells, column.protocol)
+        for row in evaluation.rows
+    )
 
 
-def _strength(column: Column) -> int:
-    return STRENGTH.get(column[1], 99)
+def _strength(result: ReproductionResult, column: Column) -> int:
+    """Rank of the strength of the column's protocol; one that is not rated counts as the strongest."""
+    evaluation = next(_evaluations(result.cells, column.protocol), None)
+    strength = None if evaluation is None else evaluation.strength
+    return len(Strength) if strength is None else strength.rank
 
 
-def _uncertainty(comparison: ReproductionResult) -> list[str]:
+def _uncertainty(result: ReproductionResult) -> list[str]:
     """A note on protocols whose accuracies are known no better than to a notable difference."""
     widest: dict[str, tuple[float, int]] = {}
-    for cells in groups(comparison).values():
-        for column in comparison.columns:
-            found = _maybe(cells, column)
-            if found:
-                low, high = wilson(round(found.mean * found.samples), found.samples)
-                widest[column[1]] = max(widest.get(column[1], (0.0, 0)), ((high - low) / 2, found.samples))
+    for cells in groups(result).values():
+        for column in columns(result):
+            accuracy = measured_accuracy(cells, column)
+            if accuracy:
+                low, high = wilson(round(accuracy.mean * accuracy.samples), accuracy.samples)
+                widest[column.protocol] = max(
+                    widest.get(column.protocol, (0.0, 0)), ((high - low) / 2, accuracy.samples)
+                )
     small = [
         f"{samples:,} images under the {name} protocol (up to {100 * half:.1f} points either way)"
         for name, (half, samples) in widest.items()
@@ -156,52 +173,50 @@ def _uncertainty(comparison: ReproductionResult) -> list[str]:
     return [f"Small samples leave each accuracy uncertain: {' and '.join(small)}."] if small else []
 
 
-def _weakness(comparison: ReproductionResult, kind: NetworkKind, cells: Sequence[Cell]) -> list[str]:
-    """Whether the authors' protocol and our strongest attack disagree about a network, on the same images."""
-    first, second = authors_column(comparison, kind), strongest_column(comparison, kind)
-    both = paired(cells, first, second) if first and second else None
-    if first is None or second is None or both is None or abs(both.first - both.second) <= NOTABLE:
+def _disagreement(result: ReproductionResult, kind: NetworkKind, cells: Sequence[Cell]) -> list[str]:
+    """A note if the authors' protocol and our strongest attack disagree about a network, on the same images."""
+    authors, ours = authors_column(result, kind), strongest_column(result, kind)
+    both = shared_accuracies(cells, authors, ours) if authors and ours else None
+    if authors is None or ours is None or both is None or abs(both.first - both.second) <= NOTABLE:
         return []
-    numbers = f"{percent(both.first)} % and {percent(both.second)} % of the {both.samples:,} images that both saw"
+    numbers = f"{percent(both.first)} % and {percent(both.second)} % of the {both.samples:,} images that both attacked"
     if both.first > both.second:
         return [
-            f"{_trained(kind)} loses {100 * (both.first - both.second):.1f} points more to {second[0]} than to "
-            f"{first[0]} ({numbers}): the authors' attack is too weak there and flatters it."
+            f"{_trained(kind)} loses {100 * (both.first - both.second):.1f} points more to {ours.heading} than to "
+            f"{authors.heading} ({numbers}): the authors' attack is too weak there and overstates its robustness."
         ]
-    wider = any("/step" in cell.evaluations[first[1]].threat for cell in cells if first[1] in cell.evaluations)
-    reason = " It perturbs every time step on its own, which is a larger threat." if wider else ""
+    per_step = any(Threat.parse(evaluation.threat).per_step for evaluation in _evaluations(cells, authors.protocol))
+    reason = " It perturbs every time step on its own, which is a larger threat." if per_step else ""
     return [
-        f"{_trained(kind)} loses {100 * (both.second - both.first):.1f} points more to {first[0]} than to {second[0]} "
-        f"({numbers}).{reason}"
+        f"{_trained(kind)} loses {100 * (both.second - both.first):.1f} points more to {authors.heading} than to "
+        f"{ours.heading} ({numbers}).{reason}"
     ]
 
 
 def _attack(column: Column, cells: Iterable[Cell]) -> str:
-    heading, protocol, attack = column
-    at = budget(next(_evaluations(cells, protocol)).threat)
-    if protocol == "paper":
-        return f"the authors' {'worst attack' if attack == 'worst' else attack} at {at}"
-    strong = "a stronger attack" if _strength(column) > 1 else "a first look of our own"
-    return f"{strong} at {at} ({heading})"
+    """An attack in the headline, e.g. "the authors' PGD-7 at 8/255"."""
+    evaluation = next(_evaluations(cells, column.protocol))
+    at = budget(evaluation.threat)
+    if evaluation.strength is Strength.PUBLISHED_ATTACKS:
+        return f"the authors' {'worst attack' if column.attack == WORST else column.attack} at {at}"
+    attack = "a short attack of our own" if evaluation.strength is Strength.FIRST_LOOK else "a stronger attack"
+    return f"{attack} at {at} ({column.heading})"
 
 
 def _evaluations(cells: Iterable[Cell], protocol: str) -> Iterator[Evaluation]:
     return (cell.evaluations[protocol] for cell in cells if protocol in cell.evaluations)
 
 
-def _maybe(cells: Iterable[Cell], column: Column) -> Value | None:
-    return value(cells, column[1], column[2])
+def _of_images(accuracy: MeasuredAccuracy) -> str:
+    seeds = f" (mean of {len(accuracy.seeds)} seeds)" if len(accuracy.seeds) > 1 else ""
+    return f"{percent(accuracy.mean)} % accuracy on {accuracy.samples:,} images{seeds}"
 
 
-def _share(found: Value) -> str:
-    seeds = f" (mean of {len(found.seeds)} seeds)" if len(found.seeds) > 1 else ""
-    return f"{percent(found.mean)} % of {found.samples:,} images{seeds}"
-
-
-def _ahead(mine: Value, its: Value) -> str:
-    points = 100 * (mine.mean - its.mean)
-    overlap = mine.low <= its.high and its.low <= mine.high
-    spread = "intervals" if len(mine.seeds) == len(its.seeds) == 1 else "ranges over seeds"
+def _lead(ours: MeasuredAccuracy, theirs: MeasuredAccuracy) -> str:
+    """How far one accuracy is ahead of the other, and whether their intervals overlap."""
+    points = 100 * (ours.mean - theirs.mean)
+    overlap = ours.low <= theirs.high and theirs.low <= ours.high
+    spread = "intervals" if len(ours.seeds) == len(theirs.seeds) == 1 else "ranges over seeds"
     how = f"{spread} {'overlap' if overlap else 'do not overlap'}"
     return f"{abs(points):.1f} points {'ahead' if points >= 0 else 'behind'} ({how})"
 

@@ -1,4 +1,7 @@
-"""A comparison as tables: values with their intervals, published numbers beside them.  Pure functions."""
+"""The table of a reproduction: measured accuracies with their intervals, published numbers below them.  Pure functions.
+
+Accuracies are fractions in [0, 1]; published numbers are in percent, as printed.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -8,17 +11,30 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+from hosnn.report.phrases import NO_VALUE
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.reproduction import Cell, NetworkKind, Published, ReproductionResult, groups
+from hosnn.results.roles import Strength
 from hosnn.results.statistics import wilson
 from hosnn.results.text import NOT_RUN, describe_machine, inline, percent, table_row
 
-NOT_PRINTED = "–"
+CLEAN, WORST = "clean", "worst"
+"""What a column may show in place of one attack: accuracy without attack, and the worst case over all attacks."""
+
+"""The protocol of the HoSNN authors, the only one that their published numbers belong to."""
 
 
-@dataclass(frozen=True)
-class Value:
-    """An accuracy as a table shows it, fractions in [0, 1].
+class Column(NamedTuple):
+    """A column of the table: an attack of a protocol, or `CLEAN` or `WORST`."""
+
+    heading: str
+    protocol: str
+    attack: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredAccuracy:
+    """The accuracy of one network under one attack, averaged over training seeds.
 
     low, high  Wilson's 95 % interval of one seed; the smallest and largest accuracy of several seeds
     samples    images each accuracy was measured on (the fewest, should seeds differ)
@@ -30,163 +46,209 @@ class Value:
     samples: int
     seeds: tuple[int, ...]
 
-    def __str__(self) -> str:
-        return f"{percent(self.mean)} {self.spread}"
-
     @property
     def spread(self) -> str:
+        """The interval as text: in brackets Wilson's, in parentheses the range over seeds."""
         if len(self.seeds) == 1:
             return f"[{percent(self.low)}, {percent(self.high)}]"
         return f"({percent(self.low)}–{percent(self.high)})"
 
 
-class Line(NamedTuple):
-    """One row of the table: a network as measured, or as somebody printed it."""
+class TableCell(NamedTuple):
+    """What a cell shows: a number, or why there is none, and the uncertainty beside or below it ("" for none)."""
+
+    text: str
+    spread: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.spread}" if self.spread else self.text
+
+
+class Heading(NamedTuple):
+    """A column's heading, and how many images it was measured on, e.g. "n = 1,000" ("" if unknown)."""
+
+    text: str
+    images: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.images})" if self.images else self.text
+
+
+class TableRow(NamedTuple):
+    """One row of the table: a network as measured here, or as published elsewhere.
+
+    source  the seeds it was measured with, or where it was published
+    """
 
     kind: NetworkKind
     source: str
-    texts: tuple[str, ...]
+    cells: tuple[TableCell, ...]
     measured: bool
 
 
-def survivors(evaluation: Evaluation, attack: str) -> list[bool]:
-    """Which samples are correct after `attack`: a row's name, "clean", or "worst" for all rows together."""
-    if attack == "worst":
+def columns(result: ReproductionResult) -> list[Column]:
+    return [Column(*column) for column in result.columns]
+
+
+def correct_samples(evaluation: Evaluation, attack: str) -> list[bool]:
+    """Which samples are correct after an attack of the evaluation, without attack (`CLEAN`), or after all (`WORST`)."""
+    if attack == WORST:
         return evaluation.robust
-    if attack == "clean":
-        return [guess == label for guess, label in zip(evaluation.clean, evaluation.labels, strict=True)]
+    if attack == CLEAN:
+        return [prediction == label for prediction, label in zip(evaluation.clean, evaluation.labels, strict=True)]
     return evaluation.correct_after(evaluation.row(attack))
 
 
-def measured(evaluation: Evaluation | None, attack: str) -> bool:
-    return evaluation is not None and (attack in ("clean", "worst") or any(r.attack == attack for r in evaluation.rows))
+def was_run(evaluation: Evaluation, attack: str) -> bool:
+    return attack in (CLEAN, WORST) or any(row.attack == attack for row in evaluation.rows)
 
 
-def value(cells: Iterable[Cell], protocol: str, attack: str) -> Value | None:
-    """The accuracy of a network (its seeds) under an attack of a protocol, None if it was not run."""
-    found = [
-        (cell.seed, survivors(cell.evaluations[protocol], attack))
+def measured_accuracy(cells: Iterable[Cell], column: Column) -> MeasuredAccuracy | None:
+    """The accuracy of a network (its cells, one per seed) in a column; None if that was not run."""
+    correct = {
+        cell.seed: correct_samples(evaluation, column.attack)
         for cell in cells
-        if measured(cell.evaluations.get(protocol), attack)
-    ]
-    if not found:
+        if (evaluation := cell.evaluations.get(column.protocol)) and was_run(evaluation, column.attack)
+    }
+    if not correct:
         return None
-    shares = [sum(correct) / len(correct) for _, correct in found]
-    low, high = wilson(sum(found[0][1]), len(found[0][1])) if len(found) == 1 else (min(shares), max(shares))
-    samples = min(len(correct) for _, correct in found)
-    return Value(math.fsum(shares) / len(shares), low, high, samples, tuple(seed for seed, _ in found))
+    shares = [sum(of_seed) / len(of_seed) for of_seed in correct.values()]
+    low, high = min(shares), max(shares)
+    if len(correct) == 1:
+        (only,) = correct.values()
+        low, high = wilson(sum(only), len(only))
+    samples = min(len(of_seed) for of_seed in correct.values())
+    mean = math.fsum(shares) / len(shares)
+    return MeasuredAccuracy(mean=mean, low=low, high=high, samples=samples, seeds=tuple(correct))
 
 
-def published(comparison: ReproductionResult, kind: NetworkKind, column: tuple[str, str, str]) -> Published | None:
-    """The number printed elsewhere that belongs in a column: of the authors' protocol, or of clean images."""
-    _, protocol, attack = column
-    if protocol != "paper" and attack != "clean":
+def is_published(result: ReproductionResult, column: Column) -> bool:
+    """Whether a column's attacks are those of the publication, run as they are."""
+    return any(
+        cell.evaluations[column.protocol].strength is Strength.PUBLISHED_ATTACKS
+        for cell in result.cells
+        if column.protocol in cell.evaluations
+    )
+
+
+def published_number(result: ReproductionResult, kind: NetworkKind, column: Column) -> Published | None:
+    """The published number that belongs in a column: of the authors' protocol, or of clean images."""
+    if not is_published(result, column) and column.attack != CLEAN:
         return None
-    fitting = (n for n in comparison.published if (n.neuron, n.training, n.attack) == (*kind, attack))
+    fitting = (
+        number
+        for number in result.published
+        if (number.neuron, number.training, number.attack) == (*kind, column.attack)
+    )
     return next(fitting, None)
 
 
-def headings(comparison: ReproductionResult) -> list[str]:
-    """Column headings with the number of images."""
-    every = groups(comparison).values()
-    found = []
-    for heading, protocol, attack in comparison.columns:
-        counts = {each.samples for cells in every if (each := value(cells, protocol, attack))}
-        found.append(f"{heading} ({_count(counts)})" if counts else heading)
-    return found
+def headings(result: ReproductionResult) -> list[Heading]:
+    """The headings of the columns, each with its number of images."""
+    by_kind = groups(result).values()
+    counts = [
+        {accuracy.samples for cells in by_kind if (accuracy := measured_accuracy(cells, column))}
+        for column in columns(result)
+    ]
+    return [
+        Heading(column.heading, _count(samples) if samples else "")
+        for column, samples in zip(columns(result), counts, strict=True)
+    ]
 
 
-def lines(comparison: ReproductionResult) -> list[Line]:
+def table_rows(result: ReproductionResult) -> list[TableRow]:
     """All rows: each network as measured, and below it as published."""
-    found = []
-    every = groups(comparison)
-    printed = [NetworkKind(number.neuron, number.training) for number in comparison.published]
-    for kind in dict.fromkeys((*every, *printed)):
-        if kind in every:
-            values = [value(every[kind], protocol, attack) for _, protocol, attack in comparison.columns]
-            texts = tuple(_text(each, len(every[kind])) for each in values)
-            found.append(Line(kind, f"measured, {_seeds(every[kind])}", texts, True))
-        numbers = [published(comparison, kind, column) for column in comparison.columns]
+    rows = []
+    by_kind = groups(result)
+    published_kinds = [NetworkKind(number.neuron, number.training) for number in result.published]
+    for kind in dict.fromkeys((*by_kind, *published_kinds)):
+        if kind in by_kind:
+            cells = by_kind[kind]
+            accuracies = [measured_accuracy(cells, column) for column in columns(result)]
+            texts = tuple(_cell(accuracy, len(cells)) for accuracy in accuracies)
+            rows.append(TableRow(kind, f"measured, {_seeds(cells)}", texts, True))
+        numbers = [published_number(result, kind, column) for column in columns(result)]
         for source in dict.fromkeys(number.source for number in numbers if number):
-            texts = tuple(f"{n.accuracy:g}" if n and n.source == source else NOT_PRINTED for n in numbers)
-            found.append(Line(kind, source, texts, False))
-    return found
+            texts = tuple(
+                TableCell(f"{number.accuracy:g}" if number and number.source == source else NO_VALUE)
+                for number in numbers
+            )
+            rows.append(TableRow(kind, source, texts, False))
+    return rows
 
 
-def markdown(comparison: ReproductionResult) -> str:
-    """The comparison as a Markdown table with a line on how the numbers came about."""
-    head = ("network", *headings(comparison), "source")
+def reproduction_markdown(result: ReproductionResult) -> str:
+    """The table as Markdown, with a line on how the numbers came about."""
+    head = ("network", *map(str, headings(result)), "source")
     rows = [
-        (str(line.kind) if line.measured else f"*published:* {line.kind}", *line.texts, line.source)
-        for line in lines(comparison)
+        (str(row.kind) if row.measured else f"*published:* {row.kind}", *map(str, row.cells), row.source)
+        for row in table_rows(result)
     ]
     return "\n".join(
         [
-            f"## {inline(comparison.title)}",
+            f"## {inline(result.title)}",
             "",
-            f"Accuracy in percent on {inline(comparison.dataset)}, network {inline(comparison.network)}. "
-            f"{how_to_read(comparison)}",
+            f"Accuracy in percent on {inline(result.dataset)}, network {inline(result.network)}. "
+            f"Of a measured value: {what_is_shown(result)}.",
             "",
             table_row(head),
             "|" + "|".join([" --- ", *[" ---: "] * (len(head) - 2), " --- "]) + "|",
             *[table_row(row) for row in rows],
             "",
-            inline(provenance(comparison)),
+            inline(provenance(result)),
             "",
         ]
     )
 
 
-def rich_table(comparison: ReproductionResult) -> Table:
-    """The comparison for a terminal."""
+def rich_table(result: ReproductionResult) -> Table:
+    """The table for a terminal."""
     table = Table(
-        title=Text(comparison.title), caption=Text(f"accuracy in percent on {comparison.dataset}; {how(comparison)}")
+        title=Text(result.title), caption=Text(f"accuracy in percent on {result.dataset}; {what_is_shown(result)}")
     )
     table.add_column("network")
-    for heading in headings(comparison):
-        table.add_column(Text(heading.replace(" (n", "\n(n")), justify="right")
-    every = lines(comparison)
-    for at, line in enumerate(every):
-        last = at + 1 == len(every) or every[at + 1].kind != line.kind
-        name = Text(str(line.kind)) if line.measured else Text(f"  published, {line.source}", style="italic")
-        cells = [Text(text.replace(" [", "\n[").replace(" (", "\n(")) for text in line.texts]
-        table.add_row(name, *cells, style="" if line.measured else "dim", end_section=last)
+    for heading in headings(result):
+        table.add_column(_two_lines(heading.text, f"({heading.images})" if heading.images else ""), justify="right")
+    rows = table_rows(result)
+    for place, row in enumerate(rows):
+        last_of_kind = place + 1 == len(rows) or rows[place + 1].kind != row.kind
+        name = Text(str(row.kind)) if row.measured else Text(f"  published, {row.source}", style="italic")
+        texts = [_two_lines(cell.text, cell.spread) for cell in row.cells]
+        table.add_row(name, *texts, style="" if row.measured else "dim", end_section=last_of_kind)
     return table
 
 
-def how_to_read(comparison: ReproductionResult) -> str:
-    return f"Of a measured value: {how(comparison)}."
-
-
-def how(comparison: ReproductionResult) -> str:
-    """What stands behind a value, by the number of seeds."""
-    counts = {len({cell.seed for cell in cells}) for cells in groups(comparison).values()}
+def what_is_shown(result: ReproductionResult) -> str:
+    """What a measured value and its interval are, by the number of seeds."""
+    counts = {len({cell.seed for cell in cells}) for cells in groups(result).values()}
     several, one = "mean (smallest–largest over seeds)", "[Wilson 95 % interval]"
     if counts <= {1}:
         return one
     return several if 1 not in counts else f"{several}; with one seed {one}"
 
 
-def provenance(comparison: ReproductionResult) -> str:
+def provenance(result: ReproductionResult) -> str:
     """Protocols, seeds, versions and hardware in one paragraph, without dates."""
-    evaluations = [found for cell in comparison.cells for found in cell.evaluations.values()]
+    evaluations = [evaluation for cell in result.cells for evaluation in cell.evaluations.values()]
     protocols = dict.fromkeys(f"{e.protocol} ({e.threat}: {e.description})" for e in evaluations)
-    versions = dict.fromkeys(", ".join(f"{name} {what}" for name, what in e.versions.items()) for e in evaluations)
-    machines = dict.fromkeys(describe_machine(e) for e in evaluations)
-    attacked = sorted({e.seed for e in evaluations})
+    versions = dict.fromkeys(
+        ", ".join(f"{package} {version}" for package, version in e.versions.items()) for e in evaluations
+    )
+    machines = dict.fromkeys(describe_machine(e.machine) for e in evaluations)
+    attack_seeds = sorted({e.seed for e in evaluations})
     parts = [
         f"Protocols: {'; '.join(protocols) or 'none'}.",
-        f"Training seeds: {_listed(sorted({cell.seed for cell in comparison.cells}))}; "
-        f"attack seeds: {_listed(attacked)}.",
+        f"Training seeds: {_listed(sorted({cell.seed for cell in result.cells}))}; "
+        f"attack seeds: {_listed(attack_seeds)}.",
         f"Versions: {'; '.join(versions) or 'unknown'}.",
         f"Hardware: {'; '.join(machines) or 'unknown'}.",
-        *_times(comparison),
+        *_wall_time(result),
     ]
     return " ".join(parts)
 
 
-def _times(comparison: ReproductionResult) -> list[str]:
-    phases = comparison.phases()
+def _wall_time(result: ReproductionResult) -> list[str]:
+    phases = result.phases()
     total = sum(phases.values())
     if not total:
         return []
@@ -194,11 +256,16 @@ def _times(comparison: ReproductionResult) -> list[str]:
     return [f"Wall time {total / 60:.0f} minutes: {shares}."]
 
 
-def _text(found: Value | None, seeds: int) -> str:
-    """A value, and of how many seeds it is should some be missing."""
-    if found is None:
-        return NOT_RUN
-    return str(found) if len(found.seeds) == seeds else f"{found} {len(found.seeds)} of {seeds} seeds"
+def _cell(accuracy: MeasuredAccuracy | None, seeds: int) -> TableCell:
+    """An accuracy, with the number of seeds it is of should some of them be missing."""
+    if accuracy is None:
+        return TableCell(NOT_RUN)
+    missing = f" {len(accuracy.seeds)} of {seeds} seeds" if len(accuracy.seeds) < seeds else ""
+    return TableCell(percent(accuracy.mean), f"{accuracy.spread}{missing}")
+
+
+def _two_lines(text: str, below: str) -> Text:
+    return Text(f"{text}\n{below}" if below else text)
 
 
 def _seeds(cells: Sequence[Cell]) -> str:

@@ -1,1 +1,1 @@
-"""What an evaluation found, as values: nothing here computes or imports torch."""
+"""Results as values, with their files and statistics.  Nothing here runs a model or imports torch."""

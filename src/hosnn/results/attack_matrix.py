@@ -1,4 +1,4 @@
-"""Attack against gradient estimator, every pair in full on the same images."""
+"""Attack against gradient estimator: accuracy under every pair, all on the same images."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from hosnn.results.statistics import proportion
 OWN = "its own or none"
 """Heading for attacks that bring their own gradient estimator or use no gradient."""
 
-LEAST_RANGE = 0.05  # of accuracy: differences below are not blown up to the whole range of shades
+LEAST_RANGE = 0.05  # of accuracy: smaller differences do not take the whole range of shades
 
 
-@dataclass(frozen=True)
-class Matrix:
+@dataclass(frozen=True, kw_only=True)
+class AttackMatrix:
     """Accuracies on `samples` images, fractions in [0, 1]; None for a pair that was not run.
 
     cells            [estimator][method]
-    by_estimator     share of images that no method takes, per estimator; by_method the same the other way round
-    all              share of images that nothing here takes
+    by_estimator     share of images that are right after all methods with that estimator; by_method the other way round
+    all              share of images that are right after every attack of the matrix
     """
 
     methods: tuple[str, ...]
@@ -30,43 +30,52 @@ class Matrix:
     samples: int
 
     def heat(self, share: float) -> float:
-        """0 for the highest accuracy among the cells, 1 for the lowest."""
-        known = [cell for line in self.cells for cell in line if cell is not None]
-        low, high = min(known), max(known)
+        """Shade of a cell of accuracy `share`: 0 for the highest accuracy of the matrix, 1 for the lowest."""
+        accuracies = self._accuracies()
+        low, high = min(accuracies), max(accuracies)
         return min(1.0, max(0.0, (high - share) / max(high - low, LEAST_RANGE)))
 
     @property
     def strongest(self) -> float:
         """The lowest accuracy of one pair."""
-        return min(cell for line in self.cells for cell in line if cell is not None)
+        return min(self._accuracies())
+
+    def _accuracies(self) -> list[float]:
+        return [cell for row in self.cells for cell in row if cell is not None]
 
 
-def matrix(evaluation: Evaluation) -> Matrix | None:
-    """The panel "matrix", None if the protocol has none.
+def attack_matrix(evaluation: Evaluation) -> AttackMatrix | None:
+    """The panel "matrix" of an evaluation; None if its protocol has none.
 
-    An image counts as kept by a whole line or column only if every attack in it leaves it right, so these shares are at
-    most the least of theirs.
+    An image counts for a whole row or column only if it is right after every attack in it, so these shares are at most
+    the lowest of their cells.
     """
     rows = evaluation.panel("matrix")
     if not rows:
         return None
     right: dict[tuple[str, str], list[bool]] = {}
     for row in rows:
-        key = (row.estimator or OWN, row.method or row.attack)
+        pair = (row.estimator or OWN, row.method or row.attack)
         correct = evaluation.correct_after(row)
-        right[key] = _both((right[key], correct)) if key in right else correct
+        right[pair] = _all_right((right[pair], correct)) if pair in right else correct
     estimators = tuple(dict.fromkeys(estimator for estimator, _ in right))
     methods = tuple(dict.fromkeys(method for _, method in right))
-    cells = tuple(
-        tuple(proportion(right[each, method]) if (each, method) in right else None for method in methods)
-        for each in estimators
+    return AttackMatrix(
+        methods=methods,
+        estimators=estimators,
+        cells=tuple(
+            tuple(proportion(right[name, method]) if (name, method) in right else None for method in methods)
+            for name in estimators
+        ),
+        by_estimator=tuple(
+            proportion(_all_right(c for (e, _), c in right.items() if e == name)) for name in estimators
+        ),
+        by_method=tuple(proportion(_all_right(c for (_, m), c in right.items() if m == name)) for name in methods),
+        all=proportion(_all_right(right.values())),
+        samples=min(len(row.predictions) for row in rows),
     )
-    by_estimator = tuple(proportion(_both(c for (e, _), c in right.items() if e == each)) for each in estimators)
-    by_method = tuple(proportion(_both(c for (_, m), c in right.items() if m == each)) for each in methods)
-    samples = min(len(row.predictions) for row in rows)
-    return Matrix(methods, estimators, cells, by_estimator, by_method, proportion(_both(right.values())), samples)
 
 
-def _both(every: Iterable[Sequence[bool]]) -> list[bool]:
-    """Which images all of them leave right."""
-    return [all(image) for image in zip(*every, strict=False)]
+def _all_right(attacks: Iterable[Sequence[bool]]) -> list[bool]:
+    """Per image, whether it is right after all of them."""
+    return [all(image) for image in zip(*attacks, strict=False)]

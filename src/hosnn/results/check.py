@@ -1,8 +1,11 @@
 """A finding about an evaluation, as a value: does its number mean what it says?"""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
+
+from hosnn.results.document import Name, NumberOrNaN
 
 Severity = Literal["pass", "warn", "fail"]
 SEVERITIES: tuple[Severity, ...] = ("pass", "warn", "fail")
@@ -11,20 +14,29 @@ SEVERITIES: tuple[Severity, ...] = ("pass", "warn", "fail")
 
 @dataclass(frozen=True)
 class Check:
-    """What one check found.
+    """One finding about whether the numbers can be believed."""
 
-    name      a few words, e.g. "zero gradients"
-    severity  fail: the robust accuracy must not be believed; warn: it needs a closer look
-    figure    what was measured, as text with its unit, e.g. "3.5 % of 200 images"
-    value     the same as a number, NaN if there is none
-    meaning   one sentence for a newcomer: what it means, and what to do about it
-    """
-
-    name: str
+    name: Name
+    """What was checked, in a few words, e.g. "zero gradients"."""
     severity: Severity
+    """pass; warn: the number needs a closer look; fail: the robust accuracy must not be believed."""
     figure: str
-    value: float
+    """What was measured, with its unit, e.g. "3.5 % of 200 images"."""
+    value: NumberOrNaN
+    """The same as a number, null if there is none; shares as fractions of 1."""
     meaning: str
+    """What it means and what to do about it, in a sentence."""
+
+
+def not_run(name: str, reason: str) -> Check:
+    """A check whose data are missing: a warning, since nothing was shown."""
+    return Check(
+        name,
+        "warn",
+        f"not run: {reason}",
+        math.nan,
+        "A check without data shows nothing in either direction; provide what it needs, or read the number without it.",
+    )
 
 
 def worst(checks: Iterable[Check]) -> Severity:

@@ -1,14 +1,14 @@
 """Several models under the same protocols: one table, and which differences chance does not explain."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
 from hosnn.errors import ConfigError, nearest
-from hosnn.results.attack_matrix import matrix
+from hosnn.results.attack_matrix import attack_matrix
 from hosnn.results.evaluation import AttackResult, Evaluation
-from hosnn.results.paired_test import Paired, compare, refuse_unpaired, sentence
+from hosnn.results.paired_test import PairedTest, check_pairable, compare, sentence
 from hosnn.results.statistics import holm
 from hosnn.results.text import NOT_RUN
 
@@ -20,7 +20,7 @@ class Measure:
     """One line of the table.
 
     name     what was measured, and under which protocol
-    samples  on how many images
+    samples  number of images
     kept     by model, how many of them it classifies correctly; no entry where it was not measured
     """
 
@@ -30,38 +30,45 @@ class Measure:
     kept: dict[str, int]
 
 
-@dataclass(frozen=True)
-class Test:
-    """Two models compared sample by sample; p_value is corrected for all tests of the table (Holm).
+@dataclass(frozen=True, kw_only=True)
+class PairwiseTest:
+    """Two models compared image by image on one measure.
 
-    doubts  why not to believe the numbers compared
+    p_value  corrected for all tests of the table (Holm)
+    doubts   reasons not to believe the numbers compared
     """
 
     measure: str
     first: str
     second: str
-    paired: Paired
+    paired: PairedTest
     p_value: float
     doubts: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        found = sentence(self.paired, self.first, self.second, self.p_value).removesuffix(".")
-        return f"{self.measure}: {'; but '.join((found, *self.doubts))}."
+        outcome = sentence(self.paired, self.first, self.second, self.p_value).removesuffix(".")
+        return f"{self.measure}: {'; but '.join((outcome, *self.doubts))}."
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything measured of each model, and every pair of them tested on the worst case and on shared attacks."""
+    """Everything measured of each model, and paired tests on the worst case and on attacks asked for.
+
+    checks  by model, then by protocol: the verdict; "none" without checks
+    """
 
     models: tuple[str, ...]
     measures: tuple[Measure, ...]
-    tests: tuple[Test, ...]
-    checks: dict[str, dict[str, str]]  # by model, then by protocol: the verdict; "none" without checks
+    tests: tuple[PairwiseTest, ...]
+    checks: dict[str, dict[str, str]]
 
     def verdicts(self) -> dict[str, list[str]]:
-        """A line of the table for each protocol: what the checks of each model's evaluation came to."""
+        """A line of the table for each protocol: the verdict of the checks, model by model."""
         protocols = dict.fromkeys(name for verdicts in self.checks.values() for name in verdicts)
-        return {f"checks ({at})": [self.checks[model].get(at, NOT_RUN) for model in self.models] for at in protocols}
+        return {
+            f"checks ({protocol})": [self.checks[model].get(protocol, NOT_RUN) for model in self.models]
+            for protocol in protocols
+        }
 
     def to_json(self) -> dict[str, Any]:
         tests = [asdict(test) | {"paired": test.paired.to_json(), "sentence": str(test)} for test in self.tests]
@@ -79,117 +86,149 @@ def compare_models(
     evaluations of one protocol under different threats or on different images, and for a model `against` or an attack
     `tested` that is in no evaluation.
     """
-    models = tuple(dict.fromkeys(each.model for each in evaluations))
+    models = tuple(dict.fromkeys(evaluation.model for evaluation in evaluations))
     if len(models) < 2:
         raise ConfigError(
             f"compare_models got evaluations of {', '.join(models) or 'nothing'}; expected two models or more"
         )
     if against is not None and against not in models:
         raise ConfigError(f"there is no evaluation of {against!r} to test against; there are {', '.join(models)}")
-    by: dict[str, dict[str, Evaluation]] = {}
-    for each in evaluations:
-        if each.model in by.setdefault(each.protocol, {}):
-            raise ConfigError(f"{each.model} comes twice under protocol {each.protocol}; give each evaluation once")
-        by[each.protocol][each.model] = each
-    _refuse_two_of_a_name(evaluations)
-    for found in by.values():
-        first, *others = found.values()
+    by_protocol: dict[str, dict[str, Evaluation]] = {}
+    for evaluation in evaluations:
+        by_model = by_protocol.setdefault(evaluation.protocol, {})
+        if evaluation.model in by_model:
+            raise ConfigError(
+                f"{evaluation.model} comes twice under protocol {evaluation.protocol}; give each evaluation once"
+            )
+        by_model[evaluation.model] = evaluation
+    _check_names(evaluations)
+    for by_model in by_protocol.values():
+        first, *others = by_model.values()
         for other in others:
-            refuse_unpaired(first, other)
-    _refuse_unknown(tested, evaluations)
-    measures = tuple(measure for found in by.values() for measure in _measures(found))
-    return Comparison(models, measures, tuple(_tests(by, tested, against)), _verdicts(by))
+            check_pairable(first, other)
+    _check_attacks(tested, evaluations)
+    return Comparison(
+        models,
+        tuple(measure for by_model in by_protocol.values() for measure in _measures(by_model)),
+        tuple(_tests(by_protocol, tested, against)),
+        _verdicts(by_protocol, models),
+    )
 
 
-def _measures(found: dict[str, Evaluation]) -> Iterator[Measure]:
-    """What the evaluations of one protocol tell."""
-    protocol, first = next((each.protocol, each) for each in found.values())
+def _measures(evaluations: Mapping[str, Evaluation]) -> Iterator[Measure]:
+    """Everything measured under one protocol; evaluations by model."""
+    first = next(iter(evaluations.values()))
+    protocol, samples = first.protocol, first.samples
 
-    def measure(name: str, samples: int, kept: dict[str, int]) -> Measure:
+    def measure(name: str, kept: dict[str, int], samples: int = samples) -> Measure:
         return Measure(f"{name} ({protocol})", protocol, samples, kept)
 
-    yield measure(
-        "clean", first.samples, {model: round(each.clean_accuracy * each.samples) for model, each in found.items()}
-    )
-    for name in dict.fromkeys(_place(row) for each in found.values() for row in each.rows):
+    yield measure("clean", {model: round(each.clean_accuracy * samples) for model, each in evaluations.items()})
+    for name in dict.fromkeys(_line_of(row) for evaluation in evaluations.values() for row in evaluation.rows):
         kept = {
-            model: sum(each.correct_after(row))
-            for model, each in found.items()
-            for row in each.rows
-            if _place(row) == name
+            model: sum(evaluation.correct_after(row))
+            for model, evaluation in evaluations.items()
+            for row in evaluation.rows
+            if _line_of(row) == name
         }
-        yield measure(f"after {name}" if first.cascade else name, first.samples, kept)
+        yield measure(f"after {name}" if first.cascade else name, kept)
     if len({row.threat for row in first.rows}) == 1:  # over several threats it is no threat's worst case
-        yield measure("worst case", first.samples, {model: sum(each.robust) for model, each in found.items()})
-    tables = {model: table for model, each in found.items() if (table := matrix(each))}
-    for estimator in dict.fromkeys(name for table in tables.values() for name in table.estimators):
+        yield measure("worst case", {model: sum(evaluation.robust) for model, evaluation in evaluations.items()})
+    matrices = {model: matrix for model, evaluation in evaluations.items() if (matrix := attack_matrix(evaluation))}
+    for estimator in dict.fromkeys(name for matrix in matrices.values() for name in matrix.estimators):
         kept = {
-            model: round(table.by_estimator[table.estimators.index(estimator)] * table.samples)
-            for model, table in tables.items()
-            if estimator in table.estimators
+            model: round(matrix.by_estimator[matrix.estimators.index(estimator)] * matrix.samples)
+            for model, matrix in matrices.items()
+            if estimator in matrix.estimators
         }
-        yield measure(f"best through {estimator}", next(iter(tables.values())).samples, kept)
-    alone = {
-        model: [row for row in each.panel("controls") if row.kind in ("queries", "transfer")]
-        for model, each in found.items()
+        yield measure(f"best through {estimator}", kept, next(iter(matrices.values())).samples)
+    yield from _alone(evaluations, measure)
+
+
+def _alone(
+    evaluations: Mapping[str, Evaluation], measure: Callable[[str, dict[str, int], int], Measure]
+) -> Iterator[Measure]:
+    """Attacks without gradients that also ran by themselves, outside the cascade."""
+    rows_of = {
+        model: [row for row in evaluation.panel("controls") if row.kind in ("queries", "transfer")]
+        for model, evaluation in evaluations.items()
     }
-    for name in dict.fromkeys(_place(row) for rows in alone.values() for row in rows):
-        kept = {m: sum(found[m].correct_after(row)) for m, rows in alone.items() for row in rows if _place(row) == name}
-        count = max(len(row.predictions) for rows in alone.values() for row in rows)
-        yield measure(f"{name} alone", count, kept)
+    samples = max((len(row.predictions) for rows in rows_of.values() for row in rows), default=0)
+    for name in dict.fromkeys(_line_of(row) for rows in rows_of.values() for row in rows):
+        kept = {
+            model: sum(evaluations[model].correct_after(row))
+            for model, rows in rows_of.items()
+            for row in rows
+            if _line_of(row) == name
+        }
+        yield measure(f"{name} alone", kept, samples)
 
 
-def _place(row: AttackResult) -> str:
-    """The row's line in the table: transfer has one, whatever the twin."""
+def _line_of(row: AttackResult) -> str:
+    """Name of the attack's line in the table: all transfer attacks share one, whatever they transfer from."""
     return "transfer" if row.kind == "transfer" else row.attack
 
 
-def _tests(by: dict[str, dict[str, Evaluation]], tested: Sequence[str], against: str | None) -> Iterator[Test]:
+def _tests(
+    by_protocol: Mapping[str, Mapping[str, Evaluation]], tested: Sequence[str], against: str | None
+) -> Iterator[PairwiseTest]:
     pairs = []
-    for protocol, found in by.items():
+    for protocol, evaluations in by_protocol.items():
         attacks: list[str | None] = [
-            name for name in tested if all(any(row.attack == name for row in each.rows) for each in found.values())
+            name
+            for name in tested
+            if all(any(row.attack == name for row in evaluation.rows) for evaluation in evaluations.values())
         ]
         # A worst case over several threats is no threat's worst case, so nothing is tested on it.
-        if all(len({row.threat for row in each.rows}) == 1 for each in found.values()):
+        if all(len({row.threat for row in evaluation.rows}) == 1 for evaluation in evaluations.values()):
             attacks.insert(0, None)
-        for attack in attacks:
-            name = f"{attack or 'worst case'} ({protocol})"
-            pairs += [
-                (name, one, other, compare(found[one], found[other], attack), _doubts(found[one], found[other], attack))
-                for one, other in combinations(found, 2)
-                if against in (None, one, other)
-            ]
-    corrected = holm([paired.p_value for *_, paired, _ in pairs])
-    for (name, one, other, paired, doubts), p_value in zip(pairs, corrected, strict=True):
-        yield Test(name, one, other, paired, p_value, doubts)
+        pairs += [
+            (f"{attack or 'worst case'} ({protocol})", attack, evaluations[one], evaluations[other])
+            for attack in attacks
+            for one, other in combinations(evaluations, 2)
+            if against in (None, one, other)
+        ]
+    outcomes = [compare(first, second, attack) for _, attack, first, second in pairs]
+    corrected = holm([outcome.p_value for outcome in outcomes])
+    for (name, attack, first, second), outcome, p_value in zip(pairs, outcomes, corrected, strict=True):
+        yield PairwiseTest(
+            measure=name,
+            first=first.model,
+            second=second.model,
+            paired=outcome,
+            p_value=p_value,
+            doubts=_doubts(first, second, attack),
+        )
 
 
 def _doubts(first: Evaluation, second: Evaluation, attack: str | None) -> tuple[str, ...]:
-    """Why the numbers of two evaluations are not what they seem."""
-    found = []
-    blind = [each.model for each in (first, second) if any("no gradient" in reason for reason in each.skipped)]
+    """Why the numbers of two evaluations may not be what they seem."""
+    doubts = []
+    blind = [each.model for each in (first, second) if not each.network.gradient]
     if blind and attack is None:
-        found.append(f"{' and '.join(blind)} gave no gradient and met fewer attacks")
+        doubts.append(f"{' and '.join(blind)} gave no gradient and met fewer attacks")
     failed = [each.model for each in (first, second) if each.verdict == "fail"]
     if failed:
         many = "s" if len(failed) > 1 else ""
-        found.append(f"the evaluation{many} of {' and '.join(failed)} failed {'their' if many else 'its'} checks")
-    return tuple(found)
+        doubts.append(f"the evaluation{many} of {' and '.join(failed)} failed {'their' if many else 'its'} checks")
+    return tuple(doubts)
 
 
-def _refuse_two_of_a_name(evaluations: Sequence[Evaluation]) -> None:
-    known: dict[str, str] = {}
-    for each in evaluations:
-        if known.setdefault(each.model, each.model_sha256) != each.model_sha256:
+def _check_names(evaluations: Sequence[Evaluation]) -> None:
+    """Raises ConfigError if two models have one name."""
+    hashes: dict[str, str] = {}
+    for evaluation in evaluations:
+        known, here = hashes.setdefault(evaluation.model, evaluation.model_sha256), evaluation.model_sha256
+        if known != here:
             raise ConfigError(
-                f"two different models are called {each.model} (SHA-256 {known[each.model][:8] or 'unknown'} and "
-                f"{each.model_sha256[:8] or 'unknown'}); give them names of their own and evaluate again"
+                f"two different models are called {evaluation.model} (SHA-256 {known[:8] or 'unknown'} and "
+                f"{here[:8] or 'unknown'}); give them names of their own and evaluate again"
             )
 
 
-def _refuse_unknown(tested: Sequence[str], evaluations: Sequence[Evaluation]) -> None:
-    known = dict.fromkeys(row.attack for each in evaluations for row in each.rows)
+def _check_attacks(tested: Sequence[str], evaluations: Sequence[Evaluation]) -> None:
+    """Raises ConfigError for an attack that no evaluation has."""
+    known = dict.fromkeys(row.attack for evaluation in evaluations for row in evaluation.rows)
     for name in tested:
         if name not in known:
             raise ConfigError(
@@ -198,13 +237,12 @@ def _refuse_unknown(tested: Sequence[str], evaluations: Sequence[Evaluation]) ->
             )
 
 
-def _verdicts(by: dict[str, dict[str, Evaluation]]) -> dict[str, dict[str, str]]:
-    models = dict.fromkeys(model for found in by.values() for model in found)
+def _verdicts(by_protocol: Mapping[str, Mapping[str, Evaluation]], models: Sequence[str]) -> dict[str, dict[str, str]]:
     return {
         model: {
-            name: found[model].verdict if found[model].checks else "none"
-            for name, found in by.items()
-            if model in found
+            protocol: evaluations[model].verdict if evaluations[model].checks else "none"
+            for protocol, evaluations in by_protocol.items()
+            if model in evaluations
         }
         for model in models
     }

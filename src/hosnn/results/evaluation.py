@@ -3,123 +3,196 @@
 Rendering is elsewhere and a pure function of this.
 """
 
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, computed_field
 
 from hosnn.errors import ConfigError
-from hosnn.files import read_json, write_json
 from hosnn.results.check import Check, Severity, worst
+from hosnn.results.document import (
+    Amount,
+    ContentHash,
+    Count,
+    Document,
+    Flag,
+    Fraction,
+    Integer,
+    Machine,
+    Name,
+    SettingsHash,
+    ThreatText,
+    Versions,
+)
+from hosnn.results.roles import Role, Strength, with_roles_and_strength
 from hosnn.results.statistics import Interval, proportion, wilson
 
-FORMAT = "hosnn-evaluation-2"
 FORMER = "hosnn-evaluation-1"
 """Without panels, checks and facts about the network; its one curve is now the panel "eps"."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AttackResult:
-    """What one attack did.
+    """What one attack did."""
 
-    predictions  class predicted for each sample after the attack, in the order of `Evaluation.index`;
-                 -1 for a sample it did not see because an earlier attack of a cascade had won it already
-    eps          budget in pixel units; seconds: wall time, summed over workers
-    kind         white-box, queries (no gradient used), transfer or control
-    method, estimator  its place in the matrix: the attack, and how the model was differentiated ("" if not at all)
-    steps        iterations or queries, 0 if it does not matter
-    forward, backward  samples sent through the model (of a transfer attack, through the other model)
-    """
-
-    attack: str
-    threat: str
-    eps: float
-    predictions: tuple[int, ...]
-    seconds: float
-    kind: str = "white-box"
+    attack: Name
+    """Name of the attack; rows of the protocol carry different names."""
+    threat: ThreatText
+    """What this attack was allowed to do."""
+    eps: Amount
+    """Budget: the largest norm of a perturbation, in pixel units (1 is the whole range of a pixel)."""
+    predictions: tuple[Annotated[int, Field(strict=True, ge=-1)], ...]
+    """Class predicted for each image after the attack, in the order of index; -1 for an image it did not see because an
+    earlier attack of the cascade had broken it.  As long as index; in a panel, for the first images only."""
+    seconds: Amount
+    """Time in seconds, summed over workers."""
+    kind: Annotated[str, Field(pattern="^(white-box|queries|transfer|control)$")] = "white-box"
+    """white-box: it differentiates the model; queries: it only reads answers; transfer: made against another model;
+    control: no attack, or one whose result is known."""
     method: str = ""
+    """The attack without its gradient estimator, its place in the matrix; empty if it has none."""
     estimator: str = ""
-    steps: int = 0
-    forward: int = 0
-    backward: int = 0
+    """How the model was differentiated; empty if the attack says so itself or uses no gradient."""
+    steps: Count = 0
+    """Iterations or queries; 0 if it does not matter."""
+    forward: Count = 0
+    """Images sent forward through the model (of a transfer attack, through the other one); 0 if not counted."""
+    backward: Count = 0
+    """Images for which a gradient was taken; 0 if not counted."""
+    role: Role | None = None
+    """What checks use the attack for; null: nothing in particular."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Attacks that all ran in full on the same first images: a curve, the matrix, the search, or controls."""
+    """Attacks that all ran in full on the same first images."""
 
-    name: str
+    name: Name
+    """search: estimators tried out; eps, steps: curves; matrix: attack by gradient estimator; controls: attacks that
+    only serve the checks.  Other names are allowed."""
     rows: tuple[AttackResult, ...]
+    """The attacks."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Network:
-    """What was found inside the model.
+    """What was found inside the model."""
 
-    spiking   hosnn: layers of ours, which gradient estimators apply to; foreign: it fires spikes by layers that are
-              not ours; none: no spikes seen; unknown: nothing was looked at
-    layers    number of our spiking layers; adaptive: of these, with an adapting threshold
-    gradient  whether the scores depend on the input by way of autograd
-    random    whether two looks at the same images differ
-    """
+    spiking: Annotated[str, Field(pattern="^(hosnn|foreign|none|unknown)$")] = "unknown"
+    """hosnn: spiking layers of this package, to which gradient estimators apply; foreign: spikes from layers of another
+    library; none: no spikes seen; unknown: nothing was looked at."""
+    layers: Count = 0
+    """Number of this package's spiking layers."""
+    adaptive: Count = 0
+    """Of these, layers with an adapting threshold."""
+    parameters: Count = 0
+    """Number of parameters; 0 if not counted."""
+    gradient: Flag = True
+    """Whether the scores depend on the input by way of automatic differentiation."""
+    random: Flag = False
+    """Whether two passes over the same images differ."""
 
-    spiking: str = "unknown"
-    layers: int = 0
-    adaptive: int = 0
-    parameters: int = 0
-    gradient: bool = True
-    random: bool = False
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Accuracies that follow from the predictions, for readers of the file."""
+
+    clean_accuracy: Fraction
+    """Share of images that are right without an attack, a fraction of 1."""
+    worst_case_accuracy: Fraction
+    """Share of images that are right when clean and after every attack of rows, a fraction of 1."""
+    worst_case_interval_95: tuple[Fraction, Fraction]
+    """Wilson's 95 % interval of the worst-case accuracy: low, high; fractions of 1."""
+    accuracy: Mapping[str, Fraction]
+    """Share of images that are right after each attack of rows, by its name; in a cascade, after it and all before it;
+    fractions of 1."""
+    verdict: Severity
+    """The worst severity among the checks; pass without any."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Accuracy of one model under one protocol.
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Document):
+    """Robustness of one model under one protocol: what every attack did to every image, and whether the numbers can be
+    believed."""
 
-    index    position of each sample in the original test split; labels and clean predictions in the same order
-    settings `Protocol.settings`, a hash of every attack's parameters
-    rows     the protocol's attacks; a sample counts as robust only if every row left it correct
-    seconds  wall time; what earlier calls or shards did is counted as if this one had done it
-    panels   further attacks on the first images: "search", "eps", "steps", "matrix", "controls"
-    checks   whether the numbers can be believed
-    skipped  attacks of the protocol that could not apply, each with the reason
-    clamped  whether attacked images had to stay in the valid pixel range
-    """
+    FORMAT: ClassVar[str] = "hosnn-evaluation-2"
+    KIND: ClassVar[str] = "evaluation"
+    DERIVED: ClassVar[tuple[str, ...]] = ("format", "summary", "samples")
 
-    protocol: str
+    protocol: Name
+    """Name of the protocol, e.g. standard."""
     description: str
-    threat: str
-    cascade: bool
-    settings: str
+    """The protocol in one line."""
+    threat: ThreatText
+    """What the attacker may do."""
+    cascade: Flag
+    """Whether each attack saw only the images that those before it had not broken."""
+    settings: SettingsHash
+    """SHA-256 of every parameter of the attacks and of how they were run, without the number of images."""
     model: str
-    model_sha256: str
+    """Name of the model."""
+    model_sha256: ContentHash
+    """SHA-256 of the model's parameters and buffers; empty for a plain function."""
     dataset: str
-    dataset_sha256: str
-    seed: int
-    index: tuple[int, ...]
-    labels: tuple[int, ...]
-    clean: tuple[int, ...]
+    """Name of the data set; empty for plain tensors."""
+    dataset_sha256: ContentHash
+    """SHA-256 of the data set; empty for plain tensors."""
+    seed: Integer
+    """Seed of the attacks' random numbers."""
+    index: tuple[Count, ...]
+    """Position of each image in the original test split."""
+    labels: tuple[Count, ...]
+    """True class of each image, in the order of index."""
+    clean: tuple[Count, ...]
+    """Class predicted for each image without an attack, in the order of index."""
     rows: tuple[AttackResult, ...]
+    """The protocol's attacks in their order.  An image counts as robust only if it is right when clean and after every
+    one of them."""
     panels: tuple[Panel, ...]
-    seconds: float
-    versions: Mapping[str, str]
-    machine: Mapping[str, str | int]
+    """Further attacks, which do not enter the worst case."""
+    seconds: Amount
+    """Wall time of the whole evaluation in seconds; what earlier calls or shards did counts as if this one had."""
+    versions: Versions
+    """Versions of the software that made the result, by its name."""
+    machine: Machine
+    """The hardware: processor, cores, threads, gpu, system; and backend, what ran the spiking layers."""
     checks: tuple[Check, ...] = ()
+    """Whether the numbers can be believed; empty if nothing was checked."""
     network: Network = Network()
+    """What was found inside the model."""
     skipped: tuple[str, ...] = ()
-    clamped: bool = True
+    """Attacks of the protocol that could not be run, each with the reason."""
+    clamped: Flag = True
+    """Whether attacked images had to stay in the valid pixel range."""
+    strength: Strength | None = None
+    """How much the protocol's number says; null: not rated."""
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
-    def samples(self) -> int:
+    def summary(self) -> Summary:
+        """Accuracies that follow from the predictions, for readers of the file."""
+        return Summary(
+            clean_accuracy=self.clean_accuracy,
+            worst_case_accuracy=self.worst_case,
+            worst_case_interval_95=self.worst_interval,
+            accuracy={row.attack: self.accuracy(row.attack) for row in self.rows},
+            verdict=self.verdict,
+        )
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def samples(self) -> Annotated[int, Field(ge=1)]:
+        """Number of images, the length of index, labels and clean."""
         return len(self.index)
 
     @property
     def clean_accuracy(self) -> float:
         return proportion(self._clean_correct())
 
-    def correct_after(self, row: AttackResult) -> list[bool]:
-        """Which samples are correct after this attack.  In a cascade a sample already lost stays lost."""
-        return [guess == label for guess, label in zip(row.predictions, self.labels, strict=False)]
+    def correct_after(self, result: AttackResult) -> list[bool]:
+        """Per image, whether it is right after this attack; in a cascade, after it and all before it."""
+        return [guess == label for guess, label in zip(result.predictions, self.labels, strict=False)]
 
     def accuracy(self, attack: str) -> float:
         """Accuracy after one attack (in a cascade: after it and all before it).  Raises ConfigError for no such row."""
@@ -140,15 +213,15 @@ class Evaluation:
 
     @property
     def robust(self) -> list[bool]:
-        """Which samples survive everything: correct when clean and after every attack."""
-        survivors = self._clean_correct()
+        """Per image, whether it is right when clean and after every attack."""
+        robust = self._clean_correct()
         for row in self.rows:
-            survivors = [alive and correct for alive, correct in zip(survivors, self.correct_after(row), strict=True)]
-        return survivors
+            robust = [before and after for before, after in zip(robust, self.correct_after(row), strict=True)]
+        return robust
 
     @property
     def worst_case(self) -> float:
-        """Robust accuracy: the share of samples that survive everything."""
+        """Robust accuracy: the share of images that are robust."""
         return proportion(self.robust)
 
     @property
@@ -164,6 +237,17 @@ class Evaluation:
     def curve(self) -> tuple[AttackResult, ...]:
         """The same attack at growing eps."""
         return self.panel("eps")
+
+    @property
+    def curve_attack(self) -> str:
+        """The attack of the curve, without its eps; "" without a curve.
+
+        Protocols that give no method name these attacks "ATTACK @ EPS".
+        """
+        if not self.curve:
+            return ""
+        method = self.curve[0].method or self.curve[0].attack
+        return method.partition(" @ ")[0]
 
     @property
     def verdict(self) -> Severity:
@@ -187,53 +271,14 @@ class Evaluation:
             points.append((row.eps, proportion(correct), wilson(sum(correct), count)))
         return points
 
-    def to_json(self) -> dict[str, Any]:
-        """Everything, with the accuracies that follow from it for readers of the file."""
-        summary = {
-            "clean_accuracy": self.clean_accuracy,
-            "worst_case_accuracy": self.worst_case,
-            "worst_case_interval_95": list(self.worst_interval),
-            "accuracy": {row.attack: self.accuracy(row.attack) for row in self.rows},
-            "verdict": self.verdict,
-        }
-        content: dict[str, Any] = {"format": FORMAT, "summary": summary, "samples": self.samples} | asdict(self)
-        for check in content["checks"]:  # JSON has no NaN
-            check["value"] = check["value"] if math.isfinite(check["value"]) else None
-        return content
-
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "Evaluation":
-        """The inverse of `to_json`.  Raises ConfigError for another format."""
-        form = content.get("format") if isinstance(content, Mapping) else type(content).__name__
-        if form not in (FORMAT, FORMER):
-            raise ConfigError(f"an evaluation got format {form!r}; expected {FORMAT!r}")
-        given = {key: value for key, value in content.items() if key not in ("format", "summary", "samples")}
-        if form == FORMER:
-            curve = given.pop("curve")
-            given["panels"] = [{"name": "eps", "rows": curve}] if curve else []
-        for key in ("index", "labels", "clean", "skipped"):
-            given[key] = tuple(given.get(key, ()))
-        given["rows"] = _rows(given["rows"])
-        given["panels"] = tuple(Panel(panel["name"], _rows(panel["rows"])) for panel in given["panels"])
-        given["checks"] = tuple(
-            Check(**check | {"value": float("nan") if check["value"] is None else check["value"]})
-            for check in given.get("checks", ())
-        )
-        given["network"] = Network(**given.get("network", {}))
-        return cls(**given)
-
-    def save(self, path: Path) -> None:
-        """Write as JSON, whole or not at all."""
-        write_json(path, self.to_json())
-
-    @classmethod
-    def load(cls, path: Path) -> "Evaluation":
-        """Read what `save` wrote.  Raises ConfigError if it is something else."""
-        return read_json(path, "evaluation", cls.from_json)
+    def fields_in(cls, content: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields in a file of this format or the former one."""
+        if content.get("format") != FORMER:
+            return with_roles_and_strength(super().fields_in(content))
+        fields = {name: value for name, value in content.items() if name not in (*cls.DERIVED, "curve")}
+        curve = content.get("curve")
+        return with_roles_and_strength(fields | {"panels": [{"name": "eps", "rows": curve}] if curve else []})
 
     def _clean_correct(self) -> list[bool]:
         return [guess == label for guess, label in zip(self.clean, self.labels, strict=True)]
-
-
-def _rows(content: Iterable[Mapping[str, Any]]) -> tuple[AttackResult, ...]:
-    return tuple(AttackResult(**{**row, "predictions": tuple(row["predictions"])}) for row in content)

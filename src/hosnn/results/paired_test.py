@@ -1,7 +1,7 @@
-"""Two models on the same samples: which holds more, and whether that can be told from chance."""
+"""Two models on the same images: which is right on more of them, and whether chance could explain the difference."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hosnn.errors import ConfigError
@@ -12,14 +12,14 @@ CLEAN = "clean"
 LEVEL = 0.05
 
 
-@dataclass(frozen=True)
-class Paired:
+@dataclass(frozen=True, kw_only=True)
+class PairedTest:
     """Two models compared sample by sample.
 
-    samples      how many, each seen by both; first_only, second_only, both, neither: by whom it is classified right
+    samples      how many; first_only, second_only, both, neither: of these, by which model they are classified right
     difference   accuracy of the first minus that of the second, in [-1, 1]
     interval     its 95 % interval in closed form (`paired_interval`); bootstrap: the same by resampling
-    p_value      McNemar's exact test that neither holds more
+    p_value      McNemar's exact test of the hypothesis that both are right equally often
     """
 
     samples: int
@@ -33,8 +33,11 @@ class Paired:
     p_value: float
 
     @classmethod
-    def of(cls, first: Sequence[bool], second: Sequence[bool]) -> "Paired":
-        """Of what is right, sample by sample.  Raises ConfigError for different numbers of samples, or none."""
+    def of(cls, first: Sequence[bool], second: Sequence[bool]) -> "PairedTest":
+        """The test of two models, given per sample whether each is right.
+
+        Raises ConfigError for different numbers of samples, or none.
+        """
         if len(first) != len(second) or len(first) == 0:
             raise ConfigError(f"a paired comparison got {len(first)} and {len(second)} samples; expected the same ones")
         pairs = [(bool(one), bool(other)) for one, other in zip(first, second, strict=True)]
@@ -51,40 +54,36 @@ class Paired:
             p_value=mcnemar(first_only, second_only),
         )
 
-    def swapped(self) -> "Paired":
-        """The same comparison seen from the second model."""
-        return Paired(
-            self.samples,
-            self.second_only,
-            self.first_only,
-            self.both,
-            self.neither,
-            -self.difference,
-            Interval(-self.interval.high, -self.interval.low),
-            Interval(-self.bootstrap.high, -self.bootstrap.low),
-            self.p_value,
+    def swapped(self) -> "PairedTest":
+        """The same test with the second model first."""
+        return replace(
+            self,
+            first_only=self.second_only,
+            second_only=self.first_only,
+            difference=-self.difference,
+            interval=Interval(-self.interval.high, -self.interval.low),
+            bootstrap=Interval(-self.bootstrap.high, -self.bootstrap.low),
         )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"interval": list(self.interval), "bootstrap": list(self.bootstrap)}
 
 
-def compare(first: Evaluation, second: Evaluation, attack: str | None = None) -> Paired:
+def compare(first: Evaluation, second: Evaluation, attack: str | None = None) -> PairedTest:
     """Two evaluations, paired by sample.
 
-    attack  the name of a row; None: the worst case over all rows; "clean": accuracy without attack
-    Raises ConfigError if `refuse_unpaired` does.
+    attack  name of an attack; None: the worst case over all attacks; "clean": accuracy without attack
+    Raises ConfigError if `check_pairable` does.
     """
-    refuse_unpaired(first, second, attack)
-    return Paired.of(_right(first, attack), _right(second, attack))
+    check_pairable(first, second, attack)
+    return PairedTest.of(_right(first, attack), _right(second, attack))
 
 
-def refuse_unpaired(first: Evaluation, second: Evaluation, attack: str | None = None) -> None:
-    """Raises ConfigError if two evaluations cannot be paired.
+def check_pairable(first: Evaluation, second: Evaluation, attack: str | None = None) -> None:
+    """Raises ConfigError if two evaluations are not of the same images and labels, or were attacked differently.
 
-    That is: if they saw other samples or labels, or were attacked otherwise: a row under another threat or eps, the
-    worst case by another protocol or threat.  (Within one protocol attacks fit themselves to the model: other
-    surrogates found, other twins to transfer from.)
+    Different: one attack under another threat or eps, the worst case under another protocol or threat.  Within one
+    protocol, attacks that adapt to the model (gradient estimators, models to transfer from) may differ.
     """
     for what, one, other in (
         ("data sets", first.dataset_sha256, second.dataset_sha256),
@@ -97,11 +96,11 @@ def refuse_unpaired(first: Evaluation, second: Evaluation, attack: str | None = 
                 "both on the same split, as many samples of it"
             )
     if attack != CLEAN:
-        _refuse_other_attacks(first, second, attack)
+        _check_same_attack(first, second, attack)
 
 
-def sentence(paired: Paired, first: str, second: str, p_value: float | None = None) -> str:
-    """What was found, in plain words; p_value: corrected for several comparisons (`holm`), if there were any."""
+def sentence(paired: PairedTest, first: str, second: str, p_value: float | None = None) -> str:
+    """The outcome in words; p_value: corrected for several comparisons (`holm`), if there were any."""
     name = "McNemar p" if p_value is None else "McNemar p, corrected,"
     p = paired.p_value if p_value is None else p_value
     if p >= LEVEL:
@@ -129,11 +128,11 @@ def _right(evaluation: Evaluation, attack: str | None) -> list[bool]:
     return evaluation.correct_after(evaluation.row(attack))
 
 
-def _refuse_other_attacks(first: Evaluation, second: Evaluation, attack: str | None) -> None:
+def _check_same_attack(first: Evaluation, second: Evaluation, attack: str | None) -> None:
     if attack is None:
-        settings = [(found.protocol, found.threat) for found in (first, second)]
+        settings = [(evaluation.protocol, evaluation.threat) for evaluation in (first, second)]
     else:
-        rows = [found.row(attack) for found in (first, second)]
+        rows = [evaluation.row(attack) for evaluation in (first, second)]
         settings = [(row.threat, f"at eps {row.eps:.6g}") for row in rows]
     if settings[0] != settings[1]:
         raise ConfigError(

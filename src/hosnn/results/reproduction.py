@@ -1,116 +1,94 @@
-"""The 2x2 of neuron and training under several protocols, beside published numbers: what `hosnn reproduce` finds."""
+"""What `hosnn reproduce` measured: the 2x2 of neuron and training under several protocols, beside published numbers."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
-from hosnn.errors import ConfigError
-from hosnn.files import read_json, write_json
+from hosnn.results.document import Amount, Count, Document, Flag, Integer, Number
 from hosnn.results.evaluation import Evaluation
 
-FORMAT = "hosnn-comparison-1"
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Published:
-    """A number somebody else printed, in percent, and where."""
+    """A number that somebody else printed."""
 
     neuron: str
+    """E.g. "TA-LIF"."""
     training: str
+    """E.g. "FGSM 2/255"."""
     attack: str
-    accuracy: float
+    """Name of the attack."""
+    accuracy: Number
+    """In percent."""
     source: str
+    """Where it stands."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One network of the 2x2.
-
-    neuron, training   e.g. "TA-LIF", "FGSM 2/255"
-    epochs             all epochs it was trained for, those of its start included
-    training_seconds   wall time of its own training, its start not included
-    validation         best validation accuracy, on images as its objective sees them
-    evaluations        by protocol name
-    """
+    """One network of the 2x2, trained with one seed."""
 
     neuron: str
+    """E.g. "TA-LIF"."""
     training: str
+    """E.g. "FGSM 2/255"."""
     experiment: str
+    """Name of the experiment that trained it."""
     identity: str
-    seed: int
-    epochs: int
-    training_seconds: float
-    validation: float
+    """SHA-256 of the experiment's settings."""
+    seed: Integer
+    """Seed of the experiment."""
+    epochs: Count
+    """All epochs it was trained for, those of its start included."""
+    training_seconds: Amount
+    """Wall time of its own training, its start not included."""
+    validation: Number
+    """Best validation accuracy, a fraction of 1, on images as its objective sees them."""
     evaluations: Mapping[str, Evaluation]
+    """By name of the protocol."""
 
 
-@dataclass(frozen=True)
-class ReproductionResult:
-    """All cells of all seeds, and the numbers to stand beside.
+@dataclass(frozen=True, kw_only=True)
+class ReproductionResult(Document):
+    """All cells of all seeds, and the published numbers beside them."""
 
-    columns        (heading, protocol, attack) of the table, in order; attack "clean" and "worst" as well as row names
-    start_seconds  wall time of training what the cells start from
-    """
+    FORMAT: ClassVar[str] = "hosnn-comparison-1"
+    KIND: ClassVar[str] = "comparison"
 
     title: str
+    """Heading of the report."""
     dataset: str
+    """Name of the data set."""
     network: str
+    """The network in a few words."""
     cells: tuple[Cell, ...]
+    """The networks, those of one seed after those of another."""
     columns: tuple[tuple[str, str, str], ...]
+    """Heading, protocol and attack of each column of the table; the attack may be "clean" or "worst", too."""
     published: tuple[Published, ...]
+    """Numbers of others."""
     experiments: Mapping[str, Any]
-    start_seconds: float = 0.0
+    """Settings of every experiment, by its name."""
+    start_seconds: Amount = 0.0
+    """Wall time of training what the cells start from."""
+    demonstration: Flag = False
+    """Whether it ran on a small part of the data, to show how it works rather than to measure."""
+
+    @classmethod
+    def fields_in(cls, content: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields in a file; one from before there was `demonstration` says it in the name of its data set."""
+        return {"demonstration": "sample" in str(content.get("dataset"))} | super().fields_in(content)
 
     def phases(self) -> dict[str, float]:
         """Seconds of wall time by what was done."""
-        found = {"training of the start": self.start_seconds}
+        seconds = {"training of the start": self.start_seconds}
         for cell in self.cells:
             phase = f"{cell.training} training"
-            found[phase] = found.get(phase, 0.0) + cell.training_seconds
+            seconds[phase] = seconds.get(phase, 0.0) + cell.training_seconds
         for cell in self.cells:
             for name, evaluation in cell.evaluations.items():
-                found[f"protocol {name}"] = found.get(f"protocol {name}", 0.0) + evaluation.seconds
-        return found
-
-    def to_json(self) -> dict[str, Any]:
-        content = {"format": FORMAT} | {key: value for key, value in asdict(self).items() if key not in ("cells",)}
-        content["cells"] = [
-            {key: value for key, value in vars(cell).items() if key != "evaluations"}
-            | {"evaluations": {name: found.to_json() for name, found in cell.evaluations.items()}}
-            for cell in self.cells
-        ]
-        return content
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "ReproductionResult":
-        """The inverse of `to_json`.  Raises ConfigError for another format."""
-        form = content.get("format") if isinstance(content, Mapping) else type(content).__name__
-        if form != FORMAT:
-            raise ConfigError(f"a comparison got format {form!r}; expected {FORMAT!r}")
-        cells = tuple(
-            Cell(**cell | {"evaluations": {n: Evaluation.from_json(e) for n, e in cell["evaluations"].items()}})
-            for cell in content["cells"]
-        )
-        return cls(
-            content["title"],
-            content["dataset"],
-            content["network"],
-            cells,
-            tuple((heading, protocol, attack) for heading, protocol, attack in content["columns"]),
-            tuple(Published(**number) for number in content["published"]),
-            content["experiments"],
-            content.get("start_seconds", 0.0),
-        )
-
-    def save(self, path: Path) -> None:
-        """Write as JSON, whole or not at all."""
-        write_json(path, self.to_json())
-
-    @classmethod
-    def load(cls, path: Path) -> "ReproductionResult":
-        """Read what `save` wrote.  Raises ConfigError if it is something else."""
-        return read_json(path, "comparison", cls.from_json)
+                seconds[f"protocol {name}"] = seconds.get(f"protocol {name}", 0.0) + evaluation.seconds
+        return seconds
 
 
 class NetworkKind(NamedTuple):
@@ -126,7 +104,7 @@ class NetworkKind(NamedTuple):
 
 def groups(comparison: ReproductionResult) -> dict[NetworkKind, list[Cell]]:
     """The cells of each network over seeds, in the order they come."""
-    found: dict[NetworkKind, list[Cell]] = {}
+    cells_of: dict[NetworkKind, list[Cell]] = {}
     for cell in comparison.cells:
-        found.setdefault(NetworkKind(cell.neuron, cell.training), []).append(cell)
-    return found
+        cells_of.setdefault(NetworkKind(cell.neuron, cell.training), []).append(cell)
+    return cells_of

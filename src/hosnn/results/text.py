@@ -1,22 +1,21 @@
 """Numbers and table rows as text."""
 
-from collections.abc import Sequence
-
-from hosnn.results.evaluation import Evaluation
+from collections.abc import Mapping, Sequence
 
 NOT_RUN = "not run"
 
 
 def percent(share: float) -> str:
+    """A fraction of 1 in percent, with one decimal and without a sign."""
     return f"{100 * share:.1f}"
 
 
-def describe_machine(evaluation: Evaluation) -> str:
-    known = evaluation.machine
-    gpu = known.get("gpu", "none")
+def describe_machine(machine: Mapping[str, str | int]) -> str:
+    """The hardware of an evaluation (`Evaluation.machine`) in one line."""
+    gpu = machine.get("gpu", "none")
     return (
-        f"{known.get('processor', 'unknown processor')}, {known.get('cores', '?')} cores, "
-        f"{known.get('threads', '?')} threads, {'no GPU' if gpu == 'none' else gpu}"
+        f"{machine.get('processor', 'unknown processor')}, {machine.get('cores', '?')} cores, "
+        f"{machine.get('threads', '?')} threads, {'no GPU' if gpu == 'none' else gpu}"
     )
 
 
@@ -26,10 +25,10 @@ def inline(text: str) -> str:
 
 
 def table_row(texts: Sequence[str]) -> str:
-    """A line of a Markdown table; no text can break it."""
+    """A row of a Markdown table, with line breaks and bars in its texts made harmless."""
     return "| " + " | ".join(inline(text).replace("|", "\\|") for text in texts) + " |"
 
 
-def rule(columns: int, texts: int = 1) -> str:
-    """The line below the headings of a Markdown table: `texts` columns at the left, then numbers."""
+def markdown_rule(columns: int, texts: int = 1) -> str:
+    """The line below the headings of a Markdown table: `texts` columns of text at the left, then numbers."""
     return "|" + "|".join([" --- "] * texts + [" ---: "] * (columns - texts)) + "|"

@@ -4,10 +4,12 @@ Shapes: x [B, ...], y [B].
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import Aimed, Loss, TargetedLoss, cross_entropy, targeted_dlr
 from hosnn.robustness.model import Model, scores
@@ -45,6 +47,7 @@ def _check(name: str, threat: Threat, **counts: int) -> None:
         raise ConfigError(f"{name} got the threat {threat}; it supports linf and l2; use PGD for other balls")
 
 
+@identified("APGD")
 @dataclass(frozen=True)
 class APGD:
     """Auto-PGD (Croce & Hein 2020): momentum 0.75, steps of 2 eps at first, halved per sample by `Schedule`.
@@ -56,6 +59,7 @@ class APGD:
     Raises ConfigError for balls other than Linf and L2.
     """
 
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     threat: Threat
     steps: int = 100
     restarts: int = 1
@@ -71,6 +75,7 @@ class APGD:
         return with_restarts(ascent, self.restarts, self.loss, model, x, y, rng)
 
 
+@identified("APGDTargeted")
 @dataclass(frozen=True)
 class APGDTargeted:
     """Auto-PGD towards each of the most likely wrong classes in turn (APGD-T of AutoAttack, Croce & Hein 2020).
@@ -82,6 +87,7 @@ class APGDTargeted:
     Raises ConfigError for balls other than Linf and L2, and targeted_dlr for fewer than 4 classes.
     """
 
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     threat: Threat
     steps: int = 100
     targets: int = 9

@@ -5,11 +5,13 @@ Shapes: inputs [B, ...], labels [B], scores [B, K], of which only the position o
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Model, scores, subset
 from hosnn.robustness.threats import L2, Linf, Threat, per_sample
@@ -18,6 +20,7 @@ HALVINGS = 24
 """The most often that a step or an interval is halved: the bits of a float32."""
 
 
+@identified("HopSkipJump")
 @dataclass(frozen=True)
 class HopSkipJump:
     """Follow the decision boundary towards x: estimate the boundary's normal from the classes of random points nearby,
@@ -33,6 +36,7 @@ class HopSkipJump:
     Raises ConfigError for other balls.
     """
 
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     threat: Threat
     queries: int = 5000
     probes: int = 100
@@ -40,7 +44,9 @@ class HopSkipJump:
 
     def __post_init__(self) -> None:
         if not isinstance(self.threat.ball, (Linf, L2)):
-            raise ConfigError(f"HopSkipJump got the threat {self.threat}; it supports linf and l2 only")
+            raise ConfigError(
+                f"HopSkipJump got the threat {self.threat}; it supports linf and l2 only; use PGD or FAB for l1"
+            )
         if min(self.queries, self.probes, self.starts) < 1:
             raise ConfigError(
                 f"HopSkipJump got queries = {self.queries}, probes = {self.probes}, starts = {self.starts}; "

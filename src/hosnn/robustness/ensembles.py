@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Attack, AveragedModel, Model
 from hosnn.robustness.pgd import Restart, first_success
 from hosnn.robustness.threats import Threat
 
 
+@identified("Worst")
 @dataclass(frozen=True)
 class Worst:
     """Several attacks in turn, each on the samples that none before it fooled.
@@ -33,6 +35,7 @@ class Worst:
         return first_success(members, model, x, y, rng)
 
 
+@identified("Transfer")
 @dataclass(frozen=True)
 class Transfer:
     """Craft on `source`, a substitute model (Papernot et al. 2017), without calling the model under attack.
@@ -79,6 +82,7 @@ def _in_eval_mode(network: nn.Module) -> Iterator[None]:
                     module.training = mode
 
 
+@identified("EOT")
 @dataclass(frozen=True)
 class EOT:
     """Attack the mean of `times` calls of a randomised model (expectation over transformation, Athalye et al. 2018).
@@ -98,6 +102,7 @@ class EOT:
         return self.attack(AveragedModel(model, self.times), x, y, rng)
 
 
+@identified("Noise")
 @dataclass(frozen=True)
 class Noise:
     """A random point of the threat's ball: the baseline that every real attack must beat."""

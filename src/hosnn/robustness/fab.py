@@ -5,12 +5,13 @@ Shapes: inputs [B, ...], labels [B], scores [B, K]; inside the projection, sampl
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import Aimed
 from hosnn.robustness.model import Model, input_gradient, scores, subset, without_state
@@ -27,6 +28,7 @@ class Closest(NamedTuple):
     distance: Tensor  # [B] in the ball's norm; inf where there is none
 
 
+@identified("FAB")
 @dataclass(frozen=True)
 class FAB:
     """Follow the boundary between the label and a target class: step a little beyond the linearised boundary, biased
@@ -44,6 +46,7 @@ class FAB:
     Raises ConfigError for a ball that is not linf, l2 or l1, and for settings out of range.
     """
 
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
     threat: Threat
     steps: int = 100
     targets: int = 9
@@ -54,7 +57,9 @@ class FAB:
 
     def __post_init__(self) -> None:
         if not isinstance(self.threat.ball, (Linf, L2, L1)):
-            raise ConfigError(f"FAB got the threat {self.threat}; it supports linf, l2 and l1 only")
+            raise ConfigError(
+                f"FAB got the threat {self.threat}; it supports linf, l2 and l1 only; use PGD for other balls"
+            )
         if min(self.steps, self.targets, self.restarts) < 1:
             raise ConfigError(
                 f"FAB got steps = {self.steps}, targets = {self.targets}, restarts = {self.restarts}; "

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -22,11 +23,13 @@ class TargetedLoss(Protocol):
     def __call__(self, logits: Tensor, y: Tensor, target: Tensor, /) -> Tensor: ...
 
 
+@identified("cross_entropy")
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """-log softmax(logits)[y]."""
     return functional.cross_entropy(logits, y, reduction="none")
 
 
+@identified("scaled_cross_entropy")
 def scaled_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """-log softmax(logits / s)[y], s the standard deviation of the sample's own logits, held fixed in the gradient.
 
@@ -39,6 +42,7 @@ def scaled_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return cross_entropy(logits / torch.where(spread > 0, spread, 1), y)
 
 
+@identified("margin")
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """max_{j != y} logits[j] - logits[y]: positive exactly when misclassified (Carlini & Wagner 2017)."""
     own = logits.gather(1, y[:, None])[:, 0]
@@ -46,6 +50,7 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     return others.amax(1) - own
 
 
+@identified("dlr")
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
     """Difference of logits ratio (Croce & Hein 2020), z sorted downwards as z_(1) >= z_(2) >= ...:
 
@@ -60,16 +65,19 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
     return margin(logits, y) / _positive(largest[:, 0] - largest[:, 2])
 
 
+@identified("targeted_cross_entropy")
 def targeted_cross_entropy(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """log softmax(logits)[target]."""
     return -cross_entropy(logits, target)
 
 
+@identified("targeted_margin")
 def targeted_margin(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """logits[target] - max_{j != target} logits[j]: positive exactly when classified as `target`."""
     return -margin(logits, target)
 
 
+@identified("targeted_dlr")
 def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """Targeted difference of logits ratio (Croce & Hein 2020), z sorted downwards as in `dlr`:
 
@@ -95,6 +103,7 @@ def _expect_classes(name: str, logits: Tensor, fewest: int) -> None:
         )
 
 
+@identified("PerStep")
 @dataclass(frozen=True)
 class PerStep:
     """The mean over time steps of `loss` at each.  (outputs [T, B, K], y [B]) -> [B]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import Loss, cross_entropy
 from hosnn.robustness.model import Attack, Model, input_gradient, scores, subset, without_state
@@ -19,21 +20,25 @@ from hosnn.robustness.threats import Ball, Threat, per_sample
 Start = Callable[[Ball, Tensor, SampleRandom], Tensor]
 
 
+@identified("at_clean")
 def at_clean(ball: Ball, x: Tensor, rng: SampleRandom) -> Tensor:
     """Start at x itself."""
     return torch.zeros_like(x)
 
 
+@identified("uniform_in_ball")
 def uniform_in_ball(ball: Ball, x: Tensor, rng: SampleRandom) -> Tensor:
     """Start at a random point of the ball (Madry et al. 2018)."""
     return ball.sample(x, rng)
 
 
+@identified("half_eps_signs")
 def half_eps_signs(ball: Ball, x: Tensor, rng: SampleRandom) -> Tensor:
     """Start at x ± eps/2, signs at random (R-FGSM, Tramer et al. 2018)."""
     return ball.eps / 2 * rng.sign(x)
 
 
+@identified("on_sphere")
 def on_sphere(ball: Ball, x: Tensor, rng: SampleRandom) -> Tensor:
     """Start at a random point of the ball's surface, as AutoAttack does."""
     delta = ball.sample(x, rng)
@@ -41,6 +46,7 @@ def on_sphere(ball: Ball, x: Tensor, rng: SampleRandom) -> Tensor:
     return ball.project(delta * per_sample(ball.eps / size, x))
 
 
+@identified("PGD")
 @dataclass(frozen=True)
 class PGD:
     """Projected gradient ascent on a loss (Madry et al. 2018):  x <- P(x + step_size · eps · steepest(g)).
@@ -137,6 +143,7 @@ def misclassified(scores: Tensor, y: Tensor) -> Tensor:
     return logits.argmax(1) != y
 
 
+@identified("Again")
 @dataclass(frozen=True)
 class Restart:
     """One of several runs of `attack`, each with its own random stream; run 0 uses `rng` unchanged."""

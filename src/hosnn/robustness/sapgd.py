@@ -4,11 +4,13 @@ Shapes: x [B, ...], y [B].
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import Loss, cross_entropy
 from hosnn.robustness.model import Model
@@ -32,6 +34,7 @@ def adaptive_moment_step(threat: Threat, state: AscentState) -> tuple[Tensor, tu
     return threat.project(state.x_adv + step, state.x), (gradient, square)
 
 
+@identified("SAPGD")
 @dataclass(frozen=True)
 class SAPGD:
     """Stable adaptive PGD (arXiv 2512.22522): momentum over the root of the gradient's second moment, pixel by pixel,
@@ -44,6 +47,7 @@ class SAPGD:
     optimum even of a linear model.  Raises ConfigError for other balls.
     """
 
+    norms: ClassVar[tuple[str, ...]] = ("linf",)
     threat: Threat
     steps: int = 100
     restarts: int = 1

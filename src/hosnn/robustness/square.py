@@ -6,11 +6,13 @@ Shapes: inputs [B, ..., H, W]; all dimensions between B and H are channels C (co
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import margin
 from hosnn.robustness.model import Model, scores, subset
@@ -20,6 +22,7 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries, of 10,000, after which the share of pixels changed at a time halves (the authors' schedule)."""
 
 
+@identified("Square")
 @dataclass(frozen=True)
 class Square:
     """Change one square at a time and keep what raises the margin loss.
@@ -32,6 +35,7 @@ class Square:
     Raises ConfigError for other balls.
     """
 
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     threat: Threat
     queries: int = 5000
     p: float = 0.8
@@ -39,7 +43,9 @@ class Square:
 
     def __post_init__(self) -> None:
         if not isinstance(self.threat.ball, (Linf, L2)):
-            raise ConfigError(f"Square got the threat {self.threat}; it supports linf and l2 only")
+            raise ConfigError(
+                f"Square got the threat {self.threat}; it supports linf and l2 only; use PGD or FAB for l1"
+            )
         if self.queries < 1 or self.restarts < 1 or not 0 < self.p <= 1:
             raise ConfigError(
                 f"Square got queries = {self.queries}, restarts = {self.restarts}, p = {self.p}; "

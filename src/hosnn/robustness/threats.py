@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 
 
@@ -21,6 +22,7 @@ class Ball:
 
     eps: float
     name: ClassVar[str] = ""
+    whole_range: ClassVar[float] = math.inf  # the eps at which the ball around any image holds every image
 
     def __post_init__(self) -> None:
         if isinstance(self.eps, (str, bool)) or not (math.isfinite(self.eps) and self.eps >= 0):
@@ -46,11 +48,13 @@ class Ball:
         return f"{self.name}:{format_eps(self.eps)}"
 
 
+@identified("Linf")
 @dataclass(frozen=True)
 class Linf(Ball):
     """max |delta| <= eps; eps at most 1, the width of the pixel range."""
 
     name: ClassVar[str] = "linf"
+    whole_range: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,6 +77,7 @@ class Linf(Ball):
         return self.eps * (2 * rng.uniform(like) - 1)
 
 
+@identified("L2")
 @dataclass(frozen=True)
 class L2(Ball):
     """Euclidean length <= eps."""
@@ -99,6 +104,7 @@ class L2(Ball):
         return self.eps * self.steepest(direction) * per_sample(radius[:, 0], like)
 
 
+@identified("L1")
 @dataclass(frozen=True)
 class L1(Ball):
     """sum |delta| <= eps."""
@@ -135,6 +141,7 @@ class L1(Ball):
 BALLS: tuple[type[Ball], ...] = (Linf, L2, L1)
 
 
+@identified("Threat")
 @dataclass(frozen=True)
 class Threat:
     """A threat model: x may be moved within `ball` around it, and stays in the valid pixel `domain`.
@@ -182,6 +189,10 @@ class Threat:
         if ball is None or not size:
             raise ConfigError(f"threat got {text!r}; expected norm:eps with norm linf, l2 or l1, e.g. linf:8/255")
         return cls(ball(parse_eps(size.removesuffix("/step"))), per_step=per_step)
+
+
+DEFAULT_THREAT = Threat(Linf(8 / 255))
+"""What robustness is usually measured under."""
 
 
 def parse_eps(text: str) -> float:

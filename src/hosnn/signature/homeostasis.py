@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.errors import SignatureError
+from hosnn.identity import identified
 from hosnn.nn.modes import device_of
 from hosnn.nn.neurons import LIF, TALIF, Extrapolation, hidden_neurons
 from hosnn.signature.signature import Signature, network_identity
@@ -15,6 +16,7 @@ from hosnn.signature.signature import Signature, network_identity
 M = TypeVar("M", bound=nn.Module)
 
 
+@identified("Share")
 class Share(Enum):
     """Which neurons of a layer share one adaptation rate k."""
 

@@ -5,18 +5,18 @@ Shapes: T time, N neuron dimensions.  Potentials are dimensionless: 1 is the res
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from hosnn.errors import SignatureError
+from hosnn.files import write_bytes
+from hosnn.identity import digest
 from hosnn.nn.layers import Normalise
 from hosnn.nn.neurons import neurons
 
@@ -91,15 +91,8 @@ class Signature:
         for name, layer in self.layers.items():
             tensors[f"{name}.mean"] = layer.mean.contiguous()
             tensors[f"{name}.variance"] = layer.variance.contiguous()
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, temporary, metadata={"format": FORMAT, "provenance": json.dumps(self.provenance())})
-            temporary.replace(path)
-        except (OSError, SafetensorError) as error:
-            with suppress(OSError):
-                temporary.unlink()
-            raise SignatureError(f"cannot write the signature {path}: {error}; nothing was changed") from error
+        metadata = {"format": FORMAT, "provenance": json.dumps(self.provenance())}
+        write_bytes(path, serialise(tensors, metadata), failure=_cannot_write)
 
     @classmethod
     def load(cls, path: Path) -> "Signature":
@@ -140,13 +133,17 @@ class Signature:
         return {name: layer.mean.shape for name, layer in self.layers.items()}
 
 
+def _cannot_write(path: Path, error: Exception) -> SignatureError:
+    return SignatureError(f"cannot write the signature {path}: {error}; nothing was changed")
+
+
 def fingerprint(model: nn.Module) -> str:
     """SHA-256 over the names, shapes, types and bytes of a network's parameters and saved buffers."""
-    digest = hashlib.sha256()
+    content = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+        content.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        content.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return content.hexdigest()
 
 
 def network_identity(model: nn.Module) -> str:
@@ -156,4 +153,4 @@ def network_identity(model: nn.Module) -> str:
     """
     constants = [(name, layer.dynamics, layer.emit.value) for name, layer in neurons(model).items()]
     unsaved = [(layer.mean.tolist(), layer.std.tolist()) for layer in model.modules() if isinstance(layer, Normalise)]
-    return hashlib.sha256(repr((fingerprint(model), constants, unsaved)).encode()).hexdigest()
+    return digest((fingerprint(model), constants, unsaved))

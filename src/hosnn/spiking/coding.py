@@ -4,15 +4,16 @@ import torch
 from torch import Tensor
 
 
-def filter_synaptic(frames: Tensor, tau_synapse: float) -> Tensor:
+def filter_synaptic(frames: Tensor, tau_synapse: float, initial: Tensor | None = None) -> Tensor:
     """Low-pass filter every pixel as a synapse filters spikes.
 
-        a[t] = (1 - 1/τ_s) a[t-1] + x[t]/τ_s,   a[0] = 0
+        a[t] = (1 - 1/τ_s) a[t-1] + x[t]/τ_s
 
     frames   x[t]  [T, B, ...]
+    initial  a[0]  broadcastable to [B, ...]; None: 0
     returns  a[t]  [T, B, ...]
     """
-    trace = torch.zeros_like(frames[0])
+    trace = _start(frames[0], initial)
     traces = []
     for frame in frames.unbind(0):
         trace = (1 - 1 / tau_synapse) * trace + frame / tau_synapse
@@ -20,16 +21,21 @@ def filter_synaptic(frames: Tensor, tau_synapse: float) -> Tensor:
     return torch.stack(traces)
 
 
-def encode_constant(images: Tensor, steps: int, tau_synapse: float) -> Tensor:
-    """The same image at every step, filtered by the synapse: a[t] = x (1 - (1 - 1/τ_s)^t).
+def encode_constant(images: Tensor, steps: int, tau_synapse: float, initial: Tensor | None = None) -> Tensor:
+    """The same image at every step, filtered by the synapse: a[t] = x + (1 - 1/τ_s)^t (a[0] - x).
 
-    images   x  [B, ...]
-    returns  a  [T, B, ...], bit for bit `filter_synaptic` of T copies of x
+    images   x     [B, ...]
+    initial  a[0]  broadcastable to [B, ...]; None: 0
+    returns  a     [T, B, ...], bit for bit `filter_synaptic` of T copies of x
     """
     rise = images / tau_synapse
-    trace = torch.zeros_like(rise)
+    trace = _start(rise, initial)
     traces = []
     for _ in range(steps):
         trace = (1 - 1 / tau_synapse) * trace + rise
         traces.append(trace)
     return torch.stack(traces)
+
+
+def _start(like: Tensor, initial: Tensor | None) -> Tensor:
+    return torch.zeros_like(like) if initial is None else initial.expand_as(like)

@@ -1,6 +1,6 @@
-"""One time step of a leaky integrate-and-fire neuron, with a fixed (LIF) or a threshold-adapting (TA-LIF) threshold.
+"""One time step of a leaky integrate-and-fire neuron whose threshold is fixed (LIF), adapts (TA-LIF) or is given.
 
-Pure functions of tensors; they are the specification that every faster backend must equal.
+Pure functions of tensors: the specification that every faster backend equals.
 Shapes: B batch, N neuron dimensions (any number).  Potentials are dimensionless: 1 is the resting threshold.
 Time constants count time steps.
 """
@@ -27,7 +27,7 @@ def lif_step(current: Tensor, state: State, dynamics: Dynamics, rule: GradientRu
         a[t] = (1 - 1/τ_s) a[t-1] + s[t]/τ_s
 
     current  I[t], synaptic input  [B, *N]  potential
-    returns  the step and the state to carry on; gradients as `rule` says.
+    returns  the step and the next state; gradients as `rule` says.
     """
     membrane = dynamics.membrane_decay * state.membrane + current
     return _fire(membrane, state.threshold, state, dynamics, rule)
@@ -50,11 +50,23 @@ def talif_step(
     current     I[t], synaptic input                            [B, *N]  potential
     signature   u*[t], mean u[t] on clean data (`calibrate`)      [*N]   potential
     adaptation  k >= 0, θ's rate per unit of error; 0 = plain LIF  [*N]  per step
-    returns     the step and the state to carry on; gradients as `rule` says.
+    returns     the step and the next state; gradients as `rule` says.
     Source: TA-LIF, arXiv:2308.10373; authors' code functions/tsslbp.py.
     """
     membrane = dynamics.membrane_decay * state.membrane + current
     threshold = state.threshold + adaptation * (membrane - signature)
+    return _fire(membrane, threshold if rule.threshold else threshold.detach(), state, dynamics, rule)
+
+
+def static_threshold_step(
+    current: Tensor, state: State, threshold: Tensor, dynamics: Dynamics, rule: GradientRule
+) -> tuple[Step, State]:
+    """One step of `lif_step` with the threshold θ[t] given.
+
+    threshold  θ[t], broadcastable to [B, *N], potential; it gets a gradient as TA-LIF's does
+    """
+    membrane = dynamics.membrane_decay * state.membrane + current
+    threshold = threshold.expand_as(membrane)
     return _fire(membrane, threshold if rule.threshold else threshold.detach(), state, dynamics, rule)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import Tensor
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.spiking.surrogate import Sigmoid, Surrogate
 
 if TYPE_CHECKING:
@@ -14,12 +15,12 @@ if TYPE_CHECKING:
 
 
 class Sharpness(NamedTuple):
-    """What a surrogate is told that is as sharp as each neuron's distances so far (ASSG, `estimators/sharpness.py`).
+    """State of a surrogate that is as sharp as each neuron's distances so far (ASSG, `estimators/sharpness.py`).
 
-    mean, deviation  M and D of every sample it remembers, brought up to date in place   [T, samples, *N]
+    mean, deviation  M and D of every remembered sample, updated in place  [T, samples, *N]
     rows             which of the samples these are                                      [B]
-    keep, scale      β, or 0 at first sight; a                                           [B] each
-    learning         whether to remember
+    keep, scale      β, or 0 the first time; a                                           [B] each
+    learning         whether to update
     """
 
     mean: Tensor
@@ -31,9 +32,10 @@ class Sharpness(NamedTuple):
     learning: bool
 
 
+@identified("GradientRule")
 @dataclass(frozen=True)
 class GradientRule:
-    """Back-propagation through time over the paths that are left open.
+    """Back-propagation through time over the open paths.
 
     Per step the membrane u[t] reaches the loss through the spike s[t] (surrogate) and through three further paths:
 
@@ -74,17 +76,17 @@ class GradientRule:
         return self
 
     def sharpness(self, shape: tuple[int, ...], room: Callable[[int], tuple[Tensor, Tensor]]) -> Sharpness | None:
-        """Of a layer's next run as a whole, for backends that know ASSG; None: the rule is what `at` says.
+        """ASSG's state for a layer's next run, for backends that compute it over all steps at once; None: see `at`.
 
         shape  of the run, (T, *N)
-        room   number of samples -> two arrays of zeros to remember them in
+        room   number of samples -> two arrays of zeros, M and D
         """
         return None
 
 
 @dataclass(frozen=True)
 class WholeLayer:
-    """A backward that looks at a layer's whole run at once rather than step by step; subclasses give `backward`.
+    """A backward computed from a layer's whole run at once rather than step by step; subclasses define `backward`.
 
     The adaptation rate k gets no gradient.
     """
@@ -93,7 +95,7 @@ class WholeLayer:
         """dL/dI from dL/ds.
 
         gradient  dL/ds, of the loss to the spikes                  [T, B, *N]
-        run       what the layer did: u, θ, s, a                    [T, B, *N] each
+        run       u, θ, s, a of the layer                           [T, B, *N] each
         currents  I                                                 [T, B, *N]
         returns   dL/dI                                             [T, B, *N]
         """

@@ -8,15 +8,18 @@ from typing import NamedTuple
 from torch import Tensor
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 
 
+@identified("Reset")
 class Reset(Enum):
-    """What a spike does to the membrane: HARD v = u (1 - s), the authors' code; SOFT v = u - θ s, the theory."""
+    """Effect of a spike on the membrane: HARD v = u (1 - s), the authors' code; SOFT v = u - θ s, the theory."""
 
     HARD = "hard"
     SOFT = "soft"
 
 
+@identified("Dynamics")
 @dataclass(frozen=True)
 class Dynamics:
     """Constants of a neuron.  Raises ConfigError for time constants below 1 step or a threshold that is not positive.
@@ -47,7 +50,7 @@ class Dynamics:
 
 
 class State(NamedTuple):
-    """What a neuron carries to the next step, each [B, *N]."""
+    """The state that a neuron carries to the next step, each [B, *N]."""
 
     membrane: Tensor  # v, after reset
     threshold: Tensor  # θ
@@ -55,9 +58,40 @@ class State(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What a neuron did in one step, each [B, *N] (or [T, B, *N] for a whole run)."""
+    """The quantities of one step, each [B, *N] (or [T, B, *N] for a whole run)."""
 
     membrane: Tensor  # u, before reset
     threshold: Tensor  # θ
     spikes: Tensor  # s in {0, 1}
     trace: Tensor  # a, the layer's output
+
+
+class AdaptiveThreshold(NamedTuple):
+    """A threshold that opposes the membrane's drift from its clean-data signature: θ[t] = θ[t-1] + k (u[t] - u*[t])."""
+
+    signature: Tensor  # u* [T, *N], potential
+    adaptation: Tensor  # k >= 0, broadcastable to [*N], per time step
+
+
+class StaticThreshold(NamedTuple):
+    """A threshold known beforehand, whatever the membrane does: θ[t] = values[t]."""
+
+    values: Tensor  # [T, *N], or what broadcasts to [*N] at each step; potential
+
+
+Threshold = AdaptiveThreshold | StaticThreshold | None
+"""None: `Dynamics.threshold` at every step."""
+
+
+def threshold_tensors(threshold: Threshold) -> tuple[Tensor | None, Tensor | None]:
+    """(u*, k) of an adaptive threshold, (θ, None) of a static one, (None, None) of none."""
+    if threshold is None:
+        return None, None
+    return (threshold.values, None) if isinstance(threshold, StaticThreshold) else (*threshold,)
+
+
+def threshold_of(target: Tensor | None, adaptation: Tensor | None) -> Threshold:
+    """The threshold that `threshold_tensors` took apart."""
+    if target is None:
+        return None
+    return StaticThreshold(target) if adaptation is None else AdaptiveThreshold(target, adaptation)

@@ -1,4 +1,4 @@
-"""Surrogate derivatives: what the backward pass uses in place of the derivative of a spike.
+"""Surrogate derivatives, which the backward pass uses in place of the derivative of a spike.
 
 A spike is s = 1 if x > 0 else 0, with x = membrane potential - threshold (dimensionless: 1 is the resting threshold).
 Its derivative is zero almost everywhere, so training and attacks replace it by a bump h(x) around x = 0.  A surrogate
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Surrogate:
         raise TypeError(f"{type(self).__name__} does not define derivative(x)")
 
     def prepared(self, x: Tensor) -> "Surrogate":
-        """What differentiates a forward with the distances x: itself, unless it is one that learns from them."""
+        """The surrogate for a forward with the distances x: itself, unless it depends on distances seen before."""
         return self
 
     def spike(self, distance: Tensor, backward_distance: Tensor | None = None) -> Tensor:
@@ -68,6 +69,7 @@ class _Spike(torch.autograd.Function):
         return functional.hardshrink(gradient, least), None, None
 
 
+@identified("Sigmoid")
 @dataclass(frozen=True)
 class Sigmoid(Surrogate):
     """h(x) = σ'(x/w)/w with σ' = σ(1 - σ); `clamp` bounds |x/w|, so that h never reaches 0 (TSSL-BP's code: 8)."""
@@ -81,6 +83,7 @@ class Sigmoid(Surrogate):
         return e / (self.width * (1 + e).square())
 
 
+@identified("FastSigmoid")
 @dataclass(frozen=True)
 class FastSigmoid(Surrogate):
     """h(x) = 1/(2w (1 + |x|/w)^2), the SuperSpike surrogate at unit area (Zenke & Ganguli 2018)."""
@@ -91,6 +94,7 @@ class FastSigmoid(Surrogate):
         return (1 + x.abs() / self.width).square().reciprocal() / (2 * self.width)
 
 
+@identified("Arctan")
 @dataclass(frozen=True)
 class Arctan(Surrogate):
     """h(x) = 1/(w (1 + (πx/w)^2)) (Fang et al. 2021, α = 2/w)."""
@@ -101,6 +105,7 @@ class Arctan(Surrogate):
         return (1 + (math.pi / self.width * x).square()).reciprocal() / self.width
 
 
+@identified("PiecewiseLinear")
 @dataclass(frozen=True)
 class PiecewiseLinear(Surrogate):
     """h(x) = max(0, 1 - |x|/w)/w, a triangle (Esser et al. 2016; Bellec et al. 2018)."""
@@ -111,6 +116,7 @@ class PiecewiseLinear(Surrogate):
         return (1 - x.abs() / self.width).clamp(min=0) / self.width
 
 
+@identified("Rectangle")
 @dataclass(frozen=True)
 class Rectangle(Surrogate):
     """h(x) = 1/w for |x| < w/2, else 0 (STBP, Wu et al. 2018)."""
@@ -121,6 +127,7 @@ class Rectangle(Surrogate):
         return (x.abs() < self.width / 2).to(x.dtype) / self.width
 
 
+@identified("Exponential")
 @dataclass(frozen=True)
 class Exponential(Surrogate):
     """h(x) = p exp(-|x|/w) (Shrestha & Orchard 2018); the peak p is 1/(2w), for unit area, unless given.
@@ -140,6 +147,7 @@ class Exponential(Surrogate):
         return (x.abs() / -self.width).exp() * (1 / (2 * self.width) if self.peak is None else self.peak)
 
 
+@identified("StraightThrough")
 @dataclass(frozen=True)
 class StraightThrough(Surrogate):
     """h(x) = 1 (Bengio et al. 2013)."""
@@ -148,6 +156,7 @@ class StraightThrough(Surrogate):
         return torch.ones_like(x)
 
 
+@identified("PotentialDependent")
 @dataclass(frozen=True)
 class PotentialDependent(Surrogate):
     """PDSG: a Gaussian as wide as the potentials of its layer are spread.

@@ -1,1 +1,1 @@
-"""Training: what to minimise (objectives), the loop, and checkpoints that survive anything."""
+"""Training: objectives, the loop, and checkpoints that are whole at every instant."""

@@ -12,18 +12,19 @@ A reader sees the old state or the new one, never half of either, whenever the w
 """
 
 import json
-import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from hosnn.errors import CheckpointError, HosnnError
+from hosnn.files import json_text, replacing, write_bytes
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.neurons import TALIF, neurons
 from hosnn.provenance import versions
@@ -35,21 +36,21 @@ FORMAT = "hosnn-checkpoint-1"
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What a run needs beside the weights to go on with the same bits."""
+    """What a run needs beside the weights to resume with the same bits."""
 
     tensors: Mapping[str, Tensor]
     position: Mapping[str, Any]
 
 
 class Loaded(NamedTuple):
-    """A network with what is known of its past."""
+    """A network with its config.json."""
 
     network: SpikingNetwork
     config: dict[str, Any]
 
 
 class Pointer(NamedTuple):
-    """The generations of a run that count."""
+    """Names of a run's two generations in force: the last one, and the one with the best validation accuracy."""
 
     last: str
     best: str
@@ -57,7 +58,7 @@ class Pointer(NamedTuple):
 
 def save(network: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
     """Write a checkpoint into a new folder, whole or not at all.  Raises CheckpointError if it cannot."""
-    _write_whole(folder, lambda temporary: _write_model(network, temporary, config))
+    _write_folder(folder, lambda temporary: _write_model(network, temporary, config))
 
 
 def save_generation(
@@ -67,10 +68,10 @@ def save_generation(
     state: TrainingState,
     best: str | None,
 ) -> Pointer:
-    """Write the next generation, move the pointer to it, then forget generations it no longer names.
+    """Write the next generation, move the pointer to it, then remove generations it no longer names.
 
     best  the generation that stays best; None makes the new one best
-    Raises CheckpointError if it cannot; the old generation then stays in force.
+    Raises CheckpointError if it cannot; the pointer then names the old generations still.
     """
     name, in_force = f"step-{state.position['step']:08d}", read_pointer(checkpoints)
     while in_force is not None and name in in_force:
@@ -78,22 +79,18 @@ def save_generation(
 
     def write(temporary: Path) -> None:
         _write_model(network, temporary, config)
-        save_file(dict(state.tensors), temporary / "training.safetensors")
-        _write_json(temporary / "training.json", dict(state.position))
+        (temporary / "training.safetensors").write_bytes(serialise(dict(state.tensors)))
+        (temporary / "training.json").write_text(json_text(dict(state.position), indent=2), encoding="utf-8")
 
-    _write_whole(checkpoints / name, write)
+    _write_folder(checkpoints / name, write)
     pointer = Pointer(last=name, best=best or name)
-    temporary = checkpoints / "current.json.tmp"
     try:
-        _write_json(temporary, pointer._asdict())
-        temporary.replace(checkpoints / "current.json")
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
+        text = json_text(pointer._asdict(), indent=2)
+        write_bytes(checkpoints / "current.json", text.encode(), durable=True, failure=_cannot_write)
+    except CheckpointError:
         shutil.rmtree(checkpoints / name, ignore_errors=True)
-        raise _cannot_write(checkpoints, error) from error
-    for old in (*checkpoints.glob("step-*"), *checkpoints.glob(".step-*.tmp")):
-        if old.name not in pointer:
-            shutil.rmtree(old, ignore_errors=True)
+        raise
+    _remove_leftovers(checkpoints, pointer)
     return pointer
 
 
@@ -119,7 +116,7 @@ def load(path: Path, generation: str = "best") -> Loaded:
     try:
         network = network_from(config["network"])
     except (HosnnError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{folder / 'config.json'} describes no network known here: {error}") from error
+        raise CheckpointError(f"{folder / 'config.json'} describes a network that is unknown here: {error}") from error
     load_weights(network, read_tensors(folder / "model.safetensors"), config, folder)
     return Loaded(network.eval(), config)
 
@@ -135,22 +132,22 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: Path) -> None:
-    """Fill a freshly built network, its layers made homeostatic or static where the checkpoint says how.
+    """Fill a freshly built network, with its layers made homeostatic or static as the checkpoint says.
 
-    Raises CheckpointError for what is damaged or does not fit.
+    Raises CheckpointError if the tensors are damaged or do not fit.
     """
     restore(network, tensors, config, source)
     broken = sorted(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all()))
     if broken:
         raise CheckpointError(f"{source} holds NaN or infinite numbers in {broken}; train it again")
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if expected != found:
-        different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    saved = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if expected != saved:
+        different = sorted(name for name in expected.keys() | saved.keys() if expected.get(name) != saved.get(name))
         first = different[0]
         raise CheckpointError(
             f"{source} holds another architecture than its network: {len(different)} tensors differ, first {first!r} "
-            f"with shape {found.get(first, 'missing')} where {expected.get(first, 'nothing')} was expected; load it "
+            f"with shape {saved.get(first, 'missing')} where {expected.get(first, 'nothing')} was expected; load it "
             "with the network it was saved from"
         )
     precisions = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
@@ -198,8 +195,8 @@ def config_of(
 
 def _write_model(network: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": FORMAT})
-    _write_json(folder / "config.json", dict(config))
+    (folder / "model.safetensors").write_bytes(serialise(tensors, metadata={"format": FORMAT}))
+    (folder / "config.json").write_text(json_text(dict(config), indent=2), encoding="utf-8")
     (folder / "card.md").write_text(_card(network, config), encoding="utf-8")
 
 
@@ -221,36 +218,30 @@ def _card(network: nn.Module, config: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _write_whole(folder: Path, write: Any) -> None:
-    temporary = folder.with_name(f".{folder.name}.tmp")
+def _write_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """A new folder that `write` fills, whole or not at all."""
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        write(temporary)
-        for file in temporary.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.replace(folder)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with replacing(folder, durable=True) as temporary:
+            temporary.mkdir()
+            write(temporary)
+    except OSError as error:
         raise _cannot_write(folder, error) from error
+
+
+def _remove_leftovers(checkpoints: Path, pointer: Pointer) -> None:
+    """Remove generations that the pointer does not name, and what killed writers left."""
+    for path in (*checkpoints.glob("step-*"), *checkpoints.glob(".*.tmp")):
+        if path.is_dir() and path.name not in pointer:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def _cannot_write(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(
         f"cannot write the checkpoint {path}: {error}; the last good one is intact.  Free some space or choose another "
-        "folder, then go on with --resume"
+        "folder, then resume with --resume"
     )
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with path.open("w", encoding="utf-8") as handle:
-        json.dump(content, handle, indent=2)
-        handle.write("\n")
-        handle.flush()
-        os.fsync(handle.fileno())
 
 
 def _read_json(path: Path) -> dict[str, Any]:

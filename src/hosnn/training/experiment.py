@@ -8,14 +8,16 @@ from enum import Enum
 
 from hosnn.data.augment import Augmentation
 from hosnn.errors import ConfigError
+from hosnn.identity import ADDED, identified
 from hosnn.nn.blueprint import Blueprint
 from hosnn.nn.neurons import Extrapolation
 from hosnn.signature.homeostasis import Share
-from hosnn.training.configuration import BLUEPRINTS, added, describe
+from hosnn.training.configuration import BLUEPRINTS, describe
 from hosnn.training.objectives import Objective
 
 
-@dataclass(frozen=True)
+@identified("Optimisation")
+@dataclass(frozen=True, kw_only=True)
 class Optimisation:
     """AdamW with a cosine schedule to zero.
 
@@ -33,8 +35,8 @@ class Optimisation:
     lr: float = 5e-4
     weight_decay: float = 0.01
     clip: float = 1.0
-    accumulate: int = added(1)
-    average: float = added(0.0)
+    accumulate: int = field(default=1, metadata=ADDED)
+    average: float = field(default=0.0, metadata=ADDED)
 
     def __post_init__(self) -> None:
         wrong = [
@@ -57,6 +59,7 @@ class Optimisation:
             )
 
 
+@identified("Homeostasis")
 @dataclass(frozen=True)
 class Homeostasis:
     """Turn the starting network homeostatic: calibrate it on its training split, then adapt thresholds.
@@ -74,6 +77,7 @@ class Homeostasis:
             raise ConfigError(f"Homeostasis got adaptation = {self.adaptation}; expected a finite k >= 0, e.g. 0.1")
 
 
+@identified("LearnedThresholds")
 @dataclass(frozen=True)
 class LearnedThresholds:
     """Give the starting network a learnable static threshold per neuron (or channel, or layer): a control.
@@ -86,6 +90,7 @@ class LearnedThresholds:
     learn: bool = field(default=True, init=False)
 
 
+@identified("Statistics")
 class Statistics(Enum):
     """What BatchNorm in train mode goes by where several ranks share a batch.
 
@@ -97,7 +102,8 @@ class Statistics(Enum):
     EACH_RANK = "each-rank"
 
 
-@dataclass(frozen=True)
+@identified("Experiment")
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One training run.
 
@@ -118,8 +124,8 @@ class Experiment:
     seed: int = 0
     start: "Experiment | None" = None
     homeostasis: Homeostasis | LearnedThresholds | None = None
-    augmentation: Augmentation | None = added(None)  # noqa: RUF009  (makes a field)
-    statistics: Statistics = added(Statistics.ALL_RANKS)  # noqa: RUF009
+    augmentation: Augmentation | None = field(default=None, metadata=ADDED)
+    statistics: Statistics = field(default=Statistics.ALL_RANKS, metadata=ADDED)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w-][\w.-]*", self.name):

@@ -1,4 +1,4 @@
-"""The record of a run: log.jsonl for programs, TensorBoard for eyes."""
+"""The record of a run: log.jsonl for programs, TensorBoard for people."""
 
 import json
 import time
@@ -9,6 +9,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from hosnn.errors import CheckpointError
+from hosnn.files import write_bytes
 
 
 class RunLog:
@@ -22,11 +23,8 @@ class RunLog:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
-            temporary = folder / "log.jsonl.tmp"
-            temporary.write_text(
-                "".join(f"{line}\n" for line in lines if _step_of(line) <= from_step), encoding="utf-8"
-            )
-            temporary.replace(self._path)
+            kept = "".join(f"{line}\n" for line in lines if _step_of(line) <= from_step)
+            write_bytes(self._path, kept.encode(), failure=_cannot_write)
             (folder / "tensorboard").mkdir(exist_ok=True)
             # Written by hand: SummaryWriter writes from a thread of its own, whose errors nobody can catch.
             self._events = folder / "tensorboard" / f"events.out.tfevents.{from_step:010d}"
@@ -53,9 +51,9 @@ class RunLog:
             RecordWriter(file).write(event.SerializeToString())
 
 
-def _cannot_write(path: Path, error: OSError) -> CheckpointError:
+def _cannot_write(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(
-        f"cannot write {path}: {error}; the last checkpoint is intact.  Free some space, then go on with --resume"
+        f"cannot write {path}: {error}; the last checkpoint is intact.  Free some space, then resume with --resume"
     )
 
 

@@ -1,4 +1,4 @@
-"""The training loop.  A run is a folder; killed at any instant, it goes on from its last checkpoint to the same bits.
+"""The training loop.  A run is a folder; killed at any instant, it resumes from its last checkpoint with the same bits.
 
 Everything random in step s derives from (seed, s): the order of an epoch from (seed, epoch), dropout from (seed, s, its
 part), augmentation from (seed, epoch, sample index), attacks from (seed, s, sample index).  So the position alone
@@ -43,17 +43,18 @@ from hosnn.training.optimiser_state import optimiser_state, restore_optimiser
 from hosnn.training.ranks import LossOf, Ranks, check_parts, share_statistics
 from hosnn.training.spiking_layers import describe_homeostasis
 
-SAVE_EVERY_SECONDS = 120.0  # besides the end of every epoch: what a kill may cost
-VALIDATION_BATCH = 100  # images; an attack's graph of more would be what the whole run needs memory for
+SAVE_EVERY_SECONDS = 120.0  # between checkpoints within an epoch: the most work that a kill may lose
+VALIDATION_BATCH = 100  # images; with more, attacks in validation would need more memory than training does
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """How a training run ended.
 
     folder    its run folder; `hosnn.load(folder)` gives the best network
-    finished  False if time ran out or the user stopped it; it then goes on with resume
-    seconds   wall time of all its sessions
+    finished  False if time ran out or the user stopped it; resume=True then resumes it
+    steps     steps of the optimiser
+    seconds   wall time of training, interruptions left out
     accuracy  best validation accuracy, on images moved by the objective's attack if it has one
     """
 
@@ -78,7 +79,7 @@ def fit(
     """Train `network` as `experiment` says; the best epoch is chosen on the validation split, never on test.
 
     folder  run folder: checkpoints/, log.jsonl and tensorboard/ are written there
-    resume  go on from the last checkpoint in `folder`, if there is one
+    resume  from the last checkpoint in `folder`, if there is one
     Raises TrainingError if the loss is not finite (the last good checkpoint is kept), CheckpointError for disk trouble.
     """
     deadline, progress, ranks = deadline or Deadline(), progress or Progress(), Ranks(fabric)
@@ -96,11 +97,11 @@ def fit(
         restore_optimiser(optimiser, state, checkpoints / pointer.last)
         if averaged is not None:
             averaged.restore(network, state)
-    kept = network if averaged is None else averaged.network
+    saved_network = network if averaged is None else averaged.network
     if ranks.count > 1 and experiment.statistics is Statistics.ALL_RANKS:
         share_statistics(network)
     survives = f"the last checkpoint in {checkpoints} is intact"
-    with ranks.record_layers(survives):
+    with ranks.communicating(survives):
         model = fabric.strategy.setup_module(LossOf(network))
 
     steps_per_epoch = len(data.train) // batch_size
@@ -120,14 +121,14 @@ def fit(
 
     def checkpoint(is_best: bool = False) -> Pointer:
         tensors = optimiser_state(optimiser) | ({} if averaged is None else weights_beside(network))
-        stays = None if is_best or pointer is None else pointer.best
-        saved = TrainingState(tensors, position)
-        return ranks.first(lambda: save_generation(checkpoints, kept, config, saved, stays))
+        best = None if is_best or pointer is None else pointer.best
+        state = TrainingState(tensors, position)
+        return ranks.first(lambda: save_generation(checkpoints, saved_network, config, state, best))
 
     step, order, train = position["step"], None, data.train.to(fabric.device)
     started = saved = time.monotonic()
     started -= position["seconds"]
-    with stopping(deadline), ranks.record_layers(survives), progress.task(experiment.name, total, step) as bar:
+    with stopping(deadline), ranks.communicating(survives), progress.task(experiment.name, total, step) as bar:
         log = ranks.first(lambda: RunLog(folder, position["step"]))
         while step < total and not ranks.any(deadline.reached):
             epoch, within = divmod(step, steps_per_epoch)
@@ -150,7 +151,7 @@ def fit(
             position["loss"] = loss if within == 0 else position["loss"] + (loss - position["loss"]) / (within + 1)
             bar.advance(loss)
             if step % steps_per_epoch == 0:
-                accuracy = validate(kept, experiment, data.validation, ranks)
+                accuracy = validate(saved_network, experiment, data.validation, ranks)
                 is_best = accuracy > position["best"]
                 position["best"] = max(accuracy, position["best"])
                 lr = optimiser.param_groups[0]["lr"]
@@ -161,7 +162,9 @@ def fit(
                 pointer, saved = checkpoint(), time.monotonic()
         if step % steps_per_epoch:
             pointer = checkpoint()
-    return Run(folder, step >= total, step, position["best"], position["seconds"])
+    return Run(
+        folder=folder, finished=step >= total, steps=step, accuracy=position["best"], seconds=position["seconds"]
+    )
 
 
 @torch.no_grad()
@@ -204,10 +207,10 @@ def _step(
         torch.manual_seed((rng.fold("part", part) if part else rng).seed)
         if experiment.augmentation is not None:
             x = augment(x, streams.index, experiment.augmentation, seed=experiment.seed, epoch=epoch)
-        # The attack looks at the bare network: the wrapper of ranks must see one forward and one backward per part.
+        # The attack uses the bare network: the wrapper for several ranks must see one forward and backward per part.
         with fabric.autocast():
             x = experiment.objective.perturbed(network, x, y, rng)
-        with ranks.alone(model) if number < accumulate - 1 else nullcontext():
+        with ranks.without_gradient_exchange(model) if number < accumulate - 1 else nullcontext():
             with fabric.autocast():
                 loss = model(experiment.objective.loss, x, y) / accumulate
             value = ranks.mean(loss.detach())
@@ -217,7 +220,7 @@ def _step(
         mean += value
     norm = nn.utils.clip_grad_norm_(network.parameters(), experiment.optim.clip or math.inf)
     if not math.isfinite(norm):
-        return math.nan  # weights that are not numbers fall silent, and their loss is finite again
+        return math.nan  # a step would make weights NaN, whose neurons stay silent and whose loss is finite again
     optimiser.step()
     constrain_(network)
     if experiment.statistics is Statistics.EACH_RANK:
@@ -232,7 +235,7 @@ def _epoch_order(split: Split, seed: int, epoch: int) -> Tensor:
 
 
 def precision_of(fabric: Fabric) -> str:
-    """That of training, as `hosnn train --precision` takes it."""
+    """Precision of training, as `hosnn train --precision` takes it."""
     return str(fabric.strategy.precision.precision)
 
 
@@ -263,7 +266,7 @@ def _restore(
     if position["ranks"] != ranks.count and not position["finished"]:
         raise TrainingError(
             f"{checkpoints.parent} was begun on {position['ranks']} ranks, this is {ranks.count}, which would not give "
-            f"the same bits; go on with --devices {position['ranks']} in all, or train in another folder"
+            f"the same bits; resume with --devices {position['ranks']} in all, or train in another folder"
         )
     check_precision(position, here["precision"], checkpoints.parent)
     load_weights(network, saved.network.state_dict(), saved.config, checkpoints / pointer.last)
@@ -271,7 +274,7 @@ def _restore(
 
 
 def check_precision(position: Mapping[str, Any], precision: str, folder: Path) -> None:
-    """Raises TrainingError if a run was trained in another one; older runs do not tell."""
+    """Raises TrainingError if a run was trained in another precision; runs before it was recorded pass."""
     trained = position.get("precision", precision)
     if trained != precision:
         raise TrainingError(

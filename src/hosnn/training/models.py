@@ -20,9 +20,9 @@ M = TypeVar("M", bound=nn.Module)
 def save(model: nn.Module, path: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
     """Write a checkpoint folder: weights, k and signature or thresholds (safetensors), config.json and card.md.
 
-    provenance  what is worth knowing of its past, JSON-ready; `name` heads the card
-    A network of your own is written too; load it `into` a freshly built one.
-    Raises CheckpointError if the folder exists or cannot be written, or a layer has a rule that it cannot hold.
+    provenance  facts for config.json, JSON-ready; `name` is the card's heading
+    A network of your own class is written too; read it with `load_into`.
+    Raises CheckpointError if the folder exists or cannot be written, or cannot hold a layer's gradient rule.
     """
     folder = Path(path)
     if folder.exists():
@@ -64,5 +64,5 @@ def folder_of(source: Path | str) -> Path:
         return Path(snapshot_download(str(source), allow_patterns=["*.json", "*.safetensors", "*.md"]))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         raise CheckpointError(
-            f"{source} is no folder here, and the Hugging Face Hub has it not or cannot be reached: {error}"
+            f"{source} is no folder here, and the Hugging Face Hub does not have it or cannot be reached: {error}"
         ) from error

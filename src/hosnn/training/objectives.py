@@ -1,4 +1,4 @@
-"""What training minimises: a loss over clean images, or over images an attack has moved.
+"""Training objectives: a loss over clean images, or over adversarial ones.
 
 Shapes: images x [B, C, H, W], labels y [B], outputs over time [T, B, K], logits [B, K].
 """
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identified
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.modes import evaluating, statistics_held
 from hosnn.rng import SampleRandom
@@ -24,9 +25,10 @@ class TrainingLoss(Protocol):
     def __call__(self, network: SpikingNetwork, x: Tensor, y: Tensor, /) -> Tensor: ...
 
 
+@identified("CrossEntropy")
 @dataclass(frozen=True)
 class CrossEntropy:
-    """-log softmax(scale · logits)[y]; mean traces lie in [0, 1), so a scale sharpens them."""
+    """-log softmax(scale · logits)[y]; a scale sharpens logits that are mean traces in [0, 1)."""
 
     scale: float = 1.0
 
@@ -34,6 +36,7 @@ class CrossEntropy:
         return functional.cross_entropy(self.scale * network(x), y, reduction="none")
 
 
+@identified("VanRossum")
 @dataclass(frozen=True)
 class VanRossum:
     """The kernel loss of the authors' code: distance of output traces to those of a desired spike train.
@@ -65,6 +68,7 @@ class Objective(Protocol):
         """The images the loss is taken on; validation accuracy is taken on these too."""
 
 
+@identified("Clean")
 @dataclass(frozen=True)
 class Clean:
     """Ordinary training."""
@@ -75,16 +79,17 @@ class Clean:
         return x
 
 
+@identified("Adversarial")
 @dataclass(frozen=True)
 class Adversarial:
     """Training on adversarial images (Goodfellow et al. 2015; Madry et al. 2018).
 
-    craft_in  mode of the network while the attack looks at it:
-              "eval"          dropout off, BatchNorm by its running statistics
-              "train"         dropout on, BatchNorm by the statistics of the batch, which move no running ones
-              "train-moving"  "train", and what the attack looks at moves them, as in the HoSNN authors' code
-              No default: it changes results.  In the first two, running statistics are moved only by the images the
-              loss is taken on, once per step.
+    craft_in  mode of the network during the attack:
+              "eval"          dropout off, BatchNorm with running statistics
+              "train"         dropout on, BatchNorm with the statistics of the batch; running statistics stay
+              "train-moving"  "train", and the attack's passes update running statistics, as in the HoSNN authors' code
+              No default: it changes results.  In the first two, only the pass for the loss updates running statistics,
+              once per step.
     """
 
     attack: Attack

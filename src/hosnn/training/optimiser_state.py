@@ -1,4 +1,4 @@
-"""What an optimiser remembers, as tensors of a checkpoint."""
+"""The state of an optimiser as tensors of a checkpoint."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,17 +20,17 @@ def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor], source: Path) -> None:
-    """Put `optimiser_state` back, in place.  Raises CheckpointError if it is of other parameters."""
+    """The inverse of `optimiser_state`, in place.  Raises CheckpointError if it is of other parameters."""
     full = optimiser.state_dict()
     shapes = [parameter.shape for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, _, name = key.partition(".")
         if not number.isdigit():
-            continue  # weights beside averaged ones
+            continue  # a network's own weights, beside averaged ones
         if int(number) >= len(shapes) or (value.dim() and value.shape != shapes[int(number)]):
             raise CheckpointError(
-                f"{source} holds {name} {tuple(value.shape)} of parameter {number}, which this network has not; "
+                f"{source} holds {name} {tuple(value.shape)} of parameter {number}, which this network does not have; "
                 f"expected {len(shapes)} parameters in the shapes they were trained in; train it again"
             )
         state.setdefault(int(number), {})[name] = value

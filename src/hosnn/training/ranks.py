@@ -1,4 +1,4 @@
-"""The processes that train one network together: what each does of a batch, and what all of them agree on."""
+"""Ranks: the processes that train one network together, each on its part of every batch."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,13 +20,15 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class _Refused:
+class _Raised:
+    """An error of the first rank, on its way to the others."""
+
     error: HosnnError
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """One process among `count` that do the same at the same time; alone it agrees with itself and waits for none."""
+    """This process among the `count` that run the same code; with one, nothing is communicated."""
 
     fabric: Fabric
 
@@ -54,27 +56,27 @@ class Ranks:
         return float(number)
 
     def first(self, action: Callable[[], T]) -> T:
-        """What `action` gives or raises (a HosnnError) on the first rank, given or raised on each."""
+        """Run `action` on the first rank only; every rank returns its result, or raises its HosnnError."""
         if self.count == 1:
             return action()
-        outcome: T | _Refused | None = None
+        outcome: T | _Raised | None = None
         if self.number == 0:
             try:
                 outcome = action()
             except HosnnError as error:
-                outcome = _Refused(error)
+                outcome = _Raised(error)
         outcome = self.fabric.broadcast(outcome)
-        if isinstance(outcome, _Refused):
+        if isinstance(outcome, _Raised):
             raise outcome.error
         return outcome  # type: ignore[return-value]  # None only where `action` returns it
 
     def gather(self, value: T) -> list[T]:
-        """What each rank has, in their order, on every rank."""
+        """The values of all ranks in their order, on every rank."""
         if self.count == 1:
             return [value]
-        found: list[T | None] = [None] * self.count
-        distributed.all_gather_object(found, value)
-        return found  # type: ignore[return-value]  # all are filled now
+        values: list[T | None] = [None] * self.count
+        distributed.all_gather_object(values, value)
+        return values  # type: ignore[return-value]  # all are filled now
 
     def average_statistics(self, network: nn.Module) -> None:
         """Running statistics of normalisation become their mean over ranks, in place."""
@@ -93,13 +95,13 @@ class Ranks:
         for statistic, mean in zip(running, means, strict=True):
             statistic.copy_(mean)
 
-    def alone(self, model: nn.Module) -> AbstractContextManager[None]:
-        """Gradients stay on their rank for now."""
+    def without_gradient_exchange(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Inside, gradients are summed on each rank and not yet over ranks."""
         return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
     @contextmanager
-    def record_layers(self, saved: str) -> Iterator[None]:
-        """Failures of communication become a TrainingError that says what happened; `saved` what is left."""
+    def communicating(self, saved: str) -> Iterator[None]:
+        """Turn failures of communication into a TrainingError; `saved` says in it what is kept."""
         try:
             yield
         except RuntimeError as error:
@@ -107,12 +109,12 @@ class Ranks:
                 raise
             raise TrainingError(
                 f"rank {self.number} of {self.count} lost another rank: {str(error).splitlines()[0]}.  Its own "
-                f"message, if it had time for one, says why; {saved}; go on with --resume on as many ranks"
+                f"message, if it had time for one, says why; {saved}; resume with --resume on as many ranks"
             ) from error
 
 
 class LossOf(nn.Module):
-    """The mean loss of a network as the forward pass that a wrapper of ranks (DDP) has to see, whatever the loss calls.
+    """The mean loss as a module's forward pass, for DDP exchanges gradients only of what its own forward computed.
 
     Not Fabric's own wrapper, which rounds images to bfloat16, leaves out autocast around a marked method on one device
     (lightning-fabric 2.6.6), and gives float64 back as float32.
@@ -127,14 +129,14 @@ class LossOf(nn.Module):
 
 
 def share_statistics(network: nn.Module) -> None:
-    """BatchNorm in train mode goes by the batches of all ranks from now on."""
+    """From now on, BatchNorm in train mode takes its statistics over the batches of all ranks."""
     for module in network.modules():
         if isinstance(module, TimeBatchNorm):
             module.over_ranks = True
 
 
 def check_parts(optim: Optimisation, images: int, ranks: int) -> int:
-    """Images per step of so many in all.  Raises ConfigError if they cannot be cut into equal parts."""
+    """Images per step, of `images` in all.  Raises ConfigError if ranks cannot share them in equal parts."""
     batch = min(optim.batch_size, images)
     if batch % (ranks * optim.accumulate):
         raise ConfigError(

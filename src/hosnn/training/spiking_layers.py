@@ -1,8 +1,8 @@
-"""What the tensors of a checkpoint do not tell of its spiking layers: how they go on, learn and are differentiated.
+"""Settings of spiking layers in a checkpoint: extrapolation, learned thresholds and gradient rules.
 
 In config.json:
 
-    homeostasis   beyond and learn, of every layer that has its own thresholds, and under `layers` those that differ
+    homeostasis   `beyond` and `learn` of the layers with thresholds of their own; under `layers`, those that differ
     rules         layer -> gradient rule, where it is not that of the network's description
 """
 
@@ -20,49 +20,49 @@ from hosnn.training.configuration import describe, rebuild
 
 
 def describe_homeostasis(network: nn.Module) -> dict[str, Any] | None:
-    """How the layers with thresholds of their own were set, JSON-ready; None if there are none."""
-    each = {
+    """Settings of the layers with thresholds of their own, JSON-ready; None if there are none."""
+    settings = {
         name: {"beyond": layer.beyond.value, "learn": isinstance(layer, ThresholdLIF) and layer.learns}
         for name, layer in neurons(network).items()
         if isinstance(layer, (TALIF, ThresholdLIF))
     }
-    if not each:
+    if not settings:
         return None
-    most = next(iter(each.values()))
-    different = {name: setting for name, setting in each.items() if setting != most}
-    return most | ({"layers": different} if different else {})
+    first = next(iter(settings.values()))
+    different = {name: setting for name, setting in settings.items() if setting != first}
+    return first | ({"layers": different} if different else {})
 
 
 def describe_rules(network: nn.Module) -> dict[str, Any]:
-    """The rules that the network's blueprint does not tell, by layer; none for a network without one.
+    """Gradient rules that differ from the network's blueprint, by layer; none for a network without a blueprint.
 
     Raises CheckpointError for a rule that could not be read back.
     """
     blueprint = getattr(network, "blueprint", None)
     if blueprint is None:
         return {}
-    found: dict[str, Any] = {}
+    rules: dict[str, Any] = {}
     for name, layer in neurons(network).items():
         if layer.rule == getattr(blueprint, "rule", None):
             continue
         try:
-            found[name] = describe(layer.rule)
-            readable = rebuild(found[name]) == layer.rule
+            rules[name] = describe(layer.rule)
+            readable = rebuild(rules[name]) == layer.rule
         except ConfigError:
             readable = False
         if not readable:
             raise CheckpointError(
                 f"the layer {name} is differentiated by {layer.rule!r}, which a checkpoint cannot hold; expected a "
-                "GradientRule with a surrogate of hosnn; save the network it was made from, and make it again with "
-                "hosnn.with_rule after loading"
+                "GradientRule with a surrogate of hosnn; save the network it was made from, and use "
+                "hosnn.estimators.with_rule again after loading"
             )
-    return found
+    return rules
 
 
 def restore(network: nn.Module, tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: Any) -> None:
-    """Make the layers of a freshly built network what the checkpoint says, in place, but for their numbers.
+    """Give a freshly built network the checkpoint's kinds of layers and gradient rules, in place; weights come later.
 
-    Raises CheckpointError for what is damaged.
+    Raises CheckpointError if the checkpoint is damaged.
     """
     try:
         for name, rule in (config.get("rules") or {}).items():
@@ -74,7 +74,7 @@ def restore(network: nn.Module, tensors: Mapping[str, Tensor], config: Mapping[s
         }
     except (HosnnError, AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{source / 'config.json'} describes no homeostasis or gradient rules known here: {error}"
+            f"{source / 'config.json'} has a homeostasis or gradient rule that is unknown here: {error}"
         ) from error
     for name, layer in hidden_neurons(network).items():
         own = {part: tensors.get(f"{name}.{part}") for part in ("signature", "adaptation", "threshold")}

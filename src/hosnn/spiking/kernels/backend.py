@@ -1,4 +1,4 @@
-"""Which backend runs a layer: a fused kernel where one is there and does what is asked, else the eager step.
+"""Which backend runs a layer: a fused kernel where one is there and can, else the eager step.
 
 All give the same spikes; `choose` and the environment variable HOSNN_BACKEND override the choice.
 """
@@ -9,19 +9,32 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from hosnn.errors import BackendError
+from hosnn.spiking.coding import encode_constant
 from hosnn.spiking.gradient_rule import GradientRule, Rule, WholeLayer
 from hosnn.spiking.kernels import cpu, cuda, eager, fused, memory
-from hosnn.spiking.kernels.kernel_spec import ALONE, Around, Emitted
-from hosnn.spiking.state import Dynamics
+from hosnn.spiking.kernels.kernel_spec import (
+    GIVEN,
+    SHAPES,
+    UNFUSED,
+    Emitted,
+    FusionContext,
+    kept_kernel_spec,
+    kernel_spec,
+)
+from hosnn.spiking.state import Dynamics, Threshold, threshold_tensors
 
 BACKENDS = ("auto", "eager", "cpu", "triton")
 
 KERNELS = {"cpu": "cpu", "cuda": "triton"}
 """The fused kernel of each type of device."""
 
-ABSENT = {"cpu": "the native kernel was not built", "triton": "Triton is not installed"}
+ABSENT: dict[str, str] = {"cpu": "the native kernel was not built", "triton": "Triton is not installed"}
+
+PLAIN = frozenset((Tensor, torch.nn.Parameter, type(None)))
+"""Types of tensors with memory of their own, which native code can read."""
 
 _choices: list[list[str]] = []
 """Of `choose`, the latest last; each its own object, so that threads may leave in any order."""
@@ -29,9 +42,9 @@ _choices: list[list[str]] = []
 
 @contextmanager
 def choose(backend: str) -> Iterator[None]:
-    """Use one backend in every thread for a while: auto, eager, or cpu or triton, which refuse what they cannot do.
+    """Use one backend in every thread within the context: auto, eager, or cpu or triton by name.
 
-    Raises BackendError for a name that is none.
+    Raises BackendError for another name; a layer that a backend asked for by name cannot run raises it too.
     """
     choice = [_known(backend, "backend")]
     _choices.append(choice)
@@ -44,7 +57,8 @@ def choose(backend: str) -> Iterator[None]:
 def _chosen() -> str:
     if _choices:
         return _choices[-1][0]
-    return _known(os.environ.get("HOSNN_BACKEND") or "auto", "the environment variable HOSNN_BACKEND")
+    name = os.environ.get("HOSNN_BACKEND")
+    return _known(name, "the environment variable HOSNN_BACKEND") if name else "auto"
 
 
 def _known(backend: str, where: str) -> str:
@@ -58,82 +72,126 @@ def active(device: torch.device) -> str:
     chosen = _chosen()
     if chosen != "auto":
         return chosen
-    fused_one = KERNELS.get(device.type)
-    return fused_one if fused_one and _there(fused_one) else "eager"
-
-
-def refusal(currents: Tensor, rule: Rule, *homeostasis: Tensor | None) -> str:
-    """Why no fused kernel runs this layer; empty if one does."""
-    kernel = KERNELS.get(currents.device.type)
-    if kernel is None or _chosen() not in ("auto", kernel):
-        asked = f"{_chosen()} " if _chosen() in KERNELS.values() else ""
-        return f"there is no fused {asked}kernel for {currents.device.type}"
-    if not _there(kernel):
-        return ABSENT[kernel]
-    if currents.dtype not in memory.DTYPES:
-        return f"it computes in float32 or bfloat16, not {currents.dtype}"
-    for part in homeostasis:
-        if part is not None and part.dtype not in (torch.float32, currents.dtype):
-            return f"it computes in float32, not with a signature or k in {part.dtype}"
-    if isinstance(rule, WholeLayer) and torch.is_grad_enabled():
-        return f"{type(rule).__name__} looks at a whole layer"
-    if _watched():
-        return "its membranes are being watched"
-    return ""
+    kernel = KERNELS.get(device.type)
+    return kernel if kernel and not _unusable(kernel) else "eager"
 
 
 def layer(
     currents: Tensor,
     dynamics: Dynamics,
     rule: Rule,
-    signature: Tensor | None = None,
-    adaptation: Tensor | None = None,
-    spikes: bool = False,
-    around: Around = ALONE,
+    threshold: Threshold = None,
+    emit: Emitted = Emitted.TRACES,
+    context: FusionContext = UNFUSED,
 ) -> Tensor:
-    """A layer over T steps from rest, its traces or `spikes`; arguments as in `eager.traces`.
+    """A layer over T steps from rest, with the operations of `context`: what it emits, [T, B, *N] unless pooled.
 
-    around  pools, or holds the input, only where `fuses` says so
-    Raises BackendError if the backend asked for by name cannot do it.
+    currents  [T, B, *N], or [1, B, *N] of a constant input
+    Raises BackendError if the backend asked for by name cannot run it.
     """
     chosen = _chosen()
-    reason = "eager was asked for" if chosen == "eager" else refusal(currents, rule, signature, adaptation)
-    if not reason:
-        emit = Emitted.SPIKES if spikes else Emitted.TRACES
-        each = rule if isinstance(rule, GradientRule) else GradientRule()
-        return fused.run(currents, dynamics, each, signature, adaptation, emit, around)
-    if around.gain is not None or around.held is not None:
-        raise BackendError(f"no kernel does this layer together with its neighbours: {reason}; run them one by one")
-    if chosen not in ("auto", "eager") and not _watched():
-        raise BackendError(f"backend {chosen!r} cannot run this layer: {reason}; use 'auto' or 'eager'")
-    return (eager.spikes if spikes else eager.traces)(currents, dynamics, rule, signature, adaptation)
+    target, adaptation = threshold_tensors(threshold)
+    reason = _why_eager(chosen, currents, rule, target, adaptation)
+    if reason:
+        if chosen not in ("auto", "eager") and reason != RECORDING:
+            raise BackendError(f"backend {chosen!r} cannot run this layer: {reason}; use 'auto' or 'eager'")
+        return _eager_layer(currents, dynamics, rule, threshold, emit, context)
+    gain, constant, input_reusable = context
+    if gain is not None and not _can_pool(currents):
+        return _pooled(layer(currents, dynamics, rule, threshold, emit, context._replace(pool_gain=None)), gain)
+    steps, tau, initial = constant or (0, 1.0, None)
+    each = rule if isinstance(rule, GradientRule) else GradientRule()
+    compiling = torch.compiler.is_compiling()
+    kept = not compiling and type(each) is GradientRule and type(each.surrogate) in SHAPES
+    spec = (kept_kernel_spec if kept else kernel_spec)(dynamics, each, emit, gain, steps, tau)
+    source = currents
+    if gain is not None or not currents.is_contiguous():
+        currents = memory.laid_out(currents, channels_last=gain is not None)
+    derivative = None
+    if spec.surrogate == GIVEN and torch.is_grad_enabled():
+        derivative = fused.surrogate_derivative(currents.detach(), dynamics, each, threshold, constant)
+    tensors = (currents, target, adaptation, initial, derivative)
+    local = each.local_adaptation and emit is Emitted.TRACES  # the rule is defined on traces
+    if compiling or torch._C._len_torch_dispatch_stack() or not PLAIN.issuperset(map(type, tensors)):
+        return fused.neuron(*tensors, spec.reals, spec.integers, local)  # type: ignore[no-any-return]
+    if torch._C._functorch.is_functorch_wrapped_tensor(currents):
+        raise BackendError(
+            "torch.func (grad, vmap, ..) does not see through a spiking layer; use torch.autograd, a batch at a time"
+        )
+    if torch.is_grad_enabled():
+        target, adaptation, initial = fused.apart_from_leaves(target, adaptation, initial)
+    input_reusable |= currents.data_ptr() != source.data_ptr()
+    return fused.FusedLayer.apply(  # type: ignore[no-any-return, no-untyped-call]
+        currents, target, adaptation, initial, derivative, spec, local, input_reusable
+    )
+
+
+def fuses(currents: Tensor, rule: Rule, threshold: Threshold = None) -> bool:
+    """Whether `layer` runs a fused kernel."""
+    return not _why_eager(_chosen(), currents, rule, *threshold_tensors(threshold))
 
 
 @torch.no_grad()
-def membranes(
-    currents: Tensor,
-    dynamics: Dynamics,
-    signature: Tensor | None = None,
-    adaptation: Tensor | None = None,
-) -> Tensor:
+def membranes(currents: Tensor, dynamics: Dynamics, threshold: Threshold = None) -> Tensor:
     """The membranes before reset of a layer over T steps from rest, u [T, B, *N], without a gradient."""
     rule = GradientRule()
-    if _chosen() == "eager" or refusal(currents, rule, signature, adaptation):
-        return eager.trajectory(currents, dynamics, rule, signature, adaptation).membrane
-    return fused.run(currents.float(), dynamics, rule, signature, adaptation, Emitted.MEMBRANE)
+    if not fuses(currents, rule, threshold):
+        return eager.trajectory(currents, dynamics, rule, threshold).membrane
+    return layer(currents.float(), dynamics, rule, threshold, Emitted.MEMBRANE)
 
 
-# torch.compile cannot look into these: what it compiles keeps what was true then.
+def _why_eager(chosen: str, currents: Tensor, rule: Rule, target: Tensor | None, adaptation: Tensor | None) -> str:
+    """Why no fused kernel runs this layer; empty if one does."""
+    if chosen == "eager":
+        return "eager was asked for"
+    kernel = KERNELS.get(currents.device.type)
+    if kernel is None or chosen not in ("auto", kernel):
+        asked = f"{chosen} " if chosen in KERNELS.values() else ""
+        return f"there is no fused {asked}kernel for {currents.device.type}"
+    if currents.dtype not in memory.DTYPES:
+        return f"it computes in float32 or bfloat16, not {currents.dtype}"
+    if target is not None and target.dtype not in (torch.float32, currents.dtype):
+        return f"it computes in float32, not with a signature or k in {target.dtype}"
+    if adaptation is not None and adaptation.dtype not in (torch.float32, currents.dtype):
+        return f"it computes in float32, not with a signature or k in {adaptation.dtype}"
+    if isinstance(rule, WholeLayer) and torch.is_grad_enabled():
+        return f"{type(rule).__name__} needs a layer's whole run"
+    reason: str = _unusable(kernel)
+    return reason
+
+
+# torch.compile cannot trace into this: what it compiles keeps what was true then.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _there(kernel: str) -> bool:
-    return cuda.available() if kernel == "triton" else cpu.library() is not None
+def _unusable(kernel: str) -> str:
+    """Why a kernel cannot run any layer now; empty if it can."""
+    if (cpu.library() if kernel == "cpu" else cuda.kernels()) is None:
+        return ABSENT[kernel]
+    return RECORDING if eager.is_recording() else ""
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _watched() -> bool:
-    return eager.is_recording()
+RECORDING = "its run is being recorded"
 
 
-def fuses(currents: Tensor, rule: Rule, *homeostasis: Tensor | None) -> bool:
-    """Whether `layer` can pool on the way, and hold its input."""
-    return _chosen() != "eager" and not refusal(currents, rule, *homeostasis)
+def _eager_layer(
+    currents: Tensor,
+    dynamics: Dynamics,
+    rule: Rule,
+    threshold: Threshold,
+    emit: Emitted,
+    context: FusionContext,
+) -> Tensor:
+    if context.constant is not None:
+        currents = encode_constant(currents[0], *context.constant)
+    run = eager.spikes if emit is Emitted.SPIKES else eager.traces
+    output = run(currents, dynamics, rule, threshold)
+    return output if context.pool_gain is None else _pooled(output, context.pool_gain)
+
+
+def _can_pool(currents: Tensor) -> bool:
+    """Whether a kernel can pool what comes of these currents: images, with at least one window each."""
+    return currents.dim() == 5 and currents.numel() > 0 and min(currents.shape[-2:]) >= 2
+
+
+def _pooled(output: Tensor, gain: float) -> Tensor:
+    pooled = functional.avg_pool2d(output.flatten(0, 1), 2) * gain
+    return pooled.view(*output.shape[:2], *pooled.shape[1:])

@@ -12,40 +12,28 @@ from functools import cache, lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from hosnn.errors import BackendError, ShapeError
 from hosnn.spiking.gradient_rule import Sharpness
-from hosnn.spiking.kernels import memory
-from hosnn.spiking.kernels.kernel_spec import Task
+from hosnn.spiking.kernels import declarations, memory
+from hosnn.spiking.kernels.kernel_spec import KernelSpec
 from hosnn.spiking.kernels.memory import Gradients
+from hosnn.spiking.state import Threshold
 
 ENOUGH = 1 << 17
 """Element-steps below which a second thread costs more than it saves."""
 
-FIELDS: tuple[tuple[str, Any], ...] = (
-    *((name, ctypes.c_int64) for name in ("steps", "batch", "neurons", "rows", "columns", "channels", "samples")),
-    *((name, ctypes.c_float) for name in ("membrane_decay", "synaptic_decay", "trace_of_spike", "rest", "gain")),
-    *((name, ctypes.c_float) for name in ("input_decay", "input_tau", "relax", "width", "extra")),
-    *((name, ctypes.c_int32) for name in ("soft", "emit", "bfloat16", "surrogate")),
-    *((name, ctypes.c_int32) for name in ("leak", "reset", "threshold", "at_rest", "held", "learning")),
-)
-ARRAYS = (
-    *("currents", "signature", "adaptation", "derivative", "gradient", "output"),
-    *("adaptation_gradient", "signature_gradient", "membrane_sum", "current_sum"),
-    *("mean", "deviation", "rows", "keep", "scale"),
-)
-
 
 class _Neuron(ctypes.Structure):
-    _fields_ = FIELDS
+    _fields_ = declarations.fields(declarations.NEURON)
 
 
 class _Arrays(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ARRAYS)
+    _fields_ = declarations.fields(declarations.ARRAYS)
 
 
 @cache
@@ -63,164 +51,198 @@ def library() -> ctypes.CDLL | None:
     for path in [Path(named)] if named else beside:
         if path.exists():
             try:
-                return _declared(ctypes.CDLL(str(path)))
+                return _typed(ctypes.CDLL(str(path)))
             except (OSError, AttributeError):
                 return None
     return None
 
 
-def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
-    """The library with its types.  Raises AttributeError for one that was built from other source."""
-    found.hosnn_structures.restype = ctypes.c_int64
-    if found.hosnn_structures() != 1000 * ctypes.sizeof(_Neuron) + ctypes.sizeof(_Arrays):
+def _typed(native: ctypes.CDLL) -> ctypes.CDLL:
+    """The library with the types of its functions.  Raises AttributeError for one that was built from other source."""
+    native.hosnn_structures.restype = ctypes.c_int64
+    if native.hosnn_structures() != 1000 * ctypes.sizeof(_Neuron) + ctypes.sizeof(_Arrays):
         raise AttributeError("built from other source")
     pointers: list[Any] = [ctypes.POINTER(_Neuron), ctypes.POINTER(_Arrays)]
-    found.hosnn_units.argtypes, found.hosnn_units.restype = pointers[:1], ctypes.c_int64
+    native.hosnn_units.argtypes, native.hosnn_units.restype = pointers[:1], ctypes.c_int64
     for name in ("hosnn_forward", "hosnn_backward", "hosnn_sharpness"):
-        function = getattr(found, name)
+        function = getattr(native, name)
         function.argtypes, function.restype = [*pointers, ctypes.c_int64, ctypes.c_int64], ctypes.c_int
-    return found
+    return native
 
 
-def forward(task: Task, currents: Tensor, signature: Tensor | None, adaptation: Tensor | None) -> Tensor:
+class _Call(NamedTuple):
+    """What calls of the native code have in common for currents of one shape and memory order."""
+
+    neuron: _Neuron
+    units: int  # of work, which threads share
+    laid_out: bool  # whether the kernel reads such currents as they are
+    output_shape: tuple[int, ...]
+    output_strides: tuple[int, ...]
+    several_threads: bool  # whether more than one is worth it
+
+
+@lru_cache(maxsize=1024)
+def _call(spec: KernelSpec, shape: torch.Size, strides: tuple[int, ...], dtype: torch.dtype, **of_assg: float) -> _Call:
+    currents = torch.empty_strided(shape, strides, dtype=dtype, device="meta")
+    output = memory.empty_output(spec, currents)
+    steps, batch = memory.lengths(spec, currents)
+    channels, rows, columns = shape[2:] if spec.pooled else (0, 0, 0)
+    constants = {name: value for name, value in spec._asdict().items() if name != "pooled"}
+    sizes = {"neurons": shape[2:].numel(), "rows": rows, "columns": columns, "channels": channels}
+    neuron = _Neuron(
+        steps=steps,
+        batch=batch,
+        bfloat16=dtype == torch.bfloat16,
+        **sizes,
+        **constants,
+        **of_assg,
+    )
+    laid_out = currents.permute(0, 1, 3, 4, 2).is_contiguous() if spec.pooled else memory.dense(currents)
+    units = _native().hosnn_units(neuron) if currents.numel() else 0
+    return _Call(neuron, units, laid_out, tuple(output.shape), output.stride(), currents.numel() >= ENOUGH)
+
+
+def forward(spec: KernelSpec, currents: Tensor, threshold: Threshold, initial: Tensor | None = None) -> Tensor:
     """What the layer emits: [T, B, *N], or [T, B, C, H/2, W/2] if pooled.
 
-    currents    [T, B, *N], float32 or bfloat16, [1, B, *N] if held; if pooled [T, B, C, H, W], channels last in memory
-    signature   [T, *N], or what broadcasts to [*N] at each step; None for plain LIF
-    adaptation  broadcastable to [*N]
-    Arrays of another layout in memory are copied into that of the currents.
+    currents   [T, B, *N], float32 or bfloat16, [1, B, *N] if constant; if pooled [T, B, C, H, W], best channels last
+    initial    of a `ConstantInput`, broadcastable to [*N]
+    Arrays of another memory order are copied into that of the currents.
     """
-    currents = memory.laid_out(currents, task.pooled)
-    output = memory.shaped(task, currents)
-    arrays = memory.inputs(task, currents, signature, adaptation) | {"output": output}
-    _call("hosnn_forward", task, currents, arrays)
+    call = _call(spec, currents.shape, currents.stride(), currents.dtype)
+    if not call.laid_out:
+        return forward(spec, memory.laid_out(currents, spec.pooled), threshold, initial)
+    output = torch.empty_strided(call.output_shape, call.output_strides, dtype=currents.dtype)
+    target, adaptation, initial = memory.parameters(spec, currents, threshold, initial)
+    arrays = _addresses(currents=currents, target=target, adaptation=adaptation, initial=initial, output=output)
+    function = _native().hosnn_forward
+    if call.several_threads and torch.get_num_threads() > 1:
+        _in_parallel(function, call.neuron, arrays, call.units)
+    elif function(call.neuron, arrays, 0, call.units):
+        raise _no_memory(call.neuron, call.units)
     return output
 
 
 def backward(
-    task: Task,
+    spec: KernelSpec,
     gradient: Tensor,
     currents: Tensor,
-    signature: Tensor | None,
-    adaptation: Tensor | None,
+    threshold: Threshold,
+    initial: Tensor | None = None,
     derivative: Tensor | None = None,
     wanted: Sequence[str] = (),
-    spent: bool = False,
+    input_reusable: bool = False,
 ) -> Gradients:
     """The gradients of `forward`.
 
-    derivative  the surrogate's h [T, B, *N] for Task.surrogate = GIVEN
-    wanted      further fields of `Gradients` than currents
-    spent       the currents' gradient may be written over the currents, of which each is read before
+    gradient        of what `forward` gave
+    derivative      the surrogate's h [T, B, *N] for KernelSpec.surrogate = GIVEN
+    wanted          further fields of `Gradients` than currents
+    input_reusable  the currents' gradient may be written over the currents, each of which is read before
     """
-    currents = memory.laid_out(currents, task.pooled)
-    odd = task.pooled and (currents.shape[-1] % 2 or currents.shape[-2] % 2)
-    if odd:  # what no window covers gets no gradient, and no kernel goes there
+    currents = memory.laid_out(currents, spec.pooled)
+    call = _call(spec, currents.shape, currents.stride(), currents.dtype)
+    if tuple(gradient.shape) != call.output_shape:
+        raise ShapeError(
+            f"the native kernel got a gradient {tuple(gradient.shape)} of an output {call.output_shape}; give one of "
+            "the same shape"
+        )
+    odd = spec.pooled and (currents.shape[-1] % 2 or currents.shape[-2] % 2)
+    if odd:  # the kernel does not reach what no window covers, whose gradient is 0
         output = torch.zeros_like(currents)
-    elif spent:
+    elif input_reusable:
         output = currents.detach()
         torch.autograd.graph.increment_version(output)  # whoever saved them after all gets an error, not garbage
     else:
         output = torch.empty_like(currents)
-    arrays = memory.inputs(task, currents, signature, adaptation) | {
-        "output": output,
-        **memory.upstream(task, currents, gradient, derivative),
-    }
-    sums = {name: memory.summed(task, currents, name).zero_() for name in wanted}
-    arrays |= {name if name.endswith("_sum") else f"{name}_gradient": value for name, value in sums.items()}
-    _call("hosnn_backward", task, currents, arrays)
-    return Gradients(output, *map(sums.get, Gradients._fields[1:]))
+    sums = {name: memory.empty_sum(spec, currents, name).zero_() for name in wanted}
+    if derivative is not None:
+        derivative = memory.in_memory_order(derivative.to(currents.dtype), currents, *memory.lengths(spec, currents))
+    upstream = memory.upstream(spec, currents, gradient)
+    target, adaptation, initial = memory.parameters(spec, currents, threshold, initial)
+    arrays = _addresses(
+        currents=currents,
+        target=target,
+        adaptation=adaptation,
+        initial=initial,
+        derivative=derivative,
+        gradient=upstream,
+        output=output,
+        **{name if name.endswith("_sum") else f"{name}_gradient": total for name, total in sums.items()},
+    )
+    _run(_native().hosnn_backward, call, arrays)
+    return Gradients(output, **sums)
 
 
 def sharpness(
-    task: Task, currents: Tensor, signature: Tensor | None, adaptation: Tensor | None, told: Sharpness
+    spec: KernelSpec, currents: Tensor, threshold: Threshold, initial: Tensor | None, remembered: Sharpness
 ) -> Tensor:
     """ASSG's surrogate derivative h [T, B, *N] at these currents; what is remembered is brought up to date.
 
-    task  emits distances, not pooled
+    spec  emits distances, not pooled
     """
-    order = (*currents.stride()[:2], *told.mean.stride()[2:])
+    order = (*currents.stride()[:2], *remembered.mean.stride()[2:])
     if currents.stride() != order or not memory.dense(currents):
-        currents = memory.room(told.mean, *currents.shape[:2], dtype=currents.dtype).copy_(currents)
-    steps, batch = memory.lengths(task, currents)
-    output = memory.room(currents, steps, batch, dtype=currents.dtype)
-    arrays = memory.inputs(task, currents, signature, adaptation) | {
-        "output": output,
-        "mean": told.mean,
-        "deviation": told.deviation,
-        "rows": told.rows.to(torch.int64).contiguous(),
-        "keep": told.keep.to(torch.float32).contiguous(),
-        "scale": told.scale.to(torch.float32).expand(batch).contiguous(),
-    }
-    remembered = {"samples": told.mean.shape[1], "relax": told.relax, "learning": told.learning}
-    _call("hosnn_sharpness", task, currents, arrays, **remembered)
+        copy = memory.empty(remembered.mean, *currents.shape[:2], dtype=currents.dtype)
+        currents = copy.copy_(currents)
+    steps, batch = memory.lengths(spec, currents)
+    output = memory.empty(currents, steps, batch, dtype=currents.dtype)
+    target, adaptation, initial = memory.parameters(spec, currents, threshold, initial)
+    rows = remembered.rows.to(torch.int64).contiguous()
+    keep = remembered.keep.to(torch.float32).contiguous()
+    scale = remembered.scale.to(torch.float32).expand(batch).contiguous()
+    if len(rows) != batch or len(keep) != batch:
+        raise ShapeError(f"the native kernel got {len(rows)} rows and {len(keep)} weights for a batch of {batch}")
+    arrays = _addresses(
+        currents=currents,
+        target=target,
+        adaptation=adaptation,
+        initial=initial,
+        output=output,
+        mean=remembered.mean,
+        deviation=remembered.deviation,
+        sample_rows=rows,
+        keep=keep,
+        scale=scale,
+    )
+    of_assg = {"samples": remembered.mean.shape[1], "relax": remembered.relax, "learning": remembered.learning}
+    call = _call(spec, currents.shape, currents.stride(), currents.dtype, **of_assg)
+    _run(_native().hosnn_sharpness, call, arrays)
     return output
 
 
-def room_to_remember(task: Task, currents: Tensor, samples: int) -> tuple[Tensor, Tensor]:
-    """M and D of `sharpness` before anything was seen, in the memory order of these currents."""
-    shape = (memory.lengths(task, currents)[0], samples)
+def no_moments(spec: KernelSpec, currents: Tensor, samples: int) -> tuple[Tensor, Tensor]:
+    """M and D of `sharpness` before the first distances, in the memory order of these currents."""
+    shape = (memory.lengths(spec, currents)[0], samples)
     currents = memory.laid_out(currents)
-    return memory.room(currents, *shape).zero_(), memory.room(currents, *shape).zero_()
+    return memory.empty(currents, *shape).zero_(), memory.empty(currents, *shape).zero_()
 
 
-def _call(name: str, task: Task, currents: Tensor, arrays: dict[str, Tensor | None], **more: float) -> None:
+def _native() -> ctypes.CDLL:
     native = library()
     if native is None:
         raise BackendError("the native kernel is not there; `hosnn doctor` says why and what to do")
-    if not currents.numel():
-        return
-    lengths = memory.lengths(task, currents)
-    backward = "gradient" in arrays
-    neuron, sizes = _neuron(task, *lengths, currents.shape[2:], currents.dtype == torch.bfloat16, backward, **more)
-    _check_sizes(sizes, arrays)
-    given = _Arrays(**{key: None if value is None else value.data_ptr() for key, value in arrays.items()})
-    _in_parallel(getattr(native, name), neuron, given, native.hosnn_units(neuron), currents.numel())
+    return native
 
 
-@lru_cache
-def _neuron(
-    task: Task, steps: int, batch: int, shape: torch.Size, bfloat16: bool, backward: bool, **more: float
-) -> tuple[_Neuron, dict[str, int]]:
-    """What the native code is told of a layer, and how many numbers it then takes each array to have."""
-    channels, rows, columns = shape if task.pooled else (0, 0, 0)
-    values = {key: value for key, value in task._asdict().items() if key != "pooled"}
-    size = {"neurons": shape.numel(), "rows": rows, "columns": columns, "channels": channels}
-    neuron = _Neuron(steps=steps, batch=batch, bfloat16=bfloat16, **size, **values, **more)
-    return neuron, _sizes(neuron, backward)
+def _addresses(**tensors: Tensor | None) -> _Arrays:
+    arrays = _Arrays()
+    for name, tensor in tensors.items():
+        if tensor is not None:
+            setattr(arrays, name, tensor.data_ptr())
+    return arrays
 
 
-def _sizes(neuron: _Neuron, backward: bool) -> dict[str, int]:
-    all_steps = neuron.steps * neuron.batch * neuron.neurons
-    currents = neuron.batch * neuron.neurons if neuron.held else all_steps
-    pooled = neuron.steps * neuron.batch * (neuron.rows // 2) * (neuron.columns // 2) * neuron.channels
-    remembered = neuron.steps * neuron.samples * neuron.neurons
-    return {
-        "currents": currents,
-        "output": currents if backward else pooled if neuron.channels else all_steps,
-        "gradient": pooled if neuron.channels else all_steps,
-        "derivative": all_steps,
-        **dict.fromkeys(("signature", "signature_gradient"), neuron.steps * neuron.neurons),
-        **dict.fromkeys(("adaptation", "adaptation_gradient", "membrane_sum", "current_sum"), neuron.neurons),
-        **dict.fromkeys(("mean", "deviation"), remembered),
-        **dict.fromkeys(("rows", "keep", "scale"), neuron.batch),
-    }
+def _run(function: Callable[..., int], call: _Call, arrays: _Arrays) -> None:
+    if call.several_threads:
+        _in_parallel(function, call.neuron, arrays, call.units)
+    elif function(call.neuron, arrays, 0, call.units):
+        raise _no_memory(call.neuron, call.units)
 
 
-def _check_sizes(sizes: dict[str, int], arrays: dict[str, Tensor | None]) -> None:
-    """Native code believes what it is told: no array may be smaller than that."""
-    for name, value in arrays.items():
-        if value is not None and value.numel() != sizes[name]:
-            raise ShapeError(f"the native kernel got {name} {tuple(value.shape)}; expected {sizes[name]} numbers")
-
-
-def _in_parallel(function: Callable[..., int], neuron: _Neuron, arrays: _Arrays, units: int, size: int) -> None:
+def _in_parallel(function: Callable[..., int], neuron: _Neuron, arrays: _Arrays, units: int) -> None:
     """Units of work on as many threads as torch would use; each neuron's sums stay on one thread, in one order."""
-    threads = min(torch.get_num_threads(), units) if size >= ENOUGH else 1
-    if threads <= 1:
-        if function(neuron, arrays, 0, units):
-            raise _no_memory(neuron, units)
-        return
+    threads = max(1, min(torch.get_num_threads(), units))
     cuts = [units * part // threads for part in range(threads + 1)]
     shares = [(neuron, arrays, begin, end) for begin, end in pairwise(cuts)]
     others = [_pool().submit(function, *share) for share in shares[1:]]

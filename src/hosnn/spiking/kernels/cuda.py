@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import BackendError
-from hosnn.spiking.kernels import memory
-from hosnn.spiking.kernels.kernel_spec import Task
+from hosnn.spiking.kernels import declarations, memory
+from hosnn.spiking.kernels.kernel_spec import KernelSpec
 from hosnn.spiking.kernels.memory import Gradients
+from hosnn.spiking.state import Threshold
 
 LONGEST, CHUNK = 16, 8
 """Time steps that are unrolled: all of them up to LONGEST, else CHUNK at a time."""
@@ -47,29 +48,38 @@ def available() -> bool:
     return kernels() is not None
 
 
-def forward(task: Task, currents: Tensor, signature: Tensor | None, adaptation: Tensor | None) -> Tensor:
+def forward(spec: KernelSpec, currents: Tensor, threshold: Threshold, initial: Tensor | None = None) -> Tensor:
     """What the layer emits; arguments as in `cpu.forward`."""
-    if task.held:
-        return forward(task._replace(held=0), _at_every_step(task, currents), signature, adaptation).to(currents.dtype)
-    currents = memory.laid_out(currents, task.pooled)
-    steps, batch = memory.lengths(task, currents)
-    output = memory.shaped(task, currents)
-    arrays = memory.inputs(task, currents, signature, adaptation) | {"output": output}
+    if spec.constant_steps:
+        unrolled = _unroll(spec, currents, initial)
+        return forward(spec._replace(constant_steps=0), unrolled, threshold).to(currents.dtype)
+    currents = memory.laid_out(currents, spec.pooled)
+    steps, batch = memory.lengths(spec, currents)
+    output = memory.empty_output(spec, currents)
+    target, adaptation, _ = memory.parameters(spec, currents, threshold, None)
     if output.numel():
-        lanes = 32 * WARPS * (1 if task.pooled else 4 if steps <= CHUNK else 2)
+        lanes = 32 * WARPS * (1 if spec.pooled else 4 if steps <= CHUNK else 2)
         emitting = output[0, 0].numel()
-        constants = {"outputs": emitting, "EMIT": int(task.emit), "BLOCK": lanes}
+        arguments = {
+            "currents": currents,
+            "target": target,
+            "adaptation": adaptation,
+            "output": output,
+            "outputs": emitting,
+            "EMIT": int(spec.emit),
+            "BLOCK": lanes,
+        }
         grid = -(-emitting // lanes), min(batch, MOST_SPLITS)
-        _launch("forward", grid, task, currents, arrays | constants)
+        _launch("forward", grid, spec, currents, arguments)
     return output
 
 
 def backward(
-    task: Task,
+    spec: KernelSpec,
     gradient: Tensor,
     currents: Tensor,
-    signature: Tensor | None,
-    adaptation: Tensor | None,
+    threshold: Threshold,
+    initial: Tensor | None = None,
     derivative: Tensor | None = None,
     wanted: Sequence[str] = (),
 ) -> Gradients:
@@ -77,67 +87,77 @@ def backward(
 
     A program sums over time and a split of the batch, torch over the splits: in one order always.
     """
-    if task.held:
-        spread, told = _at_every_step(task, currents), task._replace(held=0)
-        found = backward(told, gradient, spread, signature, adaptation, derivative, wanted)
-        return found._replace(currents=_of_held(task, found.currents).to(currents.dtype))
-    currents = memory.laid_out(currents, task.pooled)
-    steps, batch = memory.lengths(task, currents)
+    if spec.constant_steps:
+        unrolled, at_each_step = _unroll(spec, currents, initial), spec._replace(constant_steps=0)
+        names = [name for name in wanted if name != "initial"]
+        gradients = backward(at_each_step, gradient, unrolled, threshold, None, derivative, names)
+        to_input, to_initial = _unroll_back(spec, gradients.currents)
+        total = to_initial if "initial" in wanted else None
+        return gradients._replace(currents=to_input.to(currents.dtype), initial=total)
+    currents = memory.laid_out(currents, spec.pooled)
+    steps, batch = memory.lengths(spec, currents)
     neurons = math.prod(currents.shape[2:])
     output = torch.empty_like(currents)
     lanes = 32 * WARPS * (2 if steps <= CHUNK else 1)
     blocks = -(-neurons // lanes)
     chunks = -(-steps // _unrolled(steps))
     splits = _splits(batch, blocks) if wanted or chunks > 1 else min(batch, MOST_SPLITS)
-    sums = {name: memory.summed(task, currents, name) for name in wanted}
+    sums = {name: memory.empty_sum(spec, currents, name) for name in wanted}
     parts = {name: currents.new_zeros((splits, total.numel()), dtype=torch.float32) for name, total in sums.items()}
     if currents.numel():
-        arrays = memory.inputs(task, currents, signature, adaptation) | {
-            **memory.upstream(task, currents, gradient, derivative),
+        if derivative is not None:
+            derivative = memory.in_memory_order(derivative.to(currents.dtype), currents, steps, batch)
+        target, adaptation, _ = memory.parameters(spec, currents, threshold, None)
+        arguments: dict[str, Any] = {
+            "currents": currents,
+            "target": target,
+            "adaptation": adaptation,
+            "derivative": derivative,
+            "gradient": memory.upstream(spec, currents, gradient),
             "output": output,
             "states": None,
         }
         if chunks > 1:
-            arrays["states"] = currents.new_empty((chunks, STATES, splits, blocks, lanes), dtype=torch.float32)
-        for name in Gradients._fields[1:]:
-            arrays[name if name.endswith("_sum") else f"{name}_sum"] = parts.get(name)
+            arguments["states"] = currents.new_empty((chunks, STATES, splits, blocks, lanes), dtype=torch.float32)
+        for name in ("adaptation", "target", "membrane_sum", "current_sum"):
+            arguments[name if name.endswith("_sum") else f"{name}_sum"] = parts.get(name)
         constants = {
             "outputs": gradient[0, 0].numel(),
-            "rows": currents.shape[-2] if task.pooled else 1,
-            "width": task.width,
-            "extra": task.extra,
-            "EMIT": int(task.emit),
-            "SURROGATE": int(task.surrogate),
-            "LEAK": bool(task.leak),
-            "RESET": bool(task.reset),
-            "THRESHOLD": bool(task.threshold),
+            "rows": currents.shape[-2] if spec.pooled else 1,
+            "width": spec.width,
+            "extra": spec.extra,
+            "EMIT": int(spec.emit),
+            "SURROGATE": int(spec.surrogate),
+            "LEAK": bool(spec.leak),
+            "RESET": bool(spec.reset),
+            "THRESHOLD": bool(spec.threshold),
             "BLOCK": lanes,
         }
-        _launch("backward", (blocks, splits), task, currents, arrays | constants)
+        _launch("backward", (blocks, splits), spec, currents, arguments | constants)
     for name, total in sums.items():
         torch.sum(parts[name], 0, out=total.as_strided((total.numel(),), (1,)))  # in memory order
-    return Gradients(output, *map(sums.get, Gradients._fields[1:]))
+    return Gradients(output, **sums)
 
 
-def _at_every_step(task: Task, held: Tensor) -> Tensor:
-    """The currents [T, B, *N], float32, of an input [1, B, *N] that is held, as `coding.encode_constant` has them."""
-    held = memory.laid_out(held, task.pooled)
-    currents = memory.room(held, *memory.lengths(task, held))
-    given = held[0].float() / task.input_tau
-    current = torch.zeros_like(given)
+def _unroll(spec: KernelSpec, constant: Tensor, initial: Tensor | None) -> Tensor:
+    """The currents [T, B, *N], float32, of a `ConstantInput` [1, B, *N]."""
+    constant = memory.laid_out(constant, spec.pooled)
+    currents = memory.empty(constant, *memory.lengths(spec, constant))
+    rise = constant[0].float() / spec.input_tau
+    current = torch.zeros_like(rise) if initial is None else initial.to(rise).expand_as(rise)
     for t in range(len(currents)):
-        current = task.input_decay * current + given
+        current = spec.input_decay * current + rise
         currents[t] = current
     return currents
 
 
-def _of_held(task: Task, gradient: Tensor) -> Tensor:
-    """dL/d held [1, B, *N] from dL/d currents [T, B, *N]."""
+def _unroll_back(spec: KernelSpec, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """dL/d input [1, B, *N] and dL/d initial [*N] from dL/d currents [T, B, *N]."""
     along = total = torch.zeros_like(gradient[:1])
     for t in reversed(range(len(gradient))):
-        along = task.input_decay * along + gradient[t]
+        along = spec.input_decay * along + gradient[t]
         total = total + along
-    return total / task.input_tau
+    return total / spec.input_tau, (spec.input_decay * along).sum((0, 1))
 
 
 def _unrolled(steps: int) -> int:
@@ -149,30 +169,31 @@ def _splits(batch: int, blocks: int) -> int:
     return max(1, min(batch, -(-PROGRAMS // max(1, blocks)), MOST_SPLITS))
 
 
-def _launch(name: str, grid: tuple[int, int], task: Task, currents: Tensor, arguments: dict[str, Any]) -> None:
-    found = kernels()
-    if found is None:
+def _launch(name: str, grid: tuple[int, int], spec: KernelSpec, currents: Tensor, arguments: dict[str, Any]) -> None:
+    module = kernels()
+    if module is None:
         raise BackendError("there is no Triton here, which the kernels for GPUs need; `pip install triton`")
-    steps, batch = memory.lengths(task, currents)
-    channels, _, columns = currents.shape[2:] if task.pooled else (1, 1, 1)
+    threshold = "FIXED" if arguments["target"] is None else "STATIC" if arguments["adaptation"] is None else "ADAPTIVE"
+    steps, batch = memory.lengths(spec, currents)
+    channels, _, columns = currents.shape[2:] if spec.pooled else (1, 1, 1)
     with torch.cuda.device_of(currents):  # type: ignore[no-untyped-call]
-        getattr(found, name)[grid](
+        getattr(module, name)[grid](
             **arguments,
             batch=batch,
             neurons=currents[0, 0].numel(),
             columns=columns,
             channels=channels,
-            decay=task.membrane_decay,
-            fade=task.synaptic_decay,
-            jump=task.trace_of_spike,
-            rest=task.rest,
-            gain=task.gain,
+            decay=spec.membrane_decay,
+            fade=spec.synaptic_decay,
+            jump=spec.trace_of_spike,
+            rest=spec.rest,
+            gain=spec.gain,
             STEPS=steps,
             CHUNK=_unrolled(steps),
-            ADAPTIVE=arguments["signature"] is not None,
-            SOFT=bool(task.soft),
-            AT_REST=bool(task.at_rest),
-            POOLED=bool(task.pooled),
+            KIND=declarations.THRESHOLDS[threshold],
+            SOFT=bool(spec.soft),
+            AT_REST=bool(spec.at_rest),
+            POOLED=bool(spec.pooled),
             num_warps=WARPS,
             enable_fp_fusion=False,
         )

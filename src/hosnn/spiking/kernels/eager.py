@@ -12,54 +12,59 @@ import torch
 from torch import Tensor
 
 from hosnn.spiking.coding import filter_synaptic
-from hosnn.spiking.dynamics import lif_step, resting, talif_step
+from hosnn.spiking.dynamics import lif_step, resting, static_threshold_step, talif_step
 from hosnn.spiking.gradient_rule import GradientRule, Rule, WholeLayer, bptt
-from hosnn.spiking.state import Dynamics, Step
+from hosnn.spiking.state import (
+    Dynamics,
+    StaticThreshold,
+    Step,
+    Threshold,
+    threshold_of,
+    threshold_tensors,
+)
 
 
 class LayerRecord(NamedTuple):
-    """One layer's run, with its graph, and what it was held against."""
+    """One layer's run, with its autograd graph, and the constants it ran with."""
 
     run: Step  # [T, B, *N] each
-    signature: Tensor | None  # u* [T, *N], None for plain LIF
-    adaptation: Tensor | None  # k, None for plain LIF
+    threshold: Threshold
     dynamics: Dynamics
 
 
-_watcher: ContextVar[list[LayerRecord] | None] = ContextVar("watcher", default=None)
+_records: ContextVar[list[LayerRecord] | None] = ContextVar("layer records", default=None)
 
 
 @contextmanager
 def record_layers() -> Iterator[list[LayerRecord]]:
-    """Collect what every layer that runs meanwhile in this thread does, in the order of the layers' calls.
+    """Record the run of every layer called in this thread within the context, in the order of their calls.
 
     Outputs keep their bits; membrane and threshold carry a gradient as the layer's rule says (under a `WholeLayer`
-    rule, which says nothing of them, that of full BPTT).
+    rule, which defines none for them, that of full BPTT).
     """
-    seen: list[LayerRecord] = []
-    token = _watcher.set(seen)
+    records: list[LayerRecord] = []
+    token = _records.set(records)
     try:
-        yield seen
+        yield records
     finally:
-        _watcher.reset(token)
+        _records.reset(token)
 
 
 def is_recording() -> bool:
-    """Whether this thread is inside `watched`."""
-    return _watcher.get() is not None
+    """Whether this thread is inside `record_layers`."""
+    return _records.get() is not None
 
 
 def trajectory(
     currents: Tensor,
     dynamics: Dynamics,
     rule: Rule,
-    signature: Tensor | None = None,
-    adaptation: Tensor | None = None,
+    threshold: Threshold = None,
 ) -> Step:
-    """Everything a layer did: membrane, threshold, spikes and trace, each [T, B, *N]; arguments as in `traces`."""
-    run = Step(*map(torch.stack, zip(*_steps(currents, dynamics, rule, signature, adaptation), strict=True)))
+    """Membrane, threshold, spikes and trace of a layer over T steps from rest, each [T, B, *N]; see `traces`."""
+    run = Step(*map(torch.stack, zip(*_steps(currents, dynamics, rule, threshold), strict=True)))
     if isinstance(rule, WholeLayer) and torch.is_grad_enabled():
-        fired = _whole(currents, dynamics, rule, signature, adaptation)
+        fired = _whole(currents, dynamics, rule, threshold)
         return run._replace(spikes=fired, trace=filter_synaptic(fired, dynamics.tau_synapse))
     return run
 
@@ -68,53 +73,48 @@ def spikes(
     currents: Tensor,
     dynamics: Dynamics,
     rule: Rule,
-    signature: Tensor | None = None,
-    adaptation: Tensor | None = None,
+    threshold: Threshold = None,
 ) -> Tensor:
     """The spikes of a layer over T steps from rest, s [T, B, *N] in {0, 1}; arguments as in `traces`."""
-    watcher = _watcher.get()
-    if watcher is not None:
-        return _watch(watcher, currents, dynamics, rule, signature, adaptation).spikes
+    records = _records.get()
+    if records is not None:
+        return _record(records, currents, dynamics, rule, threshold).spikes
     if isinstance(rule, WholeLayer) and torch.is_grad_enabled():
-        return _whole(currents, dynamics, rule, signature, adaptation)
-    return torch.stack([step.spikes for step in _steps(currents, dynamics, rule, signature, adaptation)])
+        return _whole(currents, dynamics, rule, threshold)
+    return torch.stack([step.spikes for step in _steps(currents, dynamics, rule, threshold)])
 
 
 def traces(
     currents: Tensor,
     dynamics: Dynamics,
     rule: Rule,
-    signature: Tensor | None = None,
-    adaptation: Tensor | None = None,
+    threshold: Threshold = None,
 ) -> Tensor:
     """The synaptic trace of a layer over T steps from rest.
 
-    currents    I  [T, B, *N]
-    signature   u* [T, *N], None for plain LIF
-    adaptation  k, broadcastable to [*N], None for plain LIF
-    returns     a  [T, B, *N]
+    currents  I  [T, B, *N]
+    returns   a  [T, B, *N]
     """
-    watcher = _watcher.get()
-    if watcher is not None:
-        return _watch(watcher, currents, dynamics, rule, signature, adaptation).trace
+    records = _records.get()
+    if records is not None:
+        return _record(records, currents, dynamics, rule, threshold).trace
     if torch.is_grad_enabled():
         if isinstance(rule, WholeLayer):
-            return filter_synaptic(_whole(currents, dynamics, rule, signature, adaptation), dynamics.tau_synapse)
+            return filter_synaptic(_whole(currents, dynamics, rule, threshold), dynamics.tau_synapse)
         if rule.is_local_in_time:
-            return _LocalInTime.apply(currents, signature, adaptation, dynamics, rule)  # type: ignore[no-any-return, no-untyped-call]
-    return torch.stack([step.trace for step in _steps(currents, dynamics, rule, signature, adaptation)])
+            return _LocalInTime.apply(currents, *threshold_tensors(threshold), dynamics, rule)  # type: ignore[no-any-return, no-untyped-call]
+    return torch.stack([step.trace for step in _steps(currents, dynamics, rule, threshold)])
 
 
-def _watch(
-    watcher: list[LayerRecord],
+def _record(
+    records: list[LayerRecord],
     currents: Tensor,
     dynamics: Dynamics,
     rule: Rule,
-    signature: Tensor | None,
-    adaptation: Tensor | None,
+    threshold: Threshold,
 ) -> Step:
-    run = trajectory(currents, dynamics, rule, signature, adaptation)
-    watcher.append(LayerRecord(run, signature, adaptation, dynamics))
+    run = trajectory(currents, dynamics, rule, threshold)
+    records.append(LayerRecord(run, threshold, dynamics))
     return run
 
 
@@ -122,24 +122,23 @@ def _steps(
     currents: Tensor,
     dynamics: Dynamics,
     rule: Rule,
-    signature: Tensor | None,
-    adaptation: Tensor | None,
+    threshold: Threshold,
 ) -> Iterator[Step]:
     state = resting(currents[0], dynamics)
     each = bptt() if isinstance(rule, WholeLayer) else rule
     # unbind once: indexing inside the loop would make autograd build a full-size gradient per step.
     for t, current in enumerate(currents.unbind(0)):
-        if signature is None or adaptation is None:
+        if threshold is None:
             step, state = lif_step(current, state, dynamics, each.at(t))
+        elif isinstance(threshold, StaticThreshold):
+            step, state = static_threshold_step(current, state, threshold.values[t], dynamics, each.at(t))
         else:
-            step, state = talif_step(current, state, signature[t], adaptation, dynamics, each.at(t))
+            step, state = talif_step(current, state, threshold.signature[t], threshold.adaptation, dynamics, each.at(t))
         yield step
 
 
-def _whole(
-    currents: Tensor, dynamics: Dynamics, rule: WholeLayer, signature: Tensor | None, adaptation: Tensor | None
-) -> Tensor:
-    return _WholeLayer.apply(currents, signature, adaptation, dynamics, rule)  # type: ignore[no-any-return, no-untyped-call]
+def _whole(currents: Tensor, dynamics: Dynamics, rule: WholeLayer, threshold: Threshold) -> Tensor:
+    return _WholeLayer.apply(currents, *threshold_tensors(threshold), dynamics, rule)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _WholeLayer(torch.autograd.Function):
@@ -149,12 +148,12 @@ class _WholeLayer(torch.autograd.Function):
     def forward(
         ctx: Any,
         currents: Tensor,
-        signature: Tensor | None,
+        target: Tensor | None,
         adaptation: Tensor | None,
         dynamics: Dynamics,
         rule: WholeLayer,
     ) -> Tensor:
-        run = trajectory(currents, dynamics, rule, signature, adaptation)
+        run = trajectory(currents, dynamics, rule, threshold_of(target, adaptation))
         ctx.save_for_backward(currents, *run)
         ctx.dynamics, ctx.rule = dynamics, rule
         return run.spikes
@@ -175,21 +174,21 @@ class _LocalInTime(torch.autograd.Function):
     def forward(
         ctx: Any,
         currents: Tensor,
-        signature: Tensor | None,
+        target: Tensor | None,
         adaptation: Tensor | None,
         dynamics: Dynamics,
         rule: GradientRule,
     ) -> Tensor:
         membrane, output = torch.empty_like(currents), torch.empty_like(currents)
         distance = None if rule.at_resting_threshold else torch.empty_like(currents)
-        for t, step in enumerate(_steps(currents, dynamics, rule, signature, adaptation)):
+        for t, step in enumerate(_steps(currents, dynamics, rule, threshold_of(target, adaptation))):
             membrane[t] = step.membrane
             output[t] = step.trace
             if distance is not None:
                 torch.sub(step.membrane, step.threshold, out=distance[t])
         ctx.dynamics, ctx.rule = dynamics, rule
         ctx.adaptation_shape = None if adaptation is None else adaptation.shape
-        ctx.save_for_backward(membrane, signature, distance)
+        ctx.save_for_backward(membrane, target, distance)
         return output
 
     @staticmethod

@@ -1,14 +1,16 @@
-"""What a fused kernel is told: a layer's constants and its gradient rule as plain numbers.
+"""What a fused kernel computes, as plain numbers: a layer's constants, its gradient rule, the operations fused into it.
 
-The numbers of the enumerations are those of `neuron.c`.
+`declarations` says how C and Triton are held to the same numbers.
 """
 
 import math
 from collections.abc import Sequence
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy
+from torch import Tensor
 
 from hosnn.spiking.gradient_rule import GradientRule
 from hosnn.spiking.state import Dynamics, Reset
@@ -25,11 +27,11 @@ from hosnn.spiking.surrogate import (
 
 
 class Emitted(IntEnum):
-    """What comes out.
+    """What a kernel writes.
 
     TRACES    a, the synaptic traces
     SPIKES    s
-    DISTANCE  to the threshold, u - θ; to that at rest if the rule looks there
+    DISTANCE  u - θ, or u - θ[0] if the rule's surrogate is evaluated there
     MEMBRANE  u, before reset
     """
 
@@ -45,19 +47,47 @@ SHAPES: tuple[type[Surrogate], ...] = (
 """Surrogates the kernels compute themselves, in the order of their numbers."""
 
 GIVEN = len(SHAPES)
-"""Any other surrogate: its derivative is computed outside and handed in as a tensor."""
+"""The number of any other surrogate: its derivative is computed in torch and passed as a tensor."""
 
 
-NUMBERS = 9
-"""Fields of `Task` that are real numbers; they come first."""
+class ConstantInput(NamedTuple):
+    """Currents from one input x that stays for some time steps, through a synaptic filter (`coding.encode_constant`).
+
+        I[t] = (1 - 1/τ_s) I[t-1] + x/τ_s
+
+    initial  I[0] [*N], e.g. a bias that was added to x before the filter; None: 0
+    """
+
+    steps: int
+    tau_synapse: float
+    initial: Tensor | None = None
 
 
-class Task(NamedTuple):
-    """Everything a kernel is told besides arrays.
+class FusionContext(NamedTuple):
+    """Operations fused into a layer's kernel.
 
-    extra   the Sigmoid's clamp or the Exponential's peak
-    pooled  the output is gain times the mean over windows of 2 x 2
-    held    0, or the number of time steps that one input [1, B, *N] is held behind a synaptic filter
+    pool_gain       pooling of the output: gain times the mean over windows of 2 x 2, [.., C, H, W] -> [.., C, H/2, W/2]
+    constant        the currents are one input [1, B, *N] that stays for all time steps
+    input_reusable  nobody else reads the currents, so that their gradient may be written into their memory
+    """
+
+    pool_gain: float | None = None
+    constant: ConstantInput | None = None
+    input_reusable: bool = False
+
+
+UNFUSED = FusionContext()
+
+REALS = 9
+"""Fields of `KernelSpec` that are real numbers; they come first."""
+
+
+class KernelSpec(NamedTuple):
+    """Everything a kernel needs besides arrays.
+
+    extra           the Sigmoid's clamp or the Exponential's peak
+    pooled          the output is gain times the mean over windows of 2 x 2
+    constant_steps  time steps of a `ConstantInput`; 0: there are currents for every step
     """
 
     membrane_decay: float
@@ -77,59 +107,41 @@ class Task(NamedTuple):
     threshold: bool
     at_rest: bool
     pooled: bool
-    held: int
+    constant_steps: int
 
     @property
-    def numbers(self) -> list[float]:
-        return [float(value) for value in self[:NUMBERS]]
+    def reals(self) -> list[float]:
+        return [float(value) for value in self[:REALS]]
 
     @property
-    def switches(self) -> list[int]:
-        return [int(value) for value in self[NUMBERS:]]
+    def integers(self) -> list[int]:
+        return [int(value) for value in self[REALS:]]
 
     @classmethod
-    def unpacked(cls, numbers: Sequence[float], switches: Sequence[int]) -> "Task":
-        return cls(*numbers, *switches)  # type: ignore[arg-type]
+    def unpacked(cls, reals: Sequence[float], integers: Sequence[int]) -> "KernelSpec":
+        return cls(*reals, *integers)  # type: ignore[arg-type]
 
 
-class Held(NamedTuple):
-    """An input that stays for some time steps, behind a synaptic filter (`hosnn.spiking.coding.encode_constant`)."""
-
-    steps: int
-    tau_synapse: float
-
-
-class Around(NamedTuple):
-    """What stands around a layer, which its kernel can do, or use, on the way.
-
-    gain   pool afterwards: gain times the mean over windows of 2 x 2, [.., C, H, W] -> [.., C, H // 2, W // 2]
-    held   the currents are one input [1, B, *N], held for some time steps behind a synaptic filter
-    spent  nobody else reads the currents: a backward that keeps no graph may write their gradient over them
-    """
-
-    gain: float | None = None
-    held: Held | None = None
-    spent: bool = False
-
-
-ALONE = Around()
-
-
-def task(
-    dynamics: Dynamics, rule: GradientRule, emit: Emitted, gain: float | None = None, held: Held | None = None
-) -> Task:
-    """gain  of the mean over windows of 2 x 2; None: no pooling"""
+def kernel_spec(
+    dynamics: Dynamics,
+    rule: GradientRule,
+    emit: Emitted,
+    pool_gain: float | None = None,
+    constant_steps: int = 0,
+    input_tau: float = 1.0,
+) -> KernelSpec:
+    """The spec of a layer; pool_gain as in `FusionContext`, the last two as in `ConstantInput`."""
     shape, width, extra = _surrogate(rule)
-    return Task(
+    return KernelSpec(
         dynamics.membrane_decay,
         dynamics.synaptic_decay,
         float(numpy.float32(1) / numpy.float32(dynamics.tau_synapse)),  # as torch divides a spike
         dynamics.threshold,
-        1.0 if gain is None else gain,
+        1.0 if pool_gain is None else pool_gain,
         width,
         extra,
-        1 - 1 / held.tau_synapse if held else 0.0,
-        held.tau_synapse if held else 1.0,
+        1 - 1 / input_tau if constant_steps else 0.0,
+        input_tau,
         dynamics.reset is Reset.SOFT,
         emit,
         shape,
@@ -137,13 +149,17 @@ def task(
         rule.reset,
         rule.threshold,
         rule.at_resting_threshold,
-        gain is not None,
-        held.steps if held else 0,
+        pool_gain is not None,
+        constant_steps,
     )
 
 
+kept_kernel_spec = lru_cache(maxsize=512)(kernel_spec)
+"""`kernel_spec`, computed once: for rules that are plain values.  Others may hold what an attack remembers."""
+
+
 def _surrogate(rule: GradientRule) -> tuple[int, float, float]:
-    """Number, width and extra; GIVEN for a shape of its own, and for a rule that is another at every step."""
+    """Number, width and extra; GIVEN for another surrogate, and for a rule that differs from step to step."""
     surrogate = rule.surrogate
     if type(rule) is not GradientRule or type(surrogate) not in SHAPES:
         return GIVEN, 1.0, 1.0

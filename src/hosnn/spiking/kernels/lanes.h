@@ -112,7 +112,7 @@ INLINE V NAME(decayed)(V x, float inverse, float bound) {
 /* h(x) of the surrogate in place of n numbers x, a multiple of W. */
 FUSED static void NAME(derivative)(const Neuron *of, float *h, int64_t n) {
     const float w = of->width, inverse = 1.0f / w, extra = of->extra;
-    const float bound = of->surrogate == SIGMOID && extra < DEEPEST ? extra : DEEPEST;
+    const float bound = of->surrogate == SIGMOID && extra < LEAST_EXPONENT ? extra : LEAST_EXPONENT;
     const V zero = {0}, ones = NAME(every)(1.0f);
     switch (of->surrogate) {
     case SIGMOID:
@@ -152,8 +152,8 @@ FUSED static void NAME(derivative)(const Neuron *of, float *h, int64_t n) {
 }
 
 /* GROUP registers of lanes of one sample over time, from register r on: what they emit, or membranes, thresholds and
-   where the surrogate looks.  Each step waits for the one before; several registers fill the time. */
-INLINE void NAME(over_time)(const Neuron *of, const Block *b, int r, int group, int adaptive, int soft, int emit) {
+   where the surrogate is evaluated.  Each step waits for the one before; several registers fill the time. */
+INLINE void NAME(over_time)(const Neuron *of, const Block *b, int r, int group, int kind, int soft, int emit) {
     const float decay = of->membrane_decay, fade = of->synaptic_decay;
     const V zero = {0}, ones = NAME(every)(1.0f), jump = NAME(every)(of->trace_of_spike), rest = NAME(every)(of->rest);
     const int at_rest = of->at_rest;
@@ -165,13 +165,14 @@ INLINE void NAME(over_time)(const Neuron *of, const Block *b, int r, int group, 
     for (int g = 0; g < group; g++) {
         v[g] = trace[g] = zero;
         theta[g] = rest;
-        rate[g] = adaptive ? NAME(get)(b->rate + place[g]) : zero;
+        rate[g] = kind == ADAPTIVE ? NAME(get)(b->rate + place[g]) : zero;
     }
     for (int64_t t = 0; t < b->steps; t++) {
         for (int g = 0; g < group; g++) {
             PREFETCH(current + from[g] + b->ahead, 0);
             const V u = v[g] * decay + NAME(get)(current + from[g]);
-            if (adaptive) theta[g] = theta[g] + rate[g] * (u - NAME(get)(target + place[g]));
+            if (kind == ADAPTIVE) theta[g] = theta[g] + rate[g] * (u - NAME(get)(target + place[g]));
+            if (kind == STATIC) theta[g] = NAME(get)(target + place[g]);
             const V distance = u - theta[g];
             const M fired = distance > zero;
             if (soft)
@@ -192,7 +193,7 @@ INLINE void NAME(over_time)(const Neuron *of, const Block *b, int r, int group, 
             }
         }
         current += b->currents_step;
-        if (adaptive) target += b->target_step;
+        if (kind != FIXED) target += b->target_step;
         membrane += b->width;
         threshold += b->width;
         slope += b->width;
@@ -202,36 +203,38 @@ INLINE void NAME(over_time)(const Neuron *of, const Block *b, int r, int group, 
 
 /* Calls with constants, so that each case is a loop of its own without a branch inside. */
 static void NAME(run)(const Neuron *of, const Block *b, int emit) {
-    const int adaptive = b->target != NULL;
     int r = 0;
-#define CASE(A, S, E)                                                                              \
-    if (adaptive == A && !of->soft == !S && emit == E) {                                           \
-        for (; r + GROUP <= b->registers; r += GROUP) NAME(over_time)(of, b, r, GROUP, A, S, E);  \
-        for (; r < b->registers; r++) NAME(over_time)(of, b, r, 1, A, S, E);                       \
+#define AT(K, S, E) (((K) * 2 + (S)) * (KEPT + 1) + (E))
+#define CASE(K, S, E)                                                                              \
+    case AT(K, S, E):                                                                              \
+        for (; r + GROUP <= b->registers; r += GROUP) NAME(over_time)(of, b, r, GROUP, K, S, E);  \
+        for (; r < b->registers; r++) NAME(over_time)(of, b, r, 1, K, S, E);                       \
+        break;
+#define EACH(K, S) CASE(K, S, TRACES) CASE(K, S, SPIKES) CASE(K, S, DISTANCE) CASE(K, S, MEMBRANE) CASE(K, S, KEPT)
+    switch (AT(kind_of(b), !!of->soft, emit)) {
+        EACH(FIXED, 0) EACH(FIXED, 1) EACH(ADAPTIVE, 0) EACH(ADAPTIVE, 1) EACH(STATIC, 0) EACH(STATIC, 1)
     }
-#define EACH(A, S) \
-    CASE(A, S, TRACES) CASE(A, S, SPIKES) CASE(A, S, DISTANCE) CASE(A, S, MEMBRANE) CASE(A, S, KEPT)
-    EACH(0, 0) EACH(0, 1) EACH(1, 0) EACH(1, 1)
 #undef EACH
 #undef CASE
+#undef AT
 }
 
-/* The way back: dL/d currents of the lanes of one sample.  `open`: there are thresholds with a gradient. */
-INLINE void NAME(back_over_time)(const Neuron *of, const Block *b, int r, int group, int open, int soft, int sums) {
+/* The backward of the lanes of one sample: dL/d currents.  `kind`: of the threshold, FIXED where it gets no gradient. */
+INLINE void NAME(back_over_time)(const Neuron *of, const Block *b, int r, int group, int kind, int soft, int sums) {
     const int traces = of->emit == TRACES;
     const float decay = of->membrane_decay, fade = traces ? of->synaptic_decay : 0.0f;
     const float jump = traces ? of->trace_of_spike : 1.0f;
-    const V zero = {0}, least = NAME(every)(1.17549435e-38f);
+    const V zero = {0}, least = NAME(every)(SMALLEST);
     const M none = {0}, leaks = none - !!of->leak, resets = none - !!of->reset;
     const int32_t *to = b->to + r, *place = b->place + r, *plain = b->plain + r;
     const int64_t last = b->steps - 1;
     const float *u_at = b->membrane + last * b->width + r * W, *theta_at = b->threshold + last * b->width + r * W;
     const float *gradient = b->gradient + last * b->gradient_step, *slope = b->slope + last * b->width + r * W;
-    const float *target = open ? b->target + last * b->target_step : NULL;
+    const float *target = kind == ADAPTIVE ? b->target + last * b->target_step : NULL;
     float *output = b->output + last * b->output_step;
     V rate[GROUP], along[GROUP], to_current[GROUP], to_theta[GROUP], to_rate[GROUP], membranes[GROUP], to_currents[GROUP];
     for (int g = 0; g < group; g++) {
-        rate[g] = open ? NAME(get)(b->rate + place[g]) : zero;
+        rate[g] = kind == ADAPTIVE ? NAME(get)(b->rate + place[g]) : zero;
         along[g] = to_current[g] = to_theta[g] = to_rate[g] = membranes[g] = to_currents[g] = zero;
     }
     M leak = none, reset = none; /* after the last step nothing follows */
@@ -248,7 +251,8 @@ INLINE void NAME(back_over_time)(const Neuron *of, const Block *b, int r, int gr
             V to_distance = to_spike * NAME(get)(slope + g * W);
             to_distance = NAME(only)(~(NAME(size)(to_distance) <= least), to_distance);
             V to_u = to_distance + NAME(only)(soft ? leak : leak & ~fired, to_v);
-            if (open) {
+            if (kind == STATIC) to_theta[g] = -(soft ? to_distance + NAME(only)(reset & fired, to_v) : to_distance);
+            if (kind == ADAPTIVE) {
                 to_theta[g] = to_theta[g] - (soft ? to_distance + NAME(only)(reset & fired, to_v) : to_distance);
                 to_u = to_u + rate[g] * to_theta[g];
                 to_rate[g] = to_rate[g] + to_theta[g] * (u - NAME(get)(target + place[g]));
@@ -258,12 +262,12 @@ INLINE void NAME(back_over_time)(const Neuron *of, const Block *b, int r, int gr
             if (sums) {
                 membranes[g] = membranes[g] + u;
                 to_currents[g] = to_currents[g] + to_u;
-                NAME(put)(b->to_signature + t * b->dense + plain[g], -rate[g] * to_theta[g]);
+                NAME(put)(b->to_target + t * b->dense + plain[g], kind == STATIC ? to_theta[g] : -rate[g] * to_theta[g]);
             }
         }
         leak = leaks;
         reset = resets;
-        if (open) target -= b->target_step;
+        if (kind == ADAPTIVE) target -= b->target_step;
         u_at -= b->width;
         theta_at -= b->width;
         gradient -= b->gradient_step;
@@ -280,22 +284,28 @@ INLINE void NAME(back_over_time)(const Neuron *of, const Block *b, int r, int gr
 }
 
 FUSED static void NAME(back)(const Neuron *of, const Block *b, int sums) {
-    const int open = b->target && of->threshold;
     int r = 0;
-#define CASE(O, S, X)                                                                                    \
-    if (open == O && !of->soft == !S && sums == X) {                                                     \
-        for (; r + GROUP <= b->registers; r += GROUP) NAME(back_over_time)(of, b, r, GROUP, O, S, X);   \
-        for (; r < b->registers; r++) NAME(back_over_time)(of, b, r, 1, O, S, X);                        \
+#define AT(K, S, X) (((K) * 2 + (S)) * 2 + (X))
+#define CASE(K, S, X)                                                                                    \
+    case AT(K, S, X):                                                                                    \
+        for (; r + GROUP <= b->registers; r += GROUP) NAME(back_over_time)(of, b, r, GROUP, K, S, X);   \
+        for (; r < b->registers; r++) NAME(back_over_time)(of, b, r, 1, K, S, X);                        \
+        break;
+#define EACH(K, S) CASE(K, S, 0) CASE(K, S, 1)
+    switch (AT(of->threshold ? kind_of(b) : FIXED, !!of->soft, !!sums)) {
+        EACH(FIXED, 0) EACH(FIXED, 1) EACH(ADAPTIVE, 0) EACH(ADAPTIVE, 1) EACH(STATIC, 0) EACH(STATIC, 1)
     }
-    CASE(0, 0, 0) CASE(0, 1, 0) CASE(1, 0, 0) CASE(1, 1, 0) CASE(0, 0, 1) CASE(0, 1, 1) CASE(1, 0, 1) CASE(1, 1, 1)
+#undef EACH
 #undef CASE
+#undef AT
 }
 
-/* Currents of all time steps from one input, held behind a synaptic filter. */
-static void NAME(hold)(const Neuron *of, const float *input, float *currents, int64_t width) {
+/* Currents of all time steps from one constant input, through its synaptic filter. */
+static void NAME(unroll)(const Neuron *of, const float *input, const float *initial, float *currents, int64_t width) {
     for (int64_t i = 0; i < width; i += W) {
         const V fed = NAME(get)(input + i) / of->input_tau;
         V current = {0};
+        if (initial) current = NAME(get)(initial + i);
         for (int64_t t = 0; t < of->steps; t++) {
             current = current * of->input_decay + fed;
             NAME(put)(currents + t * width + i, current);
@@ -303,8 +313,9 @@ static void NAME(hold)(const Neuron *of, const float *input, float *currents, in
     }
 }
 
-/* And back: dL/d input from dL/d currents. */
-static void NAME(release)(const Neuron *of, const float *to_currents, float *to_input, int64_t width) {
+/* Its backward: dL/d input and dL/d initial from dL/d currents. */
+static void NAME(unroll_back)(const Neuron *of, const float *to_currents, float *to_input, float *to_initial,
+                              int64_t width) {
     for (int64_t i = 0; i < width; i += W) {
         V along = {0}, sum = {0};
         for (int64_t t = of->steps - 1; t >= 0; t--) {
@@ -312,6 +323,7 @@ static void NAME(release)(const Neuron *of, const float *to_currents, float *to_
             sum = sum + along;
         }
         NAME(put)(to_input + i, sum / of->input_tau);
+        NAME(put)(to_initial + i, along * of->input_decay);
     }
 }
 
@@ -327,7 +339,7 @@ static Block NAME(block)(const Neuron *of, const Arrays *in, const Scratch *scra
     const int64_t most = lanes.at + (lanes.n / piece - 1) * lanes.stride + (piece < W ? W : piece);
     /* Pieces shorter than a register but not by much: the register reads on into what follows, if there is something,
        and gives results that the next one overwrites. */
-    const int readable = piece >= W || (2 * piece >= W && most <= of->neurons), plain = !of->bfloat16 && !of->held;
+    const int readable = piece >= W || (2 * piece >= W && most <= of->neurons), plain = !of->bfloat16 && !of->constant_steps;
     Block b = {.steps = of->steps, .dense = NAME(dense)(lanes), .writes = plain && piece >= W};
     if (readable) { /* pieces of registers, of which the last lies over the tail of the one before */
         for (int64_t done = 0, at = 0; done < lanes.n; done += piece, at += lanes.stride)
@@ -356,25 +368,29 @@ static Block NAME(block)(const Neuron *of, const Arrays *in, const Scratch *scra
     } else {
         b.currents = scratch->currents;
         b.currents_step = b.dense;
-        if (of->held) {
-            NAME(gather)(scratch->rows + ROOM, in->currents, first, lanes, of->bfloat16);
-            NAME(hold)(of, scratch->rows + ROOM, scratch->currents, b.dense);
+        if (of->constant_steps) {
+            float *input = scratch->rows + ROOM, *initial = in->initial ? scratch->rows + 5 * ROOM : NULL;
+            NAME(gather)(input, in->currents, first, lanes, of->bfloat16);
+            if (initial) NAME(gather)(initial, in->initial, 0, lanes, 0);
+            NAME(unroll)(of, input, initial, scratch->currents, b.dense);
         }
-        for (int64_t t = 0; !of->held && t < of->steps; t++)
+        for (int64_t t = 0; !of->constant_steps && t < of->steps; t++)
             NAME(gather)(scratch->currents + t * b.dense, in->currents, t * step + first, lanes, of->bfloat16);
     }
-    if (!in->signature) return b;
+    if (!in->target) return b;
     if (readable) {
-        b.target = in->signature + lanes.at;
+        b.target = in->target + lanes.at;
         b.target_step = of->neurons;
-        b.rate = in->adaptation + lanes.at;
+        if (in->adaptation) b.rate = in->adaptation + lanes.at;
     } else {
         for (int64_t t = 0; t < of->steps; t++)
-            NAME(gather)(scratch->target + t * b.dense, in->signature, t * of->neurons, lanes, 0);
-        NAME(gather)(scratch->rows, in->adaptation, 0, lanes, 0);
+            NAME(gather)(scratch->target + t * b.dense, in->target, t * of->neurons, lanes, 0);
         b.target = scratch->target;
         b.target_step = b.dense;
-        b.rate = scratch->rows;
+        if (in->adaptation) {
+            NAME(gather)(scratch->rows, in->adaptation, 0, lanes, 0);
+            b.rate = scratch->rows;
+        }
     }
     return b;
 }
@@ -426,7 +442,7 @@ static int NAME(forward)(const Neuron *of, const Arrays *in, int64_t begin, int6
 static void NAME(backward_lanes)(const Neuron *of, const Arrays *in, const Scratch *scratch, Lanes lanes, int64_t sample,
                                  const float *gradient, int64_t gradient_step) {
     const int64_t step = of->batch * of->neurons, first = sample * of->neurons;
-    const int sums = in->signature_gradient || in->membrane_sum || in->current_sum;
+    const int sums = in->target_gradient || in->membrane_sum || in->current_sum;
     Block b = NAME(block)(of, in, scratch, lanes, sample);
     b.gradient = gradient;
     b.gradient_step = gradient_step;
@@ -442,11 +458,13 @@ static void NAME(backward_lanes)(const Neuron *of, const Arrays *in, const Scrat
     b.to_rate = scratch->rows + 2 * ROOM;
     b.membranes = scratch->rows + 3 * ROOM;
     b.to_currents = scratch->rows + 4 * ROOM;
-    b.to_signature = scratch->currents; /* read no more */
+    b.to_target = scratch->currents; /* read no more */
     NAME(back)(of, &b, sums);
-    if (of->held) {
-        NAME(release)(of, scratch->output, scratch->rows + ROOM, b.dense);
-        NAME(scatter)(in->output, first, scratch->rows + ROOM, lanes, of->bfloat16);
+    if (of->constant_steps) {
+        float *to_input = scratch->rows + ROOM, *to_initial = scratch->rows + 6 * ROOM;
+        NAME(unroll_back)(of, scratch->output, to_input, to_initial, b.dense);
+        NAME(scatter)(in->output, first, to_input, lanes, of->bfloat16);
+        if (in->initial_gradient) NAME(accumulate)(in->initial_gradient, 0, to_initial, lanes);
     } else if (!b.writes) {
         for (int64_t t = 0; t < of->steps; t++)
             NAME(scatter)(in->output, t * step + first, scratch->output + t * b.dense, lanes, of->bfloat16);
@@ -454,8 +472,8 @@ static void NAME(backward_lanes)(const Neuron *of, const Arrays *in, const Scrat
     if (in->adaptation_gradient) NAME(accumulate)(in->adaptation_gradient, 0, b.to_rate, lanes);
     if (in->membrane_sum) NAME(accumulate)(in->membrane_sum, 0, b.membranes, lanes);
     if (in->current_sum) NAME(accumulate)(in->current_sum, 0, b.to_currents, lanes);
-    for (int64_t t = 0; in->signature_gradient && t < of->steps; t++)
-        NAME(accumulate)(in->signature_gradient, t * of->neurons, b.to_signature + t * b.dense, lanes);
+    for (int64_t t = 0; in->target_gradient && t < of->steps; t++)
+        NAME(accumulate)(in->target_gradient, t * of->neurons, b.to_target + t * b.dense, lanes);
 }
 
 static int NAME(backward)(const Neuron *of, const Arrays *in, int64_t begin, int64_t end) {
@@ -504,7 +522,7 @@ static void NAME(sharpen)(const Neuron *of, const Arrays *in, const Scratch *scr
                           int64_t sample, Lanes lanes) {
     float *mean = scratch->rows, *deviation = scratch->rows + ROOM, *h = scratch->rows + 2 * ROOM;
     const float keep = in->keep[sample], scale = in->scale[sample], relax = of->relax;
-    const int64_t step = of->samples * of->neurons, remembered = in->rows[sample] * of->neurons;
+    const int64_t step = of->samples * of->neurons, remembered = in->sample_rows[sample] * of->neurons;
     for (int64_t t = 0; t < of->steps; t++, x += width) {
         NAME(gather)(mean, in->mean, t * step + remembered, lanes, 0);
         NAME(gather)(deviation, in->deviation, t * step + remembered, lanes, 0);

@@ -1,31 +1,48 @@
 """How arrays of a layer lie in memory, the same for every fused kernel: time and batch outermost, then the neurons.
 
-Shapes: T time, B batch, N neuron dimensions.  "Their memory order" is the order in which a layer's neurons follow one
-another: as in the shape, or with channels last.
+Shapes: T time, B batch, N neuron dimensions.  "Memory order" is the order in which a layer's neurons follow one another
+in the currents: as in the shape, or with channels last.
 """
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from hosnn.errors import ShapeError
-from hosnn.spiking.kernels.kernel_spec import Task
+from hosnn.spiking.kernels.kernel_spec import KernelSpec
+from hosnn.spiking.state import Threshold, threshold_tensors
 
 DTYPES = (torch.float32, torch.bfloat16)
 """Of currents and outputs.  The state between time steps is float32 in either."""
 
 
 class Gradients(NamedTuple):
-    """currents [T, B, *N]; adaptation [*N], summed over time and batch; signature [T, *N]; the sums of membrane and of
-    the currents' gradient over time and batch [*N] that the local rule for k needs.  None where not asked for."""
+    """The gradients of a loss, and the sums that the local rule for k needs; None where not asked for.
+
+    currents                   [T, B, *N], or [1, B, *N] of a constant input
+    adaptation                 k [*N], summed over time and batch
+    target                     u*, or a static θ [T, *N]
+    initial                    state of a constant input's filter before the first step [*N]
+    membrane_sum, current_sum  membrane, and gradient of the currents, summed over time and batch [*N]
+    """
 
     currents: Tensor
-    adaptation: Tensor | None
-    signature: Tensor | None
-    membrane_sum: Tensor | None
-    current_sum: Tensor | None
+    adaptation: Tensor | None = None
+    target: Tensor | None = None
+    initial: Tensor | None = None
+    membrane_sum: Tensor | None = None
+    current_sum: Tensor | None = None
+
+
+class Parameters(NamedTuple):
+    """A layer's arrays besides currents, float32 in memory order; `target` is u*, or a static θ where there is no k."""
+
+    target: Tensor | None  # [T, *N]
+    adaptation: Tensor | None  # k [*N]
+    initial: Tensor | None  # [*N]
 
 
 def laid_out(currents: Tensor, channels_last: bool = False) -> Tensor:
@@ -52,13 +69,13 @@ def dense(currents: Tensor) -> bool:
     return (batch == 1 or currents.stride(1) == size) and (steps == 1 or currents.stride(0) == size * batch)
 
 
-def lengths(task: Task, currents: Tensor) -> tuple[int, int]:
+def lengths(spec: KernelSpec, currents: Tensor) -> tuple[int, int]:
     """T and B."""
-    return task.held or len(currents), currents.shape[1]
+    return spec.constant_steps or len(currents), currents.shape[1]
 
 
 def strides(currents: Tensor, lead: tuple[int, ...]) -> tuple[int, ...]:
-    """Of an array [*lead, *N] without gaps, its neurons in the memory order of the currents'."""
+    """Of an array [*lead, *N] without gaps, its neurons in the memory order of the currents."""
     outer, size = [], math.prod(currents.shape[2:])
     for length in reversed(lead):
         outer.append(size)
@@ -66,68 +83,85 @@ def strides(currents: Tensor, lead: tuple[int, ...]) -> tuple[int, ...]:
     return (*reversed(outer), *currents.stride()[2:])
 
 
-def room(currents: Tensor, *lead: int, dtype: torch.dtype = torch.float32) -> Tensor:
+def empty(currents: Tensor, *lead: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """An array [*lead, *N] with such strides, not filled."""
     shape = (*lead, *currents.shape[2:])
     return torch.empty_strided(shape, strides(currents, lead), dtype=dtype, device=currents.device)
 
 
-def placed(value: Tensor, currents: Tensor, *lead: int) -> Tensor:
+def in_memory_order(value: Tensor, currents: Tensor, *lead: int) -> Tensor:
     """`value` [*lead, *N] with such strides; itself if it has them."""
-    alike = value.shape == currents.shape and value.stride() == currents.stride()  # quick to ask, and mostly so
+    alike = value.shape == currents.shape and value.stride() == currents.stride()  # the usual case, and quick to check
     if alike or value.stride() == strides(currents, lead):
         return value
-    return room(currents, *lead, dtype=value.dtype).copy_(value)
+    return empty(currents, *lead, dtype=value.dtype).copy_(value)
 
 
-def inputs(
-    task: Task, currents: Tensor, signature: Tensor | None, adaptation: Tensor | None
-) -> dict[str, Tensor | None]:
-    if signature is None or adaptation is None:
-        return {"currents": currents, "signature": None, "adaptation": None}
-    steps, neurons = lengths(task, currents)[0], currents.shape[2:]
-    if _fits(signature, currents, steps) and _fits(adaptation, currents):
-        return {"currents": currents, "signature": signature, "adaptation": adaptation}
-    # u*[t] broadcasts to the neurons from the right, time stays first
-    ones = [1] * (1 + len(neurons) - signature.dim())
-    if len(signature) < steps:
+class Layout(NamedTuple):
+    """How the arrays of a layer lie in memory."""
+
+    steps: int
+    neurons: tuple[int, ...]
+    per_step: tuple[int, ...]  # strides of [T, *N]
+    per_neuron: tuple[int, ...]  # strides of [*N]
+    contiguous: bool
+
+
+@lru_cache(maxsize=1024)
+def layout(spec: KernelSpec, shape: torch.Size, strides_of_currents: tuple[int, ...]) -> Layout:
+    """The layout that currents of this shape and these strides ask for."""
+    currents = torch.empty_strided(shape, strides_of_currents, device="meta")
+    steps = lengths(spec, currents)[0]
+    return Layout(steps, tuple(shape[2:]), strides(currents, (steps,)), strides(currents, ()), currents.is_contiguous())
+
+
+def parameters(spec: KernelSpec, currents: Tensor, threshold: Threshold, initial: Tensor | None) -> Parameters:
+    """The arrays of a layer as its kernel reads them."""
+    target, adaptation = threshold_tensors(threshold)
+    of = layout(spec, currents.shape, currents.stride())
+    if target is not None:
+        target = _over_neurons(target, of, of.steps)
+    if adaptation is not None:
+        adaptation = _over_neurons(adaptation, of)
+    if initial is not None:
+        initial = _over_neurons(initial, of)
+    return Parameters(target, adaptation, initial)
+
+
+def _over_neurons(value: Tensor, of: Layout, *lead: int) -> Tensor:
+    """`value`, whose last dimensions broadcast to the neurons, as [*lead, *N] float32 in memory order."""
+    shape, order = (*lead, *of.neurons), of.per_step if lead else of.per_neuron
+    if value.dtype == torch.float32 and value.shape == shape:
+        if value.is_contiguous() if of.contiguous else value.stride() == order:
+            return value
+    if lead and len(value) < lead[0]:
         raise ShapeError(
-            f"a layer got {steps} time steps and a signature of {len(signature)}; calibrate at {steps} steps"
+            f"a layer got {lead[0]} time steps and a signature of {len(value)}; calibrate at {lead[0]} steps"
         )
-    aligned = signature[:steps].to(torch.float32).reshape(steps, *ones, *signature.shape[1:])
-    return {
-        "currents": currents,
-        "signature": placed(aligned.expand(steps, *neurons), currents, steps),
-        "adaptation": placed(adaptation.to(torch.float32).expand(neurons), currents),
-    }
+    if lead:  # time stays first
+        value = value[: lead[0]].reshape(*lead, *[1] * (len(shape) - value.dim()), *value.shape[1:])
+    return torch.empty_strided(shape, order, device=value.device).copy_(value.expand(shape))
 
 
-def _fits(value: Tensor, currents: Tensor, *lead: int) -> bool:
-    """Whether a kernel can read this as [*lead, *N] float32 as it is."""
-    if value.dtype != torch.float32 or value.shape != (*lead, *currents.shape[2:]):
-        return False
-    return value.is_contiguous() if currents.is_contiguous() else value.stride() == strides(currents, lead)
-
-
-def shaped(task: Task, currents: Tensor) -> Tensor:
-    """Room for what `forward` emits."""
-    steps, batch = lengths(task, currents)
-    if not task.pooled:
-        return room(currents, steps, batch, dtype=currents.dtype) if task.held else torch.empty_like(currents)
+def empty_output(spec: KernelSpec, currents: Tensor) -> Tensor:
+    """An array for what `forward` writes, not filled."""
+    steps, batch = lengths(spec, currents)
+    if not spec.pooled:
+        if spec.constant_steps:
+            return empty(currents, steps, batch, dtype=currents.dtype)
+        return torch.empty_like(currents)
     channels, rows, columns = currents.shape[2:]
     return currents.new_empty(steps, batch, rows // 2, columns // 2, channels).permute(0, 1, 4, 2, 3)
 
 
-def upstream(task: Task, currents: Tensor, gradient: Tensor, derivative: Tensor | None) -> dict[str, Tensor | None]:
-    """The gradient of what `shaped` gave room for, and a surrogate's derivative handed in, as kernels read them."""
-    lead = lengths(task, currents)
+def upstream(spec: KernelSpec, currents: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient of what `forward` wrote, as its kernel reads it."""
     gradient = gradient.to(currents.dtype)
-    return {
-        "gradient": laid_out(gradient, True) if task.pooled else placed(gradient, currents, *lead),
-        "derivative": None if derivative is None else placed(derivative.to(currents.dtype), currents, *lead),
-    }
+    if spec.pooled:
+        return laid_out(gradient, channels_last=True)
+    return in_memory_order(gradient, currents, *lengths(spec, currents))
 
 
-def summed(task: Task, currents: Tensor, name: str) -> Tensor:
-    """Room for a sum over the batch that `backward` was asked for."""
-    return room(currents, *([lengths(task, currents)[0]] if name == "signature" else []))
+def empty_sum(spec: KernelSpec, currents: Tensor, name: str) -> Tensor:
+    """An array for a field of `Gradients` that is summed over the batch, not filled."""
+    return empty(currents, *([lengths(spec, currents)[0]] if name == "target" else []))

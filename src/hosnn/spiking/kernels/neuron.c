@@ -1,7 +1,7 @@
-/* A layer of spiking neurons over all time steps, forward and backward: the equations of dynamics.py, the gradients of
-   gradient.py.  No state outlives a call, nothing is written but the arrays that are handed in.
+/* A layer of spiking neurons over all time steps, forward and backward: the equations of dynamics.py, the gradients
+   of gradient_rule.py.  No state outlives a call; only the arrays passed in are written.
 
-   Memory: currents and everything of their shape lie as [T][B][N]; signature [T][N]; adaptation [N].  With pooling, N
+   Memory: currents and everything of their shape lie as [T][B][N]; target [T][N]; adaptation [N].  With pooling, N
    is [rows][columns][channels] and the output [T][B][rows/2][columns/2][channels].
    Work is cut into units (tiles of neurons, or pooled rows).  A unit sees the whole batch, so sums over the batch have
    one order whatever the number of threads.
@@ -23,7 +23,6 @@
 #define GROUP 4        /* registers worked on together */
 #define MOST 36        /* registers that 64 lanes in pieces take, with shared lanes */
 #define ROOM (4 * MOST) /* numbers in them, whatever their width */
-#define DEEPEST 87.0f     /* exp(-87) is the last power of e before float32 runs out of normal numbers */
 
 /* Gradients need not be those of the specification to the bit: there a multiply and an add may be one operation. */
 #if defined(__clang__)
@@ -43,39 +42,7 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
-enum { TRACES, SPIKES, DISTANCE, MEMBRANE, KEPT };
-enum { SIGMOID, FAST_SIGMOID, ARCTAN, PIECEWISE_LINEAR, RECTANGLE, EXPONENTIAL, STRAIGHT_THROUGH, GIVEN };
-
-typedef struct {
-    int64_t steps, batch, neurons;                              /* T, B, N */
-    int64_t rows, columns, channels;                            /* of the neurons; channels = 0: no pooling */
-    int64_t samples;                                            /* that sharpness is remembered of */
-    float membrane_decay, synaptic_decay, trace_of_spike, rest; /* 1 - 1/tau_m, 1 - 1/tau_s, 1/tau_s, threshold[0] */
-    float gain;                                                 /* of the pooled mean */
-    float input_decay, input_tau;                               /* of the filter of a held input */
-    float relax;                                                /* of the adaptive sharpness */
-    float width, extra;                                         /* of the surrogate; its clamp or its peak */
-    int32_t soft, emit, bfloat16, surrogate;
-    int32_t leak, reset, threshold, at_rest; /* paths of the gradient that are open; where the surrogate looks */
-    int32_t held;     /* one input [B][N] for all time steps, behind a synaptic filter, in place of currents */
-    int32_t learning; /* whether sharpness is remembered */
-} Neuron;
-
-typedef struct {
-    const void *currents;      /* [T][B][N] */
-    const float *signature;    /* [T][N], NULL: plain LIF */
-    const float *adaptation;   /* [N], NULL: plain LIF */
-    const void *derivative;    /* h [T][B][N], for the surrogate GIVEN */
-    const void *gradient;      /* dL/d output */
-    void *output;              /* forward: as `emit` says; backward: dL/d currents [T][B][N] */
-    float *adaptation_gradient;/* [N], sum over T and B; NULL if not asked for */
-    float *signature_gradient; /* [T][N]; NULL if not asked for */
-    float *membrane_sum;       /* [N], sum over T and B; NULL if not asked for */
-    float *current_sum;        /* [N], of dL/d currents over T and B; NULL if not asked for */
-    float *mean, *deviation;   /* [T][samples][N], what sharpness remembers */
-    const int64_t *rows;       /* [B], which of the samples these are */
-    const float *keep, *scale; /* [B], weight of what is remembered; a of each sample */
-} Arrays;
+#include "declarations.h"
 
 /* Which neurons are worked on at a time: `n` of them from `at` on, in pieces without gaps, `stride` apart. */
 typedef struct {
@@ -94,7 +61,7 @@ typedef struct {
     int64_t currents_step, target_step, gradient_step, emitted_step, output_step;
     float *output, *emitted;
     float *membrane, *threshold, *slope; /* [T][width] */
-    float *to_signature, *to_rate, *membranes, *to_currents;
+    float *to_target, *to_rate, *membranes, *to_currents;
 } Block;
 
 /* Scratch memory of a unit: rows of `ROOM` lanes, of which [T] each for the arrays over time. */
@@ -118,6 +85,8 @@ static int allocate(const Neuron *of, Scratch *scratch) {
                          memory + 8 * size};
     return 1;
 }
+
+INLINE int kind_of(const Block *b) { return !b->target ? FIXED : b->rate ? ADAPTIVE : STATIC; }
 
 INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -156,7 +125,7 @@ INLINE uint16_t narrowed(float value) { /* round to nearest, ties to even; NaN s
 #define HOSNN_WIDEST 64
 #endif
 
-/* Functions between BEGIN and END may use the instructions named; GCC is told too which registers to prefer. */
+/* Functions between BEGIN and END may use the instructions named; for GCC also which registers to prefer. */
 #define PRAGMA(words) _Pragma(#words)
 #if defined(__clang__)
 #define BEGIN(instructions, preference) \

@@ -1,9 +1,9 @@
-"""A layer of spiking neurons over all time steps on a GPU: the equations of dynamics.py, the gradients of gradient.py.
+"""A layer of spiking neurons over all time steps on a GPU (equations: dynamics.py, gradients: gradient_rule.py).
 
 The same as `neuron.c`, lane by lane.  A program takes BLOCK neurons of one sample after another; state stays in
 registers, in float32.  Arrays lie as there: T time, B batch, N neurons, M what comes out at each step (N, or N pooled).
 
-Time goes in chunks of CHUNK steps, unrolled.  All that a chunk reads is asked for before its first result is written:
+Time goes in chunks of CHUNK steps, unrolled.  A chunk reads everything before it writes its first result:
 a store might alias a later load, which would then have to wait.  Steps past the last read zeros and write nothing.
 
 The forward equals the eager specification bit for bit where the launch forbids fused multiply-adds.
@@ -12,22 +12,20 @@ The forward equals the eager specification bit for bit where the launch forbids 
 import triton
 import triton.language as tl
 
-# The numbers of task.py.
+# The numbers of declarations.py.
+FIXED, ADAPTIVE, STATIC = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 TRACES, SPIKES, DISTANCE, MEMBRANE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 SIGMOID, FAST_SIGMOID, ARCTAN = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
-PIECEWISE_LINEAR, RECTANGLE, EXPONENTIAL = tl.constexpr(3), tl.constexpr(4), tl.constexpr(5)
-GIVEN = tl.constexpr(7)
+PIECEWISE_LINEAR, RECTANGLE, EXPONENTIAL, GIVEN = tl.constexpr(3), tl.constexpr(4), tl.constexpr(5), tl.constexpr(7)
 
-DEEPEST = tl.constexpr(87.0)  # exp(-87) is the last power of e before float32 runs out of normal numbers
-LEAST = tl.constexpr(1.17549435e-38)
-PI = tl.constexpr(3.14159265)
+LEAST_EXPONENT, SMALLEST, PI = tl.constexpr(87.0), tl.constexpr(1.17549435e-38), tl.constexpr(3.14159265)
 
 
 @triton.jit
 def forward(
     currents,  # [T, B, N]
-    signature,  # [T, N], None: plain LIF
-    adaptation,  # [N], None: plain LIF
+    target,  # u* [T, N], the thresholds themselves where there is no k; None: fixed threshold
+    adaptation,  # k [N], None: thresholds do not adapt
     output,  # [T, B, M], as EMIT says
     batch,
     neurons,
@@ -41,7 +39,7 @@ def forward(
     gain,
     STEPS: tl.constexpr,
     CHUNK: tl.constexpr,
-    ADAPTIVE: tl.constexpr,
+    KIND: tl.constexpr,
     SOFT: tl.constexpr,
     EMIT: tl.constexpr,
     AT_REST: tl.constexpr,
@@ -67,15 +65,16 @@ def forward(
             for w in tl.static_range(WINDOW):
                 n = _in_window(lanes, w, columns, channels) if POOLED else lanes
                 rate, targets = None, ()
-                if ADAPTIVE:
+                if KIND == ADAPTIVE:
                     rate = tl.load(adaptation + n, mask=inside, other=0.0)
-                    targets = _read(signature + n + first * stride, stride, left, inside, CHUNK)
-                given = _read(currents + (first * batch + start) * stride + n, batch * stride, left, inside, CHUNK)
+                if KIND != FIXED:
+                    targets = _read(target + n + first * stride, stride, left, inside, CHUNK)
+                inputs = _read(currents + (first * batch + start) * stride + n, batch * stride, left, inside, CHUNK)
                 v, theta, trace = membranes[w], thresholds[w], traces[w]
                 window = emitted
                 emitted = ()
                 for t in tl.static_range(CHUNK):
-                    u, theta, spike, v = _step(given[t], targets, t, rate, v, theta, decay, ADAPTIVE, SOFT)
+                    u, theta, spike, v = _step(inputs[t], targets, t, rate, v, theta, decay, KIND, SOFT)
                     trace = fade * trace + spike * jump
                     if EMIT == TRACES:
                         shown = trace
@@ -83,10 +82,8 @@ def forward(
                         shown = spike
                     elif EMIT == MEMBRANE:
                         shown = u
-                    elif AT_REST:
-                        shown = u - rest
                     else:
-                        shown = u - theta
+                        shown = u - (rest if AT_REST else theta)
                     emitted += (shown if w == 0 else window[t] + shown,)
                 next_membranes += (v,)
                 next_thresholds += (theta,)
@@ -101,13 +98,13 @@ def forward(
 @triton.jit
 def backward(
     currents,  # [T, B, N]
-    signature,  # [T, N], None: plain LIF
-    adaptation,  # [N], None: plain LIF
+    target,  # u* [T, N], the thresholds themselves where there is no k; None: fixed threshold
+    adaptation,  # k [N], None: thresholds do not adapt
     derivative,  # h [T, B, N], for the surrogate GIVEN
     gradient,  # dL/d output [T, B, M]
     output,  # dL/d currents [T, B, N]
     adaptation_sum,  # [splits, N], dL/dk over T and the split's samples; None if not asked for, as the next three
-    signature_sum,  # [splits, T, N], dL/du*, zeros at first
+    target_sum,  # [splits, T, N], dL/d target, zeros at first
     membrane_sum,  # [splits, N]
     current_sum,  # [splits, N], of dL/d currents
     states,  # [chunks, 2, splits, blocks, BLOCK], v and θ before each chunk; None if there is one chunk only
@@ -126,7 +123,7 @@ def backward(
     extra,
     STEPS: tl.constexpr,
     CHUNK: tl.constexpr,
-    ADAPTIVE: tl.constexpr,
+    KIND: tl.constexpr,
     SOFT: tl.constexpr,
     EMIT: tl.constexpr,
     SURROGATE: tl.constexpr,
@@ -138,7 +135,7 @@ def backward(
     BLOCK: tl.constexpr,
 ):
     CHUNKS: tl.constexpr = (STEPS + CHUNK - 1) // CHUNK
-    OPEN: tl.constexpr = ADAPTIVE and THRESHOLD
+    OPEN: tl.constexpr = KIND != FIXED and THRESHOLD
     lanes = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = lanes < neurons
     stride = tl.cast(neurons, tl.int64)
@@ -149,7 +146,7 @@ def backward(
     if POOLED:
         emitter, emits = _pooled(lanes, inside, rows, columns, channels)
     rate = None
-    if ADAPTIVE:
+    if KIND == ADAPTIVE:
         rate = tl.load(adaptation + lanes, mask=inside, other=0.0)
     to_rate, membranes_sum, currents_sum = zeros, zeros, zeros
     programs = tl.num_programs(0) * tl.cast(tl.num_programs(1), tl.int64)
@@ -165,11 +162,11 @@ def backward(
                 first = (chunk - 1) * CHUNK
                 left = tl.full([BLOCK], STEPS - first, tl.int32)
                 targets = ()
-                if ADAPTIVE:
-                    targets = _read(signature + first * stride + lanes, stride, left, inside, CHUNK)
-                given = _read(currents + (first * batch + start) * stride + lanes, batch * stride, left, inside, CHUNK)
+                if KIND != FIXED:
+                    targets = _read(target + first * stride + lanes, stride, left, inside, CHUNK)
+                inputs = _read(currents + (first * batch + start) * stride + lanes, batch * stride, left, inside, CHUNK)
                 for t in tl.static_range(CHUNK):
-                    _, theta, _, v = _step(given[t], targets, t, rate, v, theta, decay, ADAPTIVE, SOFT)
+                    _, theta, _, v = _step(inputs[t], targets, t, rate, v, theta, decay, KIND, SOFT)
                 tl.store(states + 2 * chunk * programs * BLOCK + place, v)
                 tl.store(states + (2 * chunk + 1) * programs * BLOCK + place, theta)
             tl.debug_barrier()  # what one thread wrote another may read
@@ -185,16 +182,16 @@ def backward(
                 v = tl.load(states + 2 * chunk * programs * BLOCK + place)
                 theta = tl.load(states + (2 * chunk + 1) * programs * BLOCK + place)
             targets = ()
-            if ADAPTIVE:
-                targets = _read(signature + first * stride + lanes, stride, left, inside, CHUNK)
-            given = _read(currents + now * stride + lanes, batch * stride, left, inside, CHUNK)
+            if KIND != FIXED:
+                targets = _read(target + first * stride + lanes, stride, left, inside, CHUNK)
+            inputs = _read(currents + now * stride + lanes, batch * stride, left, inside, CHUNK)
             from_above = _read(gradient + now * outputs + emitter, batch * wide_outputs, left, emits, CHUNK)
             slopes = ()
             if SURROGATE == GIVEN:
                 slopes = _read(derivative + now * stride + lanes, batch * stride, left, inside, CHUNK)
             membranes, thresholds = (), ()
             for t in tl.static_range(CHUNK):
-                u, theta, _, v = _step(given[t], targets, t, rate, v, theta, decay, ADAPTIVE, SOFT)
+                u, theta, _, v = _step(inputs[t], targets, t, rate, v, theta, decay, KIND, SOFT)
                 membranes += (u,)
                 thresholds += (theta,)
 
@@ -202,10 +199,8 @@ def backward(
                 u, theta = membranes[t], thresholds[t]
                 real = inside & (left > t)
                 above = from_above[t] * gain * 0.25 if POOLED else from_above[t]
-                if SURROGATE == GIVEN:
-                    h = slopes[t]
-                else:
-                    h = _derivative(u - rest if AT_REST else u - theta, width, extra, SURROGATE)
+                at = u - (rest if AT_REST else theta)
+                h = slopes[t] if SURROGATE == GIVEN else _derivative(at, width, extra, SURROGATE)
                 spike = tl.where(u - theta > 0, 1.0, 0.0)
                 along_trace = above + fade * along_trace
                 to_spike = along_trace * jump if EMIT == TRACES else above
@@ -213,23 +208,26 @@ def backward(
                 if RESET:  # after the last step nothing follows, whatever the membrane
                     to_spike -= tl.where(first + t + 1 < STEPS, to_v * (theta if SOFT else u), 0.0)
                 to_distance = to_spike * h
-                to_distance = tl.where(tl.abs(to_distance) <= LEAST, 0.0, to_distance)
+                to_distance = tl.where(tl.abs(to_distance) <= SMALLEST, 0.0, to_distance)
                 to_current = to_distance
                 if LEAK:
                     to_current += to_v if SOFT else to_v * (1 - spike)
                 if OPEN:
-                    to_theta -= to_distance
+                    to_theta = (zeros if KIND == STATIC else to_theta) - to_distance
                     if SOFT and RESET:
                         to_theta -= to_v * spike
-                    to_current += rate * to_theta
-                    to_rate += to_theta * (u - targets[t])
-                    if signature_sum is not None:
-                        at = signature_sum + (split * STEPS + first + t) * stride + lanes
-                        tl.store(at, tl.load(at, mask=real, other=0.0) - rate * to_theta, mask=real)
+                    to_target = to_theta
+                    if KIND == ADAPTIVE:
+                        to_current += rate * to_theta
+                        to_rate += to_theta * (u - targets[t])
+                        to_target = -rate * to_theta
+                    if target_sum is not None:
+                        total = target_sum + (split * STEPS + first + t) * stride + lanes
+                        tl.store(total, tl.load(total, mask=real, other=0.0) + to_target, mask=real)
                 membranes_sum += tl.where(emits & (left > t), u, 0.0)
                 currents_sum += to_current
                 tl.store(output + (now + t * batch) * stride + lanes, to_current, mask=real)
-        if CHUNKS > 1 or signature_sum is not None:
+        if CHUNKS > 1 or target_sum is not None:
             tl.debug_barrier()
 
     if adaptation_sum is not None:
@@ -241,11 +239,13 @@ def backward(
 
 
 @triton.jit
-def _step(current, targets, t: tl.constexpr, rate, v, theta, decay, ADAPTIVE: tl.constexpr, SOFT: tl.constexpr):
+def _step(current, targets, t: tl.constexpr, rate, v, theta, decay, KIND: tl.constexpr, SOFT: tl.constexpr):
     """u, θ, s and the next v."""
     u = decay * v + current
-    if ADAPTIVE:
+    if KIND == ADAPTIVE:
         theta = theta + rate * (u - targets[t])
+    if KIND == STATIC:
+        theta = targets[t]
     spike = tl.where(u - theta > 0, 1.0, 0.0)
     v = u - theta * spike if SOFT else u * (1 - spike)
     return u, theta, spike, v
@@ -283,7 +283,7 @@ def _derivative(x, width, extra, SURROGATE: tl.constexpr):
     z = tl.abs(x) / width
     if SURROGATE == SIGMOID:
         z = tl.where(z > extra, extra, z)
-        e = tl.exp(-tl.where(z > DEEPEST, DEEPEST, z))
+        e = tl.exp(-tl.where(z > LEAST_EXPONENT, LEAST_EXPONENT, z))
         h = e / (width * (1 + e) * (1 + e))
     elif SURROGATE == FAST_SIGMOID:
         h = 0.5 / (width * (1 + z) * (1 + z))
@@ -294,7 +294,7 @@ def _derivative(x, width, extra, SURROGATE: tl.constexpr):
     elif SURROGATE == RECTANGLE:
         h = tl.where(tl.abs(x) < width * 0.5, 1 / width, 0.0)
     elif SURROGATE == EXPONENTIAL:
-        h = extra * tl.exp(-tl.where(z > DEEPEST, DEEPEST, z))
+        h = extra * tl.exp(-tl.where(z > LEAST_EXPONENT, LEAST_EXPONENT, z))
     else:
         h = tl.full(x.shape, 1.0, tl.float32)
     return h

@@ -10,7 +10,7 @@ import torch
 
 import hosnn
 from hosnn.cli.main import main
-from hosnn.cli.subject import candidate, transfer_sources
+from hosnn.cli.target import load_networks, load_target
 from hosnn.data import fashion_mnist_sample
 from hosnn.evaluation.ablations import Ablations
 from hosnn.nn.lenet import LeNet
@@ -145,10 +145,11 @@ def test_a_model_that_gives_no_logits_is_an_error_of_one_line(
 def test_the_results_of_functions_of_one_name_in_several_files_do_not_meet(own: Path) -> None:
     other = own.with_name("others.py")
     other.write_text(OWN)
-    found = [candidate(Path(f"{path}:network"), "fashion-mnist-sample", None) for path in (own, other)]
-    assert [each.name for each in found] == ["networks of mine-network", "others-network"]
-    assert [each.folder for each in found] == [Path("runs") / each.name / "evaluations" for each in found]
-    assert set(transfer_sources((Path(f"{own}:network"), Path(f"{other}:network")))) == {each.name for each in found}
+    targets = [load_target(Path(f"{path}:network"), "fashion-mnist-sample", None) for path in (own, other)]
+    assert [target.name for target in targets] == ["networks of mine-network", "others-network"]
+    assert [target.folder for target in targets] == [Path("runs") / target.name / "evaluations" for target in targets]
+    networks = load_networks((Path(f"{own}:network"), Path(f"{other}:network")))
+    assert set(networks) == {target.name for target in targets}
 
 
 def test_brackets_in_names_are_printed_as_they_are(
@@ -191,7 +192,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_shares_are_gathered_and_cleaned_up(pair: Path, tmp_path: Path) -> None:
+def test_shards_are_gathered_and_their_journals_removed(pair: Path, tmp_path: Path) -> None:
     arguments = ["evaluate", str(pair / "lif"), "--samples", "60", "--out"]
     assert main([*arguments, str(tmp_path / "whole")]) in (0, 3, 4)
     for share in ("0/2", "1/2"):
@@ -209,7 +210,7 @@ def test_shares_are_gathered_and_cleaned_up(pair: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", ["2/2", "1", "a/b", "-1/2"])
-def test_a_share_that_is_none_is_refused(pair: Path, share: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_shard_that_does_not_exist_is_an_error(pair: Path, share: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(pair / "lif"), f"--shard={share}"]) == 2
     assert "0 <=" in capsys.readouterr().err
 
@@ -227,37 +228,47 @@ def test_evaluations_are_compared(pair: Path, tmp_path: Path, capsys: pytest.Cap
     assert main(["compare", results[0]]) == 2
 
 
-def test_controls_set_the_twins_beside_the_network(
+def test_ablations_are_compared_with_the_network(
     pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["controls", str(pair / "ta"), "--lif", str(pair / "lif"), "--samples", "6", "--out", str(tmp_path)]
+    arguments = ["ablate", str(pair / "ta"), "--lif", str(pair / "lif"), "--samples", "6", "--out", str(tmp_path)]
     assert main([*arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["compared"]["models"][:2] == ["as trained", "k = 0"]
     assert len(found["rates"]) == len(found["compared"]["models"]) == 6 - len(found["left_out"])
     assert all("as trained" in (test["first"], test["second"]) for test in found["compared"]["tests"])
-    assert {path.name for path in tmp_path.iterdir()} == {"controls.json", "controls.md"}
-    written = (tmp_path / "controls.md").read_text()
-    assert main(["controls", str(pair / "lif"), "--samples", "6", "--out", str(tmp_path / "none")]) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"ablations.json", "ablations.md"}
+    written = (tmp_path / "ablations.md").read_text()
+    assert main(["ablate", str(pair / "lif"), "--samples", "6", "--out", str(tmp_path / "none")]) == 2
     assert "TA-LIF" in capsys.readouterr().err
     assert "| checks (controls) |" in written
 
 
-def test_a_further_network_called_like_a_twin_is_refused(
+def test_a_further_network_may_not_have_the_name_of_an_ablation(
     pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     provenance = {"name": "k = 0", "dataset": "fashion-mnist-sample"}
     hosnn.save(hosnn.load(pair / "lif"), tmp_path / "other", provenance)
     out = tmp_path / "out"
-    assert main(["controls", str(pair / "ta"), "--others", str(tmp_path / "other"), "--out", str(out)]) == 2
+    assert main(["ablate", str(pair / "ta"), "--others", str(tmp_path / "other"), "--out", str(out)]) == 2
     assert "k = 0" in capsys.readouterr().err
     assert not list(out.iterdir())
 
 
-def test_networks_of_other_layers_stand_in_the_table_of_controls() -> None:
+def test_networks_of_other_layers_are_in_the_table_of_firing_rates() -> None:
     models = [replace(synthetic.evaluation("controls", 10, 9, {"PGD": 5}), model=name) for name in ("a", "b")]
     rates = {"a": {"body.1": 0.25, "body.3": 0.5}, "b": {"layers.0": 0.125}}
-    found = Ablations("a", compare_models(models), rates, {}, {}, (), 0, {}, {})
+    found = Ablations(
+        model="a",
+        compared=compare_models(models),
+        rates=rates,
+        corruptions={},
+        steps={},
+        left_out=(),
+        seed=0,
+        versions={},
+        machine={},
+    )
     text = ablations_markdown(found)
     assert "| network | body.1 | body.3 | layers.0 |" in text
     assert "| a | 0.250 | 0.500 | – |" in text and "| b | – | – | 0.125 |" in text

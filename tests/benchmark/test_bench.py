@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from hosnn.benchmark.calibration import CALIBRATION, FORWARD, SignatureCase
+from hosnn.benchmark.evaluation import EvaluationCase
 from hosnn.benchmark.layers import LIMIT, OUR_LIF, OURS, LayerCase
-from hosnn.benchmark.networks import PER_STEP, PER_STEP_FLOAT32, EvaluationCase, NetworkCase, stepwise
+from hosnn.benchmark.networks import PER_STEP, PER_STEP_FLOAT32, NetworkCase, stepwise
 from hosnn.benchmark.peak_memory import peak_memory
 from hosnn.benchmark.peers import PEERS, peer_versions
-from hosnn.benchmark.report import Bench, markdown_bench
+from hosnn.benchmark.report import BenchmarkResult, benchmark_markdown
 from hosnn.benchmark.timing import Call, Case, Contestant, agreement, measure, quartiles, race, rotated
 from hosnn.cli.bench import bench, cases, run
 from hosnn.errors import ConfigError
@@ -51,7 +52,7 @@ class Fake:
     device: str = "cpu"
     reference: str = "small"
 
-    def entries(self) -> dict[str, Contestant]:
+    def contestants(self) -> dict[str, Contestant]:
         return {
             "small": Contestant(doing(lambda: torch.ones(8 * 2**18))),
             "large": Contestant(doing(lambda: torch.ones(64 * 2**18)), like="small"),
@@ -63,7 +64,7 @@ class Fake:
 def test_every_contestant_has_one_turn_a_round_and_the_first_one_rotates():
     turns: list[str] = []
     runs = {name: lambda name=name: turns.append(name) for name in "abc"}
-    times = race(runs, rounds=4, least=0)
+    times = race(runs, rounds=4, min_turn=0)
     assert {name: len(each) for name, each in times.items()} == dict.fromkeys("abc", 4)
     assert "".join(turns) == "aabbcc" + "abc" + "bca" + "cab" + "abc"
     assert rotated([], 3) == []
@@ -73,7 +74,7 @@ def test_threads_are_fixed_and_nothing_is_collected_during_a_turn():
     seen: list[tuple[int, bool]] = []
     before = torch.get_num_threads()
     try:
-        race({"two": lambda: seen.append((torch.get_num_threads(), gc.isenabled()))}, 2, {"two": 2}, least=0)
+        race({"two": lambda: seen.append((torch.get_num_threads(), gc.isenabled()))}, 2, {"two": 2}, min_turn=0)
     finally:
         torch.set_num_threads(before)
     assert set(seen) == {(2, False)}
@@ -82,7 +83,7 @@ def test_threads_are_fixed_and_nothing_is_collected_during_a_turn():
 
 def test_quick_work_is_repeated_until_a_turn_lasts():
     counted: list[None] = []
-    race({"nothing": lambda: counted.append(None)}, 1, least=0.001)
+    race({"nothing": lambda: counted.append(None)}, 1, min_turn=0.001)
     assert len(counted) > 10
 
 
@@ -103,13 +104,13 @@ def test_rows_hold_ratios_agreement_and_why_someone_did_not_run():
 
 def test_a_reference_that_fails_is_an_error():
     with pytest.raises(ImportError):
-        measure(Fake(reference="absent"), 1, memory=False, least=0)
+        measure(Fake(reference="absent"), 1, memory=False, min_turn=0)
     with pytest.raises(ConfigError, match="at least 1"):
         measure(Fake(), 0)
 
 
 def large() -> Call:
-    return Fake().entries()["large"].make()
+    return Fake().contestants()["large"].make()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -127,7 +128,7 @@ def test_quartiles_and_agreement():
 
 
 def test_the_contestants_of_a_layer_compute_the_same():
-    rows = {row.contestant: row for row in measure(LayerCase((3, 4, 5), compiled=False), 1, memory=False, least=0)}
+    rows = {row.contestant: row for row in measure(LayerCase((3, 4, 5), compiled=False), 1, memory=False, min_turn=0)}
     assert all(row.agreement in (None, 1) for row in rows.values())
     assert {OURS, "eager TA-LIF", OUR_LIF, LIMIT} <= set(rows)
     absent = [name for name, (package, _) in PEERS.items() if importlib.util.find_spec(package) is None]
@@ -146,7 +147,7 @@ def test_the_loop_over_time_steps_is_the_same_network():
     ("task", "precision"), [("FGSM training step", "bfloat16"), ("PGD-10", "float32"), ("inference", "float32")]
 )
 def test_the_contestants_of_a_network_run(task, precision):
-    rows = measure(NetworkCase(task, 2, precision, compiled=False, blueprint=TINY), 1, memory=False, least=0)
+    rows = measure(NetworkCase(task, 2, precision, compiled=False, blueprint=TINY), 1, memory=False, min_turn=0)
     found = {row.contestant: row for row in rows}
     assert found[PER_STEP].ratio
     assert found[PER_STEP].agreement == (1 if precision == "float32" else None)
@@ -170,15 +171,15 @@ def test_contestants_can_be_chosen_by_parts_of_their_names():
 
 
 def test_half_precision_is_set_beside_the_loop_in_float32():
-    entries = NetworkCase("PGD-10", 2, "bfloat16", compiled=False, blueprint=TINY).entries()
-    outputs = {name: entries[name].make()() for name in (PER_STEP, PER_STEP_FLOAT32)}
+    contestants = NetworkCase("PGD-10", 2, "bfloat16", compiled=False, blueprint=TINY).contestants()
+    outputs = {name: contestants[name].make()() for name in (PER_STEP, PER_STEP_FLOAT32)}
     assert all(torch.isfinite(found).all() for found in outputs.values())
-    full = NetworkCase("PGD-10", 2, compiled=False, blueprint=TINY).entries()[PER_STEP].make()()
+    full = NetworkCase("PGD-10", 2, compiled=False, blueprint=TINY).contestants()[PER_STEP].make()()
     assert torch.equal(outputs[PER_STEP_FLOAT32], full)
 
 
 def test_a_signature_is_measured_beside_its_forward_pass():
-    rows = measure(SignatureCase(2, blueprint=small_convnet()), 1, memory=False, least=0)
+    rows = measure(SignatureCase(2, blueprint=small_convnet()), 1, memory=False, min_turn=0)
     assert [row.contestant for row in rows] == [FORWARD, CALIBRATION]
     assert rows[0].ratio == 1
     assert rows[1].ratio is not None and rows[1].ratio > 0.5  # which a forward pass alone would not undercut
@@ -202,12 +203,12 @@ def test_the_verb_writes_json_markdown_and_a_picture(tmp_path, capsys):
 
 
 def test_absolute_times_are_shown_where_there_are_some():
-    row = measure(Fake(), 1, memory=False, least=0)[0]
-    on_gpu = Bench(
-        (type(row)("case", "ours", ratio=1.0, low=1.0, high=1.0, seconds=0.0123),),
-        1,
-        {"hosnn": "0", "torch": "0"},
-        peer_versions(),
-        {"processor": "p", "gpu": "g"},
+    row = measure(Fake(), 1, memory=False, min_turn=0)[0]
+    on_gpu = BenchmarkResult(
+        rows=(type(row)(case="case", contestant="ours", ratio=1.0, low=1.0, high=1.0, seconds=0.0123),),
+        rounds=1,
+        versions={"hosnn": "0", "torch": "0"},
+        peers=peer_versions(),
+        machine={"processor": "p", "gpu": "g"},
     )
-    assert "1.00x (12.3 ms)" in markdown_bench(on_gpu)
+    assert "1.00x (12.3 ms)" in benchmark_markdown(on_gpu)

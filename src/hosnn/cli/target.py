@@ -1,0 +1,134 @@
+"""The model that a command names: a checkpoint of ours, or what a function of the user's own returns."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from torch import nn
+
+from hosnn.cli.options import dataset_for, load_model
+from hosnn.data import Dataset, load_dataset
+from hosnn.errors import ConfigError
+from hosnn.robustness.model import Model
+
+IMPORT_ADVICE = "correct the file, or import what it needs: it must load without arguments"
+
+
+@dataclass(frozen=True)
+class EvaluationTarget:
+    """A model to evaluate, and the data to evaluate it on.
+
+    name          as results record it
+    folder        for results, unless the user names another
+    default_data  whether `data` is what the model is evaluated on unless the user names another data set
+    """
+
+    model: Model
+    name: str
+    data: Dataset
+    folder: Path
+    default_data: bool
+
+
+def load_target(source: Path, data: str | None, data_folder: Path | None) -> EvaluationTarget:
+    """The model that `source` names: a folder or Hub id of ours, or the user's `file.py:function`, `module:function`.
+
+    Raises ConfigError (or CheckpointError) if there is no such model, or if a user's model comes without data.
+    """
+    text = str(source)
+    if _names_a_function(source):
+        if data is None:
+            raise ConfigError(f"{text} is a model of your own; say what to evaluate it on, e.g. --data fashion-mnist")
+        name = _function_name(text)
+        dataset = load_dataset(data, data_folder)
+        return EvaluationTarget(_model_of(text), name, dataset, Path("runs") / name / "evaluations", True)
+    loaded = load_model(source)
+    provenance = loaded.config["provenance"]
+    dataset = dataset_for(loaded.network, loaded.config, data, data_folder)
+    return EvaluationTarget(
+        loaded.network,
+        str(provenance.get("name", source.name)),
+        dataset,
+        (source if source.exists() else Path("runs") / source.name) / "evaluations",
+        dataset.name == provenance.get("dataset"),
+    )
+
+
+def load_networks(sources: tuple[Path, ...]) -> dict[str, nn.Module]:
+    """Networks by name, each named as for `load_target`.  Raises ConfigError for two of one name."""
+    networks: dict[str, nn.Module] = {}
+    for source in sources:
+        text = str(source)
+        if _names_a_function(source):
+            name, model = _function_name(text), _model_of(text)
+            if not isinstance(model, nn.Module):
+                raise ConfigError(f"{text} returned {type(model).__name__}; expected an nn.Module")
+        else:
+            loaded = load_model(source)
+            name, model = str(loaded.config["provenance"].get("name", source.name)), loaded.network
+        if name in networks:
+            raise ConfigError(f"two models are called {name!r} ({text} is the second); give each model once")
+        networks[name] = model.eval()
+    return networks
+
+
+def _names_a_function(source: Path) -> bool:
+    return ":" in str(source) and not source.exists()
+
+
+def _function_name(text: str) -> str:
+    """`file.py:function` or `module:function` as a name that can also be a folder's: file-function."""
+    place, _, function_name = text.rpartition(":")
+    return f"{Path(place).stem if place.endswith('.py') else place}-{function_name}"
+
+
+def _model_of(text: str) -> Model:
+    """What the function `file.py:function` or `module:function` returns, or the network of that name."""
+    place, _, function_name = text.rpartition(":")
+    module = _import_file(Path(place), text) if place.endswith(".py") else _import_module(place, text)
+    function: Callable[[], object] | None = getattr(module, function_name, None)
+    if not callable(function):
+        raise ConfigError(f"{text}: {place} has no function {function_name!r}; expected one that returns the model")
+    with _named_errors(text, "expected a function without arguments that returns the model"):
+        model = function if isinstance(function, nn.Module) else function()
+    if not callable(model):
+        raise ConfigError(f"{text} returned {type(model).__name__}; expected an nn.Module, or a function of images")
+    return model.eval() if isinstance(model, nn.Module) else model
+
+
+def _import_file(path: Path, text: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.exists():
+        raise ConfigError(f"there is no file {path}; expected file.py:function or module:function")
+    sys.path.insert(0, str(path.resolve().parent))  # so that the file can import its neighbours
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    with _named_errors(text, IMPORT_ADVICE):
+        spec.loader.exec_module(module)
+    return module
+
+
+def _import_module(name: str, text: str) -> ModuleType:
+    sys.path.insert(0, str(Path.cwd()))
+    with _named_errors(text, IMPORT_ADVICE):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not name.startswith(error.name):
+                raise
+            missing = error
+    raise ConfigError(f"there is no module {name!r}; expected module:function, or file.py:function") from missing
+
+
+@contextmanager
+def _named_errors(text: str, advice: str) -> Iterator[None]:
+    """Turn whatever the user's own code raises into a message that names it."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{text} raised {type(error).__name__}: {error}; {advice}") from error

@@ -1,0 +1,122 @@
+"""Panels of the built-in protocols: attacks that all run in full on the first images, for curves, tables and checks."""
+
+from collections.abc import Callable, Mapping
+
+from torch import nn
+
+from hosnn.estimators import BPTR, RGA, AdaptiveSharpness, Estimator
+from hosnn.protocols.attacks import (
+    SA_PGD,
+    SAPGD_STEPS,
+    applicable,
+    attack_spec,
+    auto_pgd,
+    hop_skip_jump,
+    square,
+    transfers,
+)
+from hosnn.protocols.protocol import AttackKind, BestEstimator, PanelPlan
+from hosnn.results.roles import Role
+from hosnn.robustness.ensembles import Noise
+from hosnn.robustness.losses import margin
+from hosnn.robustness.model import Attack
+from hosnn.robustness.pgd import PGD, fgsm
+from hosnn.robustness.sapgd import SAPGD
+from hosnn.robustness.threats import Threat, format_eps
+from hosnn.spiking.gradient_rule import bptt, tssl_bp
+
+PANEL_IMAGES = 200
+"""Images of the panels: every attack of the matrix and of the checks runs in full on the same ones."""
+
+MATRIX_COLUMNS: tuple[tuple[str, Estimator | BestEstimator], ...] = (
+    ("full BPTT", bptt()),
+    ("TSSL-BP", tssl_bp()),
+    ("best found", BestEstimator(0)),
+    ("ASSG", AdaptiveSharpness()),
+    ("RGA", RGA()),
+    ("BPTR", BPTR()),
+)
+"""Estimators of the matrix of attacks and estimators."""
+
+
+def panels(threat: Threat, transfer_sources: Mapping[str, nn.Module]) -> tuple[PanelPlan, ...]:
+    """Accuracy against eps and against steps, the matrix of attacks and estimators, controls for the checks."""
+    return (
+        eps_panel(lambda at: auto_pgd(at, 20, margin), threat, "APGD-20", BestEstimator(0), PANEL_IMAGES),
+        steps_panel(threat),
+        matrix_panel(threat),
+        controls_panel(threat, transfer_sources),
+    )
+
+
+def eps_panel(
+    make: Callable[[Threat], Attack], threat: Threat, name: str, estimator: Estimator | BestEstimator, samples: int
+) -> PanelPlan:
+    """One attack at a quarter to eight times the threat's eps and, where the norm has one, at the eps that allows all.
+
+    make  the attack under a given threat
+    """
+    largest = threat.ball.whole_range
+    budgets = {min(factor * threat.ball.eps, largest) for factor in (0.25, 0.5, 1, 2, 4, 8)}
+    if largest < float("inf"):
+        budgets.add(largest)
+    attacks = tuple(
+        attack_spec(f"{name} @ {format_eps(eps)}", make(threat.with_eps(eps)), estimator, method=name, counted=False)
+        for eps in sorted(budgets)
+    )
+    return PanelPlan("eps", attacks, samples)
+
+
+def steps_panel(threat: Threat) -> PanelPlan:
+    """The strongest attack with a sixteenth of its steps up to all of them."""
+    counts = [SAPGD_STEPS // 2**halvings for halvings in (4, 3, 2, 1, 0)]
+    if applicable(SA_PGD, threat):
+        attacks = tuple(
+            attack_spec(f"SA-PGD, {count} steps", SAPGD(threat, count, loss=margin), AdaptiveSharpness())
+            for count in counts
+        )
+    else:
+        attacks = tuple(
+            attack_spec(f"APGD, {count} steps", auto_pgd(threat, count, margin), BestEstimator(0)) for count in counts
+        )
+    return PanelPlan("steps", attacks, PANEL_IMAGES)
+
+
+def matrix_panel(threat: Threat) -> PanelPlan:
+    """Each attack through each estimator."""
+    methods: dict[str, Attack] = {
+        "FGSM": fgsm(threat),
+        "PGD-20": PGD(threat),
+        "APGD-20": auto_pgd(threat, 20, margin),
+    }
+    if applicable(SA_PGD, threat):
+        methods["SA-PGD-20"] = SAPGD(threat, 20)
+    attacks = tuple(
+        attack_spec(f"{method}, {column}", attack, estimator, spiking=estimator != bptt(), method=method, counted=False)
+        for column, estimator in MATRIX_COLUMNS
+        for method, attack in methods.items()
+    )
+    return PanelPlan("matrix", attacks, PANEL_IMAGES)
+
+
+def controls_panel(threat: Threat, transfer_sources: Mapping[str, nn.Module]) -> PanelPlan:
+    """Noise, PGD and its variants for the checks; transfer and Square on all images of the panel.
+
+    In the cascade transfer and Square see only the images that white-box attacks left.
+    """
+    best = BestEstimator(0)
+    controls = (
+        attack_spec("noise", Noise(threat), kind=AttackKind.CONTROL, role=Role.NOISE),
+        attack_spec("PGD-20", PGD(threat), best, role=Role.REFERENCE),
+        attack_spec("PGD-20, 5 restarts", PGD(threat, restarts=5), best, role=Role.MORE_RESTARTS),
+        attack_spec("PGD-20, last point", PGD(threat, keep_best=False), best, role=Role.LAST_POINT),
+        *transfers(threat, transfer_sources),
+        *square(threat, 1000),
+    )
+    return PanelPlan("controls", controls, PANEL_IMAGES)
+
+
+def decision_panel(threat: Threat) -> tuple[PanelPlan, ...]:
+    """An attack that sees only the predicted class: too many queries for all images, so on 200."""
+    attacks = tuple(hop_skip_jump(threat))
+    return (PanelPlan("decision", attacks, PANEL_IMAGES),) if attacks else ()

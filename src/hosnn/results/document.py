@@ -1,0 +1,133 @@
+"""Values with a JSON file of their own: written, read, checked and described by the types of their fields.
+
+The values are plain dataclasses.  Pydantic looks at them where JSON is read, not where our own code makes them.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationError,
+    computed_field,
+    model_validator,
+)
+
+from hosnn.errors import ConfigError
+from hosnn.files import read_json, write_json
+
+Integer = Annotated[int, Field(strict=True)]
+Count = Annotated[int, Field(strict=True, ge=0)]
+Number = Annotated[float, Field(strict=True)]
+Amount = Annotated[float, Field(strict=True, ge=0)]
+Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]
+NumberOrNaN = Annotated[
+    float,
+    BeforeValidator(lambda value: math.nan if value is None else value),
+    Field(strict=True),
+    PlainSerializer(lambda value: value if math.isfinite(value) else None, return_type=float | None),
+]
+"""NaN is null in a file, for JSON has no NaN."""
+Flag = Annotated[bool, Field(strict=True)]
+Name = Annotated[str, Field(min_length=1)]
+SettingsHash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+ContentHash = Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
+"""SHA-256 of a model or a data set; empty where there is none."""
+ThreatText = Annotated[str, Field(pattern=r"^(linf|l2|l1):[0-9.e+-]+(/[0-9.]+)?(/step)?$")]
+Versions = Mapping[str, str]
+Machine = Mapping[str, str | Integer]
+
+
+class Document:
+    """A dataclass that is a JSON file: its fields, and what follows from them for readers of the file.
+
+    FORMAT   name and version of what the file holds; KIND: what errors call it; ADVICE: how they end
+    DERIVED  what is written besides the fields, each a computed field, and not read
+    Docstrings below the fields are the descriptions of the JSON schema.
+    """
+
+    FORMAT: ClassVar[str]
+    KIND: ClassVar[str]
+    ADVICE: ClassVar[str] = ""
+    DERIVED: ClassVar[tuple[str, ...]] = ("format",)
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def format(self) -> str:
+        """Name and version of this format."""
+        return self.FORMAT
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of its file."""
+        content: dict[str, Any] = adapter(type(self)).dump_python(self, mode="json")
+        return {name: content[name] for name in self.DERIVED} | content
+
+    @classmethod
+    def from_json(cls, content: Any) -> Self:
+        """The inverse of `to_json`.  Raises ConfigError for another format, or naming the first wrong field."""
+        try:
+            value: Self = adapter(cls).validate_python(content)
+            return value
+        except ValidationError as error:
+            raise ConfigError(_first_fault(error)) from error
+
+    def save(self, path: Path) -> None:
+        """Write its file, whole or not at all.  Raises ConfigError if the place cannot be written."""
+        write_json(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote.  Raises ConfigError if it is something else."""
+        return read_json(path, cls.KIND, cls.from_json, cls.ADVICE)
+
+    @classmethod
+    def fields_in(cls, content: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields in a file's content.  Raises ConfigError for another format."""
+        if content.get("format") != cls.FORMAT:
+            raise ConfigError(f"expected the format {cls.FORMAT!r}, got {content.get('format')!r}")
+        return {name: value for name, value in content.items() if name not in cls.DERIVED}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping):
+            raise ConfigError(f"expected a JSON object with the format {cls.FORMAT!r}, got {_shortened(content)}")
+        return cls.fields_in(content)
+
+
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+
+
+def adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    """Reads, writes and describes values of a type."""
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
+
+
+def _first_fault(error: ValidationError) -> str:
+    """The first thing wrong: where, what was expected, what came; and how many more there are."""
+    faults = error.errors(include_url=False)
+    first, more = faults[0], len(faults) - 1
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+    where, others = f"at {place}: " if place else "", f"; {more} more such faults" if more else ""
+    if first["type"] == "value_error":  # raised by our own code
+        return f"{where}{first['ctx']['error']}{others}"
+    if first["type"] == "missing":
+        return f"it has no {place}{others}"
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"it has {place}, which is unknown here{others}; it may come from a newer version"
+    return f"{where}{first['msg']}, got {_shortened(first['input'])}{others}"
+
+
+def _shortened(value: Any) -> str:
+    """A value as text, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
