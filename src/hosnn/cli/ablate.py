@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from hosnn.cli.compare import comparison_table
 from hosnn.cli.options import (
+    DataArgument,
     Folder,
     Minutes,
     ModelArgument,
-    Name,
     console,
     console_for,
     deadline_after,
@@ -50,7 +50,7 @@ def ablate(
     threat: str = USUAL_THREAT,
     samples: int = 1000,
     seed: int = 0,
-    data: Name = None,
+    data: DataArgument = None,
     data_folder: Folder = None,
     out: Folder = None,
     max_time: Minutes = None,
@@ -105,7 +105,7 @@ def ablate(
                     network,
                     target.data,
                     attacks,
-                    names=Names(name, target.data.name, target.data.sha256),
+                    names=Names(name, target.data.title, target.data.sha256),
                     seed=seed,
                     partial=journals[-1],
                     threads=(hardware.threads or os.cpu_count() or 1) if device.type == "cpu" else 0,

@@ -6,7 +6,15 @@ from typing import Annotated
 import tyro
 from rich.table import Table
 
-from hosnn.cli.options import Folder, ModelArgument, Name, console, dataset_for, load_model, writable_folder
+from hosnn.cli.options import (
+    DataArgument,
+    Folder,
+    ModelArgument,
+    console,
+    dataset_for,
+    load_model,
+    writable_folder,
+)
 from hosnn.errors import SignatureError
 from hosnn.nn.neurons import TALIF, neurons
 from hosnn.runtime import Hardware
@@ -18,7 +26,7 @@ from hosnn.training.pipeline import images
 def calibrate(
     model: ModelArgument,
     *,
-    data: Name = None,
+    data: DataArgument = None,
     data_folder: Folder = None,
     out: Folder = None,
     hardware: Hardware = Hardware(),  # noqa: B008
@@ -53,7 +61,7 @@ def calibrate(
     fabric = hardware.fabric()
     batches = (x.to(fabric.device) for x in images(dataset.train))
     signature = record(
-        loaded.network.to(fabric.device), batches, dataset=f"{dataset.name} (train)", dataset_sha256=dataset.sha256
+        loaded.network.to(fabric.device), batches, dataset=f"{dataset.title} (train)", dataset_sha256=dataset.sha256
     )
     if out is not None:
         signature.save(out)

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import nn
 
-from hosnn.cli.options import Folder, Minutes, ModelArgument, Name, console, console_for, deadline_after
+from hosnn.cli.options import DataArgument, Folder, Minutes, ModelArgument, console, console_for, deadline_after
 from hosnn.cli.request import EvaluationRequest, PreparedEvaluation, prepare, run_shard
 from hosnn.cluster.tasks import Cluster, Failed, Job, Stopped, run_jobs
 from hosnn.deadline import Deadline, Interrupted, stopping
@@ -45,7 +45,7 @@ def evaluate(
     threat: str = USUAL_THREAT,
     samples: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None,
     seed: int = 0,
-    data: Name = None,
+    data: DataArgument = None,
     data_folder: Folder = None,
     transfer_sources: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="MODEL")] = (),
     out: Folder = None,

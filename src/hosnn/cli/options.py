@@ -8,6 +8,7 @@ from rich.console import Console
 from torch import nn
 
 from hosnn.data import Dataset, load_dataset
+from hosnn.data.own import OWN, own_data_exists
 from hosnn.deadline import Deadline
 from hosnn.errors import ConfigError
 from hosnn.nn.layers import SpikingNetwork
@@ -18,6 +19,7 @@ from hosnn.training.models import folder_of
 ModelArgument = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
 Folder = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 Name = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
+DataArgument = Annotated[str | None, tyro.conf.arg(metavar="NAME|PATH")]
 Minutes = Annotated[float | None, tyro.conf.arg(metavar="MINUTES")]
 
 console = Console(soft_wrap=True)
@@ -39,12 +41,22 @@ def load_model(path: Path) -> Loaded:
 
 
 def dataset_for(network: nn.Module, config: dict[str, object], name: str | None, folder: Path | None) -> Dataset:
-    """The data set of that name, or the one the network was trained on.  Raises ConfigError if it does not fit."""
+    """The data set of that name or path, or the one the network was trained on.  Raises ConfigError if it does not fit.
+
+    name  of a data set, or a path to one of the user's own (`hosnn.data.own`)
+    """
     provenance = config.get("provenance")
-    trained_on = provenance.get("dataset") if isinstance(provenance, dict) else None
-    dataset_name = name or trained_on
+    known: dict[str, object] = provenance if isinstance(provenance, dict) else {}
+    dataset_name = name or known.get("dataset")
     if not isinstance(dataset_name, str):
         raise ConfigError("the checkpoint does not say what data it was trained on; name a data set with --data")
+    if name is None and dataset_name.startswith(OWN):
+        dataset_name = str(known.get("dataset_source"))
+        if not own_data_exists(dataset_name):
+            raise ConfigError(
+                f"the network was trained on data of your own at {dataset_name}, which is not there; say where it lies "
+                "with --data PATH"
+            )
     data = load_dataset(dataset_name, folder)
     blueprint = network.blueprint if isinstance(network, SpikingNetwork) else None
     expected = getattr(blueprint, "image", data.image_shape)
@@ -52,6 +64,11 @@ def dataset_for(network: nn.Module, config: dict[str, object], name: str | None,
         raise ConfigError(
             f"{dataset_name} has images {data.image_shape} but the network takes {tuple(expected)}; "
             "choose the data set it was made for"
+        )
+    if isinstance(network, SpikingNetwork) and data.steps not in (None, network.steps):
+        raise ConfigError(
+            f"{dataset_name} has frames over {data.steps} time steps but the network runs {network.steps}; choose as "
+            f"many bins, e.g. --data {data.name.partition(':')[0]}:steps={network.steps}"
         )
     return data
 

@@ -89,7 +89,7 @@ def reproduce(
     ]
     result = ReproductionResult(
         title=reproduction.title,
-        dataset=data.name,
+        dataset=data.title,
         network=experiments[0].network.title,
         cells=tuple(cells),
         columns=reproduction.columns,

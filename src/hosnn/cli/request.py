@@ -1,6 +1,7 @@
 """What an evaluation was asked for, as a value, so that other processes can prepare the same one."""
 
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -81,11 +82,11 @@ def prepare(request: EvaluationRequest) -> PreparedEvaluation:
     folder = writable_folder(request.out or target.folder)
     # Only an unchanged protocol on the default data gets the plain name, which `hosnn reproduce` looks for.
     stem = file_stem(request.protocol, request.threat, request.samples, request.seed)
-    stem += "" if target.default_data else f"-{target.data.name}"
+    stem += "" if target.default_data else "-" + re.sub(r"[^\w.-]", "_", target.data.name)
     fabric = hardware.fabric()
     network = target.model.to(fabric.device) if isinstance(target.model, nn.Module) else target.model
     options = {
-        "names": Names(target.name, target.data.name, target.data.sha256),
+        "names": Names(target.name, target.data.title, target.data.sha256),
         "seed": request.seed,
         "threads": (hardware.threads or os.cpu_count() or 1) if fabric.device.type == "cpu" else 0,
     }

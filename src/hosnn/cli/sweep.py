@@ -9,12 +9,14 @@ from typing import Annotated
 
 import tyro
 
-from hosnn.cli.options import Folder, Minutes, Name, console_for, deadline_after, writable_folder
+from hosnn.cli.options import DataArgument, Folder, Minutes, Name, console_for, deadline_after, writable_folder
 from hosnn.cluster.record import EvaluationFigures, Sweep, TrialResult
 from hosnn.cluster.tables import failures, markdown_sweep, rich_sweep
 from hosnn.cluster.tasks import Cluster, Failed, Job, run_jobs
 from hosnn.cluster.trials import Trial, starts, trials
 from hosnn.cluster.work import Conditions, carry_out, train
+from hosnn.data import load_dataset
+from hosnn.data.own import absolute_source
 from hosnn.deadline import Interrupted
 from hosnn.errors import ConfigError
 from hosnn.evaluation.store import USUAL_THREAT
@@ -39,6 +41,7 @@ def sweep(
     samples: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None,
     runs: Path = Path("runs"),
     out: Folder = None,
+    data: DataArgument = None,
     data_folder: Folder = None,
     workers: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None,
     address: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None,
@@ -76,6 +79,7 @@ def sweep(
         samples: number of test images of the evaluation; the protocol's own number if not given.
         runs: folder of run folders.
         out: folder for sweep.json and sweep.md; RUNS/sweep if not given.
+        data: another data set than the recipes', by name, or a path to your own, as for `hosnn train`.
         data_folder: folder of the data set, if it is not in one of the usual places.
         workers: trials at a time on this machine; as many as its cores allow if not given.
         address: head of a Ray cluster, or auto for the one that this machine belongs to.
@@ -84,7 +88,8 @@ def sweep(
         hardware: where to run; --threads is the number of cores of a trial (0: one).
         json_output: print the sweep as JSON at the end.
     """
-    all_trials = trials(recipes, set, grid, seeds)
+    data = None if data is None else absolute_source(data)
+    all_trials = trials(recipes, set, grid, seeds, None if data is None else load_dataset(data, data_folder))
     cluster, hardware = cluster_for(workers, address, gpus_per_trial, hardware)
     if protocol is not None:
         protocol_named(protocol, Threat.parse(threat))
@@ -103,7 +108,15 @@ def sweep(
                 "choose another folder with --out (runs stay where they are), or remove the file"
             )
         state = state.resumed(before)
-    conditions = Conditions(runs.resolve(), data_folder and data_folder.resolve(), hardware, protocol, threat, samples)
+    conditions = Conditions(
+        runs=runs.resolve(),
+        data_folder=data_folder and data_folder.resolve(),
+        hardware=hardware,
+        protocol=protocol,
+        threat=threat,
+        samples=samples,
+        data=data,
+    )
     console = console_for(json_output)
     console.print(f"{len(all_trials)} trials from {len(starts(all_trials))} starts", highlight=False)
     with TerminalProgress(console).task("sweep", len(all_trials)) as bar:

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import tyro
 
-from hosnn.cli.options import Folder, Minutes, console, console_for, deadline_after, writable_folder
+from hosnn.cli.options import DataArgument, Folder, Minutes, console, console_for, deadline_after, writable_folder
 from hosnn.data import load_dataset
 from hosnn.progress import Progress, TerminalProgress
 from hosnn.recipes.resolve import built_in, override, resolve
-from hosnn.recipes.variants import with_seed
+from hosnn.recipes.variants import with_dataset, with_seed
 from hosnn.runtime import Hardware
 from hosnn.training.pipeline import run
 
@@ -21,6 +21,7 @@ def train(
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
     seed: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None,
     runs: Path = Path("runs"),
+    data: DataArgument = None,
     data_folder: Folder = None,
     resume: bool = False,
     max_time: Minutes = None,
@@ -37,6 +38,8 @@ def train(
 
     hosnn train fashion_mnist:lif_fgsm --resume
 
+    hosnn train demo:lif_fgsm --data my_pictures
+
     hosnn train cifar10:homeostatic_fgsm --devices 4 --precision bf16-mixed
 
     torchrun --nproc-per-node 4 -m hosnn train cifar10:homeostatic_fgsm --precision bf16-mixed
@@ -46,6 +49,8 @@ def train(
         set: change a field of the experiment, e.g. optim.lr=3e-4; may be given several times.
         seed: seed of weights, order and attacks, also of what the recipe starts from.
         runs: folder of run folders; this run goes to RUNS/NAME.
+        data: another data set than the recipe's, by name, or a path to your own (class folders, .npz, .pt, .parquet,
+            file.py:function); the network is fitted to its images and classes.
         data_folder: folder of the data set, if it is not in one of the usual places.
         resume: resume an unfinished run.
         max_time: stop after this many minutes with a checkpoint, from which --resume continues.
@@ -61,10 +66,12 @@ def train(
         experiment = with_seed(experiment, seed)
     writable_folder(runs)
     fabric = hardware.fabric(several=True)
-    data = load_dataset(experiment.data, data_folder)
+    dataset = load_dataset(data or experiment.data, data_folder)
+    if data is not None:
+        experiment = with_dataset(experiment, dataset)
     deadline = deadline_after(max_time)
     progress = TerminalProgress(console_for(json_output)) if fabric.is_global_zero else Progress()
-    outcome = run(experiment, data, runs, fabric, deadline, progress, resume=resume)
+    outcome = run(experiment, dataset, runs, fabric, deadline, progress, resume=resume)
     if not fabric.is_global_zero:
         pass  # only the first rank prints
     elif json_output:

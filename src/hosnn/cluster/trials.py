@@ -8,9 +8,10 @@ from functools import reduce
 from itertools import product
 from typing import Any
 
+from hosnn.data import Dataset
 from hosnn.errors import ConfigError
 from hosnn.recipes.resolve import override, resolve
-from hosnn.recipes.variants import with_seed
+from hosnn.recipes.variants import with_dataset, with_seed
 from hosnn.training.experiment import Experiment
 
 OUTSIDE_PARENTHESES = re.compile(r",(?![^()]*\))")
@@ -30,11 +31,18 @@ class Trial:
     experiment: Experiment
 
 
-def trials(recipes: Sequence[str], settings: Sequence[str], grid: Sequence[str], seeds: Sequence[int]) -> list[Trial]:
+def trials(
+    recipes: Sequence[str],
+    settings: Sequence[str],
+    grid: Sequence[str],
+    seeds: Sequence[int],
+    data: Dataset | None = None,
+) -> list[Trial]:
     """Every recipe with every combination of the grid's values at every seed.
 
     settings  path=value for all trials; names do not show them
     grid      path=value,value,...; values with commas of their own stand in parentheses
+    data      what all train on in place of the recipes' own data sets
     Raises ConfigError for what `resolve` and `override` refuse, and for trials that are the same or of the same name.
     """
     if not recipes:
@@ -46,6 +54,8 @@ def trials(recipes: Sequence[str], settings: Sequence[str], grid: Sequence[str],
     every = []
     for recipe in dict.fromkeys(recipes):
         plain = override(resolve(recipe), settings)
+        if data is not None:
+            plain = with_dataset(plain, data)
         for values in combinations(grid):
             try:
                 experiment = with_values(plain, values)

@@ -24,12 +24,13 @@ from hosnn.training.pipeline import finished, run
 from hosnn.training.run_lock import exclusive
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Conditions:
     """What all trials of a sweep share: folders, hardware, how they are evaluated.
 
     runs, data_folder  absolute, for a worker's working directory may be another
     protocol           None: trials are trained only
+    data               name or absolute path of the data set; None: that of the experiment
     """
 
     runs: Path
@@ -38,19 +39,20 @@ class Conditions:
     protocol: str | None = None
     threat: str = USUAL_THREAT
     samples: int | None = None
+    data: str | None = None
 
 
 def train(experiment: Experiment, conditions: Conditions, deadline: Deadline) -> None:
     """Train what others start from.  Raises Interrupted if the deadline comes first."""
     with working_in(conditions.runs / experiment.name, deadline):
-        _train(experiment, _data(experiment.data, conditions.data_folder), conditions, deadline)
+        _train(experiment, _data(conditions.data or experiment.data, conditions.data_folder), conditions, deadline)
 
 
 def carry_out(experiment: Experiment, conditions: Conditions, deadline: Deadline) -> TrialResult:
     """A trial: train, then evaluate.  Raises Interrupted if the deadline comes first."""
     folder = conditions.runs / experiment.name
     with working_in(folder, deadline):
-        data = _data(experiment.data, conditions.data_folder)
+        data = _data(conditions.data or experiment.data, conditions.data_folder)
         training = _train(experiment, data, conditions, deadline)
         versions = load(folder).config["versions"]
         figures = None if conditions.protocol is None else _evaluate(experiment, data, conditions, deadline)

@@ -4,7 +4,6 @@ from hosnn.data.catalogue import describe_sources, load_dataset
 from hosnn.data.cifar import cifar10, cifar100
 from hosnn.data.dataset import Dataset, Split
 from hosnn.data.fashion_mnist_files import fashion_mnist, fashion_mnist_sample
-from hosnn.data.images import check_images, check_labels
 from hosnn.data.nmnist import nmnist, nmnist_small
 from hosnn.data.sources import SourceStatus
 from hosnn.data.svhn_files import svhn, svhn_prefix
@@ -13,8 +12,6 @@ __all__ = [
     "Dataset",
     "SourceStatus",
     "Split",
-    "check_images",
-    "check_labels",
     "cifar10",
     "cifar100",
     "describe_sources",

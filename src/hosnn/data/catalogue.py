@@ -8,7 +8,7 @@ from hosnn.data.dataset import Dataset
 from hosnn.data.events import Binning
 from hosnn.data.fashion_mnist_files import FASHION_MNIST, SAMPLE, SAMPLE_FOLDER, fashion_mnist_sample
 from hosnn.data.nmnist import publication as nmnist_publication
-from hosnn.data.own import is_own, load_own
+from hosnn.data.own import OWN, is_own, load_own
 from hosnn.data.published_dataset import PublishedDataset
 from hosnn.data.sources import Source, SourceStatus, describe, find_in_folder
 from hosnn.data.svhn_files import SVHN, SVHN_PREFIX
@@ -42,7 +42,7 @@ def load_dataset(name: str, folder: Path | str | None = None) -> Dataset:
         if place is not None:
             raise ConfigError(f"{name} is embedded and reads no folder, but {folder} was given; leave it out")
         return fashion_mnist_sample()
-    if name.startswith("own:"):
+    if name.startswith(OWN):
         raise ConfigError(f"{name} is a data set of your own; say where it lies: --data PATH")
     if is_own(name):
         if place is not None:

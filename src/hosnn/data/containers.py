@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 
-from hosnn.data.images import check_images
 from hosnn.errors import ShapeError
+from hosnn.images import check_images
 
 CHANNELS = (1, 2, 3, 4)
 """Numbers of channels by which their axis is told from height and width."""

@@ -176,6 +176,19 @@ class Dataset:
         """Time steps T of frames; None for images."""
         return self.train.images.shape[1] if self.train.images.dim() == 5 else None
 
+    def pixel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation per channel of the training images in [0, 1], to 4 digits; 1 for a constant."""
+        total = torch.zeros(self.image_shape[0], dtype=torch.float64)
+        squares, count = total.clone(), 0
+        for rows in self.train.blocks(1000):
+            channels = self.train.batch(rows)[0].double().movedim(-3, 0).flatten(1)
+            total, squares = total + channels.sum(1), squares + channels.square().sum(1)
+            count += channels.shape[1]
+        mean = total / count
+        deviation = (squares / count - mean.square()).clamp(min=0).sqrt()
+        spread = torch.where(deviation < 5e-5, torch.ones_like(deviation), deviation)
+        return tuple(round(value, 4) for value in mean.tolist()), tuple(round(value, 4) for value in spread.tolist())
+
     @classmethod
     def from_splits(
         cls,

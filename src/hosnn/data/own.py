@@ -23,6 +23,23 @@ ARRAYS: dict[str, Callable[[Path], Parts]] = {".npz": read_npz, ".pt": read_pt, 
 KINDS = "a folder of class folders or Parquet files, a .parquet, .npz or .pt file, or file.py:function"
 
 
+OWN = "own:"
+"""The name of a data set of one's own begins so."""
+
+
+def own_data_exists(source: str) -> bool:
+    """Whether there is a file or folder that `load_own` would read."""
+    return Path(source).expanduser().exists() or Path(source.rpartition(":")[0]).expanduser().is_file()
+
+
+def absolute_source(source: str) -> str:
+    """The same data set for a process in another working folder: paths become absolute, names stay."""
+    place, colon, function = source.rpartition(":")
+    if Path(source).expanduser().exists():
+        return str(Path(source).expanduser().resolve())
+    return f"{Path(place).expanduser().resolve()}:{function}" if colon and Path(place).suffix == ".py" else source
+
+
 def is_own(source: str) -> bool:
     """Whether `--data` names something of the user's own rather than a data set by name."""
     return ":" in source or "/" in source or "\\" in source or Path(source).expanduser().exists()
@@ -36,10 +53,12 @@ def load_own(source: str) -> Dataset:
     place, colon, function = source.rpartition(":")
     path = Path(source).expanduser()
     if colon and not path.exists():
-        parts, name = returned(Path(place).expanduser(), function), f"{Path(place).stem}-{function}"
+        file = Path(place).expanduser().resolve()
+        parts, name, origin = returned(file, function), f"{file.stem}-{function}", f"{file}:{function}"
     else:
-        parts, name = _read(path), path.resolve().stem if path.is_file() else path.resolve().name
-    return dataset_of(parts, re.sub(r"[^\w.-]+", "-", name).strip("-.") or "data", source)
+        path = path.resolve()
+        parts, name, origin = _read(path), path.stem if path.is_file() else path.name, str(path)
+    return dataset_of(parts, OWN + (re.sub(r"[^\w.-]+", "-", name).strip("-.") or "data"), origin)
 
 
 def _read(path: Path) -> Parts:

@@ -51,7 +51,7 @@ def dataset_of(parts: Parts, name: str, source: str) -> Dataset:
     if validation is None:
         validation, splits["train"] = _part(splits["train"], VALIDATION_SHARE, "validation", parts.origin)
     return Dataset.from_own(
-        name=f"own:{name}",
+        name=name,
         classes=parts.classes or tuple(map(str, range(count))),
         train=splits["train"],
         validation=validation,

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.checks.inspection import inspect_network
-from hosnn.data import Dataset, Split, check_images, check_labels
+from hosnn.data import Dataset, Split
+from hosnn.data.containers import images_and_labels
 from hosnn.deadline import Deadline
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.estimators import OnFrames
@@ -72,7 +73,7 @@ class Setup:
 
 def prepare(
     model: Model,
-    data: Dataset | Split | tuple[Tensor, Tensor],
+    data: Dataset | Split | Any,
     protocol: Protocol,
     *,
     names: Names | None,
@@ -83,8 +84,9 @@ def prepare(
     deadline: Deadline | None,
 ) -> Setup:
     """Arguments as of `evaluate`, checked; raises as it does."""
-    names = names or _names(data)
-    images = _images(data, protocol.samples)
+    split = _split_of(data)
+    images = _images(split, protocol.samples)
+    names = names or _names(data, split, len(images.y))
     fingerprint_ = fingerprint(model) if isinstance(model, nn.Module) else ""
     if partial is not None and not fingerprint_:
         raise ConfigError("partial=... needs an nn.Module: a journal could not tell one plain function from another")
@@ -167,26 +169,28 @@ def _identity(protocol: Protocol, names: Names, model: str, seed: int, images: I
     }
 
 
-def _images(data: Dataset | Split | tuple[Tensor, Tensor], count: int | None) -> Images:
-    """Images float [N, C, H, W] with labels and index."""
+def _split_of(data: Dataset | Split | Any) -> Split:
+    """The images to evaluate on: a data set's test split, a split, or those of a container."""
+    if isinstance(data, Dataset):
+        return data.test
+    return data if isinstance(data, Split) else Split.in_order(*images_and_labels(data, "evaluate"))
+
+
+def _images(split: Split, count: int | None) -> Images:
+    """Images float [N, C, H, W] with labels and index: all, or a class-balanced choice of `count` if there are more."""
     if count is not None and count < 1:
         raise ConfigError(f"evaluate got samples = {count}; expected at least 1, or None for all")
-    if isinstance(data, tuple):
-        x, y = data
-        check_images(x)
-        check_labels(y, int(y.max()) + 1 if len(y) else 1)
-        if len(x) != len(y):
-            raise ShapeError(f"evaluate got {len(x)} images and {len(y)} labels; expected one label per image")
-        return Images(x[:count], y[:count].cpu(), torch.arange(len(y))[:count])
-    split = data.test if isinstance(data, Dataset) else data
     if count is not None and count < len(split):
         split = split.subset(count)
     x, y = split.batch(torch.arange(len(split)))
     return Images(x, y.cpu(), split.index.cpu())
 
 
-def _names(data: Dataset | Split | tuple[Tensor, Tensor]) -> Names:
-    return Names(dataset=data.name, dataset_sha256=data.sha256) if isinstance(data, Dataset) else Names()
+def _names(data: Dataset | Split | Any, split: Split, count: int) -> Names:
+    """What a result calls its data; of a container it says so where not all images were taken."""
+    if isinstance(data, Dataset):
+        return Names(dataset=data.title, dataset_sha256=data.sha256)
+    return Names() if count == len(split) else Names(dataset=f"images, a class-balanced {count:,} of {len(split):,}")
 
 
 def _check_classes(logits: Tensor, y: Tensor) -> None:

@@ -66,7 +66,7 @@ def stored_or_fresh(
         network,
         data,
         protocol,
-        names=Names(name, data.name, data.sha256),
+        names=Names(name, data.title, data.sha256),
         seed=seed,
         partial=partial,
         threads=threads,

@@ -1,12 +1,17 @@
 """Changes to any recipe's experiment and to everything it starts from."""
 
+import re
 from dataclasses import replace
+from typing import Any
 
+from hosnn.data import Dataset
 from hosnn.estimators import OnFrames, OnTraces, TraceCrossEntropy
+from hosnn.nn.blueprint import Blueprint
+from hosnn.nn.convnet import ConvNet
 from hosnn.robustness.pgd import fgsm
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.training.experiment import Experiment, Homeostasis
-from hosnn.training.objectives import Adversarial
+from hosnn.training.objectives import Adversarial, Objective, VanRossum
 
 
 def with_seed(experiment: Experiment, seed: int) -> Experiment:
@@ -26,6 +31,47 @@ def with_data(experiment: Experiment, data: str) -> Experiment:
     """The same experiment, and its start, on another data set."""
     start = None if experiment.start is None else with_data(experiment.start, data)
     return replace(experiment, data=data, start=start)
+
+
+def with_dataset(experiment: Experiment, data: Dataset) -> Experiment:
+    """The same experiment, and its start, on another data set, the network fitted to it; names get the data's name.
+
+    Fitted are the image's shape, mean and standard deviation per channel of the training images (to 4 digits), the
+    number of classes, and for frames the number of time steps with the spikes that losses ask for.
+    Raises ConfigError if the network cannot take such images.
+    """
+    start = None if experiment.start is None else with_dataset(experiment.start, data)
+    suffix = re.sub(r"[^\w.-]+", "-", data.name.removeprefix("own:"))
+    return replace(
+        experiment,
+        name=f"{experiment.name}-{suffix}",
+        data=data.name,
+        network=fitted(experiment.network, data),
+        objective=_over_steps(experiment.objective, data.steps),
+        start=start,
+    )
+
+
+def fitted(network: Blueprint, data: Dataset) -> Blueprint:
+    """The blueprint for a data set's images and classes.  Raises ConfigError if it cannot take them."""
+    mean, std = data.pixel_statistics()
+    changes: dict[str, Any] = {"image": data.image_shape, "mean": mean, "std": std}
+    if data.steps is not None:
+        changes["steps"] = data.steps
+    if isinstance(network, ConvNet):
+        body, _, _ = network.structure.rpartition("-")
+        changes["structure"] = f"{body}-{data.num_classes}"
+    else:
+        changes["classes"] = data.num_classes
+    return replace(network, **changes)  # type: ignore[type-var]
+
+
+def _over_steps(objective: Objective, steps: int | None) -> Objective:
+    """The objective for another number of time steps: desired spikes at all steps but the first."""
+    if steps is None or not isinstance(objective.loss, VanRossum):
+        return objective
+    loss = replace(objective.loss, spikes=(0, *[1] * (steps - 1)))
+    return replace(objective, loss=loss)  # type: ignore[type-var]
 
 
 def with_epochs(experiment: Experiment, epochs: int) -> Experiment:

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from hosnn.errors import SignatureError
+from hosnn.errors import ShapeError, SignatureError
+from hosnn.images import check_pixels
 from hosnn.nn.modes import evaluating
 from hosnn.nn.neurons import LIF, hidden_neurons
 from hosnn.signature.signature import LayerSignature, Signature, network_identity
@@ -26,10 +27,11 @@ def calibrate(
 
         u*[t] = mean over samples of u[t]
 
-    loader   batches of images x [B, ...], or (x, ...) with x first
+    loader   batches of images x [B, ...] in [0, 1], or (x, ...) with x first
     returns  a `Signature` in float64; signatures of two halves of the data `merge` to that of the whole
     The model's mode, weights and gradients are unchanged.
-    Raises SignatureError if the model has no spiking layers or the loader no images.
+    Raises SignatureError if the model has no spiking layers or the loader no images; ShapeError for images that are not
+    raw pixels in [0, 1], or that the model does not take.
     Source: HoSNN, arXiv:2308.10373.
     """
     if not hidden_neurons(model):
@@ -43,6 +45,7 @@ def calibrate(
             images = batch if isinstance(batch, Tensor) else batch[0]
             if len(images) == 0:
                 continue
+            check_pixels(images, "calibrate")
             layers = _for_each_layer(model, images, lambda layer, currents: _moments(layer.membranes(currents)))
             part = Signature(layers, len(images), dataset, dataset_sha256, source)
             running = part if running is None else running.merge(part)
@@ -80,6 +83,10 @@ def _for_each_layer(model: nn.Module, images: Tensor, measure: Callable[[LIF, Te
     handles = [layer.register_forward_pre_hook(hook_for(name)) for name, layer in layers.items()]
     try:
         model(images)
+    except RuntimeError as error:  # torch's own word for a wrong number of channels, or of pixels
+        raise ShapeError(
+            f"the network does not take images {list(images.shape)}: {error}; pass images of the shape it was made for"
+        ) from error
     finally:
         for handle in handles:
             handle.remove()

@@ -114,6 +114,8 @@ def fit(
             "experiment": describe(experiment),
             "identity": experiment.identity,
             "dataset": data.name,
+            "dataset_title": data.title,
+            "dataset_source": data.source,
             "dataset_sha256": data.sha256,
         }
         | (provenance or {}),

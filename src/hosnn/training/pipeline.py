@@ -152,7 +152,7 @@ def _part_of_signature(
         if not own:
             deque(batches(), maxlen=0)
             return None
-        return calibrate(network, batches(), dataset=f"{data.name} (train)", dataset_sha256=data.sha256)
+        return calibrate(network, batches(), dataset=f"{data.title} (train)", dataset_sha256=data.sha256)
 
 
 def _stored_signature(network: SpikingNetwork, data: Dataset, path: Path) -> Signature | None:

@@ -12,17 +12,15 @@ from hosnn.errors import ShapeError
 def check_images(x: Tensor, shape: tuple[int, ...] | None = None, origin: str = "") -> None:
     """Raise ShapeError unless x is a batch of raw pixels: floating point, finite, in [0, 1].
 
-    x      [B, C, H, W], or frames [B, T, C, H, W]; B > 0
-    shape  of one sample, without B; None accepts any [C, H, W] or [T, C, H, W]
-    origin  where they came from, for messages
+    x       [B, C, H, W], or frames [B, T, C, H, W]; B > 0
+    shape   of one sample, without B; None accepts any [C, H, W] or [T, C, H, W]
+    origin  where they come from, for messages
 
     Reads every pixel and so waits for an accelerator: call it once per batch or data set, not inside an attack.
     """
-    came = f"{origin}: images" if origin else "images"
-    came += f" are {x.dtype} {list(x.shape)}"
+    came = _described(x, origin)
     if not x.is_floating_point():
-        divide = "; convert with x.float() / 255" if x.dtype == torch.uint8 else "; convert with x.float()"
-        raise ShapeError(f"{came}, expected floating point in [0, 1]{divide}")
+        check_pixels(x, origin)
     if shape is not None and tuple(x.shape[1:]) != tuple(shape):
         expected = ", ".join(map(str, ("B", *shape)))
         raise ShapeError(f"{came}, expected [{expected}]; resize the images, or use a model made for this size")
@@ -30,6 +28,15 @@ def check_images(x: Tensor, shape: tuple[int, ...] | None = None, origin: str = 
         raise ShapeError(f"{came}, expected [B, C, H, W] or [B, T, C, H, W]; one image needs x.unsqueeze(0)")
     if x.numel() == 0:
         raise ShapeError(f"{came}, expected at least one image with at least one pixel; is the loader empty?")
+    check_pixels(x, origin)
+
+
+def check_pixels(x: Tensor, origin: str = "") -> None:
+    """Raise ShapeError unless x, of any shape with at least one number, is floating point, finite and in [0, 1]."""
+    came = _described(x, origin)
+    if not x.is_floating_point():
+        divide = "; convert with x.float() / 255" if x.dtype == torch.uint8 else "; convert with x.float()"
+        raise ShapeError(f"{came}, expected floating point in [0, 1]{divide}")
     low, high = (extreme.item() for extreme in x.detach().aminmax())
     if not (abs(low) < float("inf") and abs(high) < float("inf")):  # aminmax propagates NaN
         raise ShapeError(f"{came} with NaN or infinite pixels, expected finite ones in [0, 1]; look at the source")
@@ -41,6 +48,10 @@ def check_images(x: Tensor, shape: tuple[int, ...] | None = None, origin: str = 
         else:
             advice = "clamp or rescale them"
         raise ShapeError(f"{came} in [{low:g}, {high:g}], expected [0, 1]; {advice}")
+
+
+def _described(x: Tensor, origin: str) -> str:
+    return f"{origin}{': ' if origin else ''}images are {x.dtype} {list(x.shape)}"
 
 
 def check_labels(y: Tensor, num_classes: int) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hosnn.data import check_images, check_labels
+from hosnn.images import check_images, check_labels
 from hosnn.errors import ShapeError
 
 GOOD = torch.linspace(0, 1, 2 * 1 * 4 * 5).reshape(2, 1, 4, 5)
