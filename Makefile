@@ -9,7 +9,7 @@ demo: .venv/.installed
 	$(RUN) -m hosnn reproduce demo --runs runs/demo --out runs/demo
 
 test: lint
-	$(RUN) -m pytest -m "not slow and not gpu and not sanitizer"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile -m "not slow and not gpu and not sanitizer"
 
 sanitize: .venv/.installed-dev
 	$(RUN) -m pytest -m sanitizer

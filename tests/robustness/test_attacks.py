@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.errors import ConfigError
+from hosnn.identity import identity_text
 from hosnn.rng import SampleRandom
 from hosnn.robustness.apgd import APGD, APGDTargeted
 from hosnn.robustness.ensembles import EOT, Noise, Transfer, Worst
@@ -398,7 +399,7 @@ def test_dropping_samples_changes_no_result() -> None:
 
 
 @pytest.mark.parametrize(
-    "attack", [PGD(LINF, steps=4), PGD(LINF, steps=2, restarts=2), APGD(LINF, 4), SAPGD(LINF, 4)], ids=repr
+    "attack", [PGD(LINF, steps=4), PGD(LINF, steps=2, restarts=2), APGD(LINF, 4), SAPGD(LINF, 4)], ids=identity_text
 )
 def test_outputs_over_time_are_judged_by_their_mean(attack: Attack) -> None:
     """A model of 3 steps that all give the logits is attacked as the model that gives the logits."""

@@ -100,18 +100,18 @@ def layer(
     if gain is not None and not _can_pool(currents):
         return _pooled(layer(currents, dynamics, rule, threshold, emit, context._replace(pool_gain=None)), gain)
     steps, tau, initial = constant or (0, 1.0, None)
-    each = rule if isinstance(rule, GradientRule) else GradientRule()
+    gradient_rule = rule if isinstance(rule, GradientRule) else GradientRule()
     compiling = torch.compiler.is_compiling()
-    kept = not compiling and type(each) is GradientRule and type(each.surrogate) in SHAPES
-    spec = (kept_kernel_spec if kept else kernel_spec)(dynamics, each, emit, gain, steps, tau)
+    kept = not compiling and type(gradient_rule) is GradientRule and type(gradient_rule.surrogate) in SHAPES
+    spec = (kept_kernel_spec if kept else kernel_spec)(dynamics, gradient_rule, emit, gain, steps, tau)
     source = currents
     if gain is not None or not currents.is_contiguous():
         currents = memory.laid_out(currents, channels_last=gain is not None)
     derivative = None
     if spec.surrogate == GIVEN and torch.is_grad_enabled():
-        derivative = fused.surrogate_derivative(currents.detach(), dynamics, each, threshold, constant)
+        derivative = fused.surrogate_derivative(currents.detach(), dynamics, gradient_rule, threshold, constant)
     tensors = (currents, target, adaptation, initial, derivative)
-    local = each.local_adaptation and emit is Emitted.TRACES  # the rule is defined on traces
+    local = gradient_rule.local_adaptation and emit is Emitted.TRACES  # the rule is defined on traces
     if compiling or torch._C._len_torch_dispatch_stack() or not PLAIN.issuperset(map(type, tensors)):
         return fused.neuron(*tensors, spec.reals, spec.integers, local)  # type: ignore[no-any-return]
     if torch._C._functorch.is_functorch_wrapped_tensor(currents):

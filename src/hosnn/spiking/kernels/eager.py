@@ -125,15 +125,17 @@ def _steps(
     threshold: Threshold,
 ) -> Iterator[Step]:
     state = resting(currents[0], dynamics)
-    each = bptt() if isinstance(rule, WholeLayer) else rule
+    stepwise = bptt() if isinstance(rule, WholeLayer) else rule
     # unbind once: indexing inside the loop would make autograd build a full-size gradient per step.
     for t, current in enumerate(currents.unbind(0)):
         if threshold is None:
-            step, state = lif_step(current, state, dynamics, each.at(t))
+            step, state = lif_step(current, state, dynamics, stepwise.at(t))
         elif isinstance(threshold, StaticThreshold):
-            step, state = static_threshold_step(current, state, threshold.values[t], dynamics, each.at(t))
+            step, state = static_threshold_step(current, state, threshold.values[t], dynamics, stepwise.at(t))
         else:
-            step, state = talif_step(current, state, threshold.signature[t], threshold.adaptation, dynamics, each.at(t))
+            step, state = talif_step(
+                current, state, threshold.signature[t], threshold.adaptation, dynamics, stepwise.at(t)
+            )
         yield step
 
 
