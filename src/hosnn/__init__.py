@@ -7,6 +7,9 @@ homeostatic = hosnn.homeostatic(model, signature)   # the same weights, threshol
 result = hosnn.evaluate(homeostatic, (x, y))        # accuracy under attack, one row per sample and attack
 """
 
+from importlib import import_module
+from types import ModuleType
+
 from hosnn.errors import HosnnError
 from hosnn.estimators import Through
 from hosnn.evaluation.evaluate import evaluate
@@ -103,3 +106,10 @@ __all__ = [
     "tssl_bp",
     "vgg11",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`hosnn.plot`, imported when it is asked for: only figures need matplotlib."""
+    if name == "plot":
+        return import_module("hosnn.plot")
+    raise AttributeError(f"module 'hosnn' has no attribute {name!r}")
