@@ -142,21 +142,6 @@ def test_every_percentage_in_the_results_page_is_in_its_json():
     assert set(claimed) <= known
 
 
-def test_every_percentage_of_the_small_cifar10_network_is_in_its_json():
-    results = ROOT / "docs" / "results" / "cifar10-small"
-    comparison = ReproductionResult.load(results / "comparison.json")
-    evaluations = [evaluation for cell in comparison.cells for evaluation in cell.evaluations.values()]
-    for folder in (results / "standard", results / "standard-2"):
-        evaluations += update_module().evaluations(folder)
-    shares = [share for evaluation in evaluations for share in (evaluation.clean_accuracy, evaluation.worst_case)]
-    shares += [evaluation.accuracy(row.attack) for evaluation in evaluations for row in evaluation.rows]
-    known = {f"{100 * share:.1f}" for share in shares} | {f"{number.accuracy:.2f}" for number in comparison.published}
-    page = (ROOT / "docs" / "cifar10.md").read_text(encoding="utf-8").partition("## The authors' networks")[0]
-    claimed = re.findall(r"(\d+\.\d+) %", re.sub(r"<!-- docs/results.*?<!-- end -->", "", page, flags=re.DOTALL))
-    assert len(claimed) > 3
-    assert set(claimed) <= known
-
-
 def test_no_peer_attacks_better_than_ours_by_more_than_was_promised():
     peers = json.loads((ROOT / "docs" / "results" / "attacks" / "peers.json").read_text(encoding="utf-8"))
     assert peers["samples"] == 1000 and {pair["peer"] for pair in peers["pairs"]} >= {"torchattacks", "pyautoattack"}
