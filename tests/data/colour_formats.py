@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hosnn.data import cifar
+from hosnn.data import catalogue, cifar
 from hosnn.data.cifar_files import CifarVersion
 from hosnn.data.dataset import Specification, Split, content_sha256
 from hosnn.data.hashes import file_hash
@@ -38,7 +38,9 @@ def stand_in_for_cifar(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
     for name in ("CIFAR10", "CIFAR100"):
         publication = getattr(cifar, name)
         specification = replace(TINY_COLOUR, name=publication.specification.name, **changes)
-        monkeypatch.setattr(cifar, name, replace(publication, specification=specification))
+        stand_in = replace(publication, specification=specification)
+        monkeypatch.setattr(cifar, name, stand_in)
+        monkeypatch.setitem(catalogue.IMAGES, specification.name, stand_in)
 
 
 def hashes(*paths: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hosnn.data import Dataset, cifar, describe_sources, load_dataset
-from hosnn.data.cifar import cifar10, cifar10_jpeg75, cifar100
+from hosnn.data.cifar import cifar10, cifar100
 from hosnn.data.cifar_files import (
     CIFAR10_PYTHON,
 )
@@ -27,8 +27,6 @@ from .colour_formats import (
     write_archive,
 )
 from .formats import encoded, parquet_table, write_parquet
-
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "cifar10-jpeg75"
 
 
 def fingerprint(labels: torch.Tensor) -> str:
@@ -82,23 +80,6 @@ def test_cifar_100_on_the_hub_has_fine_labels(tmp_path: Path, monkeypatch: pytes
     assert cifar100(tmp_path).sha256 == TINY_COLOUR.sha256
 
 
-def test_pictures_without_a_published_hash_must_be_lossless(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    stand_in_for_cifar(monkeypatch, sha256=None)
-    folder = write_hub_files(tmp_path, TRAIN)
-    with caplog.at_level(logging.WARNING):
-        assert cifar10(folder).sha256 == TINY_COLOUR.sha256
-    assert "no hash is published for" in caplog.text
-    pictures = pa.array([{"bytes": encoded(image, "JPEG"), "path": "x"} for image in TRAIN.images])
-    path = folder / "train-00000-of-00001.parquet"
-    pq.write_table(on_the_hub(TRAIN).set_column(0, "img", pictures), path)
-    with pytest.raises(DataError, match=r"row 0: the image is encoded as JPEG, .*expected PNG"):
-        cifar10(folder)
-    stand_in_for_cifar(monkeypatch, sha256=None, published=hashes(*folder.iterdir()))
-    assert cifar10(folder).sha256 != TINY_COLOUR.sha256
-
-
 def serve_from_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The original host, played by file:// addresses; the Hub is out of reach."""
     archive = write_archive(folder, CIFAR10_PYTHON) / CIFAR10_PYTHON.archive
@@ -124,7 +105,7 @@ def test_a_damaged_cache_is_mended_by_the_next_download(tmp_path: Path, monkeypa
     serve_from_disk(tmp_path / "host", monkeypatch)
     cifar10()
     cached = tmp_path / "hosnn-cache" / "cifar10" / CIFAR10_PYTHON.archive
-    cached.write_bytes(cached.read_bytes()[:-1])
+    cached.write_bytes(cached.read_bytes()[:-2000])
     assert cifar10().source.startswith("original host")
 
 
@@ -155,44 +136,3 @@ def test_the_hub_comes_before_the_host_where_its_files_have_published_hashes() -
     for publication in (cifar.CIFAR10, cifar.CIFAR100):
         names = [source.name for source in publication.sources()]
         assert names == ["Hugging Face cache", "hosnn cache", "Hugging Face Hub", "original host"]
-
-
-def test_doctor_can_list_what_is_only_had_as_a_folder() -> None:
-    found = [status for status in describe_sources() if status.dataset == "cifar10-jpeg75"]
-    assert [(status.source, status.found, status.needs_network) for status in found] == [("hosnn cache", False, False)]
-
-
-def test_the_jpeg_encoding_goes_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "named"
-    write_parquet(folder / "train.parquet", TRAIN)
-    write_parquet(folder / "test.parquet", TEST)
-    stand_in_for_cifar(monkeypatch, label_parts=PARTS)
-    jpeg = replace(TINY_COLOUR, name="cifar10-jpeg75", sha256=None, published=hashes(*folder.iterdir()))
-    monkeypatch.setattr(cifar, "CIFAR10_JPEG75", replace(cifar.CIFAR10_JPEG75, specification=jpeg))
-    assert cifar10(folder).name == cifar10_jpeg75(folder).name == "cifar10-jpeg75"
-    (folder / "other").mkdir()
-    write_hub_files(folder / "other", TRAIN)
-    assert cifar10(folder / "other").name == "cifar10"
-    with pytest.raises(DataError, match=r"has no data, expected train\.parquet"):
-        cifar10_jpeg75(folder / "other")
-    write_parquet(folder / "train.parquet", TRAIN.subset(torch.arange(19, -1, -1)))
-    with pytest.raises(DataError, match=r"train\.parquet has SHA-256"):
-        cifar10_jpeg75(folder)
-    assert cifar10(folder).name == "cifar10"
-
-
-@pytest.fixture(scope="module")
-def jpeg75() -> Dataset:
-    if not (SHARED / "train.parquet").is_file():
-        pytest.skip(f"CIFAR-10 (JPEG q75) is not at {SHARED}")
-    return load_dataset("cifar10", SHARED)
-
-
-def test_cifar_10_as_jpeg_is_read_whole(jpeg75: Dataset) -> None:
-    assert jpeg75.name == "cifar10-jpeg75"
-    assert tuple(map(len, (jpeg75.train, jpeg75.validation, jpeg75.test))) == (45_000, 5_000, 10_000)
-    assert jpeg75.train.labels.bincount().tolist() == [4500] * 10
-    assert jpeg75.validation.labels.bincount().tolist() == [500] * 10
-    assert jpeg75.test.labels[:5].tolist() == [3, 8, 8, 0, 6]
-    mean = jpeg75.train.images[::10].float().mean((0, 2, 3)) / 255
-    torch.testing.assert_close(mean, torch.tensor([0.4914, 0.4822, 0.4465]), atol=0.01, rtol=0)

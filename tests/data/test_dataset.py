@@ -50,7 +50,12 @@ def test_the_expected_hash_is_accepted_and_another_raises() -> None:
 
 
 BAD_SPLITS = {
-    "float images": (replace(TRAIN, images=TRAIN.images.float()), "torch.float32, expected torch.uint8"),
+    "doubles": (replace(TRAIN, images=TRAIN.images.double()), "torch.float64, expected torch.uint8"),
+    "floats in 0..255": (
+        replace(TRAIN, images=TRAIN.images.float()),
+        r"torch.float32 in \[\d+, 25\d\], expected \[0, 1\]",
+    ),
+    "floats with NaN": (replace(TRAIN, images=TRAIN.images / 0 * 0), r"in \[nan, nan\], expected \[0, 1\]"),
     "label too large": (replace(TRAIN, labels=TRAIN.labels + 1), r"label 2 in row 1 \(and 5 more\), expected 0..1"),
     "negative label": (replace(TRAIN, labels=TRAIN.labels - 1), "label -1 in row 0"),
     "labels of another type": (replace(TRAIN, labels=TRAIN.labels.int()), r"labels are torch.int32 \[12\]"),

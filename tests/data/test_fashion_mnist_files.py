@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hosnn.data import Dataset, describe_sources, fashion_mnist, fashion_mnist_sample, load_dataset
-from hosnn.data.catalogue import DATASETS
+from hosnn.data.catalogue import NAMES
 from hosnn.data.dataset import check_split
 from hosnn.data.fashion_mnist_files import FASHION_MNIST, SAMPLE, SAMPLE_FOLDER
 from hosnn.data.sources import load_files
@@ -88,5 +88,5 @@ def test_an_unknown_name_brings_the_nearest(name: str, meant: str) -> None:
 
 def test_describe_sources_covers_every_data_set() -> None:
     statuses = describe_sources()
-    assert {status.dataset for status in statuses} == set(DATASETS)
+    assert {status.dataset for status in statuses} == set(NAMES)
     assert [status.found for status in statuses if status.dataset == SAMPLE.name] == [True]

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -5,15 +6,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from hosnn.data.dataset import Split
-from hosnn.data.parquet import ParquetFiles, read_parquet
+from hosnn.data.dataset import Specification, Split
+from hosnn.data.parquet import ParquetFiles, read_split
 from hosnn.errors import DataError
 
 from .formats import SHAPE, TEST, TINY, TRAIN, encoded, parquet_table, random_split, write_parquet, write_parquet_files
 
 
-def read(*paths: Path, size: int = 12) -> Split:
-    return read_parquet(paths, SHAPE, size, 2)
+def read(*paths: Path, specification: Specification = TINY, size: int = 12) -> Split:
+    return read_split(paths, specification, size)[0]
 
 
 def same(first: Split, second: Split) -> bool:
@@ -27,7 +28,9 @@ def test_what_is_written_is_read(tmp_path: Path, with_index: bool) -> None:
 
 def test_colour_pictures_are_read_channels_first(tmp_path: Path) -> None:
     colour = random_split(3, shape=(3, 4, 5))
-    assert same(read_parquet((write_parquet(tmp_path / "colour.parquet", colour),), (3, 4, 5), 3, 2), colour)
+    specification = replace(TINY, image_shape=(3, 4, 5))
+    path = write_parquet(tmp_path / "colour.parquet", colour)
+    assert same(read(path, specification=specification, size=3), colour)
 
 
 def test_a_split_in_several_files_and_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,9 +40,10 @@ def test_a_split_in_several_files_and_batches(tmp_path: Path, monkeypatch: pytes
     write_parquet(tmp_path / "test.parquet", TEST)
     files = ParquetFiles.find(tmp_path)
     assert files is not None
-    train, test = files.read(TINY)
-    assert same(train, TRAIN)
-    assert same(test, TEST)
+    contents = files.read(TINY)
+    assert same(contents.train, TRAIN)
+    assert same(contents.test, TEST)
+    assert contents.lossy == 0
 
 
 def test_a_file_cut_anywhere_raises(tmp_path: Path) -> None:
@@ -83,15 +87,15 @@ BAD_TABLES = {
     "repeated index": (with_column("index", pa.array([3] * 12, pa.int32())), "repeated positions"),
     "picture absent": (with_pictures([*PICTURES[:4], None, *PICTURES[5:]]), "row 4: the image has no bytes"),
     "picture cut off": (with_pictures([*PICTURES[:4], PICTURES[4][:-25], *PICTURES[5:]]), "row 4: .* does not decode"),
-    "not a picture": (with_pictures([b"hello", *PICTURES[1:]]), "row 0: the image does not decode"),
+    "not a picture": (with_pictures([b"hello", *PICTURES[1:]]), "row 0: the picture does not decode"),
     "format not allowed": (with_pictures([encoded(TRAIN.images[0], "GIF"), *PICTURES[1:]]), "row 0: .* not decode"),
     "wrong size": (
         with_pictures([encoded(torch.zeros(1, 5, 4, dtype=torch.uint8)), *PICTURES[1:]]),
-        "row 0: the image is 4x5 in mode L, expected 5x4",
+        "row 0: the picture is 4x5, expected 5x4",
     ),
     "wrong mode": (
         with_pictures([encoded(torch.zeros(3, 4, 5, dtype=torch.uint8)), *PICTURES[1:]]),
-        "row 0: the image is 5x4 in mode RGB, expected 5x4 in mode L",
+        "row 0: the picture is in RGB, expected 1 channels",
     ),
     "too few rows": (parquet_table(TRAIN.take(11)), "11 rows, expected 12"),
     "too many rows": (parquet_table(random_split(13)), "more rows than the 12 expected"),

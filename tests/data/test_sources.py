@@ -214,8 +214,8 @@ def test_describe_tells_what_is_there_without_reading_it(tmp_path: Path) -> None
 def test_a_gzipped_file_wins_over_nothing_and_a_plain_one_over_gzip(tmp_path: Path) -> None:
     write_idx_files(tmp_path, random_split(12, seed=9), gzipped=True)
     write_idx_files(tmp_path, gzipped=False)
-    train, _ = find_in_folder(tmp_path, FASHION_MNIST.layout).read(TINY)
-    assert torch.equal(train.images, TRAIN.images)
+    contents = find_in_folder(tmp_path, FASHION_MNIST.layout).read(TINY)
+    assert torch.equal(contents.train.images, TRAIN.images)
 
 
 def test_system_folders_follow_xdg(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,3 @@
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from hosnn.data import svhn, svhn_files
+from hosnn.data import catalogue, svhn, svhn_files
+from hosnn.data.dataset import Verified
 from hosnn.data.svhn_files import SVHN
 from hosnn.errors import DataError
 
@@ -18,7 +18,9 @@ from .formats import write_parquet
 def use(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
     """The tiny set stands for SVHN."""
     specification = replace(TINY_COLOUR, name="svhn", **changes)
-    monkeypatch.setattr(svhn_files, "SVHN", replace(SVHN, specification=specification))
+    publication = replace(SVHN, specification=specification)
+    monkeypatch.setattr(svhn_files, "SVHN", publication)
+    monkeypatch.setitem(catalogue.IMAGES, "svhn", publication)
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -31,15 +33,13 @@ def test_what_is_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert dataset.source == f"folder: MATLAB files in {tmp_path}"
 
 
-def test_the_hubs_files_give_the_same_data(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_hubs_files_give_the_same_data_unverified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, sha256=None)
     for name, split in (("train", TRAIN), ("test", TEST)):
         write_parquet(tmp_path / "cropped_digits" / f"{name}-00000-of-00001.parquet", split, with_index=False)
-    with caplog.at_level(logging.WARNING):
-        assert svhn(tmp_path).sha256 == TINY_COLOUR.sha256
-    assert caplog.text.count("svhn: no hash is published for") == 2
+    dataset = svhn(tmp_path)
+    assert dataset.sha256 == TINY_COLOUR.sha256
+    assert (dataset.verified, dataset.title) == (Verified.NOTHING, "svhn (unverified)")
 
 
 def with_train(content: bytes) -> Callable[[Path], object]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SHARED = ROOT.parent / "shared" / "data" / "cifar10-jpeg75"
+SHARED = ROOT.parent / "shared" / "data" / "cifar10"
 SCRIPT = """
 import resource, sys
 from dataclasses import replace

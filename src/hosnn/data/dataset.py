@@ -306,6 +306,12 @@ def check_split(split: Split, image_shape: tuple[int, ...], num_classes: int, or
             )
     if len(images) == 0:
         raise DataError(f"{origin}: there are no images; get the files again")
+    if images.is_floating_point():
+        low, high = (float(extreme) for extreme in images.aminmax())
+        if not (low >= 0 and high <= 1):  # so that NaN is refused too
+            raise DataError(
+                f"{origin}: images are {images.dtype} in [{low:g}, {high:g}], expected [0, 1]; rescale them"
+            )
     wrong = ((labels < 0) | (labels >= num_classes)).nonzero().flatten()
     if len(wrong):
         raise DataError(

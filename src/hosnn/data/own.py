@@ -42,7 +42,7 @@ def absolute_source(source: str) -> str:
 
 def is_own(source: str) -> bool:
     """Whether `--data` names something of the user's own rather than a data set by name."""
-    return ":" in source or "/" in source or "\\" in source or Path(source).expanduser().exists()
+    return bool(source) and (any(mark in source for mark in ":/\\") or Path(source).expanduser().exists())
 
 
 def load_own(source: str) -> Dataset:

@@ -1,7 +1,7 @@
 """SVHN, cropped digits (Netzer et al. 2011, "Reading Digits in Natural Images"): 32x32 in colour, ten classes.
 
 SHA-256 of the .mat files from torchvision (prototype) and TensorFlow Datasets; torchvision's MD5 are of the same files.
-No hash of the Hub's files was at hand: the original host is tried before the Hub, whose use is logged as a warning.
+No hash of the Hub's files was at hand: the original host is tried before the Hub, whose content counts as unverified.
 """
 
 from dataclasses import dataclass
