@@ -214,7 +214,7 @@ def _examples(prepared: PreparedEvaluation, result: Evaluation, seed: int) -> tu
     with torch.random.fork_rng():
         return examples(
             target.model,
-            target.data.test.take(200),
+            target.data.test.take(min(200, len(target.data.test))),
             Through(bptt(), PGD(threat)),
             count=5,
             seed=seed,
