@@ -1,15 +1,13 @@
 import hashlib
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
-from hosnn.data import Dataset, cifar, describe_sources, load_dataset
+from hosnn.data import cifar
 from hosnn.data.cifar import cifar10, cifar100
 from hosnn.data.cifar_files import (
     CIFAR10_PYTHON,
@@ -26,7 +24,7 @@ from .colour_formats import (
     stand_in_for_cifar,
     write_archive,
 )
-from .formats import encoded, parquet_table, write_parquet
+from .formats import parquet_table, write_parquet
 
 
 def fingerprint(labels: torch.Tensor) -> str:

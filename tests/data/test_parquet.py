@@ -10,7 +10,7 @@ from hosnn.data.dataset import Specification, Split
 from hosnn.data.parquet import ParquetFiles, read_split
 from hosnn.errors import DataError
 
-from .formats import SHAPE, TEST, TINY, TRAIN, encoded, parquet_table, random_split, write_parquet, write_parquet_files
+from .formats import TEST, TINY, TRAIN, encoded, parquet_table, random_split, write_parquet, write_parquet_files
 
 
 def read(*paths: Path, specification: Specification = TINY, size: int = 12) -> Split:

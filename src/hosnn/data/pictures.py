@@ -18,8 +18,12 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 LARGEST_SIDE = 4096
 """Pixels: larger pictures are refused before a pixel of them is decoded."""
 
-DIRECT = ("L", "RGB")
-"""Pillow's modes whose pixels are taken as they are: grey and red, green, blue, 8 bits each."""
+DIRECT = ("1", "L", "RGB")
+"""Pillow's modes without alpha or palette: black and white, grey, and red, green, blue, 8 bits each."""
+
+PNG = b"\x89PNG\r\n\x1a\n"
+BIT_DEPTH = 24
+"""Where a PNG file states the bits of a channel.  Read here because Pillow silently drops the lower 8 bits of 16."""
 
 ORIENTATION = 0x0112
 """The EXIF tag for how a camera was held."""
@@ -41,7 +45,7 @@ def is_lossless(encoded: bytes) -> bool:
 
     Source: WebP container specification (RIFF chunks VP8, VP8L, VP8X), developers.google.com/speed/webp.
     """
-    if encoded.startswith(b"\x89PNG\r\n\x1a\n"):
+    if encoded.startswith(PNG):
         return True
     if encoded[:4] != b"RIFF" or encoded[8:12] != b"WEBP":
         return False
@@ -66,7 +70,7 @@ def decode(encoded: bytes, origin: str, size: tuple[int, int] | None = None) -> 
     """
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-            reason = _refusal(image)
+            reason = _refusal(image, deep=encoded.startswith(PNG) and encoded[BIT_DEPTH] == 16)
             height, width = _size(image)
             if not reason and size is not None and (height, width) != size:
                 reason = f"is {width}x{height}, expected {size[1]}x{size[0]} as the others; resize it"
@@ -81,15 +85,15 @@ def decode(encoded: bytes, origin: str, size: tuple[int, int] | None = None) -> 
     return Picture(pixels, is_lossless(encoded))
 
 
-def _refusal(image: Image.Image) -> str:
-    """Why a picture is not taken, known from its header; empty if it may be."""
+def _refusal(image: Image.Image, deep: bool) -> str:
+    """Why a picture, `deep` if it has 16 bits a channel, is not taken, known from its header; empty if it may be."""
     if max(image.size) > LARGEST_SIDE:
         return f"is {image.size[0]}x{image.size[1]}, expected at most {LARGEST_SIDE} pixels a side; resize it"
     if getattr(image, "n_frames", 1) > 1:
         return f"moves ({image.n_frames} frames), expected one still image; export one frame"  # type: ignore[attr-defined]
-    if image.mode.startswith(("I", "F")):
+    if deep or image.mode.startswith(("I", "F")):
         return f"has mode {image.mode} (16 bits or more a channel), expected 8 bits; convert it"
-    if image.mode not in (*DIRECT, "1", "P", "LA", "PA", "RGBA"):
+    if image.mode not in (*DIRECT, "P", "LA", "PA", "RGBA"):
         return f"has mode {image.mode}, expected grey or RGB; convert it"
     return ""
 
@@ -97,8 +101,8 @@ def _refusal(image: Image.Image) -> str:
 def _size(image: Image.Image) -> tuple[int, int]:
     """(H, W) once turned upright."""
     width, height = image.size
-    turned = image.format != "PNG" or "exif" in image.info
-    return (width, height) if turned and image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8) else (height, width)
+    sideways = "exif" in image.info and image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+    return (width, height) if sideways else (height, width)
 
 
 def _pixels(image: Image.Image) -> NDArray[np.uint8] | None:
@@ -106,8 +110,10 @@ def _pixels(image: Image.Image) -> NDArray[np.uint8] | None:
     upright = ImageOps.exif_transpose(image) if "exif" in image.info else image
     if upright.mode == "P":
         upright = upright.convert("RGBA" if "transparency" in upright.info else "RGB")
-    elif upright.mode == "PA" or (upright.mode in DIRECT and "transparency" in upright.info):
+    elif upright.mode == "PA":
         upright = upright.convert("RGBA")
+    elif upright.mode in DIRECT and "transparency" in upright.info:
+        upright = upright.convert("RGBA" if upright.mode == "RGB" else "LA")
     if upright.mode in ("LA", "RGBA"):
         if upright.getchannel("A").getextrema() != (255, 255):
             return None
