@@ -36,13 +36,17 @@ def as_images(value: Any, origin: str) -> Tensor:
             f"{origin}: images are {list(tensor.shape)}; expected [N, C, H, W], [N, H, W, C], [N, H, W] or frames "
             "[N, T, C, H, W], with at least one image"
         )
+    if tensor.is_complex():
+        raise ShapeError(f"{origin}: images are {tensor.dtype}; expected whole numbers 0..255, or [0, 1] as floats")
+    if tensor.dtype == torch.bool:
+        return tensor.to(torch.uint8).mul(255).contiguous()
     if not tensor.is_floating_point():
-        low, high = (int(extreme) for extreme in tensor.aminmax()) if tensor.dtype != torch.bool else (0, 1)
-        if tensor.dtype != torch.bool and (low < 0 or high > 255):
+        low, high = (int(extreme) for extreme in tensor.long().aminmax())
+        if low < 0 or high > 255:
             raise ShapeError(
                 f"{origin}: images are {tensor.dtype} in {low}..{high}; expected 0..255, or [0, 1] as floats"
             )
-        return (tensor.to(torch.uint8) * (255 if tensor.dtype == torch.bool else 1)).contiguous()
+        return tensor.to(torch.uint8).contiguous()
     tensor = tensor.to(torch.float32).contiguous()
     check_images(tensor, origin=origin)
     return tensor
@@ -65,7 +69,7 @@ def as_labels(value: Any, origin: str, classes: int | None = None) -> Tensor:
             raise ShapeError(
                 f"{came}; expected class numbers [N], or one-hot rows with a single 1; soft labels have no class"
             )
-        tensor = tensor.argmax(1)
+        tensor = tensor.to(torch.uint8).argmax(1)
     if tensor.is_floating_point() and bool((tensor == tensor.round()).all()):
         tensor = tensor.long()
     if tensor.dim() != 1 or tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
@@ -83,7 +87,7 @@ def as_tensor(value: Any, origin: str) -> Tensor:
         if isinstance(value, Tensor):
             return value.detach()
         if isinstance(value, np.ndarray):
-            return torch.from_numpy(np.ascontiguousarray(value))
+            return torch.from_numpy(np.require(value, value.dtype.newbyteorder("="), ["C", "W"]))
         if isinstance(value, Sequence) and value and isinstance(value[0], (Tensor, np.ndarray)):
             return torch.stack([as_tensor(item, origin) for item in value])
         return torch.as_tensor(value)
@@ -105,9 +109,9 @@ def images_and_labels(data: Any, origin: str) -> tuple[Tensor, Tensor]:
     elif isinstance(data, (tuple, list)) and len(data) == 2 and not _is_pair_of_pairs(data):
         x, y = data
     elif isinstance(data, TorchDataset) and hasattr(data, "__len__"):
-        x, y = _joined([data[number] for number in range(len(data))], origin, batched=False)
+        x, y = _joined([data[number] for number in range(len(data))], origin, samples=True)
     elif isinstance(data, (DataLoader, Iterable)) and not isinstance(data, (Tensor, np.ndarray, str, bytes, dict)):
-        x, y = _joined(list(data), origin, batched=True)
+        x, y = _joined(list(data), origin)
     else:
         raise ShapeError(f"{origin} got a {type(data).__name__}; expected (x, y), a TensorDataset or a DataLoader")
     images, labels = as_images(x, origin), as_labels(y, origin)
@@ -121,10 +125,14 @@ def _is_pair_of_pairs(data: Sequence[Any]) -> bool:
     return all(isinstance(item, (tuple, list)) and len(item) == 2 and isinstance(item[0], Tensor) for item in data)
 
 
-def _joined(pairs: list[Any], origin: str, batched: bool) -> tuple[Tensor, Tensor]:
-    """All images and all labels of batches, or of single samples, (x, y)."""
+def _joined(pairs: list[Any], origin: str, samples: bool = False) -> tuple[Tensor, Tensor]:
+    """All images and all labels of `samples` (x, y), else of batches; those are samples too if a label is one number."""
     if not pairs or not all(isinstance(pair, (tuple, list)) and len(pair) >= 2 for pair in pairs):
         kind = type(pairs[0]).__name__ if pairs else "nothing"
         raise ShapeError(f"{origin} got {kind} where it goes through the data; expected pairs (images, labels)")
-    join = torch.cat if batched else torch.stack
-    return join([as_tensor(pair[0], origin) for pair in pairs]), join([as_tensor(pair[1], origin) for pair in pairs])
+    images, labels = ([as_tensor(pair[part], origin) for pair in pairs] for part in (0, 1))
+    join = torch.stack if samples or labels[0].dim() == 0 else torch.cat
+    try:
+        return join(images), join(labels)
+    except RuntimeError as error:
+        raise ShapeError(f"{origin}: {error}; expected images of one shape, each with a label of one kind") from error
