@@ -3,7 +3,6 @@
 Legend: N rows, T time, C channels, H height, W width.
 """
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,9 @@ EXPECTED = "x [N, C, H, W] and y [N], or x_train, y_train, x_test and y_test"
 def read_npz(path: Path) -> Parts:
     """Arrays of a NumPy archive.  Raises DataError for pickled objects, or arrays that are no images and labels."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+    except Exception as error:  # damaged files end in errors of any type
         raise DataError(
             f"{path} cannot be read as a NumPy archive without running code ({error}); expected {EXPECTED}, saved with "
             "numpy.savez(path, x=..., y=...)"
@@ -55,7 +54,7 @@ def returned(file: Path, function: str) -> Parts:
         content = load_function(file, function)()
     except HosnnError:
         raise
-    except Exception as error:  # whatever a user's function raises
+    except (Exception, SystemExit) as error:  # whatever a user's function raises
         raise DataError(f"{origin} raised {type(error).__name__}: {error}; expected it to return (x, y)") from error
     return parts_of(content, origin)
 

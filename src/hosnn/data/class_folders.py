@@ -28,8 +28,12 @@ def read_class_folders(root: Path) -> Parts:
     Raises DataError, naming the file, for pictures of several sizes or that `pictures.decode` refuses, for folders
     without pictures, or classes that are not in the training part.
     """
-    parted = {PARTS[folder.name.casefold()]: folder for folder in _folders(root) if folder.name.casefold() in PARTS}
+    folders = _folders(root)
+    parted = {PARTS[folder.name.casefold()]: folder for folder in folders if folder.name.casefold() in PARTS}
     if not {"train", "test"} <= parted.keys():
+        if parted and len(parted) == len(folders):  # else a class may be called train
+            missing = ", ".join({"train", "test"} - parted.keys())
+            raise DataError(f"{root} has no {missing} beside {', '.join(parted)}; expected ROOT/train and ROOT/test")
         parted = {"all": root}
     names = {part: [folder.name for folder in _folders(folder)] for part, folder in parted.items()}
     classes = tuple(dict.fromkeys(names.get("train") or names.get("all") or []))
@@ -42,7 +46,7 @@ def read_class_folders(root: Path) -> Parts:
         unknown = sorted(set(found) - set(classes))
         if unknown:
             raise DataError(f"{root}: {part} has a class {unknown[0]!r} that train does not; expected the same classes")
-    files = {part: _pictures(folder, classes) for part, folder in parted.items()}
+    files = {part: _pictures(folder, classes, all_of_them=part in ("train", "all")) for part, folder in parted.items()}
     paths = [path for listed in files.values() for path, _ in listed]
     relative = [str(path.relative_to(root)) for path in paths]
     tensors = decoded(tuple(paths), lambda: _decoded(paths), len(paths), "class folders", relative)
@@ -59,8 +63,8 @@ def _folders(folder: Path) -> list[Path]:
     return sorted((path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"), key=natural)
 
 
-def _pictures(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
-    """Each picture with its class number, class after class."""
+def _pictures(folder: Path, classes: tuple[str, ...], all_of_them: bool) -> list[tuple[Path, int]]:
+    """Each picture with its class number, class after class.  Raises DataError if `all_of_them` must have pictures."""
     listed = []
     for label, name in enumerate(classes):
         pictures = [path for path in (folder / name).rglob("*") if path.suffix.casefold() in ENDINGS]
@@ -68,7 +72,7 @@ def _pictures(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
             (path for path in pictures if path.is_file() and path.name[0] != "."),
             key=lambda path: [natural(part) for part in (*reversed(path.relative_to(folder).parents), path)],
         )
-        if not mine and folder.name not in ("test", "val", "valid", "validation"):
+        if not mine and all_of_them:
             raise DataError(f"{folder / name} has no pictures; expected files ending in {', '.join(ENDINGS)}")
         listed += [(path, label) for path in mine]
     return listed

@@ -126,7 +126,7 @@ def _is_pair_of_pairs(data: Sequence[Any]) -> bool:
 
 
 def _joined(pairs: list[Any], origin: str, samples: bool = False) -> tuple[Tensor, Tensor]:
-    """All images and all labels of `samples` (x, y), else of batches; those are samples too if a label is one number."""
+    """All images and labels of `samples` (x, y), else of batches; these are samples too if a label is one number."""
     if not pairs or not all(isinstance(pair, (tuple, list)) and len(pair) >= 2 for pair in pairs):
         kind = type(pairs[0]).__name__ if pairs else "nothing"
         raise ShapeError(f"{origin} got {kind} where it goes through the data; expected pairs (images, labels)")

@@ -67,7 +67,7 @@ def _read(path: Path) -> Parts:
             return read_own_parquet(list(path.glob("*.parquet")))
         return read_class_folders(path)
     if not path.is_file():
-        raise DataError(f"there is no {path}, neither a data set by that name; expected {KINDS}")
+        raise DataError(f"there is no file or folder {path}, and no data set of that name; expected {KINDS}")
     if path.suffix == ".parquet":
         return read_own_parquet([path])
     if path.suffix not in ARRAYS:

@@ -16,6 +16,9 @@ from hosnn.errors import DataError
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
 """Of each class: what of one pile becomes the test split, and of the training images the validation split."""
 
+MOST_CLASSES = 100_000
+"""Larger labels are no class numbers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
@@ -41,7 +44,12 @@ def dataset_of(parts: Parts, name: str, source: str) -> Dataset:
 
     Raises DataError for classes too small to part, or labels that are no class numbers.
     """
-    count = len(parts.classes) or 1 + max(int(labels.max()) for labels in parts.labels.values() if len(labels))
+    highest = max(int(labels.max()) for labels in parts.labels.values() if len(labels))
+    if highest >= MOST_CLASSES:
+        raise DataError(
+            f"{parts.origin}: labels go up to {highest}, expected fewer than {MOST_CLASSES} classes, numbered from 0"
+        )
+    names = parts.classes or tuple(map(str, range(highest + 1)))
     splits = {part: Split.in_order(parts.images[part], parts.labels[part]) for part in parts.images}
     if "all" in splits:
         splits["test"], splits["train"] = _part(splits.pop("all"), TEST_SHARE, "test", parts.origin)
@@ -52,7 +60,7 @@ def dataset_of(parts: Parts, name: str, source: str) -> Dataset:
         validation, splits["train"] = _part(splits["train"], VALIDATION_SHARE, "validation", parts.origin)
     return Dataset.from_own(
         name=name,
-        classes=parts.classes or tuple(map(str, range(count))),
+        classes=names,
         train=splits["train"],
         validation=validation,
         test=splits["test"],
