@@ -48,7 +48,7 @@ def ablate(
     lif: Folder = None,
     others: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="MODEL")] = (),
     threat: str = USUAL_THREAT,
-    samples: int = 1000,
+    samples: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None,
     seed: int = 0,
     data: DataArgument = None,
     data_folder: Folder = None,
@@ -76,7 +76,7 @@ def ablate(
         lif: a LIF network trained the same way.
         others: further networks to compare with.
         threat: norm:eps, e.g. linf:8/255.
-        samples: number of test images, a fixed class-balanced choice.
+        samples: number of test images, a fixed class-balanced choice; 1,000, or all if there are fewer, if not given.
         seed: seed of random starts and of corruptions.
         data: data set; the one the network was trained on if not given.
         data_folder: folder of the data set, if it is not in one of the usual places.

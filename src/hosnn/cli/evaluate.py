@@ -211,6 +211,8 @@ def _examples(prepared: PreparedEvaluation, result: Evaluation, seed: int) -> tu
     target, threat = prepared.target, prepared.protocol.threat
     if not isinstance(target.model, nn.Module) or not result.network.gradient or threat.per_step:
         return ()
+    if target.data.steps is not None:  # frames of events are no picture to show an attack on
+        return ()
     with torch.random.fork_rng():
         return examples(
             target.model,

@@ -39,6 +39,7 @@ def evaluate(
     protocol: Protocol | None = None,
     *,
     names: Names | None = None,
+    samples: int | None = None,
     seed: int = 0,
     partial: Path | None = None,
     threads: int | None = None,
@@ -47,7 +48,9 @@ def evaluate(
 ) -> Evaluation:
     """Accuracy of `model` under every attack of `protocol` (default: smoke), one row per attack, one entry per sample.
 
-    data     a data set (its test split is used), a split, or (x [N, C, H, W] float in [0, 1], y [N] int64)
+    data     a data set (its test split is used), a split, or images and labels in a container: (x, y), a TensorDataset, a
+             DataLoader (`hosnn.data.containers`)
+    samples  how many images, a fixed class-balanced choice; None: the protocol's number, or all if there are fewer
     names    what the result calls model and data
     partial  journal file (`journal_path`): finished blocks are kept there, so that an interrupted evaluation resumes;
              remove it once the result is saved.  What shards kept beside it (`evaluate_shard`) counts as done.
@@ -64,6 +67,7 @@ def evaluate(
             data,
             protocol or smoke(),
             names=names,
+            samples=samples,
             seed=seed,
             partial=partial,
             shard=Shard(),
@@ -114,6 +118,7 @@ def evaluate_shard(
     partial: Path,
     *,
     names: Names | None = None,
+    samples: int | None = None,
     seed: int = 0,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -130,6 +135,7 @@ def evaluate_shard(
             data,
             protocol,
             names=names,
+            samples=samples,
             seed=seed,
             partial=partial,
             shard=shard,

@@ -77,6 +77,7 @@ def prepare(
     protocol: Protocol,
     *,
     names: Names | None,
+    samples: int | None,
     seed: int,
     partial: Path | None,
     shard: Shard,
@@ -85,6 +86,8 @@ def prepare(
 ) -> Setup:
     """Arguments as of `evaluate`, checked; raises as it does."""
     split = _split_of(data)
+    if samples is not None:
+        protocol = protocol.resized(_at_most(samples, len(split)))
     images = _images(split, protocol.samples)
     names = names or _names(data, split, len(images.y))
     fingerprint_ = fingerprint(model) if isinstance(model, nn.Module) else ""
@@ -184,6 +187,12 @@ def _images(split: Split, count: int | None) -> Images:
         split = split.subset(count)
     x, y = split.batch(torch.arange(len(split)))
     return Images(x, y.cpu(), split.index.cpu())
+
+
+def _at_most(samples: int, available: int) -> int:
+    if not 1 <= samples <= available:
+        raise ConfigError(f"evaluate got samples = {samples}; there are {available:,} images: 1 to so many")
+    return samples
 
 
 def _names(data: Dataset | Split | Any, split: Split, count: int) -> Names:
