@@ -29,7 +29,7 @@ from hosnn.evaluation.evaluate import evaluate
 from hosnn.evaluation.generalisation import corruption_accuracy, steps_at_test_time
 from hosnn.evaluation.journal import journal_path
 from hosnn.evaluation.setup import Names
-from hosnn.evaluation.store import USUAL_THREAT
+from hosnn.evaluation.store import USUAL_THREAT, on_images_of
 from hosnn.files import write_json, write_text
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.progress import TerminalProgress
@@ -85,8 +85,9 @@ def ablate(
         hardware: where to run.
         json_output: print the result as JSON and nothing else.
     """
-    attacks = protocol(Threat.parse(threat)).resized(samples)
+    attacks = protocol(Threat.parse(threat))
     target = load_target(model, data, data_folder)
+    attacks = on_images_of(target.data, attacks, samples)
     if not isinstance(target.model, nn.Module):
         raise ConfigError(f"ablate got a {type(target.model).__name__}; expected a network with TA-LIF layers")
     lif_network = next(iter(load_networks((lif,)).values())) if lif is not None else None
