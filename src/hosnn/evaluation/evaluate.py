@@ -48,8 +48,8 @@ def evaluate(
 ) -> Evaluation:
     """Accuracy of `model` under every attack of `protocol` (default: smoke), one row per attack, one entry per sample.
 
-    data     a data set (its test split is used), a split, or images and labels in a container: (x, y), a TensorDataset, a
-             DataLoader (`hosnn.data.containers`)
+    data     a data set (its test split is used), a split, or images and labels in a container: (x, y), a TensorDataset,
+             a DataLoader (`hosnn.data.containers`)
     samples  how many images, a fixed class-balanced choice; None: the protocol's number, or all if there are fewer
     names    what the result calls model and data
     partial  journal file (`journal_path`): finished blocks are kept there, so that an interrupted evaluation resumes;
