@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hosnn.data.dataset import Dataset, Split
+from hosnn.data.dataset import Dataset, Split, check_split
 from hosnn.data.selection import shuffled_rank_in_class
 from hosnn.errors import DataError
 
@@ -51,6 +51,9 @@ def dataset_of(parts: Parts, name: str, source: str) -> Dataset:
         )
     names = parts.classes or tuple(map(str, range(highest + 1)))
     splits = {part: Split.in_order(parts.images[part], parts.labels[part]) for part in parts.images}
+    for part, split in splits.items():
+        where = parts.origin if part == "all" else f"{parts.origin}, {part} split"
+        check_split(split, tuple(split.images.shape[1:]), len(names), where)
     if "all" in splits:
         splits["test"], splits["train"] = _part(splits.pop("all"), TEST_SHARE, "test", parts.origin)
     for missing in {"train", "test"} - splits.keys():
