@@ -58,7 +58,7 @@ def bound() -> int:
     text = os.environ.get("HOSNN_DECODED_BYTES")
     if text is None:
         return BOUND
-    if not text.isdigit():
+    if not text.isdecimal():
         raise ConfigError(
             f"the environment variable HOSNN_DECODED_BYTES is {text!r}; expected a number of bytes, 0 for no cache"
         )
@@ -119,4 +119,4 @@ def _read(place: Path) -> dict[str, Tensor] | None:
         os.utime(place)
     except (OSError, SafetensorError, ValueError):
         return None
-    return tensors
+    return tensors or None
