@@ -19,6 +19,7 @@ from hosnn.estimators import OnFrames
 from hosnn.evaluation.journal import Journal
 from hosnn.evaluation.runner import AttackRunner, Images, Shard, logits_of
 from hosnn.identity import digest
+from hosnn.images import check_images
 from hosnn.nn.modes import device_of, evaluating
 from hosnn.protocols.applicability import fit_to_network
 from hosnn.protocols.protocol import AttackSpec, Protocol
@@ -186,6 +187,7 @@ def _images(split: Split, count: int | None) -> Images:
     if count is not None and count < len(split):
         split = split.subset(count)
     x, y = split.batch(torch.arange(len(split)))
+    check_images(x, origin="evaluate")
     return Images(x, y.cpu(), split.index.cpu())
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -42,7 +43,7 @@ def calibrate(
     source = network_identity(model)
     with evaluating(model), torch.inference_mode():
         for batch in loader:
-            images = batch if isinstance(batch, Tensor) else batch[0]
+            images = _images_of(batch)
             if len(images) == 0:
                 continue
             check_pixels(images, "calibrate")
@@ -55,6 +56,14 @@ def calibrate(
         name: LayerSignature(layer.mean.clone(), layer.variance.clone()) for name, layer in running.layers.items()
     }
     return Signature(layers, running.samples, dataset, dataset_sha256, source)
+
+
+def _images_of(batch: Any) -> Tensor:
+    """The images of a batch, which are all of it or its first part.  Raises ShapeError for anything else."""
+    images = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    if not isinstance(images, (Tensor, np.ndarray)):
+        raise ShapeError(f"calibrate got {type(images).__name__} as images; expected batches of x, or of (x, labels)")
+    return torch.as_tensor(images)
 
 
 def trajectories(model: nn.Module, images: Tensor) -> dict[str, Step]:
