@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hosnn.images import check_images, check_labels
 from hosnn.errors import ShapeError
+from hosnn.images import check_images, check_labels, check_pixels
 
 GOOD = torch.linspace(0, 1, 2 * 1 * 4 * 5).reshape(2, 1, 4, 5)
 
@@ -49,6 +49,20 @@ def test_bad_images_raise(x: Tensor, message: str) -> None:
 def test_without_a_shape_the_number_of_dimensions_is_checked() -> None:
     with pytest.raises(ShapeError, match=r"one image needs x\.unsqueeze\(0\)"):
         check_images(GOOD[0])
+
+
+@pytest.mark.parametrize("name", ["bytes", "0..255", "normalised", "NaN", "another size"])
+def test_messages_begin_with_where_the_images_come_from(name: str) -> None:
+    with pytest.raises(ShapeError, match=r"^calibrate: images are torch\.\w+ \[2, 1, 4"):
+        check_images(BAD_IMAGES[name][0], (1, 4, 5), origin="calibrate")
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 6), (4, 2, 1, 5, 5)])
+def test_pixels_are_checked_in_any_shape(shape: tuple[int, ...]) -> None:
+    check_pixels(torch.rand(shape, generator=torch.Generator().manual_seed(0)))
+    for wrong, message in ((torch.full(shape, 2.0), "clamp or rescale"), (torch.zeros(shape).long(), r"x\.float\(\)")):
+        with pytest.raises(ShapeError, match=message):
+            check_pixels(wrong)
 
 
 def test_labels() -> None:

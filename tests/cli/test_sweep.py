@@ -141,7 +141,7 @@ def test_a_number_that_is_none_of_threads_is_refused(threads: str, tmp_path: Pat
 
 def test_a_trial_that_others_start_from_is_trained_as_their_start(tmp_path: Path):
     all_trials = trials([CLEAN_RECIPE, ROBUST_RECIPE], (), (), (0,))
-    conditions = Conditions(tmp_path, None, Hardware("cpu", threads=1))
+    conditions = Conditions(runs=tmp_path, data_folder=None, hardware=Hardware("cpu", threads=1))
     assert [(job.name, job.after) for job in jobs(all_trials, conditions)] == [
         ("start: clean", ""),
         ("clean", "start: clean"),

@@ -21,7 +21,9 @@ from tests.training.toy import CLEAN, ROBUST, StopAfter, cpu, same_bits, toy_dat
 def conditions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Conditions:
     monkeypatch.setattr(work, "load_dataset", lambda name, folder: toy_data())
     work._data.cache_clear()
-    return Conditions(tmp_path, None, Hardware("cpu", threads=1), "smoke", samples=12)
+    return Conditions(
+        runs=tmp_path, data_folder=None, hardware=Hardware("cpu", threads=1), protocol="smoke", samples=12
+    )
 
 
 def stamps(folder: Path) -> dict[Path, int]:

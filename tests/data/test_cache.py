@@ -100,7 +100,7 @@ def test_an_entry_cut_anywhere_is_decoded_again(source: Path) -> None:
 
 def test_the_least_recently_used_leave_first(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decode = Decoder()
-    places = {}
+    places: dict[str, Path] = {}
     for at, name in enumerate("abc"):
         ask(source, decode, name)
         (places[name],) = set(entries()) - set(places.values())

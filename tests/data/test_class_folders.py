@@ -32,7 +32,7 @@ def pile(
     root: Path, classes: tuple[str, ...] = ("cats", "dogs"), count: int = 10, seed: int = 0, kind: str = "PNG"
 ) -> Path:
     """`count` pictures a class, named 1, 2, ... in the order of `random_split`."""
-    images = random_split(count * len(classes), seed, COLOUR).images.split(count)
+    images = torch.split(random_split(count * len(classes), seed, COLOUR).images, count)
     for name, of_class in zip(classes, images, strict=True):
         for number, image in enumerate(of_class, start=1):
             write(root / name / f"{number}.{kind.lower()}", image, kind)

@@ -34,7 +34,7 @@ class Stream(IterableDataset[tuple[Tensor, Tensor]]):
 
 
 def batches(size: int = 2) -> Iterator[tuple[Tensor, Tensor]]:
-    return zip(X.split(size), Y.split(size), strict=True)
+    return zip(torch.split(X, size), torch.split(Y, size), strict=True)
 
 
 def read_only(values: Tensor) -> np.ndarray[Any, Any]:

@@ -148,7 +148,7 @@ BAD: dict[str, tuple[pa.Table | Callable[[Path], None], str]] = {
     ),
     "no rows": (table(PILE).slice(0, 0), "has no rows"),
     "cut off": (cut, "cannot be read as Parquet"),
-    "not Parquet": (lambda path: path.write_text("please log in"), "cannot be read as Parquet"),  # type: ignore[dict-item]
+    "not Parquet": (lambda path: path.write_text("please log in"), "cannot be read as Parquet"),
 }
 
 

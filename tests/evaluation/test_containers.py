@@ -72,7 +72,9 @@ def test_fewer_images_than_given_are_a_balanced_choice_and_the_result_says_so() 
         assert result.samples == 20
 
 
-@pytest.mark.parametrize("data", [(X, Y), TensorDataset(X, Y), Split.in_order(BYTES, Y)], ids=["tuple", "data set", "split"])
+@pytest.mark.parametrize(
+    "data", [(X, Y), TensorDataset(X, Y), Split.in_order(BYTES, Y)], ids=["tuple", "data set", "split"]
+)
 def test_more_images_than_there_are_is_an_error(data: Any) -> None:
     for samples in (61, 0, -1):
         with pytest.raises(ConfigError, match=rf"samples = {samples}.* 60 images"):
@@ -158,13 +160,14 @@ def test_calibrate_refuses_what_is_no_images(network: SpikingNetwork, loader: An
 def test_calibrate_takes_a_loader_of_images_and_labels(network: SpikingNetwork) -> None:
     x = pictures()
     plain = calibrate(network, [x])
-    for loader in (
+    loaders: tuple[Any, ...] = (
         DataLoader(TensorDataset(x, torch.zeros(6)), batch_size=6),
         [[x, torch.zeros(6)]],
         [x.clone().requires_grad_()],
         [x.numpy()],
         [(x.numpy(), np.zeros(6))],
-    ):
+    )
+    for loader in loaders:
         other: Signature = calibrate(network, loader)
         for name, layer in plain.layers.items():
             torch.testing.assert_close(other.layers[name].mean, layer.mean, rtol=0, atol=0)
