@@ -143,7 +143,7 @@ def test_entries_take_the_estimator_that_the_search_found(whole: Evaluation) -> 
     assert [row.estimator for row in whole.panel("search")] == [estimator_name(each) for each in CANDIDATES]
 
 
-def test_the_search_keeps_what_leaves_fewest_standing_together() -> None:
+def test_the_search_keeps_estimators_that_together_leave_fewest_robust() -> None:
     y = torch.zeros(6, dtype=torch.int64)
     guesses = [(1, 1, 1, 0, 0, 0), (1, 1, 0, 0, 0, 0), (0, 0, 0, 0, 1, 1)]
     rows = [attack_result(str(at), guess) for at, guess in enumerate(guesses)]
