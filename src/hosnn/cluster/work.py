@@ -11,9 +11,9 @@ from typing import Any
 from hosnn.cluster.record import EvaluationFigures, TrialResult
 from hosnn.data import Dataset, load_dataset
 from hosnn.deadline import Deadline, Interrupted
-from hosnn.evaluation.store import USUAL_THREAT, file_stem, on_images_of, stored_or_fresh
+from hosnn.evaluation.store import DEFAULT_THREAT_NAME, file_stem, stored_or_fresh, with_samples
 from hosnn.files import write_json
-from hosnn.protocols.builtin import protocol
+from hosnn.protocols.builtin import protocol_by_name
 from hosnn.provenance import machine
 from hosnn.robustness.threats import Threat
 from hosnn.runtime import Hardware
@@ -36,7 +36,7 @@ class Conditions:
     data_folder: Path | None
     hardware: Hardware
     protocol: str | None = None
-    threat: str = USUAL_THREAT
+    threat: str = DEFAULT_THREAT_NAME
     samples: int | None = None
 
 
@@ -78,8 +78,8 @@ def _train(experiment: Experiment, data: Dataset, conditions: Conditions, deadli
 
 
 def _evaluate(experiment: Experiment, data: Dataset, conditions: Conditions, deadline: Deadline) -> EvaluationFigures:
-    named = protocol(conditions.protocol or "", Threat.parse(conditions.threat))
-    chosen = on_images_of(data, named, conditions.samples)
+    named = protocol_by_name(conditions.protocol or "", Threat.parse(conditions.threat))
+    chosen = with_samples(named, data, conditions.samples)
     name = f"{file_stem(chosen.name, conditions.threat, conditions.samples, experiment.seed)}.json"
     folder = conditions.runs / experiment.name
     fabric = conditions.hardware.fabric()

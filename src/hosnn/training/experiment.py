@@ -8,7 +8,7 @@ from enum import Enum
 
 from hosnn.data.augment import Augmentation
 from hosnn.errors import ConfigError
-from hosnn.identity import ADDED, identified
+from hosnn.identity import OMITTED_AT_DEFAULT, identified
 from hosnn.nn.blueprint import Blueprint
 from hosnn.nn.neurons import Extrapolation
 from hosnn.signature.homeostasis import Share
@@ -35,8 +35,8 @@ class Optimisation:
     lr: float = 5e-4
     weight_decay: float = 0.01
     clip: float = 1.0
-    accumulate: int = field(default=1, metadata=ADDED)
-    average: float = field(default=0.0, metadata=ADDED)
+    accumulate: int = field(default=1, metadata=OMITTED_AT_DEFAULT)
+    average: float = field(default=0.0, metadata=OMITTED_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         wrong = [
@@ -124,8 +124,8 @@ class Experiment:
     seed: int = 0
     start: "Experiment | None" = None
     homeostasis: Homeostasis | LearnedThresholds | None = None
-    augmentation: Augmentation | None = field(default=None, metadata=ADDED)
-    statistics: Statistics = field(default=Statistics.ALL_RANKS, metadata=ADDED)
+    augmentation: Augmentation | None = field(default=None, metadata=OMITTED_AT_DEFAULT)
+    statistics: Statistics = field(default=Statistics.ALL_RANKS, metadata=OMITTED_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w-][\w.-]*", self.name):
