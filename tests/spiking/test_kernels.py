@@ -19,8 +19,8 @@ from hosnn.errors import BackendError, ShapeError
 from hosnn.nn.layers import SumPool
 from hosnn.spiking.gradient_rule import GradientRule, WholeLayer, bptt, tssl_bp
 from hosnn.spiking.kernels import backend, cpu, eager, fused
-from hosnn.spiking.kernels.kernel_spec import Emitted, FusionContext, kernel_spec
-from hosnn.spiking.state import AdaptiveThreshold, Dynamics, Reset, Threshold, threshold_of
+from hosnn.spiking.kernels.kernel_spec import FusionContext, KernelOutput, kernel_spec
+from hosnn.spiking.state import AdaptiveThreshold, Dynamics, Reset, Threshold, threshold_from_tensors
 from hosnn.spiking.surrogate import SURROGATES, Exponential, PotentialDependent, Sigmoid, Surrogate
 
 pytestmark = pytest.mark.skipif(cpu.library() is None, reason="the native kernel was not built")
@@ -62,7 +62,7 @@ class Layer:
     @property
     def threshold(self) -> Threshold:
         """Static where there is no k."""
-        return threshold_of(self.signature, self.adaptation)
+        return threshold_from_tensors(self.signature, self.adaptation)
 
 
 def layer(
@@ -90,7 +90,9 @@ def layer(
 
 def run(given: Layer, rule: GradientRule, how: str, spikes: bool = False) -> Tensor:
     with backend.choose(how):
-        return backend.layer(*given.arguments, rule, given.threshold, Emitted.SPIKES if spikes else Emitted.TRACES)
+        return backend.layer(
+            *given.arguments, rule, given.threshold, KernelOutput.SPIKES if spikes else KernelOutput.TRACES
+        )
 
 
 def gradients(given: Layer, rule: GradientRule, how: str, spikes: bool = False) -> list[Tensor | None]:
@@ -216,7 +218,7 @@ def test_pooling_on_the_way_is_pooling_afterwards(shape: tuple[int, int, int], k
         signature, adaptation = (*parts[1:], None, None)[:2]
         gain = 1.1 * 4 if inside else None
         traces = backend.layer(
-            parts[0], given.dynamics, bptt(), threshold_of(signature, adaptation), context=FusionContext(gain)
+            parts[0], given.dynamics, bptt(), threshold_from_tensors(signature, adaptation), context=FusionContext(gain)
         )
         pooled = traces if inside else SumPool(2, 1.1)(traces.flatten(0, 1)).unflatten(0, traces.shape[:2])
         weights = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(2))
@@ -238,7 +240,7 @@ def test_bfloat16_rounds_what_float32_computes() -> None:
 
 def test_the_number_of_threads_changes_no_bit() -> None:
     given = layer(steps=8, batch=8, shape=(4200,))
-    assert given.currents.numel() >= cpu.ENOUGH
+    assert given.currents.numel() >= cpu.MIN_PARALLEL
     found = []
     for threads in (1, 3):
         torch.set_num_threads(threads)
@@ -314,7 +316,7 @@ def test_a_surrogate_with_another_path_at_a_step_is_refused() -> None:
 @pytest.mark.parametrize("adaptive", [True, False])
 def test_the_operators_are_registered_rightly(surrogate: Surrogate, adaptive: bool) -> None:
     given = layer(shape=(6,), adaptive=adaptive)
-    spec = kernel_spec(given.dynamics, bptt(surrogate), Emitted.TRACES)
+    spec = kernel_spec(given.dynamics, bptt(surrogate), KernelOutput.TRACES)
     given_derivative = None if isinstance(surrogate, Sigmoid) else torch.rand_like(given.currents)
     parts = given.currents, given.signature, given.adaptation
     leaves = [None if part is None else part.requires_grad_() for part in parts]
@@ -387,7 +389,7 @@ def test_transforms_of_functions_are_refused(transformed: Any) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_process_starts_threads_of_its_own() -> None:
-    large = torch.zeros(2, 2, 2 * cpu.ENOUGH)
+    large = torch.zeros(2, 2, 2 * cpu.MIN_PARALLEL)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -497,7 +499,7 @@ def test_a_signature_longer_than_the_run_is_cut_and_a_shorter_one_refused() -> N
 
 def test_arrays_smaller_than_the_kernel_is_told_are_refused() -> None:
     given = layer(shape=(6,))
-    spec = kernel_spec(given.dynamics, bptt(), Emitted.TRACES)
+    spec = kernel_spec(given.dynamics, bptt(), KernelOutput.TRACES)
     with pytest.raises(ShapeError, match="got a gradient"):
         cpu.backward(spec._replace(constant_steps=3), given.currents, given.currents[:1], None)
 
@@ -535,5 +537,5 @@ def test_an_interruption_waits_for_threads_that_still_write(monkeypatch: pytest.
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     with pytest.raises(KeyboardInterrupt):
-        cpu._in_parallel(function, cpu._Neuron(), cpu._Arrays(), 2)
+        cpu._in_parallel(function, cpu._LayerSpec(), cpu._Arrays(), 2)
     assert done == [1]

@@ -14,7 +14,7 @@ from hosnn.identity import identified, identity_text
 from hosnn.nn.fusion import Changing
 from hosnn.spiking.gradient_rule import GradientRule, Rule, bptt
 from hosnn.spiking.kernels import backend, eager
-from hosnn.spiking.kernels.kernel_spec import UNFUSED, Emitted, FusionContext
+from hosnn.spiking.kernels.kernel_spec import NOTHING_FUSED, FusionContext, KernelOutput
 from hosnn.spiking.state import AdaptiveThreshold, Dynamics, Step, Threshold
 
 
@@ -59,12 +59,12 @@ class LIF(Changing):
         self.emit = emit
         self.fixed_threshold = fixed_threshold
 
-    def forward(self, currents: Tensor, context: FusionContext = UNFUSED) -> Tensor:
+    def forward(self, currents: Tensor, context: FusionContext = NOTHING_FUSED) -> Tensor:
         """context  operations fused into the layer; a pooling changes the shape of the output"""
         self._check(currents)
         constant = context.constant
         threshold = self.threshold_over(constant.steps if constant else len(currents))
-        emit = Emitted.SPIKES if self.emit is Emit.SPIKES else Emitted.TRACES
+        emit = KernelOutput.SPIKES if self.emit is Emit.SPIKES else KernelOutput.TRACES
         return backend.layer(currents, self.dynamics, self.rule, threshold, emit, context)
 
     def can_fuse(self, like: Tensor, steps: int) -> bool:

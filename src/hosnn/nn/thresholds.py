@@ -11,7 +11,7 @@ from hosnn.identity import identified
 from hosnn.nn.neurons import LIF, Emit, Extrapolation, extrapolated
 from hosnn.spiking.coding import encode_constant
 from hosnn.spiking.gradient_rule import GradientRule, Rule
-from hosnn.spiking.kernels.kernel_spec import UNFUSED, FusionContext
+from hosnn.spiking.kernels.kernel_spec import NOTHING_FUSED, FusionContext
 from hosnn.spiking.state import Dynamics, StaticThreshold, Threshold
 
 
@@ -78,7 +78,7 @@ class ThresholdLIF(LIF):
     def learns(self) -> bool:
         return isinstance(self.threshold, nn.Parameter)
 
-    def forward(self, currents: Tensor, context: FusionContext = UNFUSED) -> Tensor:
+    def forward(self, currents: Tensor, context: FusionContext = NOTHING_FUSED) -> Tensor:
         if self._learns_through_currents:
             self._check(currents)
             if context.constant is not None:

@@ -90,7 +90,7 @@ def threshold_tensors(threshold: Threshold) -> tuple[Tensor | None, Tensor | Non
     return (threshold.values, None) if isinstance(threshold, StaticThreshold) else (*threshold,)
 
 
-def threshold_of(target: Tensor | None, adaptation: Tensor | None) -> Threshold:
+def threshold_from_tensors(target: Tensor | None, adaptation: Tensor | None) -> Threshold:
     """The threshold that `threshold_tensors` took apart."""
     if target is None:
         return None

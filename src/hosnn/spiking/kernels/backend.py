@@ -16,12 +16,12 @@ from hosnn.spiking.coding import encode_constant
 from hosnn.spiking.gradient_rule import GradientRule, Rule, WholeLayer
 from hosnn.spiking.kernels import cpu, cuda, eager, fused, memory
 from hosnn.spiking.kernels.kernel_spec import (
-    GIVEN,
-    SHAPES,
-    UNFUSED,
-    Emitted,
+    KERNEL_SURROGATES,
+    NOTHING_FUSED,
+    PRECOMPUTED,
     FusionContext,
-    kept_kernel_spec,
+    KernelOutput,
+    cached_kernel_spec,
     kernel_spec,
 )
 from hosnn.spiking.state import Dynamics, Threshold, threshold_tensors
@@ -81,8 +81,8 @@ def layer(
     dynamics: Dynamics,
     rule: Rule,
     threshold: Threshold = None,
-    emit: Emitted = Emitted.TRACES,
-    context: FusionContext = UNFUSED,
+    emit: KernelOutput = KernelOutput.TRACES,
+    context: FusionContext = NOTHING_FUSED,
 ) -> Tensor:
     """A layer over T steps from rest, with the operations of `context`: what it emits, [T, B, *N] unless pooled.
 
@@ -102,16 +102,16 @@ def layer(
     steps, tau, initial = constant or (0, 1.0, None)
     gradient_rule = rule if isinstance(rule, GradientRule) else GradientRule()
     compiling = torch.compiler.is_compiling()
-    kept = not compiling and type(gradient_rule) is GradientRule and type(gradient_rule.surrogate) in SHAPES
-    spec = (kept_kernel_spec if kept else kernel_spec)(dynamics, gradient_rule, emit, gain, steps, tau)
+    kept = not compiling and type(gradient_rule) is GradientRule and type(gradient_rule.surrogate) in KERNEL_SURROGATES
+    spec = (cached_kernel_spec if kept else kernel_spec)(dynamics, gradient_rule, emit, gain, steps, tau)
     source = currents
     if gain is not None or not currents.is_contiguous():
         currents = memory.laid_out(currents, channels_last=gain is not None)
     derivative = None
-    if spec.surrogate == GIVEN and torch.is_grad_enabled():
+    if spec.surrogate == PRECOMPUTED and torch.is_grad_enabled():
         derivative = fused.surrogate_derivative(currents.detach(), dynamics, gradient_rule, threshold, constant)
     tensors = (currents, target, adaptation, initial, derivative)
-    local = gradient_rule.local_adaptation and emit is Emitted.TRACES  # the rule is defined on traces
+    local = gradient_rule.local_adaptation and emit is KernelOutput.TRACES  # the rule is defined on traces
     if compiling or torch._C._len_torch_dispatch_stack() or not PLAIN.issuperset(map(type, tensors)):
         return fused.neuron(*tensors, spec.reals, spec.integers, local)  # type: ignore[no-any-return]
     if torch._C._functorch.is_functorch_wrapped_tensor(currents):
@@ -119,7 +119,7 @@ def layer(
             "torch.func (grad, vmap, ..) does not see through a spiking layer; use torch.autograd, a batch at a time"
         )
     if torch.is_grad_enabled():
-        target, adaptation, initial = fused.apart_from_leaves(target, adaptation, initial)
+        target, adaptation, initial = fused.as_non_leaves(target, adaptation, initial)
     input_reusable |= currents.data_ptr() != source.data_ptr()
     return fused.FusedLayer.apply(  # type: ignore[no-any-return, no-untyped-call]
         currents, target, adaptation, initial, derivative, spec, local, input_reusable
@@ -137,7 +137,7 @@ def membranes(currents: Tensor, dynamics: Dynamics, threshold: Threshold = None)
     rule = GradientRule()
     if not fuses(currents, rule, threshold):
         return eager.trajectory(currents, dynamics, rule, threshold).membrane
-    return layer(currents.float(), dynamics, rule, threshold, Emitted.MEMBRANE)
+    return layer(currents.float(), dynamics, rule, threshold, KernelOutput.MEMBRANE)
 
 
 def _why_eager(chosen: str, currents: Tensor, rule: Rule, target: Tensor | None, adaptation: Tensor | None) -> str:
@@ -177,12 +177,12 @@ def _eager_layer(
     dynamics: Dynamics,
     rule: Rule,
     threshold: Threshold,
-    emit: Emitted,
+    emit: KernelOutput,
     context: FusionContext,
 ) -> Tensor:
     if context.constant is not None:
         currents = encode_constant(currents[0], *context.constant)
-    run = eager.spikes if emit is Emitted.SPIKES else eager.traces
+    run = eager.spikes if emit is KernelOutput.SPIKES else eager.traces
     output = run(currents, dynamics, rule, threshold)
     return output if context.pool_gain is None else _pooled(output, context.pool_gain)
 

@@ -24,12 +24,12 @@ from hosnn.spiking.kernels.kernel_spec import KernelSpec
 from hosnn.spiking.kernels.memory import Gradients
 from hosnn.spiking.state import Threshold
 
-ENOUGH = 1 << 17
+MIN_PARALLEL = 1 << 17
 """Element-steps below which a second thread costs more than it saves."""
 
 
-class _Neuron(ctypes.Structure):
-    _fields_ = declarations.fields(declarations.NEURON)
+class _LayerSpec(ctypes.Structure):
+    _fields_ = declarations.fields(declarations.LAYER_SPEC)
 
 
 class _Arrays(ctypes.Structure):
@@ -51,18 +51,18 @@ def library() -> ctypes.CDLL | None:
     for path in [Path(named)] if named else beside:
         if path.exists():
             try:
-                return _typed(ctypes.CDLL(str(path)))
+                return _with_types(ctypes.CDLL(str(path)))
             except (OSError, AttributeError):
                 return None
     return None
 
 
-def _typed(native: ctypes.CDLL) -> ctypes.CDLL:
+def _with_types(native: ctypes.CDLL) -> ctypes.CDLL:
     """The library with the types of its functions.  Raises AttributeError for one that was built from other source."""
     native.hosnn_structures.restype = ctypes.c_int64
-    if native.hosnn_structures() != 1000 * ctypes.sizeof(_Neuron) + ctypes.sizeof(_Arrays):
+    if native.hosnn_structures() != 1000 * ctypes.sizeof(_LayerSpec) + ctypes.sizeof(_Arrays):
         raise AttributeError("built from other source")
-    pointers: list[Any] = [ctypes.POINTER(_Neuron), ctypes.POINTER(_Arrays)]
+    pointers: list[Any] = [ctypes.POINTER(_LayerSpec), ctypes.POINTER(_Arrays)]
     native.hosnn_units.argtypes, native.hosnn_units.restype = pointers[:1], ctypes.c_int64
     for name in ("hosnn_forward", "hosnn_backward", "hosnn_sharpness"):
         function = getattr(native, name)
@@ -73,7 +73,7 @@ def _typed(native: ctypes.CDLL) -> ctypes.CDLL:
 class _Call(NamedTuple):
     """What calls of the native code have in common for currents of one shape and memory order."""
 
-    neuron: _Neuron
+    neuron: _LayerSpec
     units: int  # of work, which threads share
     laid_out: bool  # whether the kernel reads such currents as they are
     output_shape: tuple[int, ...]
@@ -82,24 +82,24 @@ class _Call(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _call(spec: KernelSpec, shape: torch.Size, strides: tuple[int, ...], dtype: torch.dtype, **of_assg: float) -> _Call:
+def _call(spec: KernelSpec, shape: torch.Size, strides: tuple[int, ...], dtype: torch.dtype, **assg: float) -> _Call:
     currents = torch.empty_strided(shape, strides, dtype=dtype, device="meta")
     output = memory.empty_output(spec, currents)
-    steps, batch = memory.lengths(spec, currents)
+    steps, batch = memory.steps_and_batch(spec, currents)
     channels, rows, columns = shape[2:] if spec.pooled else (0, 0, 0)
     constants = {name: value for name, value in spec._asdict().items() if name != "pooled"}
     sizes = {"neurons": shape[2:].numel(), "rows": rows, "columns": columns, "channels": channels}
-    neuron = _Neuron(
+    neuron = _LayerSpec(
         steps=steps,
         batch=batch,
         bfloat16=dtype == torch.bfloat16,
         **sizes,
         **constants,
-        **of_assg,
+        **assg,
     )
     laid_out = currents.permute(0, 1, 3, 4, 2).is_contiguous() if spec.pooled else memory.dense(currents)
     units = _native().hosnn_units(neuron) if currents.numel() else 0
-    return _Call(neuron, units, laid_out, tuple(output.shape), output.stride(), currents.numel() >= ENOUGH)
+    return _Call(neuron, units, laid_out, tuple(output.shape), output.stride(), currents.numel() >= MIN_PARALLEL)
 
 
 def forward(spec: KernelSpec, currents: Tensor, threshold: Threshold, initial: Tensor | None = None) -> Tensor:
@@ -114,7 +114,7 @@ def forward(spec: KernelSpec, currents: Tensor, threshold: Threshold, initial: T
         return forward(spec, memory.laid_out(currents, spec.pooled), threshold, initial)
     output = torch.empty_strided(call.output_shape, call.output_strides, dtype=currents.dtype)
     target, adaptation, initial = memory.parameters(spec, currents, threshold, initial)
-    arrays = _addresses(currents=currents, target=target, adaptation=adaptation, initial=initial, output=output)
+    arrays = _arrays(currents=currents, target=target, adaptation=adaptation, initial=initial, output=output)
     function = _native().hosnn_forward
     if call.several_threads and torch.get_num_threads() > 1:
         _in_parallel(function, call.neuron, arrays, call.units)
@@ -136,7 +136,7 @@ def backward(
     """The gradients of `forward`.
 
     gradient        of what `forward` gave
-    derivative      the surrogate's h [T, B, *N] for KernelSpec.surrogate = GIVEN
+    derivative      the surrogate's h [T, B, *N] for KernelSpec.surrogate = PRECOMPUTED
     wanted          further fields of `Gradients` than currents
     input_reusable  the currents' gradient may be written over the currents, each of which is read before
     """
@@ -147,8 +147,8 @@ def backward(
             f"the native kernel got a gradient {tuple(gradient.shape)} of an output {call.output_shape}; give one of "
             "the same shape"
         )
-    odd = spec.pooled and (currents.shape[-1] % 2 or currents.shape[-2] % 2)
-    if odd:  # the kernel does not reach what no window covers, whose gradient is 0
+    uncovered = spec.pooled and (currents.shape[-1] % 2 or currents.shape[-2] % 2)
+    if uncovered:  # the kernel does not reach what no window covers, whose gradient is 0
         output = torch.zeros_like(currents)
     elif input_reusable:
         output = currents.detach()
@@ -157,10 +157,12 @@ def backward(
         output = torch.empty_like(currents)
     sums = {name: memory.empty_sum(spec, currents, name).zero_() for name in wanted}
     if derivative is not None:
-        derivative = memory.in_memory_order(derivative.to(currents.dtype), currents, *memory.lengths(spec, currents))
-    upstream = memory.upstream(spec, currents, gradient)
+        derivative = memory.in_memory_order(
+            derivative.to(currents.dtype), currents, *memory.steps_and_batch(spec, currents)
+        )
+    upstream = memory.upstream_gradient(spec, currents, gradient)
     target, adaptation, initial = memory.parameters(spec, currents, threshold, initial)
-    arrays = _addresses(
+    arrays = _arrays(
         currents=currents,
         target=target,
         adaptation=adaptation,
@@ -185,7 +187,7 @@ def sharpness(
     if currents.stride() != order or not memory.dense(currents):
         copy = memory.empty(remembered.mean, *currents.shape[:2], dtype=currents.dtype)
         currents = copy.copy_(currents)
-    steps, batch = memory.lengths(spec, currents)
+    steps, batch = memory.steps_and_batch(spec, currents)
     output = memory.empty(currents, steps, batch, dtype=currents.dtype)
     target, adaptation, initial = memory.parameters(spec, currents, threshold, initial)
     rows = remembered.rows.to(torch.int64).contiguous()
@@ -193,7 +195,7 @@ def sharpness(
     scale = remembered.scale.to(torch.float32).expand(batch).contiguous()
     if len(rows) != batch or len(keep) != batch:
         raise ShapeError(f"the native kernel got {len(rows)} rows and {len(keep)} weights for a batch of {batch}")
-    arrays = _addresses(
+    arrays = _arrays(
         currents=currents,
         target=target,
         adaptation=adaptation,
@@ -205,15 +207,15 @@ def sharpness(
         keep=keep,
         scale=scale,
     )
-    of_assg = {"samples": remembered.mean.shape[1], "relax": remembered.relax, "learning": remembered.learning}
-    call = _call(spec, currents.shape, currents.stride(), currents.dtype, **of_assg)
+    assg = {"samples": remembered.mean.shape[1], "relax": remembered.relax, "learning": remembered.learning}
+    call = _call(spec, currents.shape, currents.stride(), currents.dtype, **assg)
     _run(_native().hosnn_sharpness, call, arrays)
     return output
 
 
-def no_moments(spec: KernelSpec, currents: Tensor, samples: int) -> tuple[Tensor, Tensor]:
+def zero_moments(spec: KernelSpec, currents: Tensor, samples: int) -> tuple[Tensor, Tensor]:
     """M and D of `sharpness` before the first distances, in the memory order of these currents."""
-    shape = (memory.lengths(spec, currents)[0], samples)
+    shape = (memory.steps_and_batch(spec, currents)[0], samples)
     currents = memory.laid_out(currents)
     return memory.empty(currents, *shape).zero_(), memory.empty(currents, *shape).zero_()
 
@@ -225,7 +227,7 @@ def _native() -> ctypes.CDLL:
     return native
 
 
-def _addresses(**tensors: Tensor | None) -> _Arrays:
+def _arrays(**tensors: Tensor | None) -> _Arrays:
     arrays = _Arrays()
     for name, tensor in tensors.items():
         if tensor is not None:
@@ -240,7 +242,7 @@ def _run(function: Callable[..., int], call: _Call, arrays: _Arrays) -> None:
         raise _no_memory(call.neuron, call.units)
 
 
-def _in_parallel(function: Callable[..., int], neuron: _Neuron, arrays: _Arrays, units: int) -> None:
+def _in_parallel(function: Callable[..., int], neuron: _LayerSpec, arrays: _Arrays, units: int) -> None:
     """Units of work on as many threads as torch would use; each neuron's sums stay on one thread, in one order."""
     threads = max(1, min(torch.get_num_threads(), units))
     cuts = [units * part // threads for part in range(threads + 1)]
@@ -254,7 +256,7 @@ def _in_parallel(function: Callable[..., int], neuron: _Neuron, arrays: _Arrays,
         raise _no_memory(neuron, units)
 
 
-def _no_memory(neuron: _Neuron, units: int) -> MemoryError:
+def _no_memory(neuron: _LayerSpec, units: int) -> MemoryError:
     return MemoryError(f"no memory for {neuron.steps} time steps of {units} units")
 
 

@@ -19,7 +19,7 @@ from hosnn.spiking.state import (
     StaticThreshold,
     Step,
     Threshold,
-    threshold_of,
+    threshold_from_tensors,
     threshold_tensors,
 )
 
@@ -155,7 +155,7 @@ class _WholeLayer(torch.autograd.Function):
         dynamics: Dynamics,
         rule: WholeLayer,
     ) -> Tensor:
-        run = trajectory(currents, dynamics, rule, threshold_of(target, adaptation))
+        run = trajectory(currents, dynamics, rule, threshold_from_tensors(target, adaptation))
         ctx.save_for_backward(currents, *run)
         ctx.dynamics, ctx.rule = dynamics, rule
         return run.spikes
@@ -183,7 +183,7 @@ class _LocalInTime(torch.autograd.Function):
     ) -> Tensor:
         membrane, output = torch.empty_like(currents), torch.empty_like(currents)
         distance = None if rule.at_resting_threshold else torch.empty_like(currents)
-        for t, step in enumerate(_steps(currents, dynamics, rule, threshold_of(target, adaptation))):
+        for t, step in enumerate(_steps(currents, dynamics, rule, threshold_from_tensors(target, adaptation))):
             membrane[t] = step.membrane
             output[t] = step.trace
             if distance is not None:

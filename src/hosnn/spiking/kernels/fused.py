@@ -13,8 +13,8 @@ from torch import Tensor
 from hosnn.errors import BackendError
 from hosnn.spiking.gradient_rule import GradientRule
 from hosnn.spiking.kernels import cpu, cuda, memory
-from hosnn.spiking.kernels.kernel_spec import ConstantInput, Emitted, KernelSpec, kernel_spec
-from hosnn.spiking.state import Dynamics, Threshold, threshold_of
+from hosnn.spiking.kernels.kernel_spec import ConstantInput, KernelOutput, KernelSpec, kernel_spec
+from hosnn.spiking.state import Dynamics, Threshold, threshold_from_tensors
 
 INPUTS = 5
 """Tensors that `FusedLayer` and `neuron` take: currents; target and adaptation of the threshold
@@ -33,7 +33,7 @@ class FusedLayer(torch.autograd.Function):
         currents, target, adaptation, initial, _, ctx.spec, ctx.local, ctx.input_reusable = inputs
         ctx.save_for_backward(*inputs[:INPUTS])
         run = cuda.forward if currents.is_cuda else cpu.forward
-        return run(ctx.spec, currents, threshold_of(target, adaptation), initial)
+        return run(ctx.spec, currents, threshold_from_tensors(target, adaptation), initial)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -48,7 +48,7 @@ class FusedLayer(torch.autograd.Function):
         return *_differentiate(ctx, tensors, grads[0], gradients, _used(ctx, tensors)), None, None, None, None
 
 
-def apart_from_leaves(*parameters: Tensor | None) -> tuple[Tensor | None, ...]:
+def as_non_leaves(*parameters: Tensor | None) -> tuple[Tensor | None, ...]:
     """The same values as outputs of an operation, of which `FusedLayer` can tell whether their gradients are used."""
     apart = list(parameters)
     for at, parameter in enumerate(parameters):
@@ -73,11 +73,11 @@ def surrogate_derivative(
 ) -> Tensor:
     """h(x) [T, B, *N] of a surrogate that the layer's kernel does not compute itself."""
     steps, tau, initial = constant or (0, 1.0, None)
-    spec = kernel_spec(dynamics, rule, Emitted.DISTANCE, None, steps, tau)
+    spec = kernel_spec(dynamics, rule, KernelOutput.DISTANCE, None, steps, tau)
     remembered = None
     if not currents.is_cuda:
         shape = (steps or len(currents), *currents.shape[2:])
-        remembered = rule.sharpness(shape, partial(cpu.no_moments, spec, currents))
+        remembered = rule.sharpness(shape, partial(cpu.zero_moments, spec, currents))
     if remembered is not None:
         return cpu.sharpness(spec, currents, threshold, initial, remembered)
     # In float32 whatever the currents are: surrogates look closely at the threshold.
@@ -108,7 +108,7 @@ def _gradients(
     input_reusable: bool = False,
 ) -> list[Tensor]:
     """The gradient of the currents, then those in `wanted`, which has the order of `memory.Gradients`."""
-    arguments = spec, gradient, currents, threshold_of(target, adaptation), initial, derivative, wanted
+    arguments = spec, gradient, currents, threshold_from_tensors(target, adaptation), initial, derivative, wanted
     if currents.is_cuda:
         gradients = cuda.backward(*arguments)
     else:
@@ -139,7 +139,7 @@ def _differentiate(
     sums = dict(zip(names, values[1:], strict=True))
     to_target, to_adaptation, to_initial = sums.get("target"), sums.get("adaptation"), sums.get("initial")
     if "membrane_sum" in sums and target is not None:
-        steps, batch = memory.lengths(ctx.spec, currents)
+        steps, batch = memory.steps_and_batch(ctx.spec, currents)
         error = sums["membrane_sum"] / (steps * batch) - target.mean(0)
         to_adaptation = -0.1 * (sums["current_sum"] / steps) * error
     if to_adaptation is not None and adaptation is not None:
@@ -172,7 +172,7 @@ def neuron(
     local: bool,
 ) -> Tensor:
     run = cuda.forward if currents.is_cuda else cpu.forward
-    return run(KernelSpec.unpacked(reals, integers), currents, threshold_of(target, adaptation), initial)
+    return run(KernelSpec.unpacked(reals, integers), currents, threshold_from_tensors(target, adaptation), initial)
 
 
 @torch.library.custom_op("hosnn::neuron_gradient", mutates_args=())

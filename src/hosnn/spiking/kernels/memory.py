@@ -69,7 +69,7 @@ def dense(currents: Tensor) -> bool:
     return (batch == 1 or currents.stride(1) == size) and (steps == 1 or currents.stride(0) == size * batch)
 
 
-def lengths(spec: KernelSpec, currents: Tensor) -> tuple[int, int]:
+def steps_and_batch(spec: KernelSpec, currents: Tensor) -> tuple[int, int]:
     """T and B."""
     return spec.constant_steps or len(currents), currents.shape[1]
 
@@ -111,7 +111,7 @@ class Layout(NamedTuple):
 def layout(spec: KernelSpec, shape: torch.Size, strides_of_currents: tuple[int, ...]) -> Layout:
     """The layout that currents of this shape and these strides ask for."""
     currents = torch.empty_strided(shape, strides_of_currents, device="meta")
-    steps = lengths(spec, currents)[0]
+    steps = steps_and_batch(spec, currents)[0]
     return Layout(steps, tuple(shape[2:]), strides(currents, (steps,)), strides(currents, ()), currents.is_contiguous())
 
 
@@ -145,7 +145,7 @@ def _over_neurons(value: Tensor, of: Layout, *lead: int) -> Tensor:
 
 def empty_output(spec: KernelSpec, currents: Tensor) -> Tensor:
     """An array for what `forward` writes, not filled."""
-    steps, batch = lengths(spec, currents)
+    steps, batch = steps_and_batch(spec, currents)
     if not spec.pooled:
         if spec.constant_steps:
             return empty(currents, steps, batch, dtype=currents.dtype)
@@ -154,14 +154,14 @@ def empty_output(spec: KernelSpec, currents: Tensor) -> Tensor:
     return currents.new_empty(steps, batch, rows // 2, columns // 2, channels).permute(0, 1, 4, 2, 3)
 
 
-def upstream(spec: KernelSpec, currents: Tensor, gradient: Tensor) -> Tensor:
+def upstream_gradient(spec: KernelSpec, currents: Tensor, gradient: Tensor) -> Tensor:
     """The gradient of what `forward` wrote, as its kernel reads it."""
     gradient = gradient.to(currents.dtype)
     if spec.pooled:
         return laid_out(gradient, channels_last=True)
-    return in_memory_order(gradient, currents, *lengths(spec, currents))
+    return in_memory_order(gradient, currents, *steps_and_batch(spec, currents))
 
 
 def empty_sum(spec: KernelSpec, currents: Tensor, name: str) -> Tensor:
     """An array for a field of `Gradients` that is summed over the batch, not filled."""
-    return empty(currents, *([lengths(spec, currents)[0]] if name == "target" else []))
+    return empty(currents, *([steps_and_batch(spec, currents)[0]] if name == "target" else []))
