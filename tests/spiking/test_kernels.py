@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hosnn.errors import BackendError, ShapeError
 from hosnn.nn.layers import SumPool
-from hosnn.spiking.gradient_rule import GradientRule, WholeLayer, bptt, tssl_bp
+from hosnn.spiking.gradient_rule import GradientRule, WholeLayerRule, bptt, tssl_bp
 from hosnn.spiking.kernels import backend, cpu, eager, fused
 from hosnn.spiking.kernels.kernel_spec import FusionContext, KernelOutput, kernel_spec
 from hosnn.spiking.state import AdaptiveThreshold, Dynamics, Reset, Threshold, threshold_from_tensors
@@ -90,7 +90,7 @@ def layer(
 
 def run(given: Layer, rule: GradientRule, how: str, spikes: bool = False) -> Tensor:
     with backend.choose(how):
-        return backend.layer(
+        return backend.run_layer(
             *given.arguments, rule, given.threshold, KernelOutput.SPIKES if spikes else KernelOutput.TRACES
         )
 
@@ -217,7 +217,7 @@ def test_pooling_on_the_way_is_pooling_afterwards(shape: tuple[int, int, int], k
         ]
         signature, adaptation = (*parts[1:], None, None)[:2]
         gain = 1.1 * 4 if inside else None
-        traces = backend.layer(
+        traces = backend.run_layer(
             parts[0], given.dynamics, bptt(), threshold_from_tensors(signature, adaptation), context=FusionContext(gain)
         )
         pooled = traces if inside else SumPool(2, 1.1)(traces.flatten(0, 1)).unflatten(0, traces.shape[:2])
@@ -255,7 +255,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
 @pytest.mark.parametrize("shape", [(2, 0, 3), (2, 3, 0)])
 def test_nothing_comes_of_nothing(shape: tuple[int, ...]) -> None:
     currents = torch.zeros(shape, requires_grad=True)
-    output = backend.layer(currents, Dynamics(), bptt())
+    output = backend.run_layer(currents, Dynamics(), bptt())
     assert output.shape == shape
     output.sum().backward()  # type: ignore[no-untyped-call]
     assert currents.grad is not None and currents.grad.shape == shape
@@ -270,18 +270,18 @@ def test_other_precisions_run_eagerly_and_are_refused_by_name(dtype: torch.dtype
 
 
 def test_a_rule_for_whole_layers_is_refused_by_name_and_runs_eagerly() -> None:
-    class Zero(WholeLayer):
+    class Zero(WholeLayerRule):
         def backward(self, gradient: Tensor, *_: Any) -> Tensor:
             return torch.zeros_like(gradient)
 
     given = layer()
-    with pytest.raises(BackendError, match="Zero needs a layer's whole run"), backend.choose("cpu"):
-        backend.layer(*given.arguments, Zero(), given.threshold)
+    with pytest.raises(BackendError, match="Zero needs membranes and thresholds of all"), backend.choose("cpu"):
+        backend.run_layer(*given.arguments, Zero(), given.threshold)
     currents = given.currents.requires_grad_()
-    backend.layer(currents, given.dynamics, Zero(), given.threshold).sum().backward()  # type: ignore[no-untyped-call]
+    backend.run_layer(currents, given.dynamics, Zero(), given.threshold).sum().backward()  # type: ignore[no-untyped-call]
     assert currents.grad is not None and not currents.grad.any()
     with torch.no_grad(), backend.choose("cpu"):
-        assert torch.equal(backend.layer(*given.arguments, Zero(), given.threshold), run(given, bptt(), "eager"))
+        assert torch.equal(backend.run_layer(*given.arguments, Zero(), given.threshold), run(given, bptt(), "eager"))
 
 
 def test_an_unknown_backend_names_the_known() -> None:
@@ -329,7 +329,7 @@ def test_a_compiled_layer_is_the_layer(compiler: str) -> None:
     given = layer(shape=(6, 4, 4))
 
     def whole(currents: Tensor) -> Tensor:
-        return backend.layer(currents * 1.0, given.dynamics, bptt(), given.threshold) * 2
+        return backend.run_layer(currents * 1.0, given.dynamics, bptt(), given.threshold) * 2
 
     compiled = torch.compile(whole, fullgraph=True, backend=compiler)
     found = []
@@ -345,7 +345,7 @@ def test_a_compiled_layer_is_the_layer(compiler: str) -> None:
 
 def test_a_second_derivative_is_refused_not_dropped() -> None:
     currents = layer(shape=(6,)).currents.requires_grad_()
-    output = backend.layer(currents * 2, Dynamics(), bptt())
+    output = backend.run_layer(currents * 2, Dynamics(), bptt())
     with pytest.raises(BackendError, match="no second derivative"):
         torch.autograd.grad(output.sum(), currents, create_graph=True)
 
@@ -363,7 +363,7 @@ def test_only_gradients_that_are_used_are_computed(monkeypatch: pytest.MonkeyPat
     signature, adaptation = torch.rand(3, 6).requires_grad_(), torch.rand(6).requires_grad_()
 
     def output() -> Tensor:
-        return backend.layer(currents, Dynamics(), bptt(), AdaptiveThreshold(signature, adaptation)).sum()
+        return backend.run_layer(currents, Dynamics(), bptt(), AdaptiveThreshold(signature, adaptation)).sum()
 
     torch.autograd.grad(output(), currents)
     torch.autograd.grad(output(), adaptation)
@@ -376,7 +376,7 @@ def test_only_gradients_that_are_used_are_computed(monkeypatch: pytest.MonkeyPat
 
 def test_several_gradients_at_once_are_refused() -> None:
     currents = layer(shape=(6,)).currents.requires_grad_()
-    output = backend.layer(currents, Dynamics(), bptt())
+    output = backend.run_layer(currents, Dynamics(), bptt())
     with pytest.raises(BackendError, match="one gradient at a time"):
         torch.autograd.grad(output, currents, torch.stack([output.detach()] * 2), is_grads_batched=True)
 
@@ -384,7 +384,7 @@ def test_several_gradients_at_once_are_refused() -> None:
 @pytest.mark.parametrize("transformed", [torch.func.grad, torch.func.vmap])
 def test_transforms_of_functions_are_refused(transformed: Any) -> None:
     with pytest.raises(BackendError, match=r"torch\.func"):
-        transformed(lambda currents: backend.layer(currents, Dynamics(), bptt()).sum())(torch.rand(4, 3, 2, 5))
+        transformed(lambda currents: backend.run_layer(currents, Dynamics(), bptt()).sum())(torch.rand(4, 3, 2, 5))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -393,8 +393,8 @@ def test_a_forked_process_starts_threads_of_its_own() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        backend.layer(large, Dynamics(), bptt())  # the parent's threads are there now
-        child = multiprocessing.get_context("fork").Process(target=backend.layer, args=(large, Dynamics(), bptt()))
+        backend.run_layer(large, Dynamics(), bptt())  # the parent's threads are there now
+        child = multiprocessing.get_context("fork").Process(target=backend.run_layer, args=(large, Dynamics(), bptt()))
         child.start()
         child.join(60)
         hangs = child.is_alive()
@@ -407,11 +407,11 @@ def test_a_forked_process_starts_threads_of_its_own() -> None:
 
 def test_tensors_without_memory_go_through_the_operator() -> None:
     with FakeTensorMode():
-        assert backend.layer(torch.randn(5, 2, 3), Dynamics(), bptt()).shape == (5, 2, 3)
+        assert backend.run_layer(torch.randn(5, 2, 3), Dynamics(), bptt()).shape == (5, 2, 3)
     with torch.no_grad():
-        traced = make_fx(lambda x: backend.layer(x, Dynamics(), bptt()))(torch.zeros(5, 2, 3))
+        traced = make_fx(lambda x: backend.run_layer(x, Dynamics(), bptt()))(torch.zeros(5, 2, 3))
     large = torch.full((5, 2, 3), 5.0)
-    assert torch.equal(traced(large), backend.layer(large, Dynamics(), bptt()))
+    assert torch.equal(traced(large), backend.run_layer(large, Dynamics(), bptt()))
 
 
 def test_k_or_a_signature_of_higher_precision_runs_eagerly() -> None:
@@ -419,7 +419,7 @@ def test_k_or_a_signature_of_higher_precision_runs_eagerly() -> None:
     assert given.signature is not None and given.adaptation is not None
     wide = replace(given, signature=given.signature.double(), adaptation=given.adaptation.double())
     assert torch.equal(run(wide, bptt(), "auto"), run(wide, bptt(), "eager"))
-    with pytest.raises(BackendError, match=r"signature or k in torch\.float64"):
+    with pytest.raises(BackendError, match=r"(signature or thresholds|k) in torch\.float64"):
         run(wide, bptt(), "cpu")
 
 
@@ -450,7 +450,7 @@ def test_numbers_that_are_none_are_not_hidden(rule: GradientRule, what: str) -> 
             currents[2, 1, 3] = float("nan" if "NaN" in what else "inf")
         inputs = [part.requires_grad_() for part in (currents, signature, adaptation)]
         with backend.choose(how):
-            output = backend.layer(currents, Dynamics(), rule, AdaptiveThreshold(signature, adaptation))
+            output = backend.run_layer(currents, Dynamics(), rule, AdaptiveThreshold(signature, adaptation))
         gradient = torch.ones_like(output)
         if "gradient" in what:
             gradient[2, 1, 3] = float("nan")
@@ -466,7 +466,7 @@ def test_a_fused_layer_can_be_computed_again_instead_of_kept() -> None:
     currents = given.currents.clone().requires_grad_()
 
     def traces(currents: Tensor, signature: Tensor, adaptation: Tensor) -> Tensor:
-        return backend.layer(currents, Dynamics(), bptt(), AdaptiveThreshold(signature, adaptation))
+        return backend.run_layer(currents, Dynamics(), bptt(), AdaptiveThreshold(signature, adaptation))
 
     inputs = (currents, signature, adaptation)
     again = checkpoint(traces, *inputs, use_reentrant=False)
@@ -482,7 +482,7 @@ def test_surrogates_of_ones_own_see_the_distance_in_float32() -> None:
     found = []
     for currents in (half, half.float()):
         currents = currents.requires_grad_()
-        output = backend.layer(currents, Dynamics(), bptt(PotentialDependent()))
+        output = backend.run_layer(currents, Dynamics(), bptt(PotentialDependent()))
         found.append(torch.autograd.grad(output, currents, torch.ones_like(output))[0].float())
     assert (found[0] - found[1]).abs().max() < 0.004 * found[1].abs().max()
 
@@ -493,7 +493,7 @@ def test_a_signature_longer_than_the_run_is_cut_and_a_shorter_one_refused() -> N
     short = replace(given, currents=given.currents[:4])
     for got, expected in zip(gradients(short, bptt(), "cpu"), gradients(short, bptt(), "eager"), strict=True):
         assert got is not None and expected is not None and torch.allclose(got, expected, atol=1e-6)
-    with pytest.raises(ShapeError, match="6 time steps and a signature of 1"):
+    with pytest.raises(ShapeError, match=r"6 time steps and a signature \(or thresholds\) of 1"):
         run(replace(given, signature=given.signature[:1]), bptt(), "cpu")
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(cpu.library() is None, reason="the native kernel
 
 def emitted(currents: Tensor, parts: list[Tensor], reusable: bool, rule: GradientRule, **context: Any) -> Tensor:
     fused = FusionContext(**context, input_reusable=reusable)
-    return backend.layer(currents, Dynamics(), rule, AdaptiveThreshold(*parts), context=fused)
+    return backend.run_layer(currents, Dynamics(), rule, AdaptiveThreshold(*parts), context=fused)
 
 
 def inputs(shape: tuple[int, ...], steps: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, list[Tensor]]:

@@ -169,7 +169,7 @@ def test_one_k_serves_a_neuron_a_channel_or_a_layer(per: str) -> None:
 
 @pytest.mark.parametrize("programs", [1, 2, 4, 10_000])
 def test_sums_do_not_depend_on_how_the_batch_is_split(programs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "PROGRAMS", programs)
+    monkeypatch.setattr(cuda, "MIN_PROGRAMS", programs)
     given = decided(batch=5, shape=(65,))
     weights, wide = weighted(given.to(torch.float64), bptt())
     agree(gradients(given, bptt(), weights), wide)

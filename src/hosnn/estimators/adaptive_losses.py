@@ -40,7 +40,7 @@ class LowerThresholds:
     def __call__(self, layers: Sequence[LayerRecord], /) -> Tensor:
         return _mean(
             [
-                (layer.dynamics.threshold - _per_sample(layer.run.threshold)) / _rms(signature)
+                (layer.dynamics.threshold - _per_sample(layer.trajectory.threshold)) / _rms(signature)
                 for layer, signature in _adapting(layers, self)
             ]
         )
@@ -61,7 +61,7 @@ class SilenceNeurons:
         if not layers:
             raise _no_layers(self, "LIF or TALIF")
         chosen = layers[-1:] if self.top_only else layers
-        return _mean([-(_per_sample(layer.run.spikes) + 1e-3).log() for layer in chosen])
+        return _mean([-(_per_sample(layer.trajectory.spikes) + 1e-3).log() for layer in chosen])
 
 
 @identified("SignatureError")
@@ -75,7 +75,7 @@ class SignatureDeviation:
     def __call__(self, layers: Sequence[LayerRecord], /) -> Tensor:
         return _mean(
             [
-                _per_sample((layer.run.membrane - signature[:, None]).square()) / _rms(signature) ** 2
+                _per_sample((layer.trajectory.membrane - signature[:, None]).square()) / _rms(signature) ** 2
                 for layer, signature in _adapting(layers, self)
             ]
         )

@@ -15,7 +15,7 @@ from hosnn.nn.fusion import Changing
 from hosnn.spiking.gradient_rule import GradientRule, Rule, bptt
 from hosnn.spiking.kernels import backend, eager
 from hosnn.spiking.kernels.kernel_spec import NOTHING_FUSED, FusionContext, KernelOutput
-from hosnn.spiking.state import AdaptiveThreshold, Dynamics, Step, Threshold
+from hosnn.spiking.state import AdaptiveThreshold, Dynamics, Threshold, Trajectory
 
 
 class Emit(Enum):
@@ -65,13 +65,13 @@ class LIF(Changing):
         constant = context.constant
         threshold = self.threshold_over(constant.steps if constant else len(currents))
         emit = KernelOutput.SPIKES if self.emit is Emit.SPIKES else KernelOutput.TRACES
-        return backend.layer(currents, self.dynamics, self.rule, threshold, emit, context)
+        return backend.run_layer(currents, self.dynamics, self.rule, threshold, emit, context)
 
     def can_fuse(self, like: Tensor, steps: int) -> bool:
         """Whether a fused kernel would run this layer on currents of the type and device of `like`."""
         return backend.fuses(like, self.rule, self.threshold_over(steps))
 
-    def trajectory(self, currents: Tensor) -> Step:
+    def trajectory(self, currents: Tensor) -> Trajectory:
         """Membrane before reset, threshold, spikes and trace over time, each [T, B, *N]."""
         self._check(currents)
         return eager.trajectory(currents, self.dynamics, self.rule, self.threshold_over(len(currents)))

@@ -26,7 +26,7 @@ from hosnn.nn.thresholds import ThresholdLIF
 from hosnn.signature.calibration import trajectories
 from hosnn.signature.homeostasis import Share, replace_layer
 from hosnn.spiking.gradient_rule import Rule
-from hosnn.spiking.state import Step
+from hosnn.spiking.state import Trajectory
 
 M = TypeVar("M", bound=nn.Module)
 Batches = Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]]
@@ -196,7 +196,7 @@ def _currents(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     return currents
 
 
-def _mean(model: nn.Module, batches: Batches, measure: Callable[[Step], Tensor]) -> dict[str, Tensor]:
+def _mean(model: nn.Module, batches: Batches, measure: Callable[[Trajectory], Tensor]) -> dict[str, Tensor]:
     """The mean over all images, by layer, of a quantity that `measure` sums over a batch of a hidden layer's run."""
     totals: dict[str, Tensor] = {}
     count = 0

@@ -10,7 +10,7 @@ from hosnn.errors import SignatureError
 from hosnn.nn.modes import evaluating
 from hosnn.nn.neurons import LIF, hidden_neurons
 from hosnn.signature.signature import LayerSignature, Signature, network_identity
-from hosnn.spiking.state import Step
+from hosnn.spiking.state import Trajectory
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ def calibrate(
     return Signature(layers, running.samples, dataset, dataset_sha256, source)
 
 
-def trajectories(model: nn.Module, images: Tensor) -> dict[str, Step]:
+def trajectories(model: nn.Module, images: Tensor) -> dict[str, Trajectory]:
     """The membrane, threshold, spikes and trace of every hidden spiking layer for a batch, each [T, B, *N]."""
     return _for_each_layer(model, images, LIF.trajectory)
 

@@ -1,4 +1,4 @@
-"""The fused GPU backend: a layer over all time steps in one kernel (`triton_kernels`), as `cpu` does on a processor.
+"""The fused GPU backend: a layer over all time steps in one kernel (`triton_kernels`), as `cpu` on a CPU.
 
 Only the currents are kept for the backward, which computes membranes and thresholds again.
 Shapes: T time, B batch, N neuron dimensions.
@@ -20,22 +20,22 @@ from hosnn.spiking.kernels.memory import Gradients
 from hosnn.spiking.state import Threshold
 
 MAX_UNROLLED, CHUNK = 16, 8
-"""Time steps that are unrolled: all of them up to MAX_UNROLLED, else CHUNK at a time."""
+"""Time steps that a kernel unrolls: all of them up to MAX_UNROLLED, else CHUNK at a time."""
 
 WARPS = 4
-PROGRAMS = 2048
-"""Enough to keep the largest GPUs busy: 16 on each of some 130 multiprocessors."""
+MIN_PROGRAMS = 2048
+"""Programs that keep the largest GPUs busy: 16 on each of some 130 multiprocessors."""
 
 NUM_STATES = 2
-"""v and θ."""
+"""State variables of a neuron, v and θ."""
 
 MAX_SPLITS = 65535
-"""What the second dimension of a launch can hold."""
+"""The largest second dimension of a launch."""
 
 
 @cache
 def kernels() -> ModuleType | None:
-    """The kernels, None where there is no Triton."""
+    """The module of kernels; None if Triton is not installed."""
     try:
         from hosnn.spiking.kernels import triton_kernels
     except ImportError:
@@ -44,32 +44,32 @@ def kernels() -> ModuleType | None:
 
 
 def available() -> bool:
-    """Whether there is Triton; it compiles for any GPU that torch calls CUDA."""
+    """Whether Triton is installed; it compiles for any GPU that torch calls CUDA."""
     return kernels() is not None
 
 
 def forward(spec: KernelSpec, currents: Tensor, threshold: Threshold, initial: Tensor | None = None) -> Tensor:
-    """What the layer emits; arguments as in `cpu.forward`."""
+    """The layer's output; arguments as in `cpu.forward`."""
     if spec.constant_steps:
-        unrolled = _constant_currents(spec, currents, initial)
-        return forward(spec._replace(constant_steps=0), unrolled, threshold).to(currents.dtype)
+        over_time = _constant_currents(spec, currents, initial)
+        return forward(spec._replace(constant_steps=0), over_time, threshold).to(currents.dtype)
     currents = memory.laid_out(currents, spec.pooled)
     steps, batch = memory.steps_and_batch(spec, currents)
     output = memory.empty_output(spec, currents)
     target, adaptation, _ = memory.parameters(spec, currents, threshold, None)
     if output.numel():
         lanes = 32 * WARPS * (1 if spec.pooled else 4 if steps <= CHUNK else 2)
-        emitting = output[0, 0].numel()
+        outputs = output[0, 0].numel()
         arguments = {
             "currents": currents,
             "target": target,
             "adaptation": adaptation,
             "output": output,
-            "outputs": emitting,
+            "outputs": outputs,
             "EMIT": int(spec.emit),
             "BLOCK": lanes,
         }
-        grid = -(-emitting // lanes), min(batch, MAX_SPLITS)
+        grid = -(-outputs // lanes), min(batch, MAX_SPLITS)
         _launch("forward", grid, spec, currents, arguments)
     return output
 
@@ -85,15 +85,15 @@ def backward(
 ) -> Gradients:
     """The gradients of `forward`; arguments as in `cpu.backward`.
 
-    A program sums over time and a split of the batch, torch over the splits: in one order always.
+    A program sums over time and one of `splits` parts of the batch, torch over these: always in the same order.
     """
     if spec.constant_steps:
-        unrolled, at_each_step = _constant_currents(spec, currents, initial), spec._replace(constant_steps=0)
+        over_time, spec_over_time = _constant_currents(spec, currents, initial), spec._replace(constant_steps=0)
         names = [name for name in wanted if name != "initial"]
-        gradients = backward(at_each_step, gradient, unrolled, threshold, None, derivative, names)
+        gradients = backward(spec_over_time, gradient, over_time, threshold, None, derivative, names)
         to_input, to_initial = _constant_currents_backward(spec, gradients.currents)
-        total = to_initial if "initial" in wanted else None
-        return gradients._replace(currents=to_input.to(currents.dtype), initial=total)
+        initial_gradient = to_initial if "initial" in wanted else None
+        return gradients._replace(currents=to_input.to(currents.dtype), initial=initial_gradient)
     currents = memory.laid_out(currents, spec.pooled)
     steps, batch = memory.steps_and_batch(spec, currents)
     neurons = math.prod(currents.shape[2:])
@@ -103,7 +103,7 @@ def backward(
     chunks = -(-steps // _chunk_length(steps))
     splits = _splits(batch, blocks) if wanted or chunks > 1 else min(batch, MAX_SPLITS)
     sums = {name: memory.empty_sum(spec, currents, name) for name in wanted}
-    parts = {name: currents.new_zeros((splits, total.numel()), dtype=torch.float32) for name, total in sums.items()}
+    by_split = {name: currents.new_zeros((splits, total.numel()), dtype=torch.float32) for name, total in sums.items()}
     if currents.numel():
         if derivative is not None:
             derivative = memory.in_memory_order(derivative.to(currents.dtype), currents, steps, batch)
@@ -120,7 +120,7 @@ def backward(
         if chunks > 1:
             arguments["states"] = currents.new_empty((chunks, NUM_STATES, splits, blocks, lanes), dtype=torch.float32)
         for name in ("adaptation", "target", "membrane_sum", "current_sum"):
-            arguments[name if name.endswith("_sum") else f"{name}_sum"] = parts.get(name)
+            arguments[name if name.endswith("_sum") else f"{name}_sum"] = by_split.get(name)
         constants = {
             "outputs": gradient[0, 0].numel(),
             "rows": currents.shape[-2] if spec.pooled else 1,
@@ -135,7 +135,7 @@ def backward(
         }
         _launch("backward", (blocks, splits), spec, currents, arguments | constants)
     for name, total in sums.items():
-        torch.sum(parts[name], 0, out=total.as_strided((total.numel(),), (1,)))  # in memory order
+        torch.sum(by_split[name], 0, out=total.as_strided((total.numel(),), (1,)))  # in memory order
     return Gradients(output, **sums)
 
 
@@ -161,18 +161,19 @@ def _constant_currents_backward(spec: KernelSpec, gradient: Tensor) -> tuple[Ten
 
 
 def _chunk_length(steps: int) -> int:
+    """Time steps of a chunk, see `MAX_UNROLLED`."""
     return steps if steps <= MAX_UNROLLED else CHUNK
 
 
 def _splits(batch: int, blocks: int) -> int:
-    """Into how many parts the batch goes, each summed by one program per block of neurons."""
-    return max(1, min(batch, -(-PROGRAMS // max(1, blocks)), MAX_SPLITS))
+    """The number of parts that the batch is divided into, each summed by one program per block of neurons."""
+    return max(1, min(batch, -(-MIN_PROGRAMS // max(1, blocks)), MAX_SPLITS))
 
 
 def _launch(name: str, grid: tuple[int, int], spec: KernelSpec, currents: Tensor, arguments: dict[str, Any]) -> None:
     module = kernels()
     if module is None:
-        raise BackendError("there is no Triton here, which the kernels for GPUs need; `pip install triton`")
+        raise BackendError("Triton is not installed, which the kernels for GPUs need; `pip install triton`")
     threshold = "FIXED" if arguments["target"] is None else "STATIC" if arguments["adaptation"] is None else "ADAPTIVE"
     steps, batch = memory.steps_and_batch(spec, currents)
     channels, _, columns = currents.shape[2:] if spec.pooled else (1, 1, 1)
