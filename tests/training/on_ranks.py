@@ -111,10 +111,10 @@ def fabric_of(ranks: int, precision: Precision = "64-true") -> Fabric:
 
 def trained(name: str, runs: Path, fabric: Fabric, stop: int | None = None, resume: bool = False) -> list[float]:
     """The loss of every step."""
-    record_layers = Watched()
+    progress = Watched()
     with double() if "float32" not in name else nullcontext():
-        run(EXPERIMENTS[name], toy_data(), runs, fabric, StopAfter(stop) if stop else None, record_layers, resume)
-    return record_layers.losses
+        run(EXPERIMENTS[name], toy_data(), runs, fabric, StopAfter(stop) if stop else None, progress, resume)
+    return progress.losses
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.modes import device_of
 from hosnn.progress import Progress, TerminalProgress
 from hosnn.protocols.builtin import protocol_by_name
-from hosnn.recipes.reproductions import REPRODUCTIONS, Plan, Reproduction
+from hosnn.recipes.reproductions import REPRODUCTIONS, PlannedEvaluation, Reproduction
 from hosnn.recipes.variants import with_seed
 from hosnn.report.plotting import svg
 from hosnn.report.reproduction_figures import bars
@@ -139,7 +139,7 @@ class _Pipeline:
         """Wall time that the training of a finished experiment took."""
         return run(experiment, self.data, self.runs, self.fabric).seconds
 
-    def cell(self, experiment: Experiment, network: SpikingNetwork, plans: tuple[Plan, ...]) -> Cell:
+    def cell(self, experiment: Experiment, network: SpikingNetwork, plans: tuple[PlannedEvaluation, ...]) -> Cell:
         """Everything measured on one trained network."""
         evaluations = {}
         for plan in plans:

@@ -41,7 +41,7 @@ class LowerThresholds:
     def __call__(self, layers: Sequence[LayerRecord], /) -> Tensor:
         return _mean(
             [
-                (layer.dynamics.threshold - _per_sample(layer.run.threshold)) / _rms(signature)
+                (layer.dynamics.threshold - _per_sample(layer.trajectory.threshold)) / _rms(signature)
                 for layer, signature in _adapting(layers, self)
             ]
         )
@@ -62,7 +62,7 @@ class SilenceNeurons:
         if not layers:
             raise _no_layers(self, "LIF or TALIF")
         silenced = layers[-1:] if self.top_only else layers
-        return _mean([-(_per_sample(layer.run.spikes) + 1e-3).log() for layer in silenced])
+        return _mean([-(_per_sample(layer.trajectory.spikes) + 1e-3).log() for layer in silenced])
 
 
 @identified("SignatureError")
@@ -76,7 +76,7 @@ class SignatureDeviation:
     def __call__(self, layers: Sequence[LayerRecord], /) -> Tensor:
         return _mean(
             [
-                _per_sample((layer.run.membrane - signature[:, None]).square()) / _rms(signature) ** 2
+                _per_sample((layer.trajectory.membrane - signature[:, None]).square()) / _rms(signature) ** 2
                 for layer, signature in _adapting(layers, self)
             ]
         )

@@ -198,9 +198,9 @@ class AdaptiveSharpnessRule(GradientRule):
     layer: str = ""
     tracker: DistanceTracker | None = None
 
-    def sharpness(self, shape: tuple[int, ...], room: Callable[[int], tuple[Tensor, Tensor]]) -> Sharpness | None:
+    def sharpness(self, shape: tuple[int, ...], allocate: Callable[[int], tuple[Tensor, Tensor]]) -> Sharpness | None:
         assert self.tracker is not None
-        return self.tracker.run_sharpness(self.layer, shape, room)
+        return self.tracker.run_sharpness(self.layer, shape, allocate)
 
     def at(self, step: int) -> GradientRule:
         assert self.tracker is not None

@@ -17,7 +17,7 @@ from hosnn.nn.neurons import TALIF, hidden_neurons
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Attack
 from hosnn.signature.calibration import trajectories
-from hosnn.spiking.state import AdaptiveThreshold, Step
+from hosnn.spiking.state import AdaptiveThreshold, Trajectory
 
 CANDIDATES = 50  # test images to choose from, per example
 
@@ -157,7 +157,7 @@ def _classes_in_turn(rows: list[int], labels: list[int]) -> list[int]:
     return [row for _, _, row in sorted(order)]
 
 
-def _steps(network: nn.Module, x: Tensor) -> dict[str, Step]:
+def _steps(network: nn.Module, x: Tensor) -> dict[str, Trajectory]:
     """Membrane, threshold and spikes over time, by hidden layer."""
     device = device_of(network, x)
     with evaluating(network), torch.no_grad():
@@ -168,7 +168,7 @@ def _adapting(network: nn.Module) -> bool:
     return any(isinstance(layer, TALIF) for layer in hidden_neurons(network).values())
 
 
-def _most_moved(clean: Step, attacked: Step) -> tuple[int, ...]:
+def _most_moved(clean: Trajectory, attacked: Trajectory) -> tuple[int, ...]:
     """Position of the neuron whose membrane the attack moves most, of those that spike on the clean image."""
     moved = (attacked.membrane - clean.membrane)[:, 0].abs().mean(0)
     spiking = clean.spikes[:, 0].sum(0) > 0
@@ -178,7 +178,7 @@ def _most_moved(clean: Step, attacked: Step) -> tuple[int, ...]:
 
 
 def _trace(
-    name: str, network: nn.Module, layer: str, neuron: tuple[int, ...], clean: Step, attacked: Step
+    name: str, network: nn.Module, layer: str, neuron: tuple[int, ...], clean: Trajectory, attacked: Trajectory
 ) -> NeuronTrace:
     def of_neuron(values: Tensor) -> tuple[float, ...]:
         """[T, *N] -> [T]"""
