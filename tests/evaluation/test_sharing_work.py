@@ -266,7 +266,7 @@ class Fails(nn.Module):
 @pytest.mark.parametrize(
     ("twin", "message"),
     [
-        (nn.Sequential(nn.Flatten(), nn.Linear(784, 5)), "it has 5 classes, the evaluated model 10"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(784, 5)), "the source has 5 classes, the evaluated model 10"),
         (Fails(), "does not take these images: .*sizes differ"),
     ],
 )

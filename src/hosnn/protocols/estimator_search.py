@@ -23,7 +23,7 @@ def search_panel(search: EstimatorSearch, threat: Threat) -> PanelPlan:
 
 
 def best_estimators(search: EstimatorSearch, results: Sequence[AttackResult], y: Tensor) -> tuple[Estimator, ...]:
-    """The candidates to keep, chosen greedily: next comes the one with which fewest images stay robust.
+    """The candidates to select, greedily: next comes the one with which fewest images stay robust.
 
     Ties are broken by the number of images that a candidate leaves robust alone, then by order.
     results  of `search_panel`, in the candidates' order
@@ -32,12 +32,12 @@ def best_estimators(search: EstimatorSearch, results: Sequence[AttackResult], y:
     robust = [torch.tensor(result.predictions) == y[: len(result.predictions)] for result in results]
     together = torch.ones_like(robust[0])
     remaining = list(range(len(results)))
-    kept: list[int] = []
-    while remaining and len(kept) < search.keep:
+    selected: list[int] = []
+    while remaining and len(selected) < search.keep:
         best = min(
             remaining, key=lambda number: (int((together & robust[number]).sum()), int(robust[number].sum()), number)
         )
         together = together & robust[best]
         remaining.remove(best)
-        kept.append(best)
-    return tuple(search.candidates[number] for number in kept)
+        selected.append(best)
+    return tuple(search.candidates[number] for number in selected)

@@ -56,8 +56,11 @@ def finding(result: ReproductionResult) -> tuple[str, str]:
     if len(plain_accuracies) < len(shown):
         return sentence, ""
     leads = [_lead(ours, theirs) for ours, theirs in zip(accuracies, plain_accuracies, strict=True)]
-    kept = " and ".join(f"{percent(accuracy.mean)} %" for accuracy in plain_accuracies)
-    return sentence, f"{plain.neuron} trained the same way keeps {kept}: {lead.neuron} is {' and '.join(leads)}."
+    numbers = " and ".join(f"{percent(accuracy.mean)} %" for accuracy in plain_accuracies)
+    return (
+        sentence,
+        f"{plain.neuron} trained the same way keeps {numbers}: {lead.neuron} is {' and '.join(leads)}.",
+    )
 
 
 def limitations(result: ReproductionResult) -> list[str]:

@@ -157,6 +157,6 @@ def _input_gradient(model: Model, x: Tensor, y: Tensor, loss: Loss) -> InputGrad
     if gradient is None:
         raise NoGradient(
             "the model's scores carry a gradient to its weights but none to its input (the input was detached or "
-            "converted on the way), so a gradient attack is blind; attack it by transfer or without gradients instead"
+            "converted on the way), so gradient attacks cannot work; attack it by transfer or without gradients"
         )
     return InputGradient(gradient, values.detach(), output.detach())

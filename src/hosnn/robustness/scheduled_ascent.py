@@ -109,7 +109,7 @@ class Schedule:
 
     @property
     def checkpoints(self) -> tuple[int, ...]:
-        """Numbers of steps taken, ascending."""
+        """Numbers of steps after which checkpoints lie, ascending."""
         percent, interval, step_counts = 22, 22, []  # of `steps`; integers are exact, 0.22 · 100 need not be 22
         while percent <= 100:
             step_counts.append(-(-percent * self.steps // 100))
