@@ -127,8 +127,8 @@ def rate_matched(model: M, target: nn.Module, batches: Batches, tolerance: float
     layers, target_layers = hidden_neurons(model), hidden_neurons(target)
     if set(layers) != set(target_layers) or any(isinstance(layer, TALIF) for layer in layers.values()):
         raise SignatureError(
-            f"rate_matched got networks with the spiking layers {sorted(layers)} and {sorted(target_layers)}; expected a "
-            "LIF network, without adaptation, and one with the same layers"
+            f"rate_matched got networks with the spiking layers {sorted(layers)} and {sorted(target_layers)}; expected "
+            "a LIF network, without adaptation, and one with the same layers"
         )
     nonempty = [images for images in map(_images, batches) if len(images)]
     targets, before = firing_rates(target, nonempty), firing_rates(model, nonempty)
