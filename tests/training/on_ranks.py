@@ -21,7 +21,7 @@ from hosnn.robustness.threats import Linf, Threat
 from hosnn.runtime import Hardware, Precision, leave
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.training import pipeline
-from hosnn.training.experiment import Experiment, Homeostasis, Optimisation, Statistics
+from hosnn.training.experiment import BatchStatistics, Experiment, Homeostasis, Optimisation
 from hosnn.training.objectives import Adversarial, CrossEntropy, VanRossum
 from hosnn.training.pipeline import run
 from tests.training.toy import CLEAN, NETWORK, StopAfter, toy_data
@@ -61,7 +61,7 @@ EXPERIMENTS = {
     "plain": PLAIN,
     "robust": ROBUST,
     "normalised": NORMALISED,
-    "each-rank": replace(NORMALISED, name="each-rank", statistics=Statistics.EACH_RANK),
+    "each-rank": replace(NORMALISED, name="each-rank", statistics=BatchStatistics.EACH_RANK),
     "in-parts": replace(PLAIN, name="in-parts", optim=replace(OPTIM, accumulate=2)),
     "averaged": replace(PLAIN, name="averaged", optim=replace(OPTIM, average=0.9)),
     "shown": replace(PLAIN, name="shown", augmentation=remembering),

@@ -19,8 +19,8 @@ from hosnn.robustness.threats import Threat
 from hosnn.runtime import Hardware
 from hosnn.training.checkpoint import load
 from hosnn.training.experiment import Experiment
-from hosnn.training.loop import Run, precision_of
-from hosnn.training.pipeline import finished, run
+from hosnn.training.loop import TrainingOutcome, precision_of
+from hosnn.training.pipeline import finished_run, run
 from hosnn.training.run_lock import exclusive
 
 
@@ -64,10 +64,10 @@ def carry_out(experiment: Experiment, conditions: Conditions, deadline: Deadline
     )
 
 
-def _train(experiment: Experiment, data: Dataset, conditions: Conditions, deadline: Deadline) -> Run:
+def _train(experiment: Experiment, data: Dataset, conditions: Conditions, deadline: Deadline) -> TrainingOutcome:
     folder = conditions.runs / experiment.name
     fabric = conditions.hardware.fabric()
-    earlier = finished(experiment, data, folder, precision_of(fabric))
+    earlier = finished_run(experiment, data, folder, precision_of(fabric))
     if earlier is not None:
         return earlier
     training = run(experiment, data, conditions.runs, fabric, deadline, resume=True)
