@@ -117,7 +117,7 @@ def parts(content: Any, place: str = "") -> Iterator[tuple[str, Any]]:
             if key in ("index", "labels", "clean", "settings", "model_sha256", "dataset_sha256", "identity"):
                 yield f"{place}.{key}", value
             elif key == "checks":
-                yield f"{place}.checks", [(check["name"], check["severity"], check["figure"]) for check in value]
+                yield f"{place}.checks", [(check["name"], check["severity"], check["value"]) for check in value]
             elif isinstance(value, (dict, list)) and key not in ("versions", "machine", "summary"):
                 yield from parts(value, f"{place}.{key}")
 

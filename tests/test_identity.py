@@ -16,12 +16,12 @@ import pytest
 import torch
 from torch import nn
 
-from hosnn.evaluation.ablations import protocol as ablation_protocol
+from hosnn.evaluation.ablations import ablation_protocol
 from hosnn.identity import digest, identified, identity_fields, identity_name, identity_text
 from hosnn.nn.convnet import ConvNet
 from hosnn.nn.lenet import LeNet
 from hosnn.nn.resnet import ResNet
-from hosnn.protocols.builtin import PROTOCOLS, protocol
+from hosnn.protocols.builtin import PROTOCOLS, protocol_by_name
 from hosnn.recipes.resolve import built_in, resolve
 from hosnn.robustness.pgd import PGD, fgsm
 from hosnn.robustness.threats import DEFAULT_THREAT, Threat
@@ -98,7 +98,7 @@ def settings_of(name: str) -> str:
     made, threat = name.split(" ")
     if made == "controls":
         return ablation_protocol(Threat.parse(threat)).settings
-    return protocol(made, Threat.parse(threat)).settings
+    return protocol_by_name(made, Threat.parse(threat)).settings
 
 
 def small_network() -> nn.Module:
@@ -137,7 +137,7 @@ STORED = (
 def test_stored_results_are_those_of_the_protocols_of_today(name: str, path: str) -> None:
     content = json.loads((RESULTS / path).read_text(encoding="utf-8"))
     stored = [cell["evaluations"][name] for cell in content["cells"]] if "cells" in content else [content]
-    assert {evaluation["settings"] for evaluation in stored} == {protocol(name, DEFAULT_THREAT).settings}
+    assert {evaluation["settings"] for evaluation in stored} == {protocol_by_name(name, DEFAULT_THREAT).settings}
 
 
 def reached(value: Any) -> Iterator[Any]:
@@ -163,7 +163,7 @@ def every_protocol() -> Iterator[Any]:
     source = small_network()
     for threat in map(Threat.parse, ("linf:8/255", "l2:1.5", "l1:12", "linf:8/255/step")):
         for name in PROTOCOLS:
-            made = protocol(name, threat, {"source": source} if name in TRANSFER else None)
+            made = protocol_by_name(name, threat, {"source": source} if name in TRANSFER else None)
             yield from (made.attacks, made.panels, made.search)
 
 
@@ -194,7 +194,7 @@ def test_renaming_classes_and_functions_changes_no_identity() -> None:
     source = small_network()
 
     def identities() -> list[str]:
-        transfers = [protocol(name, DEFAULT_THREAT, {"source": source}).settings for name in TRANSFER]
+        transfers = [protocol_by_name(name, DEFAULT_THREAT, {"source": source}).settings for name in TRANSFER]
         return [
             *(settings_of(name) for name in SETTINGS),
             *(resolve(recipe).identity for recipe in built_in()),

@@ -25,9 +25,9 @@ from hosnn.protocols.protocol import Protocol
 from hosnn.provenance import version_of
 from hosnn.results.evaluation import Evaluation
 from hosnn.robustness.apgd import APGD, APGDTargeted
-from hosnn.robustness.decision import HopSkipJump
 from hosnn.robustness.ensembles import EOT, Noise, Transfer, Worst
 from hosnn.robustness.fab import FAB
+from hosnn.robustness.hop_skip_jump import HopSkipJump
 from hosnn.robustness.pgd import PGD, bim, fgsm, mi_fgsm, r_fgsm
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.square import Square

@@ -1,8 +1,8 @@
-"""What a value is, as text that renaming classes, functions and labels does not change.
+"""Text that identifies a value of settings, for hashing; renaming classes, functions or labels does not change it.
 
-Hashes of settings and experiments, which decide whether a stored result or network is the one asked for, are taken of
-this text.  Classes and functions declare the name that stands for them in it (`identified`); dataclass fields may
-declare another name than their own (`named`), be left out (`LEFT_OUT`), or be left out at their default (`ADDED`).
+Its hash decides whether a stored result or network is the one asked for.  Classes and functions declare the name that
+stands for them in the text (`identified`); dataclass fields may declare another name than their own (`hashed_as`), be
+left out (`NOT_HASHED`), or be left out while they have their default (`OMITTED_AT_DEFAULT`).
 """
 
 import hashlib
@@ -19,20 +19,20 @@ from torch import nn
 
 T = TypeVar("T")
 
-LEFT_OUT: Mapping[str, Any] = {"identity": None}
-"""Metadata of a field that decides no result, such as a label."""
+NOT_HASHED: Mapping[str, Any] = {"identity": None}
+"""Metadata of a field that does not influence results, such as a label."""
 
-ADDED: Mapping[str, Any] = {"added": True}
-"""Metadata of a field that a class got after results of it were stored: left out at its default, which they had."""
+OMITTED_AT_DEFAULT: Mapping[str, Any] = {"added": True}
+"""Metadata of a field added later: at its default, which reproduces older results, hashes stay those of before."""
 
 
-def named(name: str) -> Mapping[str, Any]:
-    """Metadata of a field that is called `name` in identities, whatever it is called in the code."""
+def hashed_as(name: str) -> Mapping[str, Any]:
+    """Metadata of a field that is called `name` in hashed text, whatever it is called in the code."""
     return {"identity": name}
 
 
 def identified(name: str) -> Callable[[T], T]:
-    """Declare the name that stands for a class or function in identities; a subclass declares its own."""
+    """Decorator: the name of a class or function in hashed text.  A subclass does not inherit it."""
 
     def declare(target: T) -> T:
         target.identity_name = name  # type: ignore[attr-defined]
@@ -49,9 +49,9 @@ def identity_name(target: Any) -> str:
 
 def identity_fields(value: Any) -> Iterator[tuple[str, Any]]:
     """Names and values of the fields of a dataclass's instance that are part of its identity."""
-    for part in fields(value):
-        name, content = part.metadata.get("identity", part.name), getattr(value, part.name)
-        if name is not None and part.repr and not _is_added_later(part, content):
+    for field in fields(value):
+        name, content = field.metadata.get("identity", field.name), getattr(value, field.name)
+        if name is not None and field.repr and not _is_omitted(field, content):
             yield name, content
 
 
@@ -60,8 +60,8 @@ def identity_text(value: Any) -> str:
     if isinstance(value, nn.Module):
         return _module_text(value)
     if is_dataclass(value) and not isinstance(value, type) and not _prints_itself(type(value)):
-        content = ", ".join(f"{name}={identity_text(part)}" for name, part in identity_fields(value))
-        return f"{identity_name(type(value))}({content})"
+        arguments = ", ".join(f"{name}={identity_text(content)}" for name, content in identity_fields(value))
+        return f"{identity_name(type(value))}({arguments})"
     if isinstance(value, Enum) and "identity_name" in vars(type(value)):
         # Members by their values, which files hold too, so that their names in the code may change.
         member = str(value.value).upper().replace("-", "_")
@@ -80,10 +80,10 @@ def digest(value: Any) -> str:
     return hashlib.sha256(identity_text(value).encode()).hexdigest()
 
 
-def _prints_itself(kind: type) -> bool:
+def _prints_itself(cls: type) -> bool:
     """Whether a dataclass without a declared name has a `__repr__` of its own, which then says what it is."""
-    is_generated = hasattr(kind.__repr__, "__wrapped__")
-    return "identity_name" not in vars(kind) and not is_generated
+    is_generated = hasattr(cls.__repr__, "__wrapped__")
+    return "identity_name" not in vars(cls) and not is_generated
 
 
 def _module_text(module: nn.Module) -> str:
@@ -91,7 +91,9 @@ def _module_text(module: nn.Module) -> str:
     declared = vars(type(module)).get("identity_name")
     name = declared if isinstance(declared, str) else type(module).__name__
     extra = module.extra_repr()
-    children = [(place, _module_text(child).replace("\n", "\n  ")) for place, child in module.named_children()]
+    children = [
+        (child_name, _module_text(child).replace("\n", "\n  ")) for child_name, child in module.named_children()
+    ]
     if extra and "\n" not in extra and not children:
         return f"{name}({extra})"
     lines = [*(extra.split("\n") if extra else ()), *_child_lines(children, fold=isinstance(module, nn.ModuleList))]
@@ -99,14 +101,14 @@ def _module_text(module: nn.Module) -> str:
 
 
 def _child_lines(children: list[tuple[str, str]], fold: bool) -> Iterator[str]:
-    """One line per child; equal neighbours in one line with their number where `fold`."""
+    """One line per child (name, text); with `fold`, one line for equal neighbours and their number."""
     for text, group in groupby(children, key=itemgetter(1)):
-        places = [place for place, _ in group]
-        if fold and len(places) > 1:
-            yield f"({places[0]}-{places[-1]}): {len(places)} x {text}"
+        names = [name for name, _ in group]
+        if fold and len(names) > 1:
+            yield f"({names[0]}-{names[-1]}): {len(names)} x {text}"
         else:
-            yield from (f"({place}): {text}" for place in places)
+            yield from (f"({name}): {text}" for name in names)
 
 
-def _is_added_later(part: Field[Any], value: Any) -> bool:
-    return bool(part.metadata.get("added")) and bool(value == part.default)
+def _is_omitted(field: Field[Any], value: Any) -> bool:
+    return bool(field.metadata.get("added")) and bool(value == field.default)

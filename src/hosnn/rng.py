@@ -1,8 +1,8 @@
 """Random numbers that depend on (seed, purpose, sample index) and on nothing else.
 
-What an attack or an augmentation draws for an image must not change with the batch, the rank or which images are still
-robust; otherwise shards, resumed runs and reruns would differ.  So numbers come from a counter-based generator
-(SplitMix64, Steele et al. 2014) in integer arithmetic, with the same bits on every device.
+What an attack or an augmentation draws for an image must not depend on the batch, on the process that draws it or on
+which other images are still robust; otherwise shards, resumed runs and reruns would differ.  So numbers come from a
+counter-based generator (SplitMix64, Steele et al. 2014) in integer arithmetic, with the same bits on every device.
 """
 
 import hashlib
@@ -41,8 +41,8 @@ class SampleRandom:
         stream = _mix(_mix(index + _mix_int(self.seed)) ^ _mix_int(~self.seed))
         counter = torch.arange(1, count + 1, device=like.device)
         bits = _mix(stream[:, None] + counter * _GOLDEN)
-        digits = min(24, 1 - round(math.log2(torch.finfo(like.dtype).eps)))
-        numbers: Tensor = _shift(bits, 64 - digits).to(like.dtype) / 2**digits
+        kept_bits = min(24, 1 - round(math.log2(torch.finfo(like.dtype).eps)))
+        numbers: Tensor = _shift(bits, 64 - kept_bits).to(like.dtype) / 2**kept_bits
         return numbers.view(like.shape)
 
     def normal(self, like: Tensor) -> Tensor:
@@ -66,8 +66,8 @@ def _signed(value: int) -> int:
 
 
 _GOLDEN = _signed(0x9E3779B97F4A7C15)
-_FIRST = _signed(0xBF58476D1CE4E5B9)
-_SECOND = _signed(0x94D049BB133111EB)
+_MULTIPLIER_1 = _signed(0xBF58476D1CE4E5B9)
+_MULTIPLIER_2 = _signed(0x94D049BB133111EB)
 
 
 def _shift(value: Tensor, by: int) -> Tensor:
@@ -76,8 +76,9 @@ def _shift(value: Tensor, by: int) -> Tensor:
 
 
 def _mix(value: Tensor) -> Tensor:
-    value = (value ^ _shift(value, 30)) * _FIRST
-    value = (value ^ _shift(value, 27)) * _SECOND
+    """SplitMix64's output function."""
+    value = (value ^ _shift(value, 30)) * _MULTIPLIER_1
+    value = (value ^ _shift(value, 27)) * _MULTIPLIER_2
     return value ^ _shift(value, 31)
 
 

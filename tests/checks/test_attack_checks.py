@@ -79,7 +79,7 @@ def found(result: Evaluation) -> dict[str, Check]:
     [([90, 60, 30, 0], "pass"), ([90, 60, 61, 0], "pass"), ([90, 60, 63, 0], "warn"), ([90, 30, 60, 0], "fail")],
 )
 def test_more_effort_must_not_help_the_defender(robust: list[int], severity: str) -> None:
-    for check in (attack_checks.growing_eps, attack_checks.more_steps, attack_checks.more_restarts):
+    for check in (attack_checks.accuracy_against_eps, attack_checks.more_steps, attack_checks.more_restarts):
         assert check(robust, SAMPLES).severity == severity
 
 
@@ -87,7 +87,7 @@ def test_more_effort_must_not_help_the_defender(robust: list[int], severity: str
     ("robust", "severity"), [(0, "pass"), (1, "pass"), (5, "warn"), (20, "warn"), (40, "fail"), (200, "fail")]
 )
 def test_without_a_bound_no_more_than_chance_may_stand(robust: int, severity: str) -> None:
-    assert attack_checks.unbounded(robust, SAMPLES, classes=10).severity == severity
+    assert attack_checks.unbounded_attack(robust, SAMPLES, classes=10).severity == severity
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_without_a_bound_no_more_than_chance_may_stand(robust: int, severity: st
 def test_convergence_in_points_but_never_by_a_single_image(
     before: int, after: int, samples: int, severity: str
 ) -> None:
-    assert attack_checks.converged(before, after, (50, 100), samples).severity == severity
+    assert attack_checks.convergence(before, after, (50, 100), samples).severity == severity
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_convergence_in_points_but_never_by_a_single_image(
     [(178, 60, "pass"), (179, 170, "pass"), (130, 100, "warn"), (180, 180, "warn"), (120, 119, "fail")],
 )
 def test_noise_must_be_much_weaker_than_the_attack(noise: int, attacked: int, severity: str) -> None:
-    assert attack_checks.noise_control(180, noise, attacked, SAMPLES).severity == severity
+    assert attack_checks.random_noise(180, noise, attacked, SAMPLES).severity == severity
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_noise_must_be_much_weaker_than_the_attack(noise: int, attacked: int, se
     [(0, 1000, "pass"), (2, 1000, "pass"), (3, 1000, "warn"), (6, 1000, "fail"), (1, 100, "warn"), (2, 100, "fail")],
 )
 def test_attacks_without_gradients_should_find_nothing_new(unseen: int, samples: int, severity: str) -> None:
-    assert attack_checks.gradient_free_attacks(unseen, samples).severity == severity
+    assert attack_checks.queries_and_transfer(unseen, samples).severity == severity
 
 
 def test_sample_size() -> None:
@@ -243,8 +243,8 @@ def test_what_panels_take_beyond_the_worst_case_is_counted_once(broken: int, sev
 
 
 def test_a_budget_that_takes_few_images_is_a_warning_not_a_failure() -> None:
-    assert attack_checks.noise_control(180, 179, 178, SAMPLES).severity == "warn"
-    assert attack_checks.noise_control(180, 160, 160, SAMPLES).severity == "fail"
+    assert attack_checks.random_noise(180, 179, 178, SAMPLES).severity == "warn"
+    assert attack_checks.random_noise(180, 160, 160, SAMPLES).severity == "fail"
 
 
 @pytest.mark.parametrize("threat", ["l2:64", "l1:1000"])

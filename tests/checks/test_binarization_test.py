@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hosnn.checks import attack_checks
 from hosnn.checks.binarization_test import BinarizationTest, run_binarization_test
-from hosnn.checks.binarized_model import RADIUS, binarize, features_of, on_surface, separate
+from hosnn.checks.binarized_model import INNER_RADIUS, binarize, features_of, on_surface, separate
 from hosnn.checks.run_checks import all_checks
 from hosnn.estimators import AdaptiveSharpness, OnFrames
 from hosnn.evaluation.evaluate import evaluate
@@ -83,7 +83,7 @@ def test_the_known_point_is_adversarial_inside_the_threat_and_hardly_any_other_i
     torch.testing.assert_close(threat.ball.size(boundary - x), torch.full((len(x),), threat.ball.eps))
     assert scores(model, boundary).argmax(1).all()
     assert not scores(model, x).argmax(1).any()
-    smaller, rng = threat.scaled(RADIUS), RNG.subset(built).fold("other")
+    smaller, rng = threat.scaled(INNER_RADIUS), RNG.subset(built).fold("other")
     for number in range(20):
         inside = smaller.project(x + smaller.ball.sample(x, rng.fold(number)), x)
         assert scores(model, inside).argmax(1).float().mean() < 0.15

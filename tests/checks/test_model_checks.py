@@ -12,10 +12,10 @@ BOUNDARIES: dict[str, tuple[Callable[[float], Check], float, float | None, float
     "saturated softmax": (lambda share: model_checks.saturated_softmax(share, 200), 0.5, 0.9, None),
     "eps = 0": (lambda share: model_checks.zero_budget(share, 200), 0.0, None, 0.005),
     "randomness": (model_checks.randomness, 1e-5, 1e-2, None),
-    "state between calls": (model_checks.carried_state, 1e-5, None, 1e-2),
-    "batch": (lambda share: model_checks.batch_dependence(share, 0.0, 200), 0.05, 0.2, 0.9),
+    "state between calls": (model_checks.state_between_calls, 1e-5, None, 1e-2),
+    "batch": (lambda share: model_checks.batch(share, 0.0, 200), 0.05, 0.2, 0.9),
     "ties": (lambda share: model_checks.ties(share, 200), 0.01, 0.06, 0.6),
-    "train and eval mode": (lambda share: model_checks.training_mode(share, 0.0, 200), 0.01, 1.0, None),
+    "train and eval mode": (lambda share: model_checks.train_and_eval_mode(share, 0.0, 200), 0.01, 1.0, None),
     "gradient fidelity": (lambda share: model_checks.gradient_fidelity(share, 0.03), 0.99, 0.8, 0.5),
     "dead pixels": (model_checks.dead_pixels, 0.05, 0.3, 0.9),
     "rounded input": (model_checks.rounded_input, 0.1, 0.6, None),
@@ -48,8 +48,8 @@ def test_what_is_not_a_number_never_passes(name: str) -> None:
 
 
 def test_a_class_changed_by_the_batch_weighs_more_than_a_logit() -> None:
-    assert model_checks.batch_dependence(0.03, 0.03, 200).severity == "fail"
-    assert model_checks.batch_dependence(0.03, 0.01, 200).severity == "pass"
+    assert model_checks.batch(0.03, 0.03, 200).severity == "fail"
+    assert model_checks.batch(0.03, 0.01, 200).severity == "pass"
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,9 @@ def test_a_grid_of_logits_is_excused_by_spikes_and_half_precision_by_nothing(
 
 
 def test_gradients_and_estimators() -> None:
-    assert model_checks.no_gradient(True).severity == "pass"
-    assert model_checks.no_gradient(False).severity == "fail"
-    assert [model_checks.foreign_spikes(kind).severity for kind in ("hosnn", "none", "foreign")] == [
+    assert model_checks.gradient(True).severity == "pass"
+    assert model_checks.gradient(False).severity == "fail"
+    assert [model_checks.gradient_estimators(kind).severity for kind in ("hosnn", "none", "foreign")] == [
         "pass",
         "pass",
         "warn",
@@ -81,12 +81,12 @@ def test_gradients_and_estimators() -> None:
 
 def test_a_softened_failure_is_a_warning_that_says_why() -> None:
     failing = model_checks.zero_gradients(0.5, 200)
-    softened = model_checks.softened(failing, "attacks went around")
-    assert softened.severity == "warn"
-    assert "attacks went around" in softened.figure
-    assert worst([softened]) == "warn"
+    downgraded = model_checks.downgraded(failing, "attacks went around")
+    assert downgraded.severity == "warn"
+    assert "attacks went around" in downgraded.figure
+    assert worst([downgraded]) == "warn"
     for milder in (model_checks.zero_gradients(0.05, 200), model_checks.zero_gradients(0.0, 200)):
-        assert model_checks.softened(milder, "attacks went around") == milder
+        assert model_checks.downgraded(milder, "attacks went around") == milder
 
 
 def test_a_meaning_is_one_sentence() -> None:

@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 from hosnn.evaluation.evaluate import evaluate
-from hosnn.protocols.protocol import AttackKind, AttackSpec, BestEstimator, PanelPlan, Protocol, Search
+from hosnn.protocols.protocol import AttackKind, AttackSpec, BestEstimator, EstimatorSearch, PanelPlan, Protocol
 from hosnn.results.check import Check
 from hosnn.results.roles import Role
 from hosnn.robustness.apgd import APGD, APGDTargeted
@@ -23,7 +23,9 @@ from tests.checks import planted
 IMAGES = planted.images(32)
 THREAT = Threat(Linf(0.12))
 
-PROBED = Protocol(name="look", description="no attacks", threat=THREAT, attacks=(), samples=None, probes=32)
+CHECKED = Protocol(
+    name="look", description="no attacks", threat=THREAT, attacks=(), samples=None, model_check_samples=32
+)
 
 
 def _spec(
@@ -49,7 +51,7 @@ ATTACKED = Protocol(
     ),
     samples=None,
     cascade=True,
-    search=Search(PGD(THREAT, 5), (bptt(), bptt(Rectangle(0.5))), 32),
+    search=EstimatorSearch(PGD(THREAT, 5), (bptt(), bptt(Rectangle(0.5))), 32),
     panels=(
         PanelPlan(
             "eps",
@@ -68,31 +70,31 @@ ATTACKED = Protocol(
             32,
         ),
     ),
-    probes=32,
+    model_check_samples=32,
 )
 
 MEANT: list[tuple[Callable[[], nn.Module], str, Protocol]] = [
-    (planted.Detached, "gradient", PROBED),
-    (planted.narrow_sigmoid, "zero gradients", PROBED),
-    (planted.narrow_rectangle, "zero gradients", PROBED),
-    (planted.Rounded, "zero gradients", PROBED),
-    (planted.Rounded, "rounded input", PROBED),
-    (planted.RoundedStraightThrough, "rounded input", PROBED),
-    (planted.too_narrow, "gradient fidelity", PROBED),
-    (planted.Misleading, "gradient fidelity", PROBED),
-    (planted.Loud, "saturated loss", PROBED),
-    (planted.Loud, "saturated softmax", PROBED),
-    (planted.Clipped, "dead pixels", PROBED),
-    (planted.Noisy, "randomness", PROBED),
-    (planted.Remembering, "state between calls", PROBED),
-    (planted.CentredByBatch, "batch", PROBED),
-    (planted.adapting_in_eval, "train and eval mode", PROBED),
-    (planted.surrogate_in_training, "train and eval mode", PROBED),
-    (planted.Halved, "coarse logits", PROBED),
-    (planted.HalvedInside, "coarse logits", PROBED),
-    (planted.Quantised, "coarse logits", PROBED),
-    (planted.Indifferent, "ties", PROBED),
-    (planted.ForeignSpikes, "gradient estimators", PROBED),
+    (planted.Detached, "gradient", CHECKED),
+    (planted.narrow_sigmoid, "zero gradients", CHECKED),
+    (planted.narrow_rectangle, "zero gradients", CHECKED),
+    (planted.Rounded, "zero gradients", CHECKED),
+    (planted.Rounded, "rounded input", CHECKED),
+    (planted.RoundedStraightThrough, "rounded input", CHECKED),
+    (planted.too_narrow, "gradient fidelity", CHECKED),
+    (planted.Misleading, "gradient fidelity", CHECKED),
+    (planted.Loud, "saturated loss", CHECKED),
+    (planted.Loud, "saturated softmax", CHECKED),
+    (planted.Clipped, "dead pixels", CHECKED),
+    (planted.Noisy, "randomness", CHECKED),
+    (planted.Remembering, "state between calls", CHECKED),
+    (planted.CentredByBatch, "batch", CHECKED),
+    (planted.adapting_in_eval, "train and eval mode", CHECKED),
+    (planted.surrogate_in_training, "train and eval mode", CHECKED),
+    (planted.Halved, "coarse logits", CHECKED),
+    (planted.HalvedInside, "coarse logits", CHECKED),
+    (planted.Quantised, "coarse logits", CHECKED),
+    (planted.Indifferent, "ties", CHECKED),
+    (planted.ForeignSpikes, "gradient estimators", CHECKED),
     (planted.Misleading, "queries and transfer", ATTACKED),
     (planted.Misleading, "random noise", ATTACKED),
     (planted.Rounded, "unbounded attack", ATTACKED),
@@ -124,24 +126,24 @@ def test_an_honest_spiking_network_does_not_fail(network: Callable[[], nn.Module
 
 def test_a_gradient_that_attacks_replaced_is_a_warning() -> None:
     """A surrogate too narrow to attack through matters less once the search has found a better one."""
-    assert raised(planted.narrow_rectangle, PROBED)["zero gradients"].severity == "fail"
+    assert raised(planted.narrow_rectangle, CHECKED)["zero gradients"].severity == "fail"
     assert raised(planted.narrow_rectangle, ATTACKED)["zero gradients"].severity == "warn"
 
 
 def test_checks_that_need_a_gradient_say_that_there_is_none() -> None:
-    checks = raised(planted.Detached, PROBED)
+    checks = raised(planted.Detached, CHECKED)
     for name in ("zero gradients", "gradient fidelity", "saturated loss", "dead pixels"):
         assert checks[name].figure == "not run: the model has no gradient"
 
 
 def test_checks_that_need_equal_answers_say_that_there_are_none() -> None:
-    checks = raised(planted.Noisy, PROBED)
+    checks = raised(planted.Noisy, CHECKED)
     for name in ("batch", "train and eval mode"):
         assert checks[name].figure == "not run: the model answers the same image differently"
 
 
 def test_checks_of_what_is_inside_a_model_say_that_a_function_cannot_be_looked_into() -> None:
-    checks = {check.name: check for check in evaluate(lambda x: planted.ordinary()(x), IMAGES, PROBED).checks}
+    checks = {check.name: check for check in evaluate(lambda x: planted.ordinary()(x), IMAGES, CHECKED).checks}
     for name in ("rounded input", "train and eval mode"):
         assert checks[name].severity == "warn" and "plain function" in checks[name].figure
 

@@ -137,6 +137,17 @@ def test_data_of_every_kind_trains_and_is_evaluated(hosnn: Run, tmp_path: Path, 
     assert json.loads(out)["dataset"].endswith("(unverified)")
 
 
+@pytest.mark.parametrize("recipe", ["demo:lif_fgsm", "demo:homeostatic_fgsm"])
+def test_frames_of_ones_own_train_and_are_evaluated_with_every_recipe(hosnn: Run, recipe: str) -> None:
+    x = np.random.default_rng(0).integers(0, 2, (60, 3, 2, 16, 20))
+    np.savez("events.npz", x=x.astype(np.float32), y=np.arange(60) % 3)
+    assert hosnn("train", recipe, "--data", "events.npz", *ALL_ONCE)[0] == 0
+    run = Path("runs") / f"{recipe.replace(':', '-').replace('_', '-')}-events"
+    assert load(run).network.steps == 3
+    status, out, err = hosnn("evaluate", run, "--protocol", "smoke", "--samples", 6)
+    assert status in (0, 3, 4), out + err
+
+
 def no_picture(root: Path) -> None:
     (root / "oak" / "3.png").write_bytes(b"please log in")
 

@@ -10,7 +10,7 @@ import pytest
 
 from hosnn.cli.main import main
 from hosnn.recipes import demo
-from hosnn.recipes.reproductions import REPRODUCTIONS, Plan
+from hosnn.recipes.reproductions import REPRODUCTIONS, PlannedEvaluation
 from hosnn.recipes.resolve import override
 from hosnn.results.reproduction import ReproductionResult
 from hosnn.training.experiment import Experiment
@@ -24,7 +24,10 @@ def small(recipe: Callable[[], Experiment]) -> Callable[[], Experiment]:
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    plans = (Plan("paper", samples=20, panel_samples=10), Plan("smoke", samples=20, panel_samples=0))
+    plans = (
+        PlannedEvaluation("paper", samples=20, panel_samples=10),
+        PlannedEvaluation("smoke", samples=20, panel_samples=0),
+    )
     grid = tuple(small(recipe) for recipe in demo.GRID)
     monkeypatch.setitem(REPRODUCTIONS, "demo", replace(REPRODUCTIONS["demo"], grid=grid, plans=plans))
 

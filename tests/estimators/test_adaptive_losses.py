@@ -30,7 +30,7 @@ from hosnn.robustness.pgd import PGD, at_clean, fgsm
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.spiking.gradient_rule import bptt, tssl_bp
 from hosnn.spiking.kernels.eager import record_layers
-from hosnn.spiking.state import Step
+from hosnn.spiking.state import Trajectory
 from tests.covering import each_value
 from tests.estimators.networks import adaptive, images, labels, plain
 from tests.nn import test_networks as lenets
@@ -46,7 +46,7 @@ def rng(count: int = 6) -> SampleRandom:
     return SampleRandom(0, torch.arange(count))
 
 
-def runs(network: nn.Module, x: Tensor) -> dict[str, tuple[Step, LIF]]:
+def runs(network: nn.Module, x: Tensor) -> dict[str, tuple[Trajectory, LIF]]:
     """Every layer and its run, by hooks: independent of `record_layers`."""
     layers, currents = neurons(network), {}
     hooks = [

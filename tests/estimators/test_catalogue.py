@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from hosnn.estimators import ALTERNATIVES, CUTS, ENSEMBLE, HART, WIDTHS, AdaptiveSharpness, Estimator, title
+from hosnn.estimators import ALTERNATIVES, CUTS, ENSEMBLE, HART, SIGMOIDS, AdaptiveSharpness, Estimator, estimator_name
 from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
 from hosnn.spiking.surrogate import Exponential, PiecewiseLinear, Rectangle, Sigmoid
 
 
 def test_titles_are_short_and_tell_estimators_apart() -> None:
-    every = {*WIDTHS, *CUTS, *ENSEMBLE, *ALTERNATIVES}
-    titles = [title(estimator) for estimator in every]
+    every = {*SIGMOIDS, *CUTS, *ENSEMBLE, *ALTERNATIVES}
+    titles = [estimator_name(estimator) for estimator in every]
     assert len(set(titles)) == len(every)
     assert max(map(len, titles)) <= 32 and not any("(" in name and "peak" not in name for name in titles)
 
@@ -36,7 +36,7 @@ def test_titles_are_short_and_tell_estimators_apart() -> None:
     ],
 )
 def test_a_title_says_what_differs(estimator: Estimator, expected: str) -> None:
-    assert title(estimator) == expected
+    assert estimator_name(estimator) == expected
 
 
 def test_rules_that_differ_have_titles_that_differ() -> None:
@@ -48,7 +48,7 @@ def test_rules_that_differ_have_titles_that_differ() -> None:
         for threshold in (True, False)
         for rest in (True, False)
     ]
-    assert len({title(rule) for rule in rules}) == len(rules)
+    assert len({estimator_name(rule) for rule in rules}) == len(rules)
 
 
 def test_the_ensemble_has_the_seventeen_published_surrogates() -> None:

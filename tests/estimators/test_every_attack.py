@@ -3,12 +3,20 @@
 import pytest
 import torch
 
-from hosnn.estimators import BPTR, AdaptiveSharpness, AgainstHomeostasis, Estimator, SignatureDeviation, Through, title
+from hosnn.estimators import (
+    BPTR,
+    AdaptiveSharpness,
+    AgainstHomeostasis,
+    Estimator,
+    SignatureDeviation,
+    Through,
+    estimator_name,
+)
 from hosnn.rng import SampleRandom
 from hosnn.robustness.apgd import APGD, APGDTargeted
-from hosnn.robustness.decision import HopSkipJump
 from hosnn.robustness.ensembles import EOT, Worst
 from hosnn.robustness.fab import FAB
+from hosnn.robustness.hop_skip_jump import HopSkipJump
 from hosnn.robustness.losses import targeted_margin
 from hosnn.robustness.model import Attack
 from hosnn.robustness.pgd import PGD, mi_fgsm
@@ -42,7 +50,9 @@ STATEFUL = [(name, AdaptiveSharpness()) for name in ATTACKS]
 
 
 @pytest.mark.parametrize(
-    ("name", "estimator"), [*STATELESS, *STATEFUL], ids=lambda value: value if isinstance(value, str) else title(value)
+    ("name", "estimator"),
+    [*STATELESS, *STATEFUL],
+    ids=lambda value: value if isinstance(value, str) else estimator_name(value),
 )
 def test_any_attack_runs_through_any_estimator(name: str, estimator: Estimator) -> None:
     attack, network, x = ATTACKS[name], plain(), images(8)

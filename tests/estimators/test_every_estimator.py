@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hosnn.estimators import ALTERNATIVES, CUTS, ENSEMBLE, WIDTHS, AdaptiveSharpness, Estimator, Through, title
+from hosnn.estimators import (
+    ALTERNATIVES,
+    CUTS,
+    ENSEMBLE,
+    SIGMOIDS,
+    AdaptiveSharpness,
+    Estimator,
+    Through,
+    estimator_name,
+)
 from hosnn.estimators.rules import differentiated
 from hosnn.nn.neurons import Emit, neurons
 from hosnn.rng import SampleRandom
@@ -24,17 +33,17 @@ from tests.covering import each_pair, each_value
 from tests.estimators.networks import adaptive, images, labels, plain
 from tests.robustness.models import linear
 
-ESTIMATORS = (*WIDTHS, *CUTS, *ENSEMBLE, *ALTERNATIVES)
+ESTIMATORS = (*SIGMOIDS, *CUTS, *ENSEMBLE, *ALTERNATIVES)
 RULES = [rule for rule in ESTIMATORS if not isinstance(rule, AdaptiveSharpness)]
 CODE_PATHS = {
     (type(estimator), type(estimator.surrogate) if isinstance(estimator, GradientRule) else None): estimator
-    for estimator in (*WIDTHS, *ENSEMBLE, *ALTERNATIVES)
+    for estimator in (*SIGMOIDS, *ENSEMBLE, *ALTERNATIVES)
 }
 ONE_OF_EACH = (*CUTS, *CODE_PATHS.values())
 """Every cut, every surrogate once and every other estimator: code that widths and peaks do not change."""
 
 NETWORKS = (plain, adaptive)
-EVERY = pytest.mark.parametrize("estimator", ONE_OF_EACH, ids=title)
+EVERY = pytest.mark.parametrize("estimator", ONE_OF_EACH, ids=estimator_name)
 THREAT = Threat(Linf(0.1))
 Build = Callable[..., nn.Sequential]
 

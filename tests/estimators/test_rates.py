@@ -6,7 +6,7 @@ from torch import Tensor
 
 from hosnn.errors import ConfigError
 from hosnn.estimators import BPTR, HART, RGA, ActivationBackward
-from hosnn.spiking.gradient_rule import WholeLayer
+from hosnn.spiking.gradient_rule import WholeLayerRule
 from hosnn.spiking.kernels import eager
 from hosnn.spiking.state import AdaptiveThreshold, Dynamics, Reset
 from hosnn.spiking.surrogate import PiecewiseLinear, Sigmoid
@@ -20,7 +20,7 @@ def spread_out(values: list[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64).expand(STEPS, 1, -1).clone()
 
 
-def of_spikes(rule: WholeLayer, currents: Tensor, upstream: Tensor, dynamics: Dynamics = Dynamics()) -> Tensor:  # noqa: B008
+def of_spikes(rule: WholeLayerRule, currents: Tensor, upstream: Tensor, dynamics: Dynamics = Dynamics()) -> Tensor:  # noqa: B008
     currents = currents.clone().requires_grad_()
     (found,) = torch.autograd.grad((eager.spikes(currents, dynamics, rule) * upstream).sum(), currents)
     return found
@@ -93,7 +93,7 @@ def test_hart_is_the_mean_over_time_of_one_step_gradients(surrogate: PiecewiseLi
 
 @WHOLE
 @pytest.mark.parametrize("reset", list(Reset))
-def test_the_gradient_of_traces_is_that_of_spikes_through_the_synapse(rule: WholeLayer, reset: Reset) -> None:
+def test_the_gradient_of_traces_is_that_of_spikes_through_the_synapse(rule: WholeLayerRule, reset: Reset) -> None:
     dynamics = Dynamics(reset=reset)
     currents = torch.randn(STEPS, 3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
     g = upstream(currents)
@@ -110,7 +110,7 @@ def test_the_gradient_of_traces_is_that_of_spikes_through_the_synapse(rule: Whol
 
 
 @WHOLE
-def test_adaptation_rates_get_no_gradient(rule: WholeLayer) -> None:
+def test_adaptation_rates_get_no_gradient(rule: WholeLayerRule) -> None:
     currents, k = spread_out([0.3, 0.7, 1.4]).requires_grad_(), torch.full((3,), 0.2, dtype=torch.float64)
     signature = torch.zeros(STEPS, 3, dtype=torch.float64)
     spikes = eager.spikes(currents, Dynamics(), rule, AdaptiveThreshold(signature, k.requires_grad_()))
@@ -126,5 +126,5 @@ def test_rga_refuses_a_floor_that_is_no_slope(floor: float) -> None:
 
 def test_a_whole_layer_rule_must_say_how() -> None:
     currents = spread_out([1.0]).requires_grad_()
-    with pytest.raises(TypeError, match="WholeLayer does not define backward"):
-        eager.spikes(currents, Dynamics(), WholeLayer()).sum().backward()  # type: ignore[no-untyped-call]
+    with pytest.raises(TypeError, match="WholeLayerRule does not define backward"):
+        eager.spikes(currents, Dynamics(), WholeLayerRule()).sum().backward()  # type: ignore[no-untyped-call]

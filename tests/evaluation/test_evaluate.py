@@ -178,11 +178,11 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_result(tmp_path: Path, ca
     journal, plan = tmp_path / "partial.jsonl", replace(FOUR, cascade=cascade)
     whole = evaluate(linear(), images(), plan)
     with pytest.raises(Interrupted, match="resumes from there"):
-        evaluate(linear(), images(), plan, partial=journal, deadline=StopAfter(eot_samples))
+        evaluate(linear(), images(), plan, journal=journal, deadline=StopAfter(eot_samples))
     assert len(journal.read_text().splitlines()) == 1 + eot_samples
     with journal.open("a") as file:
         file.write('{"attack": "PGD", "block": 3, "predic')  # as a kill leaves it
-    resumed = evaluate(linear(), images(), plan, partial=journal)
+    resumed = evaluate(linear(), images(), plan, journal=journal)
     assert without_time(resumed) == without_time(whole)
     assert journal.exists()  # whoever saves the result removes it, so that a full disk costs no work
 
@@ -203,22 +203,22 @@ def test_finished_blocks_are_not_attacked_again_but_only_for_the_same_evaluation
         journal = tmp_path / "partial.jsonl"
         journal.unlink(missing_ok=True)
         with pytest.raises(Interrupted):
-            evaluate(linear(), (x, y), plan, partial=journal, deadline=StopAfter(5))
+            evaluate(linear(), (x, y), plan, journal=journal, deadline=StopAfter(5))
         seen.clear()
-        resumed = evaluate(model, data, chosen, seed=seed, partial=journal)
+        resumed = evaluate(model, data, chosen, seed=seed, journal=journal)
         assert len(seen) == expected
         assert without_time(resumed) == without_time(evaluate(model, data, chosen, seed=seed))
 
 
 def test_blocks_of_a_plain_function_are_not_kept_because_nothing_tells_it_from_another(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"needs an nn\.Module"):
-        evaluate(lambda x: x.flatten(1)[:, :2], images(), FOUR, partial=tmp_path / "partial.jsonl")
+        evaluate(lambda x: x.flatten(1)[:, :2], images(), FOUR, journal=tmp_path / "partial.jsonl")
 
 
 def test_a_ledger_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot write"):
-        evaluate(linear(), images(), FOUR, partial=tmp_path / "file" / "partial.jsonl")
+        evaluate(linear(), images(), FOUR, journal=tmp_path / "file" / "partial.jsonl")
 
 
 @dataclass(frozen=True)
@@ -310,11 +310,11 @@ def test_a_split_keeps_its_original_positions() -> None:
 
 def test_a_ledger_of_noise_is_started_afresh_and_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "noise").write_bytes(bytes(range(256)))
-    assert without_time(evaluate(linear(), images(), FOUR, partial=tmp_path / "noise")) == without_time(
+    assert without_time(evaluate(linear(), images(), FOUR, journal=tmp_path / "noise")) == without_time(
         evaluate(linear(), images(), FOUR)
     )
     with pytest.raises(ConfigError, match="cannot read"):
-        evaluate(linear(), images(), FOUR, partial=tmp_path)
+        evaluate(linear(), images(), FOUR, journal=tmp_path)
 
 
 def test_a_hash_that_a_result_cannot_hold_is_refused_before_anything_is_attacked() -> None:

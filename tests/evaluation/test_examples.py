@@ -6,7 +6,7 @@ from torch import Tensor
 
 from hosnn.data import fashion_mnist_sample
 from hosnn.errors import ConfigError
-from hosnn.evaluation.examples import examples, neuron_traces
+from hosnn.evaluation.examples import attacked_examples, neuron_traces
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.lenet import LeNet
 from hosnn.nn.neurons import TALIF
@@ -99,8 +99,8 @@ def test_what_cannot_be_compared_is_refused(networks: Networks, images: Tensor) 
 
 def test_examples_are_right_when_clean_varied_and_fixed(networks: Networks) -> None:
     data, network = fashion_mnist_sample(), networks["LIF"]
-    found = examples(network, data.test, ATTACK, 3, network="LIF", classes=data.classes)
-    assert found == examples(network, data.test, ATTACK, 3, network="LIF", classes=data.classes)
+    found = attacked_examples(network, data.test, ATTACK, 3, network="LIF", classes=data.classes)
+    assert found == attacked_examples(network, data.test, ATTACK, 3, network="LIF", classes=data.classes)
     assert 0 < len(found) <= 3
     for example in found:
         row = int((data.test.index == example.index).nonzero()[0, 0])
@@ -121,4 +121,4 @@ def test_a_network_that_knows_nothing_has_no_examples() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.eye(10)[0].expand(len(x), 10)
 
-    assert examples(Wrong(), split, ATTACK, 3) == ()
+    assert attacked_examples(Wrong(), split, ATTACK, 3) == ()

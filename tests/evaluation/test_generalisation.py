@@ -9,7 +9,7 @@ from torch import Tensor
 from hosnn.data.corruptions import Corruption, corrupt
 from hosnn.data.dataset import Split
 from hosnn.errors import ConfigError
-from hosnn.evaluation.ablations import protocol
+from hosnn.evaluation.ablations import ablation_protocol
 from hosnn.evaluation.generalisation import corruption_accuracy, steps_at_test_time
 from hosnn.nn.convnet import ConvNet
 from hosnn.nn.neurons import Extrapolation, hidden_neurons
@@ -42,8 +42,8 @@ def test_each_accuracy_is_that_of_the_corrupted_images() -> None:
             guesses = bright(corrupt(x, kind, severity, 3, data.index)).argmax(1)
             assert accuracy == pytest.approx((guesses == y).double().mean().item())
     assert found.clean == pytest.approx(0.25) and found.samples == 60
-    assert found.of("brightness") == pytest.approx(sum(found.accuracies[0]) / 2)
-    assert found.mean == pytest.approx((found.of("brightness") + found.of("gaussian noise")) / 2)
+    assert found.mean_of("brightness") == pytest.approx(sum(found.accuracies[0]) / 2)
+    assert found.mean == pytest.approx((found.mean_of("brightness") + found.mean_of("gaussian noise")) / 2)
     assert found.accuracies[0][1] == 0.25 and bright(corrupt(x, kinds[0], 5, 3, data.index)).argmax(1).all()
 
 
@@ -118,9 +118,9 @@ def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(ConfigError, match="no corruption"):
         corruption_accuracy(network, data, corruptions=())
     with pytest.raises(ConfigError, match="there are jpeg"):
-        corruption_accuracy(network, data, corruptions=(Corruption.JPEG,), severities=(1,)).of("fog")
+        corruption_accuracy(network, data, corruptions=(Corruption.JPEG,), severities=(1,)).mean_of("fog")
 
 
 @pytest.mark.parametrize(("threat", "attacks"), [("linf:8/255", 2), ("l2:1/2", 1), ("l1:3", 1)])
 def test_controls_attack_under_every_threat(threat: str, attacks: int) -> None:
-    assert len(protocol(Threat.parse(threat)).attacks) == attacks
+    assert len(ablation_protocol(Threat.parse(threat)).attacks) == attacks

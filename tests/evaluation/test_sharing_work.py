@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from hosnn.data import fashion_mnist_sample
 from hosnn.deadline import Deadline, Interrupted
 from hosnn.errors import ConfigError, ShapeError
-from hosnn.estimators import title
+from hosnn.estimators import estimator_name
 from hosnn.evaluation.evaluate import evaluate, evaluate_shard
 from hosnn.evaluation.journal import journal_path, journals
 from hosnn.evaluation.runner import Shard, logits_of
 from hosnn.nn.lenet import LeNet
-from hosnn.protocols.applicability import best_estimators
 from hosnn.protocols.attacks import attack_spec
-from hosnn.protocols.protocol import EOT_SAMPLES, AttackKind, BestEstimator, PanelPlan, Protocol, Search
+from hosnn.protocols.estimator_search import best_estimators
+from hosnn.protocols.protocol import EOT_SAMPLES, AttackKind, BestEstimator, EstimatorSearch, PanelPlan, Protocol
 from hosnn.results.evaluation import Evaluation
 from hosnn.robustness.apgd import APGD
 from hosnn.robustness.ensembles import Transfer
@@ -46,7 +46,7 @@ PLAN = Protocol(
     ),
     samples=22,
     cascade=True,
-    search=Search(PGD(THREAT, 2), CANDIDATES, samples=10, keep=2),
+    search=EstimatorSearch(PGD(THREAT, 2), CANDIDATES, samples=10, keep=2),
     panels=(PanelPlan("controls", (attack_spec("PGD", PGD(THREAT, 2), BestEstimator(1), counted=False),), 12),),
     block_size=5,
 )
@@ -85,7 +85,7 @@ def test_shards_gather_to_the_bits_of_one_run(
         )
     gathered = journal_path(tmp_path, "test")
     assert len(journals(gathered)) == count
-    result = evaluate(network, fashion_mnist_sample(), PLAN, partial=gathered, threads=1, deadline=StopAfter(0))
+    result = evaluate(network, fashion_mnist_sample(), PLAN, journal=gathered, threads=1, deadline=StopAfter(0))
     assert without_time(result) == without_time(whole)  # and nothing was left to do
 
 
@@ -95,8 +95,8 @@ def test_a_missing_share_is_done_by_the_run_that_gathers(network: nn.Module, who
     )
     gathered = journal_path(tmp_path, "test")
     with pytest.raises(Interrupted):
-        evaluate(network, fashion_mnist_sample(), PLAN, partial=gathered, deadline=StopAfter(2))
-    result = evaluate(network, fashion_mnist_sample(), PLAN, partial=gathered)
+        evaluate(network, fashion_mnist_sample(), PLAN, journal=gathered, deadline=StopAfter(2))
+    result = evaluate(network, fashion_mnist_sample(), PLAN, journal=gathered)
     assert without_time(result) == without_time(whole)
 
 
@@ -104,7 +104,7 @@ def test_a_share_of_another_evaluation_is_not_gathered(network: nn.Module, tmp_p
     path = journal_path(tmp_path, "test", (0, 1))
     evaluate_shard(network, fashion_mnist_sample(), PLAN, Shard(), path, threads=1)
     shares = path.read_text()
-    other = evaluate(network, fashion_mnist_sample(), PLAN, seed=1, partial=journal_path(tmp_path, "test"))
+    other = evaluate(network, fashion_mnist_sample(), PLAN, seed=1, journal=journal_path(tmp_path, "test"))
     assert path.read_text() == shares
     assert without_time(other) == without_time(evaluate(network, fashion_mnist_sample(), PLAN, seed=1))
 
@@ -120,9 +120,9 @@ def test_a_deadline_in_several_threads_keeps_what_was_begun(
 ) -> None:
     path = journal_path(tmp_path, "test")
     with pytest.raises(Interrupted, match="resumes from there"):
-        evaluate(network, fashion_mnist_sample(), PLAN, partial=path, threads=2, deadline=StopAfter(7))
+        evaluate(network, fashion_mnist_sample(), PLAN, journal=path, threads=2, deadline=StopAfter(7))
     assert len(path.read_text().splitlines()) == 1 + 7
-    result = evaluate(network, fashion_mnist_sample(), PLAN, partial=path, threads=2)
+    result = evaluate(network, fashion_mnist_sample(), PLAN, journal=path, threads=2)
     assert without_time(result) == without_time(whole)
 
 
@@ -138,16 +138,16 @@ def test_passes_are_counted(whole: Evaluation) -> None:
 
 def test_entries_take_the_estimator_that_the_search_found(whole: Evaluation) -> None:
     ranking = best_estimators(PLAN.search, whole.panel("search"), torch.tensor(whole.labels)) if PLAN.search else ()
-    assert whole.row("best").estimator == title(ranking[0])
-    assert whole.panel("controls")[0].estimator == title(ranking[1])
-    assert [row.estimator for row in whole.panel("search")] == [title(each) for each in CANDIDATES]
+    assert whole.row("best").estimator == estimator_name(ranking[0])
+    assert whole.panel("controls")[0].estimator == estimator_name(ranking[1])
+    assert [row.estimator for row in whole.panel("search")] == [estimator_name(each) for each in CANDIDATES]
 
 
-def test_the_search_keeps_what_leaves_fewest_standing_together() -> None:
+def test_the_search_keeps_estimators_that_together_leave_fewest_robust() -> None:
     y = torch.zeros(6, dtype=torch.int64)
     guesses = [(1, 1, 1, 0, 0, 0), (1, 1, 0, 0, 0, 0), (0, 0, 0, 0, 1, 1)]
     rows = [attack_result(str(at), guess) for at, guess in enumerate(guesses)]
-    search = Search(PGD(THREAT, 2), CANDIDATES, keep=3)
+    search = EstimatorSearch(PGD(THREAT, 2), CANDIDATES, keep=3)
     assert best_estimators(search, rows, y) == (CANDIDATES[0], CANDIDATES[2], CANDIDATES[1])
     assert best_estimators(replace(search, keep=1), rows[1:], y) == CANDIDATES[1:2] or best_estimators(
         replace(search, candidates=CANDIDATES[1:], keep=1), rows[1:], y
@@ -172,8 +172,8 @@ def test_a_model_that_draws_random_numbers_is_evaluated_the_same_each_time(tmp_p
     torch.manual_seed(5)
     path = tmp_path / "partial.jsonl"
     with pytest.raises(Interrupted):
-        evaluate(Noisy(), fashion_mnist_sample(), PLAN, partial=path, deadline=StopAfter(3))
-    second = evaluate(Noisy(), fashion_mnist_sample(), PLAN, partial=path)
+        evaluate(Noisy(), fashion_mnist_sample(), PLAN, journal=path, deadline=StopAfter(3))
+    second = evaluate(Noisy(), fashion_mnist_sample(), PLAN, journal=path)
     torch.random.set_rng_state(state)
     assert first.network.random
     assert without_time(first) == without_time(second)
@@ -266,7 +266,7 @@ class Fails(nn.Module):
 @pytest.mark.parametrize(
     ("twin", "message"),
     [
-        (nn.Sequential(nn.Flatten(), nn.Linear(784, 5)), "it has 5 classes, the evaluated model 10"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(784, 5)), "the source has 5 classes, the evaluated model 10"),
         (Fails(), "does not take these images: .*sizes differ"),
     ],
 )
@@ -275,7 +275,7 @@ def test_a_twin_of_another_task_is_refused_before_anything_is_attacked(
 ) -> None:
     path = tmp_path / "partial.jsonl"
     with pytest.raises(ConfigError, match=message):
-        evaluate(network, fashion_mnist_sample(), transferring(twin), partial=path)
+        evaluate(network, fashion_mnist_sample(), transferring(twin), journal=path)
     assert not path.exists() or len(path.read_text().splitlines()) == 1
 
 
@@ -294,8 +294,8 @@ class Scaled(nn.Module):
 def test_blocks_of_a_model_whose_forward_was_changed_are_not_gone_on_with(tmp_path: Path) -> None:
     path = tmp_path / "partial.jsonl"
     with pytest.raises(Interrupted):
-        evaluate(Scaled(1.0), fashion_mnist_sample(), PLAN, partial=path, deadline=StopAfter(3))
-    resumed = evaluate(Scaled(-1.0), fashion_mnist_sample(), PLAN, partial=path)
+        evaluate(Scaled(1.0), fashion_mnist_sample(), PLAN, journal=path, deadline=StopAfter(3))
+    resumed = evaluate(Scaled(-1.0), fashion_mnist_sample(), PLAN, journal=path)
     assert without_time(resumed) == without_time(evaluate(Scaled(-1.0), fashion_mnist_sample(), PLAN))
 
 
@@ -393,5 +393,5 @@ def test_logits_that_are_no_real_numbers_are_refused(dtype: torch.dtype) -> None
 def test_time_spent_before_an_interruption_is_counted(network: nn.Module, tmp_path: Path) -> None:
     path = journal_path(tmp_path, "test", (0, 1))
     evaluate_shard(network, fashion_mnist_sample(), PLAN, Shard(), path, threads=1)
-    result = evaluate(network, fashion_mnist_sample(), PLAN, partial=journal_path(tmp_path, "test"), threads=1)
+    result = evaluate(network, fashion_mnist_sample(), PLAN, journal=journal_path(tmp_path, "test"), threads=1)
     assert result.seconds > sum(row.seconds for row in (*result.rows, *result.panels[0].rows, *result.panels[1].rows))

@@ -246,7 +246,7 @@ def test_a_structure_is_read_as_it_is_written() -> None:
         ("32C3-0-10", "'0' is no layer"),
         ("32C3-128-P2-10", "'P2' comes after a dense layer"),
         ("32C3-128-64C3-10", "'64C3' comes after a dense layer"),
-        ("32C4-10", "'32C4' has windows of even size"),
+        ("32C4-10", "'32C4' has a kernel of even size"),
         ("P2-32C3-10", "'P2' does not follow a convolution"),
         ("32C3-P2-P2-10", "'P2' does not follow a convolution"),
         ("32C3-P2", "its end is no number of classes"),

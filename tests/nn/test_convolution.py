@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from hosnn.errors import BackendError
-from hosnn.nn.convolution import FEW, channels_last, convolve_images
+from hosnn.nn.convolution import FEW_CHANNELS, channels_last, convolve_images
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.lenet import LeNet
 from hosnn.nn.neurons import neurons
@@ -21,7 +21,7 @@ GEOMETRIES = (
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-@pytest.mark.parametrize("channels", [1, 3, FEW + 1])
+@pytest.mark.parametrize("channels", [1, 3, FEW_CHANNELS + 1])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_values_and_gradients_are_those_of_the_convolution(geometry, channels, bias, memory_format) -> None:

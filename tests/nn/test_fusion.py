@@ -21,7 +21,7 @@ from hosnn.nn.resnet import ResNet
 from hosnn.signature.homeostasis import replace_layer
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.spiking.kernels import backend, cpu
-from hosnn.spiking.kernels.kernel_spec import UNFUSED, FusionContext
+from hosnn.spiking.kernels.kernel_spec import NOTHING_FUSED, FusionContext
 
 needs_kernel = pytest.mark.skipif(cpu.library() is None, reason="the native kernel was not built")
 
@@ -273,7 +273,7 @@ def test_a_subclass_is_fused_if_its_forward_takes_a_context() -> None:
             return 2 * super().forward(currents)
 
     class Fusible(LIF):
-        def forward(self, currents: Tensor, context: FusionContext = UNFUSED) -> Tensor:
+        def forward(self, currents: Tensor, context: FusionContext = NOTHING_FUSED) -> Tensor:
             return 2 * super().forward(currents, context)
 
     images, logits = torch.rand(3, 2, 8, 8), []

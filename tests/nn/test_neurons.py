@@ -51,7 +51,7 @@ def test_currents_that_are_no_currents_are_refused(wrong: Tensor) -> None:
 
 
 def test_currents_of_another_size_than_the_signature_are_refused() -> None:
-    with pytest.raises(ShapeError, match=r"got current \(5, 3, 7\).*signature \(5, 6\).*re-run calibrate"):
+    with pytest.raises(ShapeError, match=r"got currents \(5, 3, 7\).*signature \(5, 6\).*calibrate"):
         TALIF(signature())(currents(5, 3, 7))
 
 

@@ -11,13 +11,13 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 from hosnn.evaluation.evaluate import evaluate
 from hosnn.protocols.attacks import attack_spec
-from hosnn.protocols.builtin import PROTOCOLS, protocol, standard
+from hosnn.protocols.builtin import PROTOCOLS, protocol_by_name, standard
 from hosnn.protocols.protocol import AttackSpec, Protocol, steps_of, threat_of
 from hosnn.results.roles import Role, Strength, role_by_name, strength_by_protocol
 from hosnn.rng import SampleRandom
 from hosnn.robustness.apgd import APGD, APGDTargeted
-from hosnn.robustness.decision import HopSkipJump
 from hosnn.robustness.fab import FAB
+from hosnn.robustness.hop_skip_jump import HopSkipJump
 from hosnn.robustness.model import Model
 from hosnn.robustness.pgd import PGD
 from hosnn.robustness.sapgd import SAPGD
@@ -25,7 +25,7 @@ from hosnn.robustness.square import Square
 from hosnn.robustness.threats import BALLS, DEFAULT_THREAT, Threat
 
 THREATS = ("linf:8/255", "l2:1.5", "l1:12", "linf:8/255/step")
-EVERY = [protocol(name, Threat.parse(threat)) for name in PROTOCOLS for threat in THREATS]
+EVERY = [protocol_by_name(name, Threat.parse(threat)) for name in PROTOCOLS for threat in THREATS]
 
 
 def specs(made: Protocol) -> Iterator[AttackSpec]:
@@ -77,9 +77,9 @@ def test_descriptions_name_what_a_norm_leaves_out() -> None:
 def test_roles_and_strengths_are_those_that_files_without_them_are_read_with() -> None:
     for made in EVERY:
         assert made.strength == strength_by_protocol(made.name)
-    made = protocol("full", DEFAULT_THREAT)
+    made = protocol_by_name("full", DEFAULT_THREAT)
     controls = next(panel for panel in made.panels if panel.name == "controls")
-    for spec in (*made.attacks, *controls.attacks, *protocol("smoke", DEFAULT_THREAT).attacks):
+    for spec in (*made.attacks, *controls.attacks, *protocol_by_name("smoke", DEFAULT_THREAT).attacks):
         assert spec.role == role_by_name(spec.name), spec.name
     roles = [spec.role for spec in controls.attacks if spec.role]
     assert set(roles) == {Role.NOISE, Role.REFERENCE, Role.MORE_RESTARTS, Role.LAST_POINT} and len(set(roles)) == 4

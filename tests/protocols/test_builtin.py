@@ -11,7 +11,7 @@ from hosnn.estimators import Through, TraceCrossEntropy
 from hosnn.evaluation.evaluate import evaluate
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.lenet import LeNet
-from hosnn.protocols.builtin import PROTOCOLS, protocol, sweep
+from hosnn.protocols.builtin import PROTOCOLS, protocol_by_name, sweep
 from hosnn.protocols.paper import PaperChoices, paper
 from hosnn.protocols.protocol import AttackSpec
 from hosnn.rng import SampleRandom
@@ -41,12 +41,12 @@ def attacked(network: SpikingNetwork, batch: tuple[Tensor, Tensor], choices: Pap
 
 def test_each_protocol_is_found_by_its_name() -> None:
     for name in PROTOCOLS:
-        assert protocol(name, THREAT).name == name
+        assert protocol_by_name(name, THREAT).name == name
 
 
 def test_an_unknown_protocol_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"unknown protocol 'smokee'.*did you mean 'smoke'"):
-        protocol("smokee", THREAT)
+        protocol_by_name("smokee", THREAT)
 
 
 @pytest.mark.parametrize("make", PROTOCOLS.values(), ids=PROTOCOLS)

@@ -35,7 +35,7 @@ def test_the_tables_hold_the_numbers() -> None:
     assert attacks["worst case per image"][2:5] == ["41.5 [34.9, 48.4]", "", "120,000 / 100,000"]
     assert [row[0] for row in found["Can the number be believed?"][2:]] == ["fail", "warn", "pass", "pass", "pass"]
     (title,) = (title for title in found if title.startswith("Attack by gradient estimator"))
-    assert found[title][0] == ["gradient through", *METHODS, "worst case"]
+    assert found[title][0] == ["gradient estimator", *METHODS, "worst case"]
     assert [row[0] for row in found[title][2:]] == [*ESTIMATORS, "worst case"]
     assert "T-shirt" in [row[0] for row in found["Accuracy by class"]]
     assert ["APGD-CE", "100", "55.0 [45.2, 64.4]"] in found["Accuracy as the attacker takes more steps"]

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from hosnn.report.evaluation_summary import finding, remarks, weakness
+from hosnn.report.evaluation_summary import finding, limitations, weakness
 from hosnn.results.check import Check
 from hosnn.results.evaluation import Evaluation, Network
 from tests.evaluation.synthetic import CHECKS, evaluation, rich
@@ -53,7 +53,7 @@ def test_a_model_that_could_not_be_attacked_in_full_is_said_to_be(
     said = finding(replace(result, network=network))
     assert "the evaluation is weaker" in said and why in said
     assert said.startswith("This number must not be believed") == (result.verdict == "fail")
-    assert len(remarks(replace(result, network=network))) == len(remarks(result)) + 1
+    assert len(limitations(replace(result, network=network))) == len(limitations(result)) + 1
 
 
 def test_a_plain_function_is_one_nobody_could_look_into() -> None:
@@ -63,11 +63,11 @@ def test_a_plain_function_is_one_nobody_could_look_into() -> None:
     assert weakness(replace(SOUND, network=Network(spiking="none"))) == ""
 
 
-def test_remarks_warn_of_small_samples_weak_protocols_and_what_was_not_done() -> None:
-    small = " ".join(remarks(evaluation("smoke", 50, 45, {"PGD-20": 30})))
+def test_limitations_warn_of_small_samples_weak_protocols_and_what_was_not_done() -> None:
+    small = " ".join(limitations(evaluation("smoke", 50, 45, {"PGD-20": 30})))
     assert "A small sample: 50 images" in small and "weak attack" in small and "No checks" in small
     large = evaluation("standard", 5000, 4000, {"APGD-CE": 3000})
-    assert remarks(replace(large, checks=SOUND.checks)) == []
-    said = " ".join(remarks(replace(rich(), network=Network(spiking="hosnn", layers=3, random=True))))
+    assert limitations(replace(large, checks=SOUND.checks)) == []
+    said = " ".join(limitations(replace(rich(), network=Network(spiking="hosnn", layers=3, random=True))))
     assert "EOT" in said and "1 attack of the protocol could not be run: transfer from the ANN twin" in said
-    assert "only follows gradients" in " ".join(remarks(evaluation("sweep", 50, 45, {})))
+    assert "only follows gradients" in " ".join(limitations(evaluation("sweep", 50, 45, {})))

@@ -12,12 +12,12 @@ from hosnn.errors import ConfigError
 from hosnn.evaluation.examples import Example, NeuronTrace
 from hosnn.files import write_text
 from hosnn.report.evaluation_html import MARKS, render_evaluation
-from hosnn.report.glossary import EXPLANATIONS, GLOSSARY, Term, terms_in
+from hosnn.report.glossary import GLOSSARY, PROTOCOL_EXPLANATIONS, Term, terms_in
 from hosnn.report.reproduction_html import render_reproduction
-from hosnn.report.reproduction_summary import headline, notes, shared_accuracies
+from hosnn.report.reproduction_summary import finding, limitations, shared_accuracies
 from hosnn.report.reproduction_tables import Column
 from hosnn.results.check import Check
-from hosnn.results.reproduction import NetworkKind, ReproductionResult, groups
+from hosnn.results.reproduction import NetworkKind, ReproductionResult, cells_by_kind
 from tests.evaluation.synthetic import COLUMNS, comparison, evaluation, rich
 from tests.report.test_figures import ADAPTING, EXAMPLE, TRACE
 
@@ -98,8 +98,8 @@ def replace_network(trace: NeuronTrace, name: str) -> NeuronTrace:
     return replace(trace, network=name)
 
 
-def test_the_headline_is_computed() -> None:
-    first, second = headline(comparison())
+def test_the_finding_is_computed() -> None:
+    first, second = finding(comparison())
     assert first == (
         "Under the authors' PGD-7 at 8/255, TA-LIF trained with FGSM 2/255 keeps 76.1 % accuracy on 1,000 images; "
         "under a stronger attack at 8/255 (PGD-40 BPTT, worst of 5 widths), it keeps 72.8 % accuracy on 1,000 images."
@@ -114,14 +114,14 @@ def test_a_homeostatic_network_that_falls_behind_is_said_to() -> None:
     full = comparison()
     swapped = {"LIF": "TA-LIF", "TA-LIF": "LIF"}
     other = replace(full, cells=tuple(replace(cell, neuron=swapped[cell.neuron]) for cell in full.cells))
-    assert "7.8 points behind" in headline(other)[1]
+    assert "7.8 points behind" in finding(other)[1]
 
 
 def test_notes_warn_of_small_samples_weak_protocols_and_single_seeds() -> None:
-    said = " ".join(notes(comparison()))
+    said = " ".join(limitations(comparison()))
     assert "Small samples" in said and "overstates its robustness" in said and "one seed only" in said
     assert "No stronger protocol" not in said
-    said = " ".join(notes(comparison(seeds=(0, 1, 2), sweep=False, samples=1000)))
+    said = " ".join(limitations(comparison(seeds=(0, 1, 2), sweep=False, samples=1000)))
     assert "No stronger protocol" in said and "one seed only" not in said
 
 
@@ -132,14 +132,14 @@ def test_smoke_alone_is_not_a_stronger_attack() -> None:
         for cell in full.cells
     )
     demo = replace(full, demonstration=True, cells=cells, columns=(*COLUMNS[:3], ("PGD-20", "smoke", "PGD-20")))
-    assert "a short attack of our own at 8/255 (PGD-20)" in headline(demo)[0]
-    said = " ".join(notes(demo))
+    assert "a short attack of our own at 8/255 (PGD-20)" in finding(demo)[0]
+    said = " ".join(limitations(demo))
     assert "No stronger protocol" in said and "demonstration" in said
 
 
 def test_protocols_are_compared_on_the_images_that_both_attacked() -> None:
     full = comparison()
-    cell = groups(full)[NetworkKind("TA-LIF", "FGSM 2/255")][0]
+    cell = cells_by_kind(full)[NetworkKind("TA-LIF", "FGSM 2/255")][0]
     few = evaluation("sweep", 100, 100, {"w=1": 50})
     mixed = replace(cell, evaluations=dict(cell.evaluations) | {"sweep": few})
     both = shared_accuracies([mixed], Column(*COLUMNS[2]), Column(*COLUMNS[3]))
@@ -190,7 +190,7 @@ def test_the_page_of_a_rich_evaluation_holds_all_of_it() -> None:
 
 SECTIONS = (
     *("Can the number be believed?", "Accuracy as the attacker's budget grows", "Accuracy as the attacker takes more"),
-    *("Attack by gradient estimator", "Which gradient serves an attacker best", "Accuracy by class", "Attacked images"),
+    *("Attack by gradient estimator", "Strongest gradient estimators", "Accuracy by class", "Attacked images"),
     *("Controls", "Attacks of the protocol that could not be run", "Cost:"),
 )
 
@@ -199,7 +199,7 @@ def test_what_there_is_nothing_to_say_about_is_left_out() -> None:
     one_class = replace(evaluation("smoke", 2, 2, {"FGSM": 1}), labels=(0, 0), clean=(0, 0))
     text = Page(render_evaluation(one_class)).text
     assert not [section for section in SECTIONS if section in text]
-    assert "gradient through" not in text and "passes" not in text
+    assert "gradient estimator" not in text and "passes" not in text
 
 
 @pytest.mark.parametrize("severity", ["pass", "warn", "fail"])
@@ -254,7 +254,7 @@ PROPER = ("Square", "HopSkipJump", "AutoAttack")
 
 
 def test_every_protocol_has_its_explanation() -> None:
-    assert {"smoke", "paper", "sweep", "standard", "full"} <= set(EXPLANATIONS)
+    assert {"smoke", "paper", "sweep", "standard", "full"} <= set(PROTOCOL_EXPLANATIONS)
 
 
 def test_writing_is_whole_or_an_error(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hosnn.report.reproduction_tables import (
     rich_table,
     table_rows,
 )
-from hosnn.results.reproduction import NetworkKind, groups
+from hosnn.results.reproduction import NetworkKind, cells_by_kind
 from hosnn.results.statistics import wilson
 from tests.evaluation.synthetic import COLUMNS, comparison
 
@@ -58,7 +58,9 @@ def test_a_protocol_that_was_not_run_says_so() -> None:
 
 def test_several_seeds_give_mean_and_range_and_are_listed() -> None:
     three = comparison(seeds=(0, 1, 2))
-    accuracy = measured_accuracy(groups(three)[NetworkKind("TA-LIF", "FGSM 2/255")], Column("", "paper", "PGD-7"))
+    accuracy = measured_accuracy(
+        cells_by_kind(three)[NetworkKind("TA-LIF", "FGSM 2/255")], Column("", "paper", "PGD-7")
+    )
     assert accuracy is not None
     assert (accuracy.mean, accuracy.low, accuracy.high) == pytest.approx((0.76, 0.759, 0.761))
     assert accuracy.seeds == (0, 1, 2)

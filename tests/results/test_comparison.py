@@ -27,7 +27,7 @@ THREE = [
 
 
 def cell(found: Comparison, name: str) -> dict[str, int]:
-    return next(measure.kept for measure in found.measures if measure.name == name)
+    return next(measure.correct for measure in found.measures if measure.name == name)
 
 
 def test_every_measure_is_that_of_its_evaluation() -> None:
@@ -44,8 +44,8 @@ def test_every_pair_is_tested_on_the_worst_case_and_corrected_for_the_number_of_
     alone = [compare(THREE[one], THREE[other]) for one, other in ((0, 1), (0, 2), (1, 2))]
     assert [test.paired for test in found.tests] == alone
     assert [test.p_value for test in found.tests] == holm([each.p_value for each in alone])
-    assert "a keeps 30.0 points more than b" in str(found.tests[0])
-    assert "No difference between a and c can be told" in str(found.tests[1])
+    assert "a is 30.0 points more accurate than b" in str(found.tests[0])
+    assert "a and c do not differ significantly" in str(found.tests[1])
 
 
 def test_a_model_can_be_tested_against_one_alone() -> None:
@@ -144,7 +144,7 @@ def test_verdicts_stand_in_the_table_and_a_failed_one_in_every_sentence_it_conce
     assert "| checks (standard) |  | pass | fail | warn |" in comparison_markdown(found)
     doubt = "; but the evaluation of b failed its checks."
     assert [str(test).endswith(doubt) for test in found.tests] == [True, False, True]
-    assert "failed" not in str(found.tests[1]) and str(found.tests[1]).endswith("either may hold more.")
+    assert "failed" not in str(found.tests[1]) and str(found.tests[1]).endswith("either may be the more accurate.")
     assert doubt in found.to_json()["tests"][0]["sentence"]
     both = compare_models([replace(each, checks=(check("fail"),)) for each in THREE[:2]])
     assert str(both.tests[0]).endswith("; but the evaluations of a and b failed their checks.")

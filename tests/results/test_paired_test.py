@@ -6,7 +6,7 @@ import pytest
 
 from hosnn.errors import ConfigError
 from hosnn.results.evaluation import Evaluation
-from hosnn.results.paired_test import CLEAN, PairedTest, compare, sentence
+from hosnn.results.paired_test import CLEAN, PairedTest, compare, outcome_sentence
 from hosnn.results.statistics import mcnemar, paired_interval
 from tests.evaluation.synthetic import evaluation
 
@@ -93,23 +93,23 @@ def test_nothing_cannot_be_compared() -> None:
 
 def test_a_clear_difference_is_said_from_the_better_model() -> None:
     found = compare(FIRST, SECOND)
-    said = sentence(found, "A", "B")
-    assert said.startswith("A keeps 20.0 points more than B (95 % interval ") and "p < 0.001, n = 100" in said
-    assert sentence(found.swapped(), "B", "A") == said
-    assert "20 samples only A gets right, 0 only B" in said
+    said = outcome_sentence(found, "A", "B")
+    assert said.startswith("A is 20.0 points more accurate than B (95 % interval ") and "p < 0.001, n = 100" in said
+    assert outcome_sentence(found.swapped(), "B", "A") == said
+    assert "only A is right on 20 samples, only B on 0" in said
 
 
 def test_a_difference_that_chance_explains_is_called_none() -> None:
-    said = sentence(compare(FIRST, SECOND, CLEAN), "A", "B")
-    assert said.startswith("No difference between A and B can be told on 100 samples (A minus B: +2.0 points")
-    assert "keeps" not in said and "p = 0.5" in said
+    said = outcome_sentence(compare(FIRST, SECOND, CLEAN), "A", "B")
+    assert said.startswith("A and B do not differ significantly on 100 samples (A minus B: +2.0 points")
+    assert "more accurate than" not in said and "p = 0.5" in said
 
 
 def test_a_correction_for_many_comparisons_can_take_a_difference_back() -> None:
     found = compare(FIRST, SECOND, "FGSM")
-    assert sentence(found, "A", "B").startswith("B keeps 15.0 points more than A")
-    assert sentence(found, "A", "B", p_value=0.3).startswith("No difference")
-    assert "corrected, = 0.01" in sentence(found, "A", "B", p_value=0.01)
+    assert outcome_sentence(found, "A", "B").startswith("B is 15.0 points more accurate than A")
+    assert outcome_sentence(found, "A", "B", p_value=0.3).startswith("A and B do not differ")
+    assert "corrected, = 0.01" in outcome_sentence(found, "A", "B", p_value=0.01)
 
 
 def test_to_json_holds_everything() -> None:

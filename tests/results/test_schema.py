@@ -15,7 +15,7 @@ from hosnn.errors import ConfigError
 from hosnn.evaluation.evaluate import evaluate
 from hosnn.protocols.builtin import smoke
 from hosnn.results.check import SEVERITIES, Check
-from hosnn.results.evaluation import FORMER, AttackResult, Evaluation, Network, Panel
+from hosnn.results.evaluation import FORMER_FORMAT, AttackResult, Evaluation, Network, Panel
 from hosnn.results.reproduction import ReproductionResult
 from hosnn.results.schema import FILE, evaluation_schema
 from hosnn.robustness.threats import L1, L2, Linf, Threat
@@ -99,7 +99,7 @@ def holds(written: Any, stored: Any) -> bool:
         return len(written) == len(stored) and all(map(holds, written, stored))
     if not isinstance(stored, dict):
         return bool(written == stored)
-    if stored.get("format") == FORMER:
+    if stored.get("format") == FORMER_FORMAT:
         stored = {key: value for key, value in stored.items() if key not in ("format", "curve")} | {
             "panels": [{"name": "eps", "rows": stored["curve"]}] if stored["curve"] else []
         }

@@ -14,9 +14,9 @@ from hosnn.rng import SampleRandom
 from hosnn.robustness.apgd import APGD, APGDTargeted
 from hosnn.robustness.ensembles import EOT, Noise, Transfer, Worst
 from hosnn.robustness.losses import (
+    PerStep,
     cross_entropy,
     margin,
-    per_step,
     targeted_cross_entropy,
     targeted_margin,
 )
@@ -53,8 +53,8 @@ def table(linf: Threat, euclid: Threat, sparse: Threat) -> dict[str, tuple[Threa
         "apgd, targeted, L2": (euclid, APGDTargeted(euclid, steps=3, restarts=2, loss=targeted_cross_entropy)),
         "sapgd": (linf, SAPGD(linf, steps=6)),
         "sapgd, 2 restarts, from x": (linf, SAPGD(linf, steps=3, restarts=2, start=at_clean)),
-        "eot": (linf, EOT(PGD(linf, steps=3), times=2)),
-        "eot of apgd": (linf, EOT(APGD(linf, steps=3), times=2)),
+        "eot": (linf, EOT(PGD(linf, steps=3), eot_samples=2)),
+        "eot of apgd": (linf, EOT(APGD(linf, steps=3), eot_samples=2)),
         "noise": (linf, Noise(linf)),
         "noise, L2": (euclid, Noise(euclid)),
         "noise, L1": (sparse, Noise(sparse)),
@@ -408,7 +408,7 @@ def test_outputs_over_time_are_judged_by_their_mean(attack: Attack) -> None:
     def over_time(x: Tensor) -> Tensor:
         return torch.stack([model(x)] * 3)
 
-    shown = replace(attack, loss=per_step(cross_entropy))  # type: ignore[type-var]
+    shown = replace(attack, loss=PerStep(cross_entropy))  # type: ignore[type-var]
     torch.testing.assert_close(shown(over_time, x, y, rng()), attack(model, x, y, rng()))
 
 

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from hosnn.errors import ConfigError
 from hosnn.robustness.losses import (
-    Aimed,
     Loss,
+    PerStep,
     TargetedLoss,
+    WithTarget,
     cross_entropy,
     dlr,
     margin,
-    per_step,
     scaled_cross_entropy,
     targeted_cross_entropy,
     targeted_dlr,
@@ -159,19 +159,19 @@ def test_per_step_is_the_mean_over_time(loss: Loss) -> None:
     outputs = torch.stack([drawn()[0], drawn()[0] ** 2, -drawn()[0]])
     y = drawn()[1]
     expected = (loss(outputs[0], y) + loss(outputs[1], y) + loss(outputs[2], y)) / 3
-    torch.testing.assert_close(per_step(loss)(outputs, y), expected)
+    torch.testing.assert_close(PerStep(loss)(outputs, y), expected)
     with pytest.raises(ConfigError, match=r"\[T, B, K\]"):
-        per_step(loss)(outputs[0], y)
+        PerStep(loss)(outputs[0], y)
 
 
 def test_per_step_is_a_value() -> None:
     """Equal, printable and storable: the hash of a protocol is taken of what it prints."""
-    assert per_step(dlr) == per_step(dlr) != per_step(margin)
-    assert repr(per_step(dlr)).startswith("PerStep(loss=<function dlr")
-    assert pickle.loads(pickle.dumps(per_step(dlr))) == per_step(dlr)
+    assert PerStep(dlr) == PerStep(dlr) != PerStep(margin)
+    assert repr(PerStep(dlr)).startswith("PerStep(loss=<function dlr")
+    assert pickle.loads(pickle.dumps(PerStep(dlr))) == PerStep(dlr)
 
 
 @pytest.mark.parametrize("loss", TARGETED)
 def test_aimed_fixes_each_samples_target(loss: TargetedLoss) -> None:
     scores, y, target = drawn()
-    assert torch.equal(Aimed(loss, target)(scores, y), loss(scores, y, target))
+    assert torch.equal(WithTarget(loss, target)(scores, y), loss(scores, y, target))

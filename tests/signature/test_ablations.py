@@ -126,7 +126,7 @@ def test_learned_thresholds_stay_positive_and_given_ones_may_be_anything() -> No
     with torch.no_grad():
         learned.threshold.sub_(0.9)
     constrain_(nn.Sequential(learned, given))
-    assert learned.threshold.min() == ThresholdLIF.LEAST and learned.threshold.max() < 0.5
+    assert learned.threshold.min() == ThresholdLIF.MIN_THRESHOLD and learned.threshold.max() < 0.5
     assert given.threshold.max() < 0 and not list(given.parameters())
     assert set(given.state_dict()) == set(learned.state_dict()) == {"threshold"}
 

@@ -7,14 +7,14 @@ from tests.spiking import test_triton  # noqa: F401  (imports the kernels interp
 
 
 def test_the_header_is_what_the_declarations_say() -> None:
-    assert declarations.HEADER.read_text(encoding="utf-8") == declarations.header(), "write it anew: write_header()"
+    assert declarations.HEADER.read_text(encoding="utf-8") == declarations.header(), "generate it again: write_header()"
 
 
 def test_triton_has_the_same_numbers() -> None:
     kernels = cuda.kernels()
     if kernels is None:
         pytest.skip("there is no Triton")
-    expected: dict[str, float] = {**declarations.EMITTED, **declarations.THRESHOLDS, **declarations.surrogate_numbers()}
+    expected: dict[str, float] = {**declarations.OUTPUTS, **declarations.THRESHOLDS, **declarations.surrogate_numbers()}
     expected |= {"SMALLEST": declarations.SMALLEST, "LEAST_EXPONENT": declarations.LEAST_EXPONENT}
-    for name in expected.keys() - {"KEPT", "STRAIGHT_THROUGH"}:  # of the native kernel only; the last, an else
+    for name in expected.keys() - {"FOR_BACKWARD", "STRAIGHT_THROUGH"}:  # of the native kernel only; the last, an else
         assert getattr(kernels, name).value == expected[name], name

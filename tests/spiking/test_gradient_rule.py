@@ -304,10 +304,10 @@ def test_being_recorded_changes_neither_bits_nor_gradients(rule: GradientRule, r
     adaptive = AdaptiveThreshold(inputs.signature, inputs.adaptation)
     for record, threshold in zip(records, (adaptive, None), strict=True):
         run = eager.trajectory(inputs.currents, dynamics, rule, threshold)
-        assert all(torch.equal(recorded, expected) for recorded, expected in zip(record.run, run, strict=True))
+        assert all(torch.equal(recorded, expected) for recorded, expected in zip(record.trajectory, run, strict=True))
         assert record.dynamics == dynamics
         assert threshold_tensors(record.threshold)[0] is threshold_tensors(threshold)[0]
-    assert torch.equal(records[0].run.trace, eager.traces(inputs.currents, dynamics, rule, adaptive))
-    assert torch.equal(records[1].run.spikes, spikes)
+    assert torch.equal(records[0].trajectory.trace, eager.traces(inputs.currents, dynamics, rule, adaptive))
+    assert torch.equal(records[1].trajectory.spikes, spikes)
     assert torch.equal(spikes, eager.spikes(inputs.currents, dynamics, rule))
     assert len(records) == 2, "what runs later is not recorded"

@@ -17,10 +17,10 @@ from torch.utils.checkpoint import checkpoint
 
 from hosnn.errors import BackendError, ShapeError
 from hosnn.nn.layers import SumPool
-from hosnn.spiking.gradient_rule import GradientRule, WholeLayer, bptt, tssl_bp
+from hosnn.spiking.gradient_rule import GradientRule, WholeLayerRule, bptt, tssl_bp
 from hosnn.spiking.kernels import backend, cpu, eager, fused
-from hosnn.spiking.kernels.kernel_spec import Emitted, FusionContext, kernel_spec
-from hosnn.spiking.state import AdaptiveThreshold, Dynamics, Reset, Threshold, threshold_of
+from hosnn.spiking.kernels.kernel_spec import FusionContext, KernelOutput, kernel_spec
+from hosnn.spiking.state import AdaptiveThreshold, Dynamics, Reset, Threshold, threshold_from_tensors
 from hosnn.spiking.surrogate import SURROGATES, Exponential, PotentialDependent, Sigmoid, Surrogate
 
 pytestmark = pytest.mark.skipif(cpu.library() is None, reason="the native kernel was not built")
@@ -62,7 +62,7 @@ class Layer:
     @property
     def threshold(self) -> Threshold:
         """Static where there is no k."""
-        return threshold_of(self.signature, self.adaptation)
+        return threshold_from_tensors(self.signature, self.adaptation)
 
 
 def layer(
@@ -90,7 +90,9 @@ def layer(
 
 def run(given: Layer, rule: GradientRule, how: str, spikes: bool = False) -> Tensor:
     with backend.choose(how):
-        return backend.layer(*given.arguments, rule, given.threshold, Emitted.SPIKES if spikes else Emitted.TRACES)
+        return backend.run_layer(
+            *given.arguments, rule, given.threshold, KernelOutput.SPIKES if spikes else KernelOutput.TRACES
+        )
 
 
 def gradients(given: Layer, rule: GradientRule, how: str, spikes: bool = False) -> list[Tensor | None]:
@@ -215,8 +217,8 @@ def test_pooling_on_the_way_is_pooling_afterwards(shape: tuple[int, int, int], k
         ]
         signature, adaptation = (*parts[1:], None, None)[:2]
         gain = 1.1 * 4 if inside else None
-        traces = backend.layer(
-            parts[0], given.dynamics, bptt(), threshold_of(signature, adaptation), context=FusionContext(gain)
+        traces = backend.run_layer(
+            parts[0], given.dynamics, bptt(), threshold_from_tensors(signature, adaptation), context=FusionContext(gain)
         )
         pooled = traces if inside else SumPool(2, 1.1)(traces.flatten(0, 1)).unflatten(0, traces.shape[:2])
         weights = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(2))
@@ -238,7 +240,7 @@ def test_bfloat16_rounds_what_float32_computes() -> None:
 
 def test_the_number_of_threads_changes_no_bit() -> None:
     given = layer(steps=8, batch=8, shape=(4200,))
-    assert given.currents.numel() >= cpu.ENOUGH
+    assert given.currents.numel() >= cpu.MIN_PARALLEL
     found = []
     for threads in (1, 3):
         torch.set_num_threads(threads)
@@ -253,7 +255,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
 @pytest.mark.parametrize("shape", [(2, 0, 3), (2, 3, 0)])
 def test_nothing_comes_of_nothing(shape: tuple[int, ...]) -> None:
     currents = torch.zeros(shape, requires_grad=True)
-    output = backend.layer(currents, Dynamics(), bptt())
+    output = backend.run_layer(currents, Dynamics(), bptt())
     assert output.shape == shape
     output.sum().backward()  # type: ignore[no-untyped-call]
     assert currents.grad is not None and currents.grad.shape == shape
@@ -268,18 +270,18 @@ def test_other_precisions_run_eagerly_and_are_refused_by_name(dtype: torch.dtype
 
 
 def test_a_rule_for_whole_layers_is_refused_by_name_and_runs_eagerly() -> None:
-    class Zero(WholeLayer):
+    class Zero(WholeLayerRule):
         def backward(self, gradient: Tensor, *_: Any) -> Tensor:
             return torch.zeros_like(gradient)
 
     given = layer()
-    with pytest.raises(BackendError, match="Zero needs a layer's whole run"), backend.choose("cpu"):
-        backend.layer(*given.arguments, Zero(), given.threshold)
+    with pytest.raises(BackendError, match="Zero needs membranes and thresholds of all"), backend.choose("cpu"):
+        backend.run_layer(*given.arguments, Zero(), given.threshold)
     currents = given.currents.requires_grad_()
-    backend.layer(currents, given.dynamics, Zero(), given.threshold).sum().backward()  # type: ignore[no-untyped-call]
+    backend.run_layer(currents, given.dynamics, Zero(), given.threshold).sum().backward()  # type: ignore[no-untyped-call]
     assert currents.grad is not None and not currents.grad.any()
     with torch.no_grad(), backend.choose("cpu"):
-        assert torch.equal(backend.layer(*given.arguments, Zero(), given.threshold), run(given, bptt(), "eager"))
+        assert torch.equal(backend.run_layer(*given.arguments, Zero(), given.threshold), run(given, bptt(), "eager"))
 
 
 def test_an_unknown_backend_names_the_known() -> None:
@@ -306,7 +308,7 @@ def test_a_surrogate_with_another_path_at_a_step_is_refused() -> None:
         def at(self, step: int) -> GradientRule:
             return GradientRule(self.surrogate, leak=step > 0)
 
-    with pytest.raises(BackendError, match="cuts other paths at step 0"):
+    with pytest.raises(BackendError, match="has other open paths at step 0"):
         gradients(layer(), Changing(), "cpu")
 
 
@@ -314,7 +316,7 @@ def test_a_surrogate_with_another_path_at_a_step_is_refused() -> None:
 @pytest.mark.parametrize("adaptive", [True, False])
 def test_the_operators_are_registered_rightly(surrogate: Surrogate, adaptive: bool) -> None:
     given = layer(shape=(6,), adaptive=adaptive)
-    spec = kernel_spec(given.dynamics, bptt(surrogate), Emitted.TRACES)
+    spec = kernel_spec(given.dynamics, bptt(surrogate), KernelOutput.TRACES)
     given_derivative = None if isinstance(surrogate, Sigmoid) else torch.rand_like(given.currents)
     parts = given.currents, given.signature, given.adaptation
     leaves = [None if part is None else part.requires_grad_() for part in parts]
@@ -327,7 +329,7 @@ def test_a_compiled_layer_is_the_layer(compiler: str) -> None:
     given = layer(shape=(6, 4, 4))
 
     def whole(currents: Tensor) -> Tensor:
-        return backend.layer(currents * 1.0, given.dynamics, bptt(), given.threshold) * 2
+        return backend.run_layer(currents * 1.0, given.dynamics, bptt(), given.threshold) * 2
 
     compiled = torch.compile(whole, fullgraph=True, backend=compiler)
     found = []
@@ -343,7 +345,7 @@ def test_a_compiled_layer_is_the_layer(compiler: str) -> None:
 
 def test_a_second_derivative_is_refused_not_dropped() -> None:
     currents = layer(shape=(6,)).currents.requires_grad_()
-    output = backend.layer(currents * 2, Dynamics(), bptt())
+    output = backend.run_layer(currents * 2, Dynamics(), bptt())
     with pytest.raises(BackendError, match="no second derivative"):
         torch.autograd.grad(output.sum(), currents, create_graph=True)
 
@@ -361,7 +363,7 @@ def test_only_gradients_that_are_used_are_computed(monkeypatch: pytest.MonkeyPat
     signature, adaptation = torch.rand(3, 6).requires_grad_(), torch.rand(6).requires_grad_()
 
     def output() -> Tensor:
-        return backend.layer(currents, Dynamics(), bptt(), AdaptiveThreshold(signature, adaptation)).sum()
+        return backend.run_layer(currents, Dynamics(), bptt(), AdaptiveThreshold(signature, adaptation)).sum()
 
     torch.autograd.grad(output(), currents)
     torch.autograd.grad(output(), adaptation)
@@ -374,7 +376,7 @@ def test_only_gradients_that_are_used_are_computed(monkeypatch: pytest.MonkeyPat
 
 def test_several_gradients_at_once_are_refused() -> None:
     currents = layer(shape=(6,)).currents.requires_grad_()
-    output = backend.layer(currents, Dynamics(), bptt())
+    output = backend.run_layer(currents, Dynamics(), bptt())
     with pytest.raises(BackendError, match="one gradient at a time"):
         torch.autograd.grad(output, currents, torch.stack([output.detach()] * 2), is_grads_batched=True)
 
@@ -382,17 +384,17 @@ def test_several_gradients_at_once_are_refused() -> None:
 @pytest.mark.parametrize("transformed", [torch.func.grad, torch.func.vmap])
 def test_transforms_of_functions_are_refused(transformed: Any) -> None:
     with pytest.raises(BackendError, match=r"torch\.func"):
-        transformed(lambda currents: backend.layer(currents, Dynamics(), bptt()).sum())(torch.rand(4, 3, 2, 5))
+        transformed(lambda currents: backend.run_layer(currents, Dynamics(), bptt()).sum())(torch.rand(4, 3, 2, 5))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_process_starts_threads_of_its_own() -> None:
-    large = torch.zeros(2, 2, 2 * cpu.ENOUGH)
+    large = torch.zeros(2, 2, 2 * cpu.MIN_PARALLEL)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        backend.layer(large, Dynamics(), bptt())  # the parent's threads are there now
-        child = multiprocessing.get_context("fork").Process(target=backend.layer, args=(large, Dynamics(), bptt()))
+        backend.run_layer(large, Dynamics(), bptt())  # the parent's threads are there now
+        child = multiprocessing.get_context("fork").Process(target=backend.run_layer, args=(large, Dynamics(), bptt()))
         child.start()
         child.join(60)
         hangs = child.is_alive()
@@ -405,11 +407,11 @@ def test_a_forked_process_starts_threads_of_its_own() -> None:
 
 def test_tensors_without_memory_go_through_the_operator() -> None:
     with FakeTensorMode():
-        assert backend.layer(torch.randn(5, 2, 3), Dynamics(), bptt()).shape == (5, 2, 3)
+        assert backend.run_layer(torch.randn(5, 2, 3), Dynamics(), bptt()).shape == (5, 2, 3)
     with torch.no_grad():
-        traced = make_fx(lambda x: backend.layer(x, Dynamics(), bptt()))(torch.zeros(5, 2, 3))
+        traced = make_fx(lambda x: backend.run_layer(x, Dynamics(), bptt()))(torch.zeros(5, 2, 3))
     large = torch.full((5, 2, 3), 5.0)
-    assert torch.equal(traced(large), backend.layer(large, Dynamics(), bptt()))
+    assert torch.equal(traced(large), backend.run_layer(large, Dynamics(), bptt()))
 
 
 def test_k_or_a_signature_of_higher_precision_runs_eagerly() -> None:
@@ -417,7 +419,7 @@ def test_k_or_a_signature_of_higher_precision_runs_eagerly() -> None:
     assert given.signature is not None and given.adaptation is not None
     wide = replace(given, signature=given.signature.double(), adaptation=given.adaptation.double())
     assert torch.equal(run(wide, bptt(), "auto"), run(wide, bptt(), "eager"))
-    with pytest.raises(BackendError, match=r"signature or k in torch\.float64"):
+    with pytest.raises(BackendError, match=r"(signature or thresholds|k) in torch\.float64"):
         run(wide, bptt(), "cpu")
 
 
@@ -448,7 +450,7 @@ def test_numbers_that_are_none_are_not_hidden(rule: GradientRule, what: str) -> 
             currents[2, 1, 3] = float("nan" if "NaN" in what else "inf")
         inputs = [part.requires_grad_() for part in (currents, signature, adaptation)]
         with backend.choose(how):
-            output = backend.layer(currents, Dynamics(), rule, AdaptiveThreshold(signature, adaptation))
+            output = backend.run_layer(currents, Dynamics(), rule, AdaptiveThreshold(signature, adaptation))
         gradient = torch.ones_like(output)
         if "gradient" in what:
             gradient[2, 1, 3] = float("nan")
@@ -464,7 +466,7 @@ def test_a_fused_layer_can_be_computed_again_instead_of_kept() -> None:
     currents = given.currents.clone().requires_grad_()
 
     def traces(currents: Tensor, signature: Tensor, adaptation: Tensor) -> Tensor:
-        return backend.layer(currents, Dynamics(), bptt(), AdaptiveThreshold(signature, adaptation))
+        return backend.run_layer(currents, Dynamics(), bptt(), AdaptiveThreshold(signature, adaptation))
 
     inputs = (currents, signature, adaptation)
     again = checkpoint(traces, *inputs, use_reentrant=False)
@@ -480,7 +482,7 @@ def test_surrogates_of_ones_own_see_the_distance_in_float32() -> None:
     found = []
     for currents in (half, half.float()):
         currents = currents.requires_grad_()
-        output = backend.layer(currents, Dynamics(), bptt(PotentialDependent()))
+        output = backend.run_layer(currents, Dynamics(), bptt(PotentialDependent()))
         found.append(torch.autograd.grad(output, currents, torch.ones_like(output))[0].float())
     assert (found[0] - found[1]).abs().max() < 0.004 * found[1].abs().max()
 
@@ -491,13 +493,13 @@ def test_a_signature_longer_than_the_run_is_cut_and_a_shorter_one_refused() -> N
     short = replace(given, currents=given.currents[:4])
     for got, expected in zip(gradients(short, bptt(), "cpu"), gradients(short, bptt(), "eager"), strict=True):
         assert got is not None and expected is not None and torch.allclose(got, expected, atol=1e-6)
-    with pytest.raises(ShapeError, match="6 time steps and a signature of 1"):
+    with pytest.raises(ShapeError, match=r"6 time steps and a signature \(or thresholds\) of 1"):
         run(replace(given, signature=given.signature[:1]), bptt(), "cpu")
 
 
 def test_arrays_smaller_than_the_kernel_is_told_are_refused() -> None:
     given = layer(shape=(6,))
-    spec = kernel_spec(given.dynamics, bptt(), Emitted.TRACES)
+    spec = kernel_spec(given.dynamics, bptt(), KernelOutput.TRACES)
     with pytest.raises(ShapeError, match="got a gradient"):
         cpu.backward(spec._replace(constant_steps=3), given.currents, given.currents[:1], None)
 
@@ -535,5 +537,5 @@ def test_an_interruption_waits_for_threads_that_still_write(monkeypatch: pytest.
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     with pytest.raises(KeyboardInterrupt):
-        cpu._in_parallel(function, cpu._Neuron(), cpu._Arrays(), 2)
+        cpu._in_parallel(function, cpu._LayerSpec(), cpu._Arrays(), 2)
     assert done == [1]

@@ -120,7 +120,9 @@ def test_a_library_that_is_not_ours_leaves_layers_to_eager(
     nothing.write_bytes(b"no library")
     if kind == "another":
         other = copied(tmp_path)
-        other.write_text(SOURCE.read_text(encoding="utf-8").replace("1000 * sizeof(Neuron)", "999 * sizeof(Neuron)"))
+        other.write_text(
+            SOURCE.read_text(encoding="utf-8").replace("1000 * sizeof(LayerSpec)", "999 * sizeof(LayerSpec)")
+        )
         build(other, nothing, "-O0", "-DHOSNN_WIDEST=16")
     another_library(nothing)
     assert backend.active(torch.device("cpu")) == "eager"

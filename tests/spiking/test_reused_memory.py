@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(cpu.library() is None, reason="the native kernel
 
 def emitted(currents: Tensor, parts: list[Tensor], reusable: bool, rule: GradientRule, **context: Any) -> Tensor:
     fused = FusionContext(**context, input_reusable=reusable)
-    return backend.layer(currents, Dynamics(), rule, AdaptiveThreshold(*parts), context=fused)
+    return backend.run_layer(currents, Dynamics(), rule, AdaptiveThreshold(*parts), context=fused)
 
 
 def inputs(shape: tuple[int, ...], steps: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, list[Tensor]]:
@@ -128,7 +128,7 @@ def test_a_network_writes_over_what_its_convolutions_and_matrix_products_give(mo
     reused = overwritten(monkeypatch)
     fast = gradient(network, images)
     assert reused == [True, True, True]
-    monkeypatch.setattr("hosnn.nn.body._gives_memory_away", lambda layer: False)
+    monkeypatch.setattr("hosnn.nn.body._output_reusable", lambda layer: False)
     structure_changed()
     for one, other in zip(fast, gradient(network, images), strict=True):
         assert torch.equal(one, other)

@@ -19,7 +19,7 @@ from hosnn.nn.layers import SumPool
 from hosnn.spiking.coding import encode_constant
 from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
 from hosnn.spiking.kernels import cuda, eager
-from hosnn.spiking.kernels.kernel_spec import GIVEN, Emitted, KernelSpec, kernel_spec
+from hosnn.spiking.kernels.kernel_spec import PRECOMPUTED, KernelOutput, KernelSpec, kernel_spec
 from hosnn.spiking.state import Reset, Threshold
 from hosnn.spiking.surrogate import SURROGATES, Sigmoid
 from tests.spiking.test_kernels import RULES, Layer, far_from_threshold, layer
@@ -54,19 +54,21 @@ def inputs(given: Layer) -> tuple[Tensor, Threshold]:
     return there.currents, there.threshold
 
 
-def emitted(given: Layer, rule: GradientRule, emit: Emitted) -> Tensor:
+def emitted(given: Layer, rule: GradientRule, emit: KernelOutput) -> Tensor:
     """By the eager step."""
-    if emit is Emitted.SPIKES:
+    if emit is KernelOutput.SPIKES:
         return eager.spikes(*given.arguments, rule, given.threshold)
-    if emit is Emitted.MEMBRANE:
+    if emit is KernelOutput.MEMBRANE:
         return eager.trajectory(*given.arguments, rule, given.threshold).membrane
-    if emit is Emitted.TRACES:
+    if emit is KernelOutput.TRACES:
         return eager.traces(*given.arguments, rule, given.threshold)
     step = eager.trajectory(*given.arguments, rule, given.threshold)
     return step.membrane - (given.dynamics.threshold if rule.at_resting_threshold else step.threshold)
 
 
-def weighted(given: Layer, rule: GradientRule, emit: Emitted = Emitted.TRACES) -> tuple[Tensor, list[Tensor | None]]:
+def weighted(
+    given: Layer, rule: GradientRule, emit: KernelOutput = KernelOutput.TRACES
+) -> tuple[Tensor, list[Tensor | None]]:
     """Fixed random dL/d output, and the eager dL/dI, dL/dk, dL/du* (or dL/dθ), of what there is."""
     there = on_device(given)
     values = {"currents": there.currents, "adaptation": there.adaptation, "signature": there.signature}
@@ -78,13 +80,15 @@ def weighted(given: Layer, rule: GradientRule, emit: Emitted = Emitted.TRACES) -
     return weights, list(torch.autograd.grad((output * weights).sum(), parts, allow_unused=True))
 
 
-def gradients(given: Layer, rule: GradientRule, weights: Tensor, emit: Emitted = Emitted.TRACES) -> list[Tensor | None]:
+def gradients(
+    given: Layer, rule: GradientRule, weights: Tensor, emit: KernelOutput = KernelOutput.TRACES
+) -> list[Tensor | None]:
     """dL/dI, dL/dk, dL/du* by the kernel."""
     spec = kernel_spec(given.dynamics, rule, emit)
     wanted = SUMS if given.adaptation is not None else SUMS[1:2] if given.signature is not None else ()
     derivative = None
-    if spec.surrogate == GIVEN:
-        distance = cuda.forward(kernel_spec(given.dynamics, rule, Emitted.DISTANCE), *inputs(given))
+    if spec.surrogate == PRECOMPUTED:
+        distance = cuda.forward(kernel_spec(given.dynamics, rule, KernelOutput.DISTANCE), *inputs(given))
         derivative = torch.stack([rule.surrogate.derivative(x) for x in distance])
     found = cuda.backward(spec, weights.to(given.currents.dtype), *inputs(given), None, derivative, wanted)
     of_threshold = [(found.adaptation, given.adaptation), (found.target, given.signature)]
@@ -107,10 +111,10 @@ def decided(**options: Any) -> Layer:
     return next(found for seed in range(200) if far_from_threshold(found := layer(seed, **options)))
 
 
-@pytest.mark.parametrize("emit", list(Emitted))
+@pytest.mark.parametrize("emit", list(KernelOutput))
 @pytest.mark.parametrize("reset", list(Reset))
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_forward_has_the_bits_of_the_specification(kind: dict[str, Any], reset: Reset, emit: Emitted) -> None:
+def test_forward_has_the_bits_of_the_specification(kind: dict[str, Any], reset: Reset, emit: KernelOutput) -> None:
     sizes = [(1, SHAPES[0]), (4, SHAPES[1]), (9, SHAPES[2]), (4, SHAPES[3])]
     every_kind_and_reset_meets_every_size = (int(emit) + KINDS.index(kind) + (reset is Reset.SOFT)) % 4
     for steps, shape in sizes[every_kind_and_reset_meets_every_size:][:1]:
@@ -141,7 +145,7 @@ def test_nan_stays_nan(rule: GradientRule) -> None:
 
 @pytest.mark.parametrize("steps", range(1, 10))
 def test_any_length_and_size(steps: int) -> None:
-    for adaptive, shape, emit in ((True, (300,), Emitted.TRACES), (False, (5, 3, 2), Emitted.SPIKES)):
+    for adaptive, shape, emit in ((True, (300,), KernelOutput.TRACES), (False, (5, 3, 2), KernelOutput.SPIKES)):
         given = decided(steps=steps, batch=1 + steps % 3, shape=shape, adaptive=adaptive)
         weights, wide = weighted(given.to(torch.float64), bptt(), emit)
         agree(gradients(given, bptt(), weights, emit), wide)
@@ -150,8 +154,8 @@ def test_any_length_and_size(steps: int) -> None:
 @pytest.mark.parametrize(("steps", "reset"), [(16, Reset.SOFT), (17, Reset.HARD), (24, Reset.SOFT)])
 def test_longer_runs_go_in_chunks(steps: int, reset: Reset) -> None:
     given = decided(steps=steps, batch=3, shape=(35,), reset=reset)
-    traces = cuda.forward(kernel_spec(given.dynamics, bptt(), Emitted.TRACES), *inputs(given))
-    assert torch.equal(traces, emitted(on_device(given), bptt(), Emitted.TRACES))
+    traces = cuda.forward(kernel_spec(given.dynamics, bptt(), KernelOutput.TRACES), *inputs(given))
+    assert torch.equal(traces, emitted(on_device(given), bptt(), KernelOutput.TRACES))
     weights, wide = weighted(given.to(torch.float64), bptt())
     agree(gradients(given, bptt(), weights), wide)
 
@@ -165,7 +169,7 @@ def test_one_k_serves_a_neuron_a_channel_or_a_layer(per: str) -> None:
 
 @pytest.mark.parametrize("programs", [1, 2, 4, 10_000])
 def test_sums_do_not_depend_on_how_the_batch_is_split(programs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "PROGRAMS", programs)
+    monkeypatch.setattr(cuda, "MIN_PROGRAMS", programs)
     given = decided(batch=5, shape=(65,))
     weights, wide = weighted(given.to(torch.float64), bptt())
     agree(gradients(given, bptt(), weights), wide)
@@ -175,7 +179,7 @@ def test_sums_for_the_local_rule_of_k() -> None:
     given = layer(batch=5, shape=(3, 5, 7))
     weights, expected = weighted(given, tssl_bp())
     found = cuda.backward(
-        kernel_spec(given.dynamics, tssl_bp(), Emitted.TRACES), weights, *inputs(given), wanted=SUMS[2:]
+        kernel_spec(given.dynamics, tssl_bp(), KernelOutput.TRACES), weights, *inputs(given), wanted=SUMS[2:]
     )
     run = eager.trajectory(given.currents, given.dynamics, bptt(), given.threshold)
     assert expected[0] is not None and found.adaptation is None and found.target is None
@@ -196,8 +200,8 @@ def test_sums_for_the_local_rule_of_k() -> None:
 def test_any_layout_in_memory_gives_the_same(laid: Any) -> None:
     given = layer(shape=(5, 4, 6))
     moved = replace(given, currents=laid(given.currents))
-    found = cuda.forward(kernel_spec(given.dynamics, bptt(), Emitted.TRACES), *inputs(moved))
-    assert torch.equal(found, emitted(on_device(given), bptt(), Emitted.TRACES))
+    found = cuda.forward(kernel_spec(given.dynamics, bptt(), KernelOutput.TRACES), *inputs(moved))
+    assert torch.equal(found, emitted(on_device(given), bptt(), KernelOutput.TRACES))
     weights, expected = weighted(given, bptt())
     agree(gradients(moved, bptt(), weights), expected)
 
@@ -214,7 +218,7 @@ def test_pooling_on_the_way_is_pooling_afterwards(
     parts = [part.requires_grad_() for part in (there.currents, there.signature, there.adaptation) if part is not None]
     traces = eager.traces(there.currents, given.dynamics, bptt(), there.threshold)
     pooled = SumPool(2, 1.1)(traces.flatten(0, 1)).view(*traces.shape[:3], shape[1] // 2, shape[2] // 2)
-    spec = kernel_spec(given.dynamics, bptt(), Emitted.TRACES, 1.1 * 4)
+    spec = kernel_spec(given.dynamics, bptt(), KernelOutput.TRACES, 1.1 * 4)
     assert torch.equal(cuda.forward(spec, *inputs(given)), pooled)
     weights = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(2)).to(DEVICE)
     expected = torch.autograd.grad((pooled * weights).sum(), parts)
@@ -230,7 +234,7 @@ def test_a_constant_input_is_filtered_on_the_way(shifted: bool) -> None:
     image = image[:1].clone().requires_grad_()
     initial = torch.rand(3, 4, 5, device=DEVICE, requires_grad=True) if shifted else None
     traces = eager.traces(encode_constant(image[0], 5, 3.0, initial), given.dynamics, bptt(), threshold)
-    spec = kernel_spec(given.dynamics, bptt(), Emitted.TRACES, None, 5, 3.0)
+    spec = kernel_spec(given.dynamics, bptt(), KernelOutput.TRACES, None, 5, 3.0)
     assert torch.equal(cuda.forward(spec, image.detach(), threshold, initial), traces)
     weights = torch.randn(traces.shape, generator=torch.Generator().manual_seed(2)).to(DEVICE)
     expected = torch.autograd.grad((traces * weights).sum(), [image] if initial is None else [image, initial])
@@ -243,8 +247,8 @@ def test_bfloat16_rounds_what_float32_computes() -> None:
     given = layer(shape=(130,))
     half = replace(given, currents=given.currents.bfloat16())
     rounded = replace(given, currents=half.currents.float())
-    found = cuda.forward(kernel_spec(given.dynamics, bptt(), Emitted.TRACES), *inputs(half))
-    exact = emitted(on_device(rounded), bptt(), Emitted.TRACES)
+    found = cuda.forward(kernel_spec(given.dynamics, bptt(), KernelOutput.TRACES), *inputs(half))
+    exact = emitted(on_device(rounded), bptt(), KernelOutput.TRACES)
     if ON_GPU:
         assert torch.equal(found, exact.bfloat16())
     assert found.dtype == torch.bfloat16  # the interpreter rounds towards zero
@@ -255,7 +259,7 @@ def test_bfloat16_rounds_what_float32_computes() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 0, 3), (2, 3, 0)])
 def test_nothing_comes_of_nothing(shape: tuple[int, ...]) -> None:
-    spec = kernel_spec(layer().dynamics, bptt(), Emitted.TRACES)
+    spec = kernel_spec(layer().dynamics, bptt(), KernelOutput.TRACES)
     nothing = torch.zeros(shape, device=DEVICE)
     assert cuda.forward(spec, nothing, None).shape == shape
     found = cuda.backward(spec, nothing, nothing, None, wanted=SUMS)
@@ -266,8 +270,8 @@ def test_nothing_comes_of_nothing(shape: tuple[int, ...]) -> None:
 def test_without_triton_the_kernels_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "kernels", lambda: None)
     assert not cuda.available()
-    with pytest.raises(BackendError, match="no Triton"):
-        cuda.forward(kernel_spec(layer().dynamics, bptt(), Emitted.TRACES), layer().currents, None)
+    with pytest.raises(BackendError, match="Triton is not installed"):
+        cuda.forward(kernel_spec(layer().dynamics, bptt(), KernelOutput.TRACES), layer().currents, None)
 
 
 @dataclass
@@ -312,8 +316,8 @@ def test_compiled_for_a_gpu_no_multiply_and_add_become_one_rounding(
     monkeypatch.setattr(cuda, "kernels", lambda: SimpleNamespace(forward=Noted(launches), backward=Noted(launches)))
     given = layer(steps=steps)
     parts = given.currents.to(dtype), given.threshold
-    cuda.forward(kernel_spec(given.dynamics, bptt(), Emitted.TRACES), *parts)
-    cuda.backward(kernel_spec(given.dynamics, bptt(), Emitted.TRACES), parts[0], *parts, wanted=SUMS)
+    cuda.forward(kernel_spec(given.dynamics, bptt(), KernelOutput.TRACES), *parts)
+    cuda.backward(kernel_spec(given.dynamics, bptt(), KernelOutput.TRACES), parts[0], *parts, wanted=SUMS)
     for name, arguments in zip(("forward", "backward"), launches, strict=True):
         assembly = compiled(name, arguments)
         assert "fma.rn" not in assembly and "mul.rn.f32" in assembly
@@ -326,7 +330,7 @@ def test_compiled_for_a_gpu_no_multiply_and_add_become_one_rounding(
 @pytest.mark.parametrize("pooled", [None, 4.0])
 def test_whole_layers_of_a_network(steps: int, pooled: float | None) -> None:
     given = layer(steps=steps, batch=64, shape=(64, 32, 32), per="channel")
-    spec = kernel_spec(given.dynamics, bptt(), Emitted.TRACES, pooled)
+    spec = kernel_spec(given.dynamics, bptt(), KernelOutput.TRACES, pooled)
     traces = eager.traces(*on_device(given).arguments, bptt(), inputs(given)[1])
     if pooled is not None:
         traces = SumPool(2, pooled / 4)(traces.flatten(0, 1)).view(*traces.shape[:3], 16, 16)
@@ -340,7 +344,7 @@ def test_whole_layers_of_a_network(steps: int, pooled: float | None) -> None:
 @pytest.mark.gpu
 @pytest.mark.slow
 def test_more_elements_than_an_int32_counts() -> None:
-    spec: KernelSpec = kernel_spec(layer().dynamics, bptt(Sigmoid(0.3)), Emitted.TRACES)
+    spec: KernelSpec = kernel_spec(layer().dynamics, bptt(Sigmoid(0.3)), KernelOutput.TRACES)
     currents = torch.randn(5, 7, 2**26, device=DEVICE, dtype=torch.bfloat16) + 0.4
     assert currents.numel() > 2**31
     whole = cuda.forward(spec, currents, None)

@@ -21,7 +21,7 @@ from hosnn.robustness.threats import Linf, Threat
 from hosnn.runtime import Hardware, Precision, leave
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.training import pipeline
-from hosnn.training.experiment import Experiment, Homeostasis, Optimisation, Statistics
+from hosnn.training.experiment import BatchStatistics, Experiment, Homeostasis, Optimisation
 from hosnn.training.objectives import Adversarial, CrossEntropy, VanRossum
 from hosnn.training.pipeline import run
 from tests.training.toy import CLEAN, NETWORK, StopAfter, toy_data
@@ -61,7 +61,7 @@ EXPERIMENTS = {
     "plain": PLAIN,
     "robust": ROBUST,
     "normalised": NORMALISED,
-    "each-rank": replace(NORMALISED, name="each-rank", statistics=Statistics.EACH_RANK),
+    "each-rank": replace(NORMALISED, name="each-rank", statistics=BatchStatistics.EACH_RANK),
     "in-parts": replace(PLAIN, name="in-parts", optim=replace(OPTIM, accumulate=2)),
     "averaged": replace(PLAIN, name="averaged", optim=replace(OPTIM, average=0.9)),
     "shown": replace(PLAIN, name="shown", augmentation=remembering),
@@ -111,10 +111,10 @@ def fabric_of(ranks: int, precision: Precision = "64-true") -> Fabric:
 
 def trained(name: str, runs: Path, fabric: Fabric, stop: int | None = None, resume: bool = False) -> list[float]:
     """The loss of every step."""
-    record_layers = Watched()
+    progress = Watched()
     with double() if "float32" not in name else nullcontext():
-        run(EXPERIMENTS[name], toy_data(), runs, fabric, StopAfter(stop) if stop else None, record_layers, resume)
-    return record_layers.losses
+        run(EXPERIMENTS[name], toy_data(), runs, fabric, StopAfter(stop) if stop else None, progress, resume)
+    return progress.losses
 
 
 def main() -> int:

@@ -31,8 +31,8 @@ from hosnn.signature import calibrate
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.training.checkpoint import load, read_pointer
 from hosnn.training.configuration import describe
-from hosnn.training.experiment import Experiment, Homeostasis, Optimisation, Statistics
-from hosnn.training.loop import Run, fit
+from hosnn.training.experiment import BatchStatistics, Experiment, Homeostasis, Optimisation
+from hosnn.training.loop import TrainingOutcome, fit
 from hosnn.training.objectives import Adversarial, Clean, CrossEntropy, VanRossum
 from hosnn.training.pipeline import run
 from tests.training.toy import (
@@ -59,7 +59,9 @@ def fresh(experiment: Experiment = CLEAN) -> SpikingNetwork:
     return experiment.network.build()
 
 
-def train(folder: Path, data: Dataset, fabric: Fabric, experiment: Experiment = CLEAN, **options: Any) -> Run:
+def train(
+    folder: Path, data: Dataset, fabric: Fabric, experiment: Experiment = CLEAN, **options: Any
+) -> TrainingOutcome:
     return fit(fresh(experiment), experiment, data, folder, fabric, **options)
 
 
@@ -219,7 +221,7 @@ def test_fields_added_later_leave_identities_as_they_were() -> None:
     assert not {"augmentation", "statistics"} & told.keys() and not {"accumulate", "average"} & told["optim"].keys()
     changed = (
         replace(CLEAN, augmentation=RandomCrop(4)),
-        replace(CLEAN, statistics=Statistics.EACH_RANK),
+        replace(CLEAN, statistics=BatchStatistics.EACH_RANK),
         replace(CLEAN, optim=replace(CLEAN.optim, accumulate=2)),
         replace(CLEAN, optim=replace(CLEAN.optim, average=0.9)),
     )

@@ -15,7 +15,7 @@ from tests.training.toy import CLEAN, ROBUST, StopAfter, cpu, same_bits, toy_dat
 
 def test_a_folder_that_another_process_works_in_is_refused_at_once(tmp_path: Path) -> None:
     with worked_in(tmp_path / "clean") as other:
-        with pytest.raises(CheckpointError, match=rf"another process \({other} on .*\) works in .*clean; wait"):
+        with pytest.raises(CheckpointError, match=rf"another process \({other} on .*\) is using .*clean; wait"):
             run(CLEAN, toy_data(), tmp_path, cpu())
     assert run(CLEAN, toy_data(), tmp_path, cpu()).finished
 

@@ -52,7 +52,7 @@ class EvaluationCase:
         protocol = standard(THREAT).resized(self.samples, 0)
         search = replace(protocol.search, samples=self.samples) if protocol.search else None
         block = max(1, self.samples // 2)  # two blocks, so that two threads have work
-        protocol = replace(protocol, search=search, probes=0, block_size=block)
+        protocol = replace(protocol, search=search, model_check_samples=0, block_size=block)
 
         def run() -> Tensor:
             with backend.choose(backend_name):

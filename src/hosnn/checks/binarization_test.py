@@ -1,12 +1,13 @@
 """The binarization test: would this evaluation's attacks find an adversarial example that is known to be there?
 
-For every image the model gets a readout of its own with two classes, such that about every point of the ball is of
-class 0 and one known point on its surface is of class 1.  An attack strong enough for its verdict "robust" to mean
-something must find class 1 nearly always; random search with as many forward passes tells how hard that was.
+For every image the model gets a readout of its own with two classes, such that nearly every point of the ball is of
+class 0 and one known point on its surface is of class 1.  If the attacks are strong enough, they find class 1 nearly
+always; random search with as many forward passes shows how hard that was.
 
 Source: Zimmermann et al. 2022, "Increasing Confidence in Adversarial Robustness Evaluations", the binarization test.
-Ours: a model without a linear layer is read out from its logits.  Then, or where spikes answer in jumps, a readout
-need not exist: several boundary points are tried, and an image for which none can be separated is left out.
+Ours: a model without a linear layer is read out from its logits.  There, and where features of a spiking network are
+piecewise constant, a readout need not exist: several boundary points are tried, and an image for which none can be
+separated is left out.
 Shapes: x [B, ...] (frames [B, T, ...] under a threat per step), y [B].
 """
 
@@ -16,8 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hosnn.checks.binarized_model import Binarized, attacked_input, binarize, on_surface
-from hosnn.checks.queries import BLOCK, without_side_effects
+from hosnn.checks.binarized_model import BinarizedModel, attacked_input, binarize, on_surface
+from hosnn.checks.measurements import BLOCK, without_side_effects
 from hosnn.protocols.protocol import AttackKind, AttackSpec
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Model, NoGradient, count_passes, scores, subset
@@ -28,10 +29,10 @@ from hosnn.robustness.threats import Threat
 class BinarizationTest:
     """Counts of images.
 
-    images            tried
-    separable         given a readout that separates the known point; the others say nothing
-    broken            of these, by the attacks
-    broken_by_chance  of these, by random search with as many forward passes
+    images            images tried
+    separable         those whose readout separates the known point; the others are left out
+    broken            of the separable, those broken by the attacks
+    broken_by_chance  of the separable, those broken by random search with as many forward passes
     """
 
     images: int = 0
@@ -53,9 +54,9 @@ def run_binarization_test(
 ) -> BinarizationTest | None:
     """Build the readouts for x [n, C, H, W] and attack through them; None without a budget or a fitting attack.
 
-    attacks  a protocol's, bound; those that need gradients are tested, each on what those before it left, or those by
-             queries if there is none.  Left out are losses of three classes, and of the neurons themselves.
-    Depends on each image's own stream in `rng` alone, but for the number of random points, a mean over a block.
+    attacks  those of a protocol, resolved.  White-box attacks are tested, each on the images that those before it left,
+             or attacks by queries if there is none; not attacks whose loss needs three classes or adapting thresholds.
+    An image's result depends on its own stream in `rng` and, through the number of random points, on its block.
     """
     fitting = [spec for spec in attacks if spec.classes <= 2 and not spec.adaptive and spec.threat == threat]
     tested = [spec for spec in fitting if spec.kind is AttackKind.WHITE_BOX]
@@ -85,7 +86,7 @@ def _test_block(
 
 
 def _broken_by_attacks(
-    model: Binarized, attacks: Sequence[AttackSpec], x: Tensor, threat: Threat, rng: SampleRandom
+    model: BinarizedModel, attacks: Sequence[AttackSpec], x: Tensor, threat: Threat, rng: SampleRandom
 ) -> int:
     """Samples for which some attack finds class 1 inside the threat."""
     clean, robust = attacked_input(model, x, threat), torch.arange(len(x), device=x.device)
@@ -95,7 +96,7 @@ def _broken_by_attacks(
         y = torch.zeros_like(robust)
         remaining, stream = subset(model, robust), rng.subset(robust).fold(spec.id)
         try:
-            x_adv = spec.applied()(remaining, x[robust], y, stream)
+            x_adv = spec.assembled()(remaining, x[robust], y, stream)
         except NoGradient:  # it finds nothing
             continue
         broken = (scores(remaining, x_adv).argmax(1) == 1) & threat.allows(x_adv, clean[robust])
@@ -103,7 +104,7 @@ def _broken_by_attacks(
     return len(x) - len(robust)
 
 
-def _broken_by_chance(model: Binarized, clean: Tensor, threat: Threat, rng: SampleRandom, points: int) -> int:
+def _broken_by_chance(model: BinarizedModel, clean: Tensor, threat: Threat, rng: SampleRandom, points: int) -> int:
     """Samples for which one of `points` random points like the boundary points is of class 1."""
     robust = torch.arange(len(clean), device=clean.device)
     for number in range(points):

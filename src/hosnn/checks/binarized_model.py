@@ -10,29 +10,29 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from hosnn.checks.queries import scores_in_blocks
+from hosnn.checks.measurements import scores_in_blocks
 from hosnn.estimators.model_wrappers import WrappedModel
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Model, scores, subset
 from hosnn.robustness.pgd import on_sphere
 from hosnn.robustness.threats import Linf, Threat, per_sample
 
-INNER, RADIUS = 200, 0.95
-"""Points that must be of class 0, and the part of eps within which they lie.  The authors' code: 999 points,
-and the same radius."""
+INNER_POINTS, INNER_RADIUS = 200, 0.95
+"""Points that must be of class 0, and their largest distance from x over eps.  The authors' code: 999 points, and the
+same radius."""
 
-CANDIDATES = 20
-"""Boundary points tried for an image; its readout separates the first that can be separated."""
+BOUNDARY_POINTS = 20
+"""Points tried as the known adversarial point of an image; the first that a readout can separate is used."""
 
-CLOSE = 0.01
-"""How far behind the boundary point its class ends, as a part of the gap to the nearest inner point: so close that
-hardly more than that point is of class 1, and far enough for rounding not to take it back."""
+MARGIN = 0.01
+"""Distance from the boundary point to the decision boundary, over the gap to the nearest inner point: small, so that
+hardly more than that point is of class 1, but more than rounding."""
 
-SEPARATE = 1e-3
-"""The least gap, relative to the reach of the scores: with CLOSE, a hundred times the rounding of float32."""
+LEAST_GAP = 1e-3
+"""The smallest gap over the range of the scores; times MARGIN it is a hundred times the rounding of float32."""
 
 ROUNDS = 300
-"""Of the search for a readout; Gilbert's converges as one over their number."""
+"""Iterations of Gilbert's algorithm, whose error falls as one over their number."""
 
 
 class Penultimate(nn.Module):
@@ -62,9 +62,9 @@ class Penultimate(nn.Module):
 
 
 def features_of(model: Model, x: Tensor) -> Model:
-    """The model up to the input of its last linear layer; the model itself if that input has no place per image.
+    """The model up to the input of its last linear layer; the model itself if that input is not one vector per image.
 
-    Logits of spikes are few and often constant all over the ball; the layer's input is not.
+    Logits of a spiking network take few values and are often constant all over the ball; the layer's input is not.
     """
     if not isinstance(model, nn.Module):
         return model
@@ -82,10 +82,10 @@ def features_of(model: Model, x: Tensor) -> Model:
 
 
 @dataclass(frozen=True)
-class Binarized(WrappedModel):
-    """Two classes from features, by weights of each sample's own:  s = w · (features - centre) + offset,  (-s, s) / 2.
+class BinarizedModel(WrappedModel):
+    """Two classes by a readout of each sample's own:  s = w · (features - centre) + offset,  logits (-s, s) / 2.
 
-    A wrapper like the estimators' own, so that spiking layers are found inside and `rows` reaches everything.
+    A `WrappedModel`, so that estimators find the spiking layers inside and `subset` selects samples throughout.
     """
 
     weight: Tensor  # w      [B, K]
@@ -101,63 +101,66 @@ class Binarized(WrappedModel):
         return replace(self, model=subset(self.model, chosen), **parts)
 
 
-def binarize(model: Model, x: Tensor, threat: Threat, rng: SampleRandom) -> tuple[Binarized, Tensor, Tensor]:
-    """Readouts for x, the boundary point of each (class 1, inside the threat), and whether it is separated [B] bool."""
+def binarize(model: Model, x: Tensor, threat: Threat, rng: SampleRandom) -> tuple[BinarizedModel, Tensor, Tensor]:
+    """The model with readouts for x, the boundary point of each sample (class 1, inside the threat), and whether the
+    readout separates it [B] bool."""
     clean = attacked_input(model, x, threat)
-    points = [clean, *(_inside(threat, clean, rng.fold("inner", number)) for number in range(INNER - 1))]
+    points = [clean, *(_inside(threat, clean, rng.fold("inner", number)) for number in range(INNER_POINTS - 1))]
     features = features_of(model, clean)
     inner = torch.stack([_precise_scores(features, point) for point in points])  # [I, B, K]
     logits = _precise_scores(model, clean)
     spread = logits.amax(1) - logits.amin(1)
     boundary, separated = clean.clone(), torch.zeros(len(x), dtype=torch.bool)
     centre, weight, offset = inner[0].clone(), torch.zeros_like(inner[0]), torch.zeros_like(inner[0, :, 0])
-    for number in range(CANDIDATES):
-        left = (~separated).nonzero()[:, 0]
-        if not len(left):
+    for number in range(BOUNDARY_POINTS):
+        remaining = (~separated).nonzero()[:, 0]
+        if not len(remaining):
             break
-        candidate = on_surface(threat, clean[left], rng.subset(left).fold("boundary", number))
+        candidate = on_surface(threat, clean[remaining], rng.subset(remaining).fold("boundary", number))
         outer = _precise_scores(features, candidate)
-        direction, gap, reach = separate(inner[:, left], outer)
-        good = gap > SEPARATE * reach
-        solved = left[good]
-        # Scores reach as far as the model's own logits do, so that a loss that saturates there saturates here.
-        scale = spread[solved] / reach[good]
-        weight[solved], centre[solved] = scale[:, None] * direction[good], outer[good]
-        offset[solved], boundary[solved] = scale * CLOSE * gap[good], candidate[good]
+        direction, gap, score_range = separate(inner[:, remaining], outer)
+        success = gap > LEAST_GAP * score_range
+        solved = remaining[success]
+        # Scores have the range of the model's own logits, so that a loss that saturates on those saturates here too.
+        scale = spread[solved] / score_range[success]
+        weight[solved], centre[solved] = scale[:, None] * direction[success], outer[success]
+        offset[solved], boundary[solved] = scale * MARGIN * gap[success], candidate[success]
         separated[solved] = True
     parts = (part.to(x.device, torch.promote_types(x.dtype, torch.float32)) for part in (weight, centre, offset))
-    binarized = Binarized(features, *parts)
-    # Checked once more: a model that draws random numbers may answer otherwise now.
-    holds = (scores(binarized, boundary).argmax(1) == 1) & (scores(binarized, clean).argmax(1) == 0)
-    return binarized, boundary, separated & holds.cpu()
+    binarized = BinarizedModel(features, *parts)
+    # Checked once more, because a model that draws random numbers may give other scores now.
+    confirmed = (scores(binarized, boundary).argmax(1) == 1) & (scores(binarized, clean).argmax(1) == 0)
+    return binarized, boundary, separated & confirmed.cpu()
 
 
 def separate(inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The widest gap between inner points [I, B, K] and one outer point [B, K] each, by Gilbert's algorithm (1966).
 
     The shortest vector v from the convex hull of the inner points to the outer one is the normal of the widest gap.
-    returns  directions w of length 1 [B, K], gaps min_i w · (outer - inner_i) [B], which are positive exactly if w
-             separates, and reaches max_i w · (outer - inner_i) [B]
+    returns  directions w of length 1 [B, K], gaps min_i w · (outer - inner_i) [B], positive exactly if w
+             separates, and ranges max_i w · (outer - inner_i) [B]
     """
-    away, each = outer - inner, torch.arange(len(outer))
-    tiny = torch.finfo(away.dtype).tiny
-    nearest = away.mean(0)
-    direction, gap, reach = torch.zeros_like(nearest), nearest.new_full((len(outer),), -torch.inf), nearest[:, 0].abs()
+    differences, sample = outer - inner, torch.arange(len(outer))
+    tiny = torch.finfo(differences.dtype).tiny
+    shortest = differences.mean(0)
+    direction, gap = torch.zeros_like(shortest), shortest.new_full((len(outer),), -torch.inf)
+    score_range = shortest[:, 0].abs()
     for _ in range(ROUNDS):
-        unit = nearest / torch.linalg.vector_norm(nearest, dim=1, keepdim=True).clamp(min=tiny)
-        along = (away * unit).sum(-1)  # [I, B]
-        least, at = along.min(0)
+        unit = shortest / torch.linalg.vector_norm(shortest, dim=1, keepdim=True).clamp(min=tiny)
+        along = (differences * unit).sum(-1)  # [I, B]
+        least, closest = along.min(0)
         wider = least > gap
         direction = torch.where(wider[:, None], unit, direction)
-        gap, reach = torch.where(wider, least, gap), torch.where(wider, along.amax(0), reach)
-        back = nearest - away[at, each]
-        step = ((nearest * back).sum(1) / back.square().sum(1).clamp(min=tiny)).clamp(0, 1)
-        nearest = nearest - step[:, None] * back
-    return direction, gap, reach
+        gap = torch.where(wider, least, gap)
+        score_range = torch.where(wider, along.amax(0), score_range)
+        back = shortest - differences[closest, sample]
+        step = ((shortest * back).sum(1) / back.square().sum(1).clamp(min=tiny)).clamp(0, 1)
+        shortest = shortest - step[:, None] * back
+    return direction, gap, score_range
 
 
 def on_surface(threat: Threat, x: Tensor, rng: SampleRandom) -> Tensor:
-    """Random points as far from x as allowed: corners for linf, else a sphere, pushed out again where pixels end."""
+    """Random points as far from x as allowed: corners for linf, else on the sphere, as near as the domain permits."""
     ball = threat.ball
     if isinstance(ball, Linf):
         return threat.project(x + ball.eps * rng.sign(x), x)
@@ -169,7 +172,7 @@ def on_surface(threat: Threat, x: Tensor, rng: SampleRandom) -> Tensor:
 
 
 def _inside(threat: Threat, x: Tensor, rng: SampleRandom) -> Tensor:
-    smaller = threat.scaled(RADIUS)
+    smaller = threat.scaled(INNER_RADIUS)
     return smaller.project(x + smaller.ball.sample(x, rng), x)
 
 

@@ -1,15 +1,15 @@
-"""What kind of model is evaluated: spiking or not, with layers of ours or foreign ones, with a gradient or without."""
+"""What kind of model is evaluated: with hosnn's spiking layers, foreign ones or none; with a gradient or without."""
 
 from torch import Tensor, nn
 
-from hosnn.checks.model_checks import SAME
-from hosnn.checks.queries import (
+from hosnn.checks.measurements import (
     emits_spikes,
     input_gradients,
     relative_difference,
     seeded_scores,
     without_side_effects,
 )
+from hosnn.checks.model_checks import REPEATABLE
 from hosnn.nn.neurons import TALIF, neurons
 from hosnn.results.evaluation import Network
 from hosnn.robustness.losses import margin
@@ -19,9 +19,9 @@ from hosnn.robustness.model import Model
 def inspect_network(model: Model, x: Tensor) -> Network:
     """What kind of model this is, found on a few images x [n, ...]."""
     with without_side_effects(model):
-        first, second = (seeded_scores(model, x, seed) for seed in (0, 1))
-        gradient = input_gradients(model, x, first.argmax(1), margin) is not None
-        random = relative_difference(first, second) > SAME
+        logits, other_logits = (seeded_scores(model, x, seed) for seed in (0, 1))
+        gradient = input_gradients(model, x, logits.argmax(1), margin) is not None
+        random = relative_difference(logits, other_logits) > REPEATABLE
         if not isinstance(model, nn.Module):
             return Network(gradient=gradient, random=random)
         layers = neurons(model).values()

@@ -1,4 +1,4 @@
-"""Checks of the model, from shares that `probes` measured.  Checks of the attacks' results are in `attack_checks`.
+"""Checks of the model, from what `diagnosis` measured; one function per check, called as the check.
 
 Sources: Carlini et al. 2019 (arXiv 1902.06705), Athalye et al. 2018 (1802.00420), Tramer et al. 2020 (2002.08347),
 Croce & Hein 2020 (2003.01690), Pintor et al. 2022 (2106.09947).
@@ -10,29 +10,29 @@ from dataclasses import replace
 from hosnn.protocols.protocol import EOT_SAMPLES
 from hosnn.results.check import Check, Severity
 
-FEW, MANY = 0.01, 0.10
-"""Shares of images to warn and to fail above: one in a hundred moves a published digit, one in ten the result."""
+WARN_SHARE, FAIL_SHARE = 0.01, 0.10
+"""Shares of images above which a check warns and fails: 1 % moves a published digit, 10 % the result."""
 
-SAME = 1e-4
-"""Two forwards differ by less, relative to the spread of the logits: rounding, which is 1e-7 per operation."""
+REPEATABLE = 1e-4
+"""Largest difference of two forward passes, relative to the spread of the logits, that rounding explains."""
 
 BATCH_WARN, BATCH_FAIL, BATCH_CLASS = 0.05, 0.5, 0.02
-"""Rounding differs with the batch size and may flip a spike in a few images; their class it hardly ever changes."""
+"""Rounding depends on the batch size and may flip a spike in a few images, but hardly ever changes a class."""
 
-FAITHFUL, USEFUL = 0.90, 0.75
-"""Honest surrogate gradients beat a random step in 0.96 to 1.00 of trials, much too narrow ones in 0.6 to 0.85."""
+FAITHFUL, USABLE = 0.90, 0.75
+"""Useful surrogate gradients beat a random step in 0.96 to 1.00 of trials, much too narrow ones in 0.6 to 0.85."""
 
 DEAD_WARN, DEAD_FAIL = 0.10, 0.50
 """ReLU networks have a few pixels that no unit depends on; a clamped input has whole regions."""
 
 UNMOVED = 0.25
-"""Inputs stored with 8 bits move with a step of eps/2 at every usual eps; those rounded to a few levels do not."""
+"""Share of inputs.  Inputs of 8 bits change with a step of eps/2 at every usual eps; those of a few levels do not."""
 
 DISTINCT = 0.5
-"""Real numbers hardly ever coincide: fewer distinct logits than half the images lie on a grid."""
+"""Real numbers hardly ever coincide: logits with fewer distinct values than half the images lie on a grid."""
 
 NATURALLY_COARSE = ("hosnn", "foreign")
-"""Networks whose logits may be counts of spikes, a grid that hides nothing; ties then are a check of their own."""
+"""Networks whose logits may be counts of spikes, a grid that hides nothing; `ties` checks what follows from it."""
 
 
 def graded(value: float, warn: float, fail: float = math.inf) -> Severity:
@@ -40,24 +40,25 @@ def graded(value: float, warn: float, fail: float = math.inf) -> Severity:
     return "pass" if value <= warn else "warn" if value <= fail else "fail"
 
 
-def percent(share: float) -> str:
+def percentage(share: float) -> str:
+    """A share in percent with three significant digits and the sign, e.g. "0.125 %"."""
     return f"{100 * share:.3g} %"
 
 
-def softened(check: Check, because: str) -> Check:
-    """A failing check whose cause the attacks avoided, as a warning that says how; other checks as they are."""
+def downgraded(check: Check, reason: str) -> Check:
+    """A failed check as a warning, with the reason why the attacks avoided its cause; other checks unchanged."""
     if check.severity != "fail":
         return check
-    return replace(check, severity="warn", figure=f"{check.figure}; {because}")
+    return replace(check, severity="warn", figure=f"{check.figure}; {reason}")
 
 
-def no_gradient(present: bool) -> Check:
-    """Whether scores depend on the input by way of autograd."""
+def gradient(reaches_input: bool) -> Check:
+    """Whether autograd finds a path from the scores to the input."""
     return Check(
         "gradient",
-        "pass" if present else "fail",
-        "reaches the input" if present else "does not reach the input",
-        float(present),
+        "pass" if reaches_input else "fail",
+        "reaches the input" if reaches_input else "does not reach the input",
+        float(reaches_input),
         "Without a gradient from scores to pixels no gradient attack can work, so only attacks by queries and by "
         "transfer say anything; let the gradient through (no detach, no_grad or conversion on the way).",
     )
@@ -67,8 +68,8 @@ def zero_gradients(share: float, samples: int) -> Check:
     """Images whose margin has a gradient of exactly zero, or not a number."""
     return Check(
         "zero gradients",
-        graded(share, FEW, MANY),
-        f"{percent(share)} of {samples} images",
+        graded(share, WARN_SHARE, FAIL_SHARE),
+        f"{percentage(share)} of {samples} images",
         share,
         "Where the gradient is zero or not a number an attack does not move, which looks like robustness; attack "
         "through a wider surrogate, or around the operation that has no derivative.",
@@ -79,11 +80,11 @@ def saturated_loss(share: float, samples: int) -> Check:
     """Images whose cross-entropy has lost its gradient in float32 while the margin still has one."""
     return Check(
         "saturated loss",
-        graded(share, FEW, MANY),
-        f"{percent(share)} of {samples} images",
+        graded(share, WARN_SHARE, FAIL_SHARE),
+        f"{percentage(share)} of {samples} images",
         share,
-        "The cross-entropy of a very sure model rounds to a flat surface although the model itself is not flat; attack "
-        "a loss that is free of scale (DLR, margin), or divide the logits.",
+        "The cross-entropy of a very confident model rounds to a flat surface although the model itself is not flat; "
+        "attack a scale-invariant loss (DLR, margin), or divide the logits.",
     )
 
 
@@ -92,10 +93,10 @@ def saturated_softmax(share: float, samples: int) -> Check:
     return Check(
         "saturated softmax",
         graded(share, 0.5),
-        f"highest probability is 1 on {percent(share)} of {samples} images",
+        f"highest probability is 1 on {percentage(share)} of {samples} images",
         share,
         "If the softmax rounds to 1 the logits are scaled so large that losses on probabilities lose their gradient; "
-        "use attacks with a loss free of scale (DLR, margin), or divide the logits.",
+        "attack a scale-invariant loss (DLR, margin), or divide the logits.",
     )
 
 
@@ -104,7 +105,7 @@ def zero_budget(share: float, samples: int) -> Check:
     return Check(
         "eps = 0",
         "pass" if share == 0 else "fail",
-        f"{percent(share)} of {samples} images changed",
+        f"{percentage(share)} of {samples} images changed",
         share,
         "With no budget an attack must return each image bit for bit; if it does not, attack and threat disagree on "
         "what may be changed, or pixels lie outside the valid range.",
@@ -112,22 +113,22 @@ def zero_budget(share: float, samples: int) -> Check:
 
 
 def randomness(difference: float) -> Check:
-    """Difference of two forwards that draw different random numbers, relative to the spread of the logits."""
+    """Difference of two forward passes with different random numbers, relative to the spread of the logits."""
     return Check(
         "randomness",
-        graded(difference, SAME),
+        graded(difference, REPEATABLE),
         f"two forwards differ by {difference:.2g} of the logits' spread",
         difference,
         "A model that answers the same image differently has noisy gradients, and a single try looks like robustness; "
-        f"gradient attacks here follow the mean of {EOT_SAMPLES} forward passes (EOT); compare only with such numbers.",
+        f"gradient attacks here follow the mean of {EOT_SAMPLES} forward passes (EOT); compare with EOT results only.",
     )
 
 
-def carried_state(difference: float) -> Check:
-    """Difference of forwards of one batch before and after others, with equal random numbers."""
+def state_between_calls(difference: float) -> Check:
+    """Difference of forward passes of one batch, before and after other batches, with equal random numbers."""
     return Check(
         "state between calls",
-        "pass" if difference <= SAME else "fail",
+        "pass" if difference <= REPEATABLE else "fail",
         f"forwards differ by {difference:.2g} of the logits' spread",
         difference,
         "The answer must depend on the image alone; if earlier calls change it (a membrane not reset, or random "
@@ -135,13 +136,13 @@ def carried_state(difference: float) -> Check:
     )
 
 
-def batch_dependence(logits: float, predictions: float, samples: int) -> Check:
+def batch(logits: float, predictions: float, samples: int) -> Check:
     """Images whose logits, and whose class, change with batch size and order."""
     severity: Severity = "fail" if predictions > BATCH_CLASS else graded(logits, BATCH_WARN, BATCH_FAIL)
     return Check(
         "batch",
         severity,
-        f"{percent(predictions)} of {samples} images change class, {percent(logits)} logits",
+        f"{percentage(predictions)} of {samples} images change class, {percentage(logits)} logits",
         logits,
         "An image's answer must not depend on what else is in the batch or in which order; if it does (batch "
         "statistics in eval mode), attacked images defend each other: use stored statistics.",
@@ -152,10 +153,10 @@ def ties(share: float, samples: int) -> Check:
     """Images whose two highest logits are equal."""
     return Check(
         "ties",
-        graded(share, FEW, 0.5),
-        f"{percent(share)} of {samples} images",
+        graded(share, WARN_SHARE, 0.5),
+        f"{percentage(share)} of {samples} images",
         share,
-        "Where two classes share the highest logit the order of classes decides, so accuracy means that much less; "
+        "Where two classes share the highest logit the order of classes decides, so such a prediction is arbitrary; "
         "read out finer values (mean current or membrane instead of few spikes).",
     )
 
@@ -171,37 +172,37 @@ def coarse_logits(distinct: float, dtype: str, fits_16_bits: bool, spiking: str)
         "coarse logits",
         "warn" if coarse else "pass",
         f"{dtype}{' values that fit into 16 bits' if fits_16_bits and dtype == 'float32' else ''}, "
-        f"{percent(distinct)} of values distinct",
+        f"{percentage(distinct)} of values distinct",
         distinct,
         "Rounded logits hide small changes from attacks by queries and from losses, and create ties; evaluate with "
         "float32 logits that are not rounded.",
     )
 
 
-def training_mode(outputs: float, gradients: float, samples: int) -> Check:
-    """Images with other logits, or another gradient, if all but dropout and normalisation is in train mode.
+def train_and_eval_mode(outputs: float, gradients: float, samples: int) -> Check:
+    """Images with other logits, or another gradient, in train mode (of all modules but dropout and normalisation).
 
     NaN: the model gives no logits in train mode.
     """
     worst = max(outputs, gradients)
-    figure = f"{percent(outputs)} of {samples} images have other logits, {percent(gradients)} another gradient"
+    figure = f"{percentage(outputs)} of {samples} images have other logits, {percentage(gradients)} another gradient"
     return Check(
         "train and eval mode",
-        "warn" if math.isnan(worst) else graded(worst, FEW),
+        "warn" if math.isnan(worst) else graded(worst, WARN_SHARE),
         "could not be measured: no logits in train mode" if math.isnan(worst) else figure,
         worst,
         "Apart from dropout and normalisation a network should compute the same in both modes; if thresholds adapt or "
-        "surrogates exist in one mode only, training met another model, or attacks meet another gradient.",
+        "surrogates exist in one mode only, training saw another model, or attacks see another gradient.",
     )
 
 
 def gradient_fidelity(fidelity: float, eps: float) -> Check:
     """How often a step along the gradient raises the loss more than a random step of the same size."""
-    severity: Severity = "pass" if fidelity >= FAITHFUL else "warn" if fidelity >= USEFUL else "fail"
+    severity: Severity = "pass" if fidelity >= FAITHFUL else "warn" if fidelity >= USABLE else "fail"
     return Check(
         "gradient fidelity",
         severity,
-        f"beats a random step in {percent(fidelity)} of trials at eps = {eps:.3g}",
+        f"beats a random step in {percentage(fidelity)} of trials at eps = {eps:.3g}",
         fidelity,
         "A step along the gradient should raise the loss more than a random one nearly always (chance: 50 %); if not, "
         "the gradient misleads attacks: use another surrogate, or attacks without gradients.",
@@ -213,7 +214,7 @@ def dead_pixels(share: float) -> Check:
     return Check(
         "dead pixels",
         graded(share, DEAD_WARN, DEAD_FAIL),
-        f"{percent(share)} of pixels",
+        f"{percentage(share)} of pixels",
         share,
         "A gradient attack never moves pixels that matter but have no gradient; look for clamps at the input and "
         "attack around them, or start at random points.",
@@ -225,14 +226,14 @@ def rounded_input(share: float) -> Check:
     return Check(
         "rounded input",
         graded(share, UNMOVED),
-        f"{percent(share)} of inputs unmoved by eps/2",
+        f"{percentage(share)} of inputs unmoved by eps/2",
         share,
         "If small moves of pixels do not arrive at the first layer (rounding, clamping), gradients before it mean "
         "nothing; replace that step by the identity in the backward pass of attacks (BPDA).",
     )
 
 
-def foreign_spikes(spiking: str) -> Check:
+def gradient_estimators(spiking: str) -> Check:
     """Whether gradient estimators apply to the model's spikes."""
     foreign = spiking == "foreign"
     figure = {"foreign": "spikes, but not from hosnn layers", "hosnn": "hosnn layers", "none": "no spikes seen"}
@@ -241,6 +242,6 @@ def foreign_spikes(spiking: str) -> Check:
         "warn" if foreign else "pass",
         figure.get(spiking, "unknown"),
         float(not foreign),
-        "For spikes of foreign layers only the gradient that the model brings along can be used, which makes the "
+        "Spikes of foreign layers can only be differentiated by the gradient of their own library, which makes the "
         "evaluation weaker; convert them to hosnn layers so that every estimator applies.",
     )

@@ -1,11 +1,11 @@
-"""All checks that an evaluation's results and the probes of its model allow, in the order in which to read them."""
+"""All checks that an evaluation's results and the diagnosis of its model allow, in the order of a report."""
 
 from collections.abc import Iterator, Sequence
 
 from hosnn.checks import attack_checks, model_checks
 from hosnn.checks.binarization_test import BinarizationTest
-from hosnn.checks.probes import Diagnosis
-from hosnn.checks.queries import BLOCK
+from hosnn.checks.diagnosis import Diagnosis
+from hosnn.checks.measurements import BLOCK
 from hosnn.results.check import Check, not_run
 from hosnn.results.evaluation import AttackResult, Evaluation
 from hosnn.results.roles import Role
@@ -33,34 +33,36 @@ def _of_model(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
     through_surrogates = bptt_is_useful and any(result.estimator for result in white_box)
     scale_free = any(result.role is Role.SCALE_FREE_LOSS for result in white_box)
 
-    def of_own_gradient(check: Check) -> Check:
-        return model_checks.softened(check, "attacks used other surrogates") if through_surrogates else check
+    def of_gradient(check: Check) -> Check:
+        return model_checks.downgraded(check, "attacks used other surrogates") if through_surrogates else check
 
     no_gradient = "the model has no gradient"
-    yield of_own_gradient(model_checks.no_gradient(diagnosis.has_gradient))
+    yield of_gradient(model_checks.gradient(diagnosis.has_gradient))
     if diagnosis.zero_gradients is None:
         yield not_run("zero gradients", no_gradient)
     else:
-        yield of_own_gradient(model_checks.zero_gradients(diagnosis.zero_gradients, count))
+        yield of_gradient(model_checks.zero_gradients(diagnosis.zero_gradients, count))
     if diagnosis.fidelity is None:
         reason = "too few steps change anything" if diagnosis.has_gradient else no_gradient
         yield not_run("gradient fidelity", reason)
     else:
-        yield of_own_gradient(model_checks.gradient_fidelity(diagnosis.fidelity, diagnosis.fidelity_eps))
+        yield of_gradient(model_checks.gradient_fidelity(diagnosis.fidelity, diagnosis.fidelity_eps))
     if diagnosis.saturated_loss is None:
         yield not_run("saturated loss", no_gradient)
     else:
         saturated = model_checks.saturated_loss(diagnosis.saturated_loss, count)
-        yield model_checks.softened(saturated, "some attacks used losses free of scale") if scale_free else saturated
+        yield (
+            model_checks.downgraded(saturated, "some attacks used scale-invariant losses") if scale_free else saturated
+        )
     yield model_checks.saturated_softmax(diagnosis.saturated_softmax, count)
     if diagnosis.dead_pixels is None:
         yield not_run("dead pixels", "no image has a gradient" if diagnosis.has_gradient else no_gradient)
     else:
-        yield of_own_gradient(model_checks.dead_pixels(diagnosis.dead_pixels))
+        yield of_gradient(model_checks.dead_pixels(diagnosis.dead_pixels))
     yield from _of_inner_layers(evaluation, diagnosis)
     yield model_checks.zero_budget(diagnosis.changed_without_budget, min(count, BLOCK))
     yield model_checks.randomness(diagnosis.randomness)
-    yield model_checks.carried_state(diagnosis.carried_state)
+    yield model_checks.state_between_calls(diagnosis.carried_state)
     yield from _of_modes(evaluation, diagnosis)
     yield model_checks.ties(diagnosis.ties, count)
     yield model_checks.coarse_logits(
@@ -73,19 +75,19 @@ def _of_inner_layers(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[C
         yield model_checks.rounded_input(diagnosis.unmoved_inputs)
     elif evaluation.network.spiking == "unknown":
         yield not_run("rounded input", "the model is a plain function, whose layers are not seen")
-    yield model_checks.foreign_spikes(evaluation.network.spiking)
+    yield model_checks.gradient_estimators(evaluation.network.spiking)
 
 
 def _of_modes(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
-    repeatable = max(diagnosis.randomness, diagnosis.carried_state) <= model_checks.SAME
+    repeatable = max(diagnosis.randomness, diagnosis.carried_state) <= model_checks.REPEATABLE
     unrepeatable = "the model answers the same image differently"
     if diagnosis.batch_logits is not None and diagnosis.batch_classes is not None:
-        yield model_checks.batch_dependence(diagnosis.batch_logits, diagnosis.batch_classes, diagnosis.samples)
+        yield model_checks.batch(diagnosis.batch_logits, diagnosis.batch_classes, diagnosis.samples)
     else:
         yield not_run("batch", unrepeatable)
     if diagnosis.training_logits is not None and diagnosis.training_gradients is not None:
         shares = diagnosis.training_logits, diagnosis.training_gradients
-        yield model_checks.training_mode(*shares, diagnosis.samples)
+        yield model_checks.train_and_eval_mode(*shares, diagnosis.samples)
     elif not repeatable:
         yield not_run("train and eval mode", unrepeatable)
     elif evaluation.network.spiking == "unknown":
@@ -95,7 +97,7 @@ def _of_modes(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
 def _of_attacks(evaluation: Evaluation) -> Iterator[Check]:
     results = [*evaluation.rows, *(result for panel in evaluation.panels for result in panel.rows)]
     kinds = [result.kind for result in evaluation.rows]
-    yield attack_checks.attacks_run(kinds.count("white-box"), sum(map(kinds.count, GRADIENT_FREE)))
+    yield attack_checks.attacks(kinds.count("white-box"), sum(map(kinds.count, GRADIENT_FREE)))
     attacked = sum(prediction >= 0 for result in results for prediction in result.predictions)
     yield attack_checks.inside_threat(attacked, evaluation.clamped)
     yield from _of_growing_eps(evaluation)
@@ -118,7 +120,7 @@ def _of_panels(evaluation: Evaluation) -> Iterator[Check]:
         return
     samples = max(len(result.predictions) for result in results)
     broken = {at for result in results for at, right in enumerate(evaluation.correct_after(result)) if not right}
-    yield attack_checks.broken_by_panels(sum(evaluation.robust[at] for at in broken), samples)
+    yield attack_checks.panels(sum(evaluation.robust[at] for at in broken), samples)
 
 
 def _of_growing_eps(evaluation: Evaluation) -> Iterator[Check]:
@@ -128,10 +130,10 @@ def _of_growing_eps(evaluation: Evaluation) -> Iterator[Check]:
             yield not_run("accuracy against eps", "the panel has one eps only")
         return
     counts = _robust_counts(evaluation, results)
-    yield attack_checks.growing_eps(counts, len(results[0].predictions))
+    yield attack_checks.accuracy_against_eps(counts, len(results[0].predictions))
     if results[-1].eps >= Threat.parse(evaluation.threat).ball.whole_range:
         classes = 1 + max(*evaluation.labels, *evaluation.clean)
-        yield attack_checks.unbounded(counts[-1], len(results[-1].predictions), classes)
+        yield attack_checks.unbounded_attack(counts[-1], len(results[-1].predictions), classes)
 
 
 def _of_steps(evaluation: Evaluation) -> Iterator[Check]:
@@ -143,7 +145,7 @@ def _of_steps(evaluation: Evaluation) -> Iterator[Check]:
         return
     counts, samples = _robust_counts(evaluation, results), len(results[0].predictions)
     yield attack_checks.more_steps(counts, samples)
-    yield attack_checks.converged(counts[-2], counts[-1], (results[-2].steps, results[-1].steps), samples)
+    yield attack_checks.convergence(counts[-2], counts[-1], (results[-2].steps, results[-1].steps), samples)
 
 
 def _of_controls(evaluation: Evaluation) -> Iterator[Check]:
@@ -167,7 +169,7 @@ def _of_controls(evaluation: Evaluation) -> Iterator[Check]:
 def _noise(evaluation: Evaluation, reference: Sequence[bool], noise: Sequence[bool]) -> Check:
     samples = len(reference)
     clean = sum(_clean(evaluation)[:samples])
-    return attack_checks.noise_control(clean, sum(noise), sum(reference), samples)
+    return attack_checks.random_noise(clean, sum(noise), sum(reference), samples)
 
 
 def _more_restarts(_: Evaluation, reference: Sequence[bool], restarted: Sequence[bool]) -> Check:
@@ -176,7 +178,7 @@ def _more_restarts(_: Evaluation, reference: Sequence[bool], restarted: Sequence
 
 def _last_point(_: Evaluation, best_point: Sequence[bool], last_point: Sequence[bool]) -> Check:
     lost = sum(at_end and not on_the_way for on_the_way, at_end in zip(best_point, last_point, strict=True))
-    return attack_checks.lost_on_the_way(lost, len(best_point))
+    return attack_checks.last_step(lost, len(best_point))
 
 
 def _of_gradient_free_attacks(evaluation: Evaluation) -> Iterator[Check]:
@@ -186,7 +188,7 @@ def _of_gradient_free_attacks(evaluation: Evaluation) -> Iterator[Check]:
         return
     before = _survivors(evaluation, white_box)
     after = [first and second for first, second in zip(before, _survivors(evaluation, gradient_free), strict=True)]
-    yield attack_checks.gradient_free_attacks(sum(before) - sum(after), evaluation.samples)
+    yield attack_checks.queries_and_transfer(sum(before) - sum(after), evaluation.samples)
 
 
 def _of_search(evaluation: Evaluation) -> Iterator[Check]:
@@ -197,7 +199,7 @@ def _of_search(evaluation: Evaluation) -> Iterator[Check]:
         return
     alone = [_robust(evaluation, result) for result in results]
     together = sum(all(after) for after in zip(*alone, strict=True))
-    yield attack_checks.surrogate_sensitivity(min(map(sum, alone)), together, len(alone[0]), len(results))
+    yield attack_checks.surrogates(min(map(sum, alone)), together, len(alone[0]), len(results))
 
 
 def _survivors(evaluation: Evaluation, results: Sequence[AttackResult]) -> list[bool]:

@@ -24,12 +24,12 @@ from hosnn.cli.target import load_networks, load_target
 from hosnn.data import Dataset
 from hosnn.deadline import stopping
 from hosnn.errors import ConfigError
-from hosnn.evaluation.ablations import TRAINED, Ablations, ablations, protocol, training_batches
+from hosnn.evaluation.ablations import TRAINED, Ablations, ablated_models, ablation_protocol, training_batches
 from hosnn.evaluation.evaluate import evaluate
 from hosnn.evaluation.generalisation import corruption_accuracy, steps_at_test_time
 from hosnn.evaluation.journal import journal_path
 from hosnn.evaluation.setup import Names
-from hosnn.evaluation.store import USUAL_THREAT, on_images_of
+from hosnn.evaluation.store import DEFAULT_THREAT_NAME, with_samples
 from hosnn.files import write_json, write_text
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.progress import TerminalProgress
@@ -47,7 +47,7 @@ def ablate(
     *,
     lif: Folder = None,
     others: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="MODEL")] = (),
-    threat: str = USUAL_THREAT,
+    threat: str = DEFAULT_THREAT_NAME,
     samples: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None,
     seed: int = 0,
     data: DataArgument = None,
@@ -85,9 +85,9 @@ def ablate(
         hardware: where to run.
         json_output: print the result as JSON and nothing else.
     """
-    attacks = protocol(Threat.parse(threat))
+    protocol = ablation_protocol(Threat.parse(threat))
     target = load_target(model, data, data_folder)
-    attacks = on_images_of(target.data, attacks, samples)
+    protocol = with_samples(protocol, target.data, samples)
     if not isinstance(target.model, nn.Module):
         raise ConfigError(f"ablate got a {type(target.model).__name__}; expected a network with TA-LIF layers")
     lif_network = next(iter(load_networks((lif,)).values())) if lif is not None else None
@@ -95,7 +95,7 @@ def ablate(
     device = hardware.fabric().device
     progress, deadline = TerminalProgress(console_for(json_output)), deadline_after(max_time)
     batches = training_batches(target.data.train)
-    variants, left_out = ablations(target.model, lif_network, load_networks(others), batches)
+    variants, left_out = ablated_models(target.model, lif_network, load_networks(others), batches)
     networks = {name: network.to(device) for name, network in variants.items()}
     evaluations, journals = [], []
     with stopping(deadline):
@@ -105,16 +105,16 @@ def ablate(
                 evaluate(
                     network,
                     target.data,
-                    attacks,
+                    protocol,
                     names=Names(name, target.data.title, target.data.sha256),
                     seed=seed,
-                    partial=journals[-1],
+                    journal=journals[-1],
                     threads=(hardware.threads or os.cpu_count() or 1) if device.type == "cpu" else 0,
                     progress=progress,
                     deadline=deadline,
                 )
             )
-    result = _ablations(target.name, evaluations, networks, batches, target.data, left_out, seed)
+    result = _measured(target.name, evaluations, networks, batches, target.data, left_out, seed)
     write_json(folder / "ablations.json", result.to_json())
     write_text(folder / "ablations.md", ablations_markdown(result))
     for journal in journals:
@@ -129,7 +129,7 @@ def ablate(
     return 0
 
 
-def _ablations(
+def _measured(
     name: str,
     evaluations: list[Evaluation],
     networks: dict[str, nn.Module],

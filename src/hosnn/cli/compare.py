@@ -66,7 +66,7 @@ def comparison_table(comparison: Comparison) -> Table:
         table.add_column(escape(heading), justify="right")
     for measure in comparison.measures:
         shares = [
-            percent(measure.kept[model] / measure.samples) if model in measure.kept else NO_VALUE
+            percent(measure.correct[model] / measure.samples) if model in measure.correct else NO_VALUE
             for model in comparison.models
         ]
         table.add_row(escape(measure.name), f"{measure.samples:,}", *shares)

@@ -18,10 +18,10 @@ from hosnn.deadline import Deadline, Interrupted, stopping
 from hosnn.errors import ConfigError
 from hosnn.estimators import Through
 from hosnn.evaluation.evaluate import evaluate as run_protocol
-from hosnn.evaluation.examples import Example, examples
+from hosnn.evaluation.examples import Example, attacked_examples
 from hosnn.evaluation.journal import journal_path, journals
 from hosnn.evaluation.runner import Shard
-from hosnn.evaluation.store import USUAL_THREAT
+from hosnn.evaluation.store import DEFAULT_THREAT_NAME
 from hosnn.files import write_text
 from hosnn.progress import Progress, TerminalProgress
 from hosnn.report.evaluation_html import render_evaluation
@@ -42,7 +42,7 @@ def evaluate(
     model: ModelArgument,
     *,
     protocol: str = "smoke",
-    threat: str = USUAL_THREAT,
+    threat: str = DEFAULT_THREAT_NAME,
     samples: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None,
     seed: int = 0,
     data: DataArgument = None,
@@ -152,7 +152,7 @@ def _run_protocol(prepared: PreparedEvaluation, deadline: Deadline, progress: Pr
                 prepared.network,
                 prepared.target.data,
                 prepared.protocol,
-                partial=kept,
+                journal=kept,
                 **prepared.options,
                 progress=progress,
                 deadline=deadline,
@@ -214,7 +214,7 @@ def _examples(prepared: PreparedEvaluation, result: Evaluation, seed: int) -> tu
     if target.data.steps is not None:  # frames of events are no picture to show an attack on
         return ()
     with torch.random.fork_rng():
-        return examples(
+        return attacked_examples(
             target.model,
             target.data.test.take(min(200, len(target.data.test))),
             Through(bptt(), PGD(threat)),

@@ -13,7 +13,7 @@ from hosnn.deadline import Deadline
 from hosnn.errors import ConfigError
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.training import checkpoint
-from hosnn.training.checkpoint import Loaded
+from hosnn.training.checkpoint import LoadedNetwork
 from hosnn.training.models import folder_of
 
 ModelArgument = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -35,7 +35,7 @@ def deadline_after(max_time: float | None) -> Deadline:
     return Deadline(None if max_time is None else 60 * max_time)
 
 
-def load_model(path: Path) -> Loaded:
+def load_model(path: Path) -> LoadedNetwork:
     """A network and its config from a run folder, a checkpoint folder or a Hub id."""
     return checkpoint.load(folder_of(path))
 

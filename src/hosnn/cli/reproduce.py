@@ -14,14 +14,14 @@ from hosnn.data import Dataset, load_dataset
 from hosnn.deadline import Deadline, Interrupted
 from hosnn.errors import ConfigError, nearest
 from hosnn.estimators import Through
-from hosnn.evaluation.examples import examples, neuron_traces
+from hosnn.evaluation.examples import attacked_examples, neuron_traces
 from hosnn.evaluation.store import file_stem, stored_or_fresh
 from hosnn.files import write_text
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.modes import device_of
 from hosnn.progress import Progress, TerminalProgress
-from hosnn.protocols.builtin import protocol
-from hosnn.recipes.reproductions import REPRODUCTIONS, Plan, Reproduction
+from hosnn.protocols.builtin import protocol_by_name
+from hosnn.recipes.reproductions import REPRODUCTIONS, PlannedEvaluation, Reproduction
 from hosnn.recipes.variants import with_seed
 from hosnn.report.plotting import svg
 from hosnn.report.reproduction_figures import bars
@@ -139,11 +139,11 @@ class _Pipeline:
         """Wall time that the training of a finished experiment took."""
         return run(experiment, self.data, self.runs, self.fabric).seconds
 
-    def cell(self, experiment: Experiment, network: SpikingNetwork, plans: tuple[Plan, ...]) -> Cell:
+    def cell(self, experiment: Experiment, network: SpikingNetwork, plans: tuple[PlannedEvaluation, ...]) -> Cell:
         """Everything measured on one trained network."""
         evaluations = {}
         for plan in plans:
-            planned = protocol(plan.protocol, DEFAULT_THREAT).resized(plan.samples, plan.panel_samples)
+            planned = protocol_by_name(plan.protocol, DEFAULT_THREAT).resized(plan.samples, plan.panel_samples)
             stem = file_stem(plan.protocol, samples=plan.samples, seed=experiment.seed)
             evaluations[planned.name] = stored_or_fresh(
                 network,
@@ -181,7 +181,7 @@ def _report(result: ReproductionResult, networks: dict[str, SpikingNetwork], dat
     attacked_examples = [
         example
         for name, network in pair.items()
-        for example in examples(network, split, attack, count=5, network=name, classes=data.classes)
+        for example in attacked_examples(network, split, attack, count=5, network=name, classes=data.classes)
     ]
     x, y = (part.to(device_of(next(iter(pair.values())))) for part in split.batch(torch.arange(1)))
     rng = SampleRandom(0, split.index[:1])

@@ -16,9 +16,9 @@ from hosnn.evaluation.evaluate import evaluate_shard
 from hosnn.evaluation.journal import journal_path
 from hosnn.evaluation.runner import Shard
 from hosnn.evaluation.setup import Names
-from hosnn.evaluation.store import file_stem, on_images_of
+from hosnn.evaluation.store import file_stem, with_samples
 from hosnn.progress import Progress
-from hosnn.protocols.builtin import protocol as protocol_named
+from hosnn.protocols.builtin import protocol_by_name
 from hosnn.protocols.protocol import Protocol
 from hosnn.robustness.model import Model
 from hosnn.robustness.threats import Threat
@@ -73,10 +73,10 @@ class PreparedEvaluation:
 def prepare(request: EvaluationRequest) -> PreparedEvaluation:
     """Load the model, its data and the protocol.  Raises ConfigError for whatever does not fit."""
     networks = load_networks(request.transfer_sources)
-    protocol = protocol_named(request.protocol, Threat.parse(request.threat), networks)
+    protocol = protocol_by_name(request.protocol, Threat.parse(request.threat), networks)
     hardware = request.hardware
     target = load_target(request.model, request.data, request.data_folder)
-    protocol = on_images_of(target.data, protocol, request.samples)
+    protocol = with_samples(protocol, target.data, request.samples)
     if hardware.precision != "32-true":
         raise ConfigError(f"--precision got {hardware.precision!r}; robustness is measured in 32-true")
     folder = writable_folder(request.out or target.folder)

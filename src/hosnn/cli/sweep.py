@@ -19,10 +19,10 @@ from hosnn.data import load_dataset
 from hosnn.data.own import absolute_source
 from hosnn.deadline import Interrupted
 from hosnn.errors import ConfigError
-from hosnn.evaluation.store import USUAL_THREAT
+from hosnn.evaluation.store import DEFAULT_THREAT_NAME
 from hosnn.files import write_text
 from hosnn.progress import TerminalProgress
-from hosnn.protocols.builtin import protocol as protocol_named
+from hosnn.protocols.builtin import protocol_by_name
 from hosnn.robustness.threats import Threat
 from hosnn.runtime import Hardware, check_threads
 
@@ -37,7 +37,7 @@ def sweep(
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
     seeds: tuple[int, ...] = (0,),
     protocol: Name = None,
-    threat: str = USUAL_THREAT,
+    threat: str = DEFAULT_THREAT_NAME,
     samples: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None,
     runs: Path = Path("runs"),
     out: Folder = None,
@@ -92,7 +92,7 @@ def sweep(
     all_trials = trials(recipes, set, grid, seeds, None if data is None else load_dataset(data, data_folder))
     cluster, hardware = cluster_for(workers, address, gpus_per_trial, hardware)
     if protocol is not None:
-        protocol_named(protocol, Threat.parse(threat))
+        protocol_by_name(protocol, Threat.parse(threat))
     if samples is not None and (protocol is None or samples < 1):
         raise ConfigError(f"--samples got {samples}; expected at least 1 image, and a --protocol to attack them")
     deadline = deadline_after(max_time)

@@ -11,16 +11,16 @@ from typing import Any
 from hosnn.cluster.record import EvaluationFigures, TrialResult
 from hosnn.data import Dataset, load_dataset
 from hosnn.deadline import Deadline, Interrupted
-from hosnn.evaluation.store import USUAL_THREAT, file_stem, on_images_of, stored_or_fresh
+from hosnn.evaluation.store import DEFAULT_THREAT_NAME, file_stem, stored_or_fresh, with_samples
 from hosnn.files import write_json
-from hosnn.protocols.builtin import protocol
+from hosnn.protocols.builtin import protocol_by_name
 from hosnn.provenance import machine
 from hosnn.robustness.threats import Threat
 from hosnn.runtime import Hardware
 from hosnn.training.checkpoint import load
 from hosnn.training.experiment import Experiment
-from hosnn.training.loop import Run, precision_of
-from hosnn.training.pipeline import finished, run
+from hosnn.training.loop import TrainingOutcome, precision_of
+from hosnn.training.pipeline import finished_run, run
 from hosnn.training.run_lock import exclusive
 
 
@@ -37,7 +37,7 @@ class Conditions:
     data_folder: Path | None
     hardware: Hardware
     protocol: str | None = None
-    threat: str = USUAL_THREAT
+    threat: str = DEFAULT_THREAT_NAME
     samples: int | None = None
     data: str | None = None
 
@@ -66,10 +66,10 @@ def carry_out(experiment: Experiment, conditions: Conditions, deadline: Deadline
     )
 
 
-def _train(experiment: Experiment, data: Dataset, conditions: Conditions, deadline: Deadline) -> Run:
+def _train(experiment: Experiment, data: Dataset, conditions: Conditions, deadline: Deadline) -> TrainingOutcome:
     folder = conditions.runs / experiment.name
     fabric = conditions.hardware.fabric()
-    earlier = finished(experiment, data, folder, precision_of(fabric))
+    earlier = finished_run(experiment, data, folder, precision_of(fabric))
     if earlier is not None:
         return earlier
     training = run(experiment, data, conditions.runs, fabric, deadline, resume=True)
@@ -80,8 +80,8 @@ def _train(experiment: Experiment, data: Dataset, conditions: Conditions, deadli
 
 
 def _evaluate(experiment: Experiment, data: Dataset, conditions: Conditions, deadline: Deadline) -> EvaluationFigures:
-    named = protocol(conditions.protocol or "", Threat.parse(conditions.threat))
-    chosen = on_images_of(data, named, conditions.samples)
+    named = protocol_by_name(conditions.protocol or "", Threat.parse(conditions.threat))
+    chosen = with_samples(named, data, conditions.samples)
     name = f"{file_stem(chosen.name, conditions.threat, conditions.samples, experiment.seed)}.json"
     folder = conditions.runs / experiment.name
     fabric = conditions.hardware.fabric()

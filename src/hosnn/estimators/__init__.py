@@ -1,4 +1,4 @@
-"""Attacks made for spiking networks: gradient estimators, wrappers for attacks over time, adaptive losses."""
+"""Gradient estimators for spiking networks, wrappers for attacks over time, losses aimed at adapting thresholds."""
 
 from hosnn.estimators.adaptive_losses import (
     AdaptiveLoss,
@@ -8,10 +8,10 @@ from hosnn.estimators.adaptive_losses import (
     SilenceNeurons,
 )
 from hosnn.estimators.attack_wrappers import InNormalisedUnits, OnFrames, OnTraces, TraceCrossEntropy
-from hosnn.estimators.catalogue import ALTERNATIVES, CUTS, ENSEMBLE, WIDTHS, title
+from hosnn.estimators.catalogue import ALTERNATIVES, CUTS, ENSEMBLE, SIGMOIDS, estimator_name
 from hosnn.estimators.rates import BPTR, HART, RGA, ActivationBackward
 from hosnn.estimators.rules import Estimator, Through, with_rule
-from hosnn.estimators.search import SearchedSharpness
+from hosnn.estimators.searched_sharpness import SearchedSharpness
 from hosnn.estimators.sharpness import AdaptiveSharpness
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     "ENSEMBLE",
     "HART",
     "RGA",
-    "WIDTHS",
+    "SIGMOIDS",
     "ActivationBackward",
     "AdaptiveLoss",
     "AdaptiveSharpness",
@@ -36,6 +36,6 @@ __all__ = [
     "SilenceNeurons",
     "Through",
     "TraceCrossEntropy",
-    "title",
+    "estimator_name",
     "with_rule",
 ]

@@ -1,4 +1,4 @@
-"""Attacks aimed at homeostasis itself: an attack's own loss plus a term over the neurons' activity.
+"""Adaptive attacks on homeostasis: an attack's own loss plus a term over the neurons' activity.
 
 Shapes: T time, B batch, N neuron dimensions.
 """
@@ -18,7 +18,8 @@ from hosnn.robustness.model import Attack, Model
 from hosnn.spiking.kernels.eager import LayerRecord, record_layers
 from hosnn.spiking.state import AdaptiveThreshold
 
-Loss = Callable[..., Tensor]
+AnyLoss = Callable[..., Tensor]
+"""An attack's own loss, targeted or not: (scores, labels, ..) -> [B]."""
 
 
 class AdaptiveLoss(Protocol):
@@ -32,15 +33,15 @@ class AdaptiveLoss(Protocol):
 class LowerThresholds:
     """Lowers thresholds:  mean over layers of  -mean_{t,n}(θ[t] - θ[0]) / rms(u*).
 
-    In units of the signature's root mean square the term is of order 1.  An estimator that cuts the threshold path
-    gives it no gradient.
+    Division by the signature's root mean square makes the term of order 1.  Its gradient is zero through an estimator
+    that cuts the threshold path.
     Raises ConfigError for a network without TALIF layers.
     """
 
     def __call__(self, layers: Sequence[LayerRecord], /) -> Tensor:
         return _mean(
             [
-                (layer.dynamics.threshold - _per_sample(layer.run.threshold)) / _rms(signature)
+                (layer.dynamics.threshold - _per_sample(layer.trajectory.threshold)) / _rms(signature)
                 for layer, signature in _adapting(layers, self)
             ]
         )
@@ -51,7 +52,7 @@ class LowerThresholds:
 class SilenceNeurons:
     """Lowers firing rates:  mean over layers of  -log(mean_{t,n} s[t] + 0.001), at most 6.9 for silent layers.
 
-    top_only  only the last layer, because a silent last layer leaves constant logits
+    top_only  only the last layer, whose silence makes the logits constant
     Raises ConfigError for a network without hosnn spiking layers.
     """
 
@@ -60,14 +61,14 @@ class SilenceNeurons:
     def __call__(self, layers: Sequence[LayerRecord], /) -> Tensor:
         if not layers:
             raise _no_layers(self, "LIF or TALIF")
-        chosen = layers[-1:] if self.top_only else layers
-        return _mean([-(_per_sample(layer.run.spikes) + 1e-3).log() for layer in chosen])
+        silenced = layers[-1:] if self.top_only else layers
+        return _mean([-(_per_sample(layer.trajectory.spikes) + 1e-3).log() for layer in silenced])
 
 
 @identified("SignatureError")
 @dataclass(frozen=True)
 class SignatureDeviation:
-    """Raises the error that homeostasis holds down:  mean over layers of  mean_{t,n}(u - u*)^2 / mean(u*^2).
+    """Raises the deviation from the signature:  mean over layers of  mean_{t,n}(u - u*)^2 / mean(u*^2).
 
     Raises ConfigError for a network without TALIF layers.
     """
@@ -75,7 +76,7 @@ class SignatureDeviation:
     def __call__(self, layers: Sequence[LayerRecord], /) -> Tensor:
         return _mean(
             [
-                _per_sample((layer.run.membrane - signature[:, None]).square()) / _rms(signature) ** 2
+                _per_sample((layer.trajectory.membrane - signature[:, None]).square()) / _rms(signature) ** 2
                 for layer, signature in _adapting(layers, self)
             ]
         )
@@ -86,9 +87,9 @@ class SignatureDeviation:
 class AgainstHomeostasis:
     """Run `attack` with the loss  L + weight · term  in place of its own L, on the same forward pass.
 
-    attack  has a field `loss`, or wraps attacks that have (a field `attack` or `attacks`)
-    Scores are unchanged, so the attack judges success by the true ones.
-    Raises ConfigError for an attack without a loss or a network without the layers that the term is about.
+    attack  has a field `loss`, or wraps attacks that have one (in a field `attack` or `attacks`)
+    Scores are unchanged, so the attack still judges success by the network's own.
+    Raises ConfigError for an attack without a loss, or a network without the layers that the term needs.
     """
 
     attack: Attack
@@ -127,7 +128,7 @@ class _RecordedModel(WrappedModel):
 
 @dataclass(frozen=True)
 class _LossWithTerm:
-    loss: Loss
+    loss: AnyLoss
     term: AdaptiveLoss
     weight: float
     last: _LastForward
@@ -142,7 +143,7 @@ class _LossWithTerm:
         return self.loss(scores, *labels) + self.weight * self.term(self.last.layers)
 
 
-def _with_loss(attack: Any, change: Callable[[Loss], Loss]) -> Attack | None:
+def _with_loss(attack: Any, change: Callable[[AnyLoss], AnyLoss]) -> Attack | None:
     """The attack with every loss in it changed; None if there is none."""
     if not is_dataclass(attack) or isinstance(attack, type):
         return None

@@ -22,7 +22,7 @@ from hosnn.spiking.decoding import target_traces, trace_cross_entropy
 class OnFrames:
     """Repeat the image over the network's time steps, then attack: every step gets its own perturbation.
 
-    A stronger threat model than one perturbed image; the evaluation of HoSNN's authors uses it.
+    A larger threat model than one perturbed image; HoSNN's authors use it.
     returns  frames [B, T, C, H, W]
     Raises ConfigError for a model without an integer attribute `steps`.
     """
@@ -45,8 +45,8 @@ class OnFrames:
 class OnTraces:
     """Run the attack on the network's outputs over time [T, B, K] in place of its logits; its loss must take those.
 
-    The attack judges success by the outputs' mean over time: raises ConfigError for a model without outputs(x), and
-    for a SpikingNetwork with another readout than MeanReadout.
+    The attack judges success by the outputs' mean over time.  Raises ConfigError for a model without outputs(x), and
+    for a SpikingNetwork with another readout than MeanReadout, whose prediction is not that mean.
     """
 
     attack: Attack
@@ -73,8 +73,9 @@ class OnTraces:
 class TraceCrossEntropy:
     """The authors' attack loss, cross-entropy at every time step against the target trace (`trace_cross_entropy`).
 
-    (outputs [T, B, K], y [B]) -> [B].  spikes: the label's desired spike train, its last entry held if the network
-    runs longer; tau_synapse in time steps.
+    (outputs [T, B, K], y [B]) -> [B]
+    spikes       the label's desired spike train; its last entry is repeated if the network runs longer
+    tau_synapse  in time steps
     """
 
     spikes: tuple[int, ...] = (0, 1, 1, 1, 1)

@@ -1,4 +1,4 @@
-"""Lists of gradient estimators to attack with, and their names in a report."""
+"""Lists of gradient estimators to attack with, and their names in reports."""
 
 from dataclasses import fields
 
@@ -42,7 +42,7 @@ CUTS: tuple[Estimator, ...] = (
 )
 """BPTT without one path; the last has the threshold frozen at rest.  For a plain LIF the last two equal full BPTT."""
 
-WIDTHS: tuple[Estimator, ...] = tuple(bptt(Sigmoid(width)) for width in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0))
+SIGMOIDS: tuple[Estimator, ...] = tuple(bptt(Sigmoid(width)) for width in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0))
 """Full BPTT through sigmoids of six widths."""
 
 ALTERNATIVES: tuple[Estimator, ...] = (
@@ -57,10 +57,10 @@ ALTERNATIVES: tuple[Estimator, ...] = (
 """Estimators proposed in place of BPTT with one surrogate for all neurons."""
 
 
-def title(rule: Estimator) -> str:
+def estimator_name(rule: Estimator) -> str:
     """A short name for a report, e.g. "BPTT, sigmoid 0.2", "leak cut", "BPTR"; different for different estimators."""
     if isinstance(rule, GradientRule):
-        return _path_title(rule)
+        return _rule_name(rule)
     name = _NAMES.get(type(rule), type(rule).__name__)
     settings = [
         f"{field.name} {_text(getattr(rule, field.name))}"
@@ -87,29 +87,26 @@ _NAMES: dict[type, str] = {
 }
 
 
-def _path_title(rule: GradientRule) -> str:
+def _rule_name(rule: GradientRule) -> str:
     if rule == tssl_bp():
         return "TSSL-BP"
     if rule == bptt(PotentialDependent()):
         return "PDSG"
-    cut = [name for name in ("leak", "reset", "threshold") if not getattr(rule, name)]
+    cut_paths = [name for name in ("leak", "reset", "threshold") if not getattr(rule, name)]
     if rule.at_resting_threshold:
-        cut = [name for name in cut if name != "threshold"] if not rule.threshold else cut
-        paths = [*([f"{' and '.join(cut)} cut"] if cut else []), _rest(rule)]
-    else:
-        paths = [f"{' and '.join(cut)} cut"] if cut else ["BPTT"]
+        cut_paths = [name for name in cut_paths if name != "threshold"]
+    parts = [f"{' and '.join(cut_paths)} cut"] if cut_paths else []
+    if rule.at_resting_threshold:
+        parts.append("surrogate at rest" if rule.threshold else "threshold at rest")
+    parts = parts or ["BPTT"]
     if rule.local_adaptation:
-        paths.append("local k")
-    if paths == ["BPTT"] or rule.surrogate != bptt().surrogate:
-        paths.append(_surrogate_title(rule.surrogate))
-    return ", ".join(paths)
+        parts.append("local k")
+    if parts == ["BPTT"] or rule.surrogate != bptt().surrogate:
+        parts.append(_surrogate_name(rule.surrogate))
+    return ", ".join(parts)
 
 
-def _rest(rule: GradientRule) -> str:
-    return "surrogate at rest" if rule.threshold else "threshold at rest"
-
-
-def _surrogate_title(surrogate: Surrogate) -> str:
+def _surrogate_name(surrogate: Surrogate) -> str:
     words = [_NAMES.get(type(surrogate), type(surrogate).__name__)]
     if hasattr(surrogate, "width"):
         words.append(_text(surrogate.width))
@@ -123,5 +120,5 @@ def _surrogate_title(surrogate: Surrogate) -> str:
 
 def _text(value: object) -> str:
     if isinstance(value, Surrogate):
-        return _surrogate_title(value)
+        return _surrogate_name(value)
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""Backward passes over a layer's whole run at once: firing rates rather than spikes in time.
+"""Backward passes over a layer's whole trajectory at once: firing rates rather than spikes in time.
 
 A rate estimator differentiates r = mean_t s[t] as a function of the mean current, and spreads the gradient evenly over
 time:  dL/dI[t] = f' · mean_t dL/ds[t].  Averaging over time is written out in HART's code; the published code of the
@@ -15,27 +15,27 @@ from torch import Tensor
 
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
-from hosnn.spiking.gradient_rule import WholeLayer
-from hosnn.spiking.state import Dynamics, Step
+from hosnn.spiking.gradient_rule import WholeLayerRule
+from hosnn.spiking.state import Dynamics, Trajectory
 from hosnn.spiking.surrogate import PiecewiseLinear, Surrogate
 
 
 @identified("BPTR")
 @dataclass(frozen=True)
-class BPTR(WholeLayer):
+class BPTR(WholeLayerRule):
     """Backward pass through rate: straight through where the neuron fired at least once, else zero.
 
     f' = 1 if sum_t s[t] > 0 else 0.
     Source: SNN-RAT, Ding et al., NeurIPS 2022, and its code.
     """
 
-    def backward(self, gradient: Tensor, run: Step, currents: Tensor, dynamics: Dynamics) -> Tensor:
-        return _evenly(gradient, run.spikes.amax(0))
+    def backward(self, gradient: Tensor, trajectory: Trajectory, currents: Tensor, dynamics: Dynamics) -> Tensor:
+        return _evenly(gradient, trajectory.spikes.amax(0))
 
 
 @identified("RGA")
 @dataclass(frozen=True)
-class RGA(WholeLayer):
+class RGA(WholeLayerRule):
     """Rate gradient approximation: the slope of a piecewise linear curve of rate over mean current.
 
     With x = mean_t I[t] / θ, leak λ = 1 - 1/τ_m and the current scale c = 1/θ:
@@ -55,8 +55,8 @@ class RGA(WholeLayer):
         if not 0 <= self.floor <= 1:
             raise ConfigError(f"RGA got floor = {self.floor!r}; expected a slope in [0, 1], e.g. 0.2")
 
-    def backward(self, gradient: Tensor, run: Step, currents: Tensor, dynamics: Dynamics) -> Tensor:
-        threshold = run.threshold.mean(0).clamp(min=0.1 * dynamics.threshold)
+    def backward(self, gradient: Tensor, trajectory: Trajectory, currents: Tensor, dynamics: Dynamics) -> Tensor:
+        threshold = trajectory.threshold.mean(0).clamp(min=0.1 * dynamics.threshold)
         x, leak = currents.mean(0) / threshold, dynamics.membrane_decay
         firing = (x > 1 - leak) & (x <= 2)
         silent = (x >= 0) & (x <= 1 - leak)
@@ -66,7 +66,7 @@ class RGA(WholeLayer):
 
 @identified("ActivationBackward")
 @dataclass(frozen=True)
-class ActivationBackward(WholeLayer):
+class ActivationBackward(WholeLayerRule):
     """The gradient of the ReLU network with the same weights: f' = 1 where the mean current is positive, else 0.
 
     Source: conversion-based attacks, Sharmin et al., ECCV 2020 and the third member of the ensemble of Özdenizci &
@@ -74,13 +74,13 @@ class ActivationBackward(WholeLayer):
     as active by its mean current there, so that loss and gradient belong to one network.
     """
 
-    def backward(self, gradient: Tensor, run: Step, currents: Tensor, dynamics: Dynamics) -> Tensor:
+    def backward(self, gradient: Tensor, trajectory: Trajectory, currents: Tensor, dynamics: Dynamics) -> Tensor:
         return _evenly(gradient, (currents.mean(0) > 0).to(gradient.dtype))
 
 
 @identified("HART")
 @dataclass(frozen=True)
-class HART(WholeLayer):
+class HART(WholeLayerRule):
     """Hybrid of rate and temporal information: a surrogate at every step, no path between steps, then the mean.
 
         dL/dI[t] = mean_t (h(u[t] - θ[t]) dL/ds[t])
@@ -91,8 +91,10 @@ class HART(WholeLayer):
 
     surrogate: Surrogate = PiecewiseLinear(1.0)  # noqa: RUF009  (a frozen value)
 
-    def backward(self, gradient: Tensor, run: Step, currents: Tensor, dynamics: Dynamics) -> Tensor:
-        derivatives = torch.stack([self.surrogate.derivative(x) for x in (run.membrane - run.threshold).unbind(0)])
+    def backward(self, gradient: Tensor, trajectory: Trajectory, currents: Tensor, dynamics: Dynamics) -> Tensor:
+        derivatives = torch.stack(
+            [self.surrogate.derivative(x) for x in (trajectory.membrane - trajectory.threshold).unbind(0)]
+        )
         return (gradient * derivatives).mean(0).expand_as(gradient)
 
 

@@ -42,7 +42,7 @@ def with_rule(model: M, rule: Rule) -> M:
 @identified("Through")
 @dataclass(frozen=True)
 class Through:
-    """Run `attack` on the model as differentiated by `rule`.  A model without spiking layers is attacked as it is.
+    """Run `attack` on the model, differentiated by `rule`.  A model without spiking layers is attacked as it is.
 
     Raises ConfigError for a network that runs spiking layers which are not among its modules: they would keep their own
     rule, and the result would not be the estimator's.
@@ -58,7 +58,7 @@ class Through:
 def differentiated(model: Model, estimator: Estimator, samples: int, vanishing: Tensor | None = None) -> Model:
     """`model` (a network, its method, or either inside wrappers) for one attack on `samples` samples.
 
-    vanishing  [B], the adaptive sharpness of each sample, if it is not the estimator's for all
+    vanishing  A/2 of `AdaptiveSharpness` for each sample [B]; None: the estimator's own for all
     """
 
     def change(innermost: Model) -> Model:
@@ -92,12 +92,13 @@ class _CheckedCopy(WrappedModel):
 
     A copy has its own modules but shares the original's closures: a function that captured a layer of the original runs
     that layer in the copy too.  The same holds for layers in a plain list.
+    passed  empty until the check has passed
     """
 
-    checks: list[bool] = field(default_factory=list, compare=False)
+    passed: list[bool] = field(default_factory=list, compare=False)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.checks:
+        if self.passed:
             return self.model(x)
         network = network_of(unwrapped(self.model))  # a copy of this one, if an inner estimator copied it again
         own = set() if network is None else set(neurons(network).values())
@@ -119,5 +120,5 @@ class _CheckedCopy(WrappedModel):
                 "function, or kept in a plain list), so they would ignore the gradient estimator; make them modules of "
                 "the network (attributes or nn.ModuleList) and call them as self.layer(..) in its forward"
             )
-        self.checks.append(True)
+        self.passed.append(True)
         return output

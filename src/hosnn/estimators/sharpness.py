@@ -53,13 +53,14 @@ class AdaptiveSharpness:
 Moments = dict[tuple[str, int, int | tuple[int, ...]], tuple[Tensor, Tensor, Tensor]]
 """M and D [B, *N], and the number of passes so far [B], by layer, call of the layer, and time step.
 
-Fused kernels keep a layer's whole run in one entry, with its shape (T, *N) in place of the step: M and D [T, B, *N]."""
+Fused kernels keep all time steps of a layer in one entry, with the shape (T, *N) in place of the step: M and D
+[T, B, *N]."""
 
 
 class DistanceTracker:
     """The running moments M and D of |x| that ASSG keeps for each of `samples` samples during one run of an attack.
 
-    vanishing  A/2 of each sample [B], if it is not the estimator's for all
+    vanishing  A/2 of each sample [B]; None: the estimator's own for all
     """
 
     def __init__(self, settings: AdaptiveSharpness, samples: int, vanishing: Tensor | None = None) -> None:
@@ -129,7 +130,7 @@ class DistanceTracker:
     def run_sharpness(
         self, layer: str, shape: tuple[int, ...], allocate: Callable[[int], tuple[Tensor, Tensor]]
     ) -> Sharpness:
-        """What a fused kernel needs to compute α, and update the moments, for a layer's whole run of shape (T, *N).
+        """What a fused kernel needs to compute α and update the moments over all time steps of a layer, shape (T, *N).
 
         allocate  number of samples -> two arrays of zeros for M and D
         Raises ConfigError if a sample occurs twice in the batch.
@@ -166,7 +167,7 @@ class AdaptiveSharpnessModel(WrappedModel):
 
     tracker  the settings and state that the model's layers share
     chosen   positions, among the tracker's samples, of the samples in a batch (None: all)
-    moments  of one run of an attack
+    moments  M and D, kept for one run of an attack
     """
 
     tracker: DistanceTracker
@@ -197,9 +198,9 @@ class AdaptiveSharpnessRule(GradientRule):
     layer: str = ""
     tracker: DistanceTracker | None = None
 
-    def sharpness(self, shape: tuple[int, ...], room: Callable[[int], tuple[Tensor, Tensor]]) -> Sharpness | None:
+    def sharpness(self, shape: tuple[int, ...], allocate: Callable[[int], tuple[Tensor, Tensor]]) -> Sharpness | None:
         assert self.tracker is not None
-        return self.tracker.run_sharpness(self.layer, shape, room)
+        return self.tracker.run_sharpness(self.layer, shape, allocate)
 
     def at(self, step: int) -> GradientRule:
         assert self.tracker is not None

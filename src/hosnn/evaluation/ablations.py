@@ -1,4 +1,4 @@
-"""How much of a homeostatic network's robustness is homeostasis: the same attacks on networks without a part of it."""
+"""How much of a homeostatic network's robustness is homeostasis: the same attacks on copies without parts of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from hosnn.data import Split
 from hosnn.errors import ConfigError
 from hosnn.evaluation.generalisation import CorruptionAccuracies, StepAccuracies
-from hosnn.protocols.attacks import apgd_ce, restriction, sa_pgd
+from hosnn.protocols.applicability import restriction
+from hosnn.protocols.attacks import apgd_ce, sa_pgd
 from hosnn.protocols.protocol import Protocol
 from hosnn.results.comparison import Comparison
 from hosnn.robustness.threats import DEFAULT_THREAT, Threat
@@ -17,11 +18,11 @@ from hosnn.signature.ablations import frozen_at_mean_threshold, rate_matched, wi
 
 FORMAT = "hosnn-controls-1"
 TRAINED = "as trained"
-WITHOUT = "k = 0"
-STEPWISE = "thresholds frozen at their mean over images"
-STATIC = "thresholds frozen at their mean over images and time"
-PLAIN = "LIF"
-MATCHED = "LIF at the same firing rates"
+NO_ADAPTATION = "k = 0"
+MEAN_PER_STEP = "thresholds frozen at their mean over images"
+MEAN_OVERALL = "thresholds frozen at their mean over images and time"
+LIF = "LIF"
+RATE_MATCHED = "LIF at the same firing rates"
 IMAGES = 1000
 """Training images on which mean thresholds and firing rates are measured."""
 
@@ -59,8 +60,8 @@ class Ablations:
         )
 
 
-def protocol(threat: Threat = DEFAULT_THREAT) -> Protocol:
-    """The attacks of `standard` that take most: SA-PGD through an adaptive surrogate, APGD through full BPTT."""
+def ablation_protocol(threat: Threat = DEFAULT_THREAT) -> Protocol:
+    """The strongest attacks of `standard`: SA-PGD through an adaptive surrogate, APGD-CE through full BPTT."""
     return Protocol(
         name="controls",
         description="SA-PGD 400 with adaptive surrogate, APGD-CE 100 through full BPTT; worst case per sample"
@@ -72,35 +73,35 @@ def protocol(threat: Threat = DEFAULT_THREAT) -> Protocol:
     )
 
 
-def ablations(
+def ablated_models(
     model: nn.Module, lif: nn.Module | None, others: Mapping[str, nn.Module], batches: list[Tensor]
 ) -> tuple[dict[str, nn.Module], tuple[str, ...]]:
-    """The network and what it is compared with, by name, and the ablations that could not be made, with the reason.
+    """The network, its ablations and other networks by name; and ablations that could not be made, with the reason.
 
     lif      a LIF network trained the same way, tested as it is and with the firing rates of `model`
     others   further networks, e.g. LIF with learned static thresholds
     batches  clean training images, to measure mean thresholds and firing rates on
     Raises ConfigError if one of `others` has the name of an ablation.
     """
-    taken = {TRAINED, WITHOUT, STEPWISE, STATIC, *((PLAIN, MATCHED) if lif is not None else ())}.intersection(others)
-    if taken:
+    reserved = {TRAINED, NO_ADAPTATION, MEAN_PER_STEP, MEAN_OVERALL, *((LIF, RATE_MATCHED) if lif is not None else ())}
+    if clashing := reserved.intersection(others):
         raise ConfigError(
-            f"further networks got the names {', '.join(sorted(taken))}, which ablations have; save them under other "
-            "names"
+            f"further networks got the names {', '.join(sorted(clashing))}, which ablations have; save them under "
+            "other names"
         )
     models = {
         TRAINED: model,
-        WITHOUT: without_adaptation(model),
-        STEPWISE: frozen_at_mean_threshold(model, batches),
-        STATIC: frozen_at_mean_threshold(model, batches, False),
+        NO_ADAPTATION: without_adaptation(model),
+        MEAN_PER_STEP: frozen_at_mean_threshold(model, batches),
+        MEAN_OVERALL: frozen_at_mean_threshold(model, batches, False),
     }
     if lif is None:
         return models | dict(others), ()
-    models[PLAIN] = lif
+    models[LIF] = lif
     try:
-        models[MATCHED] = rate_matched(lif, model, batches).model
-    except ConfigError as error:  # a silent layer, say: the other ablations are still of use
-        return models | dict(others), (f"{MATCHED}: {error}",)
+        models[RATE_MATCHED] = rate_matched(lif, model, batches).model
+    except ConfigError as error:  # e.g. a silent layer; the other ablations can still be made
+        return models | dict(others), (f"{RATE_MATCHED}: {error}",)
     return models | dict(others), ()
 
 

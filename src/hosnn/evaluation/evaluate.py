@@ -13,17 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.checks.binarization_test import BinarizationTest, run_binarization_test
-from hosnn.checks.probes import diagnose
+from hosnn.checks.diagnosis import diagnose
 from hosnn.checks.run_checks import all_checks
 from hosnn.data import Dataset, Split
 from hosnn.deadline import Deadline
-from hosnn.estimators import Estimator, title
+from hosnn.estimators import Estimator, estimator_name
 from hosnn.evaluation.runner import AttackRunner, Images, Shard
 from hosnn.evaluation.setup import Names, Setup, prepare
 from hosnn.nn.modes import evaluating
 from hosnn.progress import Bar, Progress
-from hosnn.protocols.applicability import best_estimators, search_panel
 from hosnn.protocols.builtin import smoke
+from hosnn.protocols.estimator_search import best_estimators, search_panel
 from hosnn.protocols.protocol import PanelPlan, Protocol
 from hosnn.provenance import machine, versions
 from hosnn.results.evaluation import AttackResult, Evaluation, Panel
@@ -41,19 +41,19 @@ def evaluate(
     names: Names | None = None,
     samples: int | None = None,
     seed: int = 0,
-    partial: Path | None = None,
+    journal: Path | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
     deadline: Deadline | None = None,
 ) -> Evaluation:
-    """Accuracy of `model` under every attack of `protocol` (default: smoke), one row per attack, one entry per sample.
+    """Predictions of `model` for every sample after every attack of `protocol` (default: smoke), and checks of them.
 
     data     a data set (its test split is used), a split, or images and labels in a container: (x, y), a TensorDataset,
              a DataLoader (`hosnn.data.containers`)
     samples  how many images, a fixed class-balanced choice; None: the protocol's number, or all if there are fewer
     names    what the result calls model and data
-    partial  journal file (`journal_path`): finished blocks are kept there, so that an interrupted evaluation resumes;
-             remove it once the result is saved.  What shards kept beside it (`evaluate_shard`) counts as done.
+    journal  file (`journal_path`) that keeps finished blocks, so that an interrupted evaluation resumes; remove it once
+             the result is saved.  Blocks in the journals of shards beside it (`evaluate_shard`) count as done.
     threads  blocks attacked at a time, each with one thread of torch (the result does not depend on how many); 0: one
              at a time with torch's own threads; None: one per core on a CPU, and 0 on other devices.  A model that
              draws random numbers, or is no nn.Module, always gets 0.
@@ -69,25 +69,25 @@ def evaluate(
             names=names,
             samples=samples,
             seed=seed,
-            partial=partial,
+            journal=journal,
             shard=Shard(),
             threads=threads,
             deadline=deadline,
         )
-        attacked = _attack(setup, progress or Progress())
-        images, device, applied = setup.runner.images, setup.runner.device, setup.protocol
-        probed = slice(0, applied.probes)
+        outcome = _attack(setup, progress or Progress())
+        images, device, protocol = setup.runner.images, setup.runner.device, setup.protocol
+        measured = slice(0, protocol.model_check_samples)
         diagnosis = (
-            diagnose(model, images.x[probed].to(device), images.y[probed].to(device), applied.threat, seed)
-            if applied.probes
+            diagnose(model, images.x[measured].to(device), images.y[measured].to(device), protocol.threat, seed)
+            if protocol.model_check_samples
             else None
         )
-        binarization = _binarization_test(setup, attacked.estimators)
+        binarization = _binarization_test(setup, outcome.estimators)
     result = Evaluation(
-        protocol=applied.name,
-        description=applied.description,
-        threat=str(applied.threat),
-        cascade=applied.cascade,
+        protocol=protocol.name,
+        description=protocol.description,
+        threat=str(protocol.threat),
+        cascade=protocol.cascade,
         settings=setup.settings,
         model=setup.names.model,
         model_sha256=setup.fingerprint,
@@ -96,16 +96,16 @@ def evaluate(
         seed=seed,
         index=tuple(images.index.tolist()),
         labels=tuple(images.y.tolist()),
-        clean=tuple(attacked.clean.tolist()),
-        rows=attacked.rows,
-        panels=attacked.panels,
+        clean=tuple(outcome.clean.tolist()),
+        rows=outcome.rows,
+        panels=outcome.panels,
         seconds=time.monotonic() - started + setup.seconds_before,
         versions=versions(),
         machine=machine() | {"backend": backend.active(device)},
         network=setup.network,
         skipped=setup.skipped,
-        clamped=all(spec.threat.domain is not None for spec in applied.attacks),
-        strength=applied.strength,
+        clamped=all(spec.threat.domain is not None for spec in protocol.attacks),
+        strength=protocol.strength,
     )
     return replace(result, checks=all_checks(result, diagnosis, binarization))
 
@@ -115,7 +115,7 @@ def evaluate_shard(
     data: Dataset | Split | tuple[Tensor, Tensor],
     protocol: Protocol,
     shard: Shard,
-    partial: Path,
+    journal: Path,
     *,
     names: Names | None = None,
     samples: int | None = None,
@@ -124,7 +124,7 @@ def evaluate_shard(
     progress: Progress | None = None,
     deadline: Deadline | None = None,
 ) -> None:
-    """Attack one shard of an evaluation's blocks and keep them in the journal `partial`, named by `journal_path`.
+    """Attack one shard of an evaluation's blocks and keep them in `journal`, a file named by `journal_path`.
 
     `evaluate` with the same arguments, once the journals of all shards are in one folder, gives the same bits as if it
     had attacked all blocks itself.  Raises as `evaluate` does.
@@ -137,7 +137,7 @@ def evaluate_shard(
             names=names,
             samples=samples,
             seed=seed,
-            partial=partial,
+            journal=journal,
             shard=shard,
             threads=threads,
             deadline=deadline,
@@ -145,8 +145,8 @@ def evaluate_shard(
         _attack(setup, progress or Progress())
 
 
-class _Attacked(NamedTuple):
-    """Predictions on clean images, the protocol's rows, its panels, and the best gradient estimators of its search."""
+class _AttackOutcome(NamedTuple):
+    """Predictions on clean images, results of the attacks and panels, the estimators that the search selected."""
 
     clean: Tensor
     rows: tuple[AttackResult, ...]
@@ -154,8 +154,8 @@ class _Attacked(NamedTuple):
     estimators: tuple[Estimator, ...]
 
 
-def _attack(setup: Setup, progress: Progress) -> _Attacked:
-    """All attacks, the search first, for the others use its estimators."""
+def _attack(setup: Setup, progress: Progress) -> _AttackOutcome:
+    """Run the search, the attacks and the panels; the attacks use the search's estimators."""
     runner, protocol = setup.runner, setup.protocol
     blocks, y = runner.images.blocks(protocol.block_size), runner.images.y
     panels = []
@@ -165,19 +165,19 @@ def _attack(setup: Setup, progress: Progress) -> _Attacked:
         if protocol.search:
             panels.append(_panel(runner, search_panel(protocol.search, protocol.threat), protocol.block_size, bar))
             estimators = best_estimators(protocol.search, panels[0].rows, y)
-            bar.report(f"best gradient estimators: {', '.join(map(title, estimators))}")
+            bar.report(f"best gradient estimators: {', '.join(map(estimator_name, estimators))}")
         robust = clean == y if protocol.cascade else torch.ones_like(y, dtype=torch.bool)
         rows = []
         for spec in protocol.attacks:
-            row, predictions = runner.run(spec.bound(estimators), blocks, robust, bar)
+            result, predictions = runner.run(spec.resolved(estimators), blocks, robust, bar)
             if protocol.cascade:
                 robust = robust & (predictions == y)
-            rows.append(row)
+            rows.append(result)
             bar.report(f"{spec.name} {float((predictions == y).double().mean()):.2%}")
         for plan in protocol.panels:
-            bound = replace(plan, attacks=tuple(spec.bound(estimators) for spec in plan.attacks))
-            panels.append(_panel(runner, bound, protocol.block_size, bar))
-    return _Attacked(clean, tuple(rows), tuple(panels), estimators)
+            resolved = replace(plan, attacks=tuple(spec.resolved(estimators) for spec in plan.attacks))
+            panels.append(_panel(runner, resolved, protocol.block_size, bar))
+    return _AttackOutcome(clean, tuple(rows), tuple(panels), estimators)
 
 
 def _binarization_test(setup: Setup, estimators: tuple[Estimator, ...]) -> BinarizationTest | None:
@@ -186,15 +186,15 @@ def _binarization_test(setup: Setup, estimators: tuple[Estimator, ...]) -> Binar
     if not protocol.binarization_samples:
         return None
     images, first = runner.images, slice(0, protocol.binarization_samples)
-    attacks = [spec.bound(estimators) for spec in protocol.attacks]
-    rng = SampleRandom(runner.seed, images.index[first]).fold("active test")
+    attacks = [spec.resolved(estimators) for spec in protocol.attacks]
+    rng = SampleRandom(runner.seed, images.index[first]).fold("active test")  # its former name; keeps the numbers
     return run_binarization_test(runner.model, attacks, images.x[first].to(runner.device), protocol.threat, rng)
 
 
 def _panel(runner: AttackRunner, plan: PanelPlan, block_size: int, bar: Bar) -> Panel:
     blocks = runner.images.blocks(block_size, plan.samples)
-    everything = torch.ones_like(runner.images.y, dtype=torch.bool)
-    return Panel(plan.name, tuple(runner.run(spec, blocks, everything, bar, plan.name)[0] for spec in plan.attacks))
+    every_image = torch.ones_like(runner.images.y, dtype=torch.bool)
+    return Panel(plan.name, tuple(runner.run(spec, blocks, every_image, bar, plan.name)[0] for spec in plan.attacks))
 
 
 def _work(protocol: Protocol, images: Images) -> int:
@@ -202,4 +202,6 @@ def _work(protocol: Protocol, images: Images) -> int:
     total = len(images.blocks(protocol.block_size)) * len(protocol.attacks)
     if protocol.search:
         total += len(images.blocks(protocol.block_size, protocol.search.samples)) * len(protocol.search.candidates)
-    return total + sum(len(images.blocks(protocol.block_size, p.samples)) * len(p.attacks) for p in protocol.panels)
+    return total + sum(
+        len(images.blocks(protocol.block_size, panel.samples)) * len(panel.attacks) for panel in protocol.panels
+    )

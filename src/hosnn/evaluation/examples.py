@@ -1,4 +1,4 @@
-"""What the report's figures show of a model, as plain values: one neuron over time, a few attacked images.
+"""Data of the report's example figures, as plain values: one neuron over time, a few attacked images.
 
 Shapes: x images [B, C, H, W] in [0, 1], or frames [B, T, C, H, W]; T time, N neuron dimensions.
 """
@@ -17,9 +17,9 @@ from hosnn.nn.neurons import TALIF, hidden_neurons
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Attack
 from hosnn.signature.calibration import trajectories
-from hosnn.spiking.state import AdaptiveThreshold, Step
+from hosnn.spiking.state import AdaptiveThreshold, Trajectory
 
-CANDIDATES = 50  # images classified per example, to choose from
+CANDIDATES = 50  # test images to choose from, per example
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +73,8 @@ def neuron_traces(
 ) -> tuple[NeuronTrace, ...]:
     """The same neuron in every network, on the first image of `x` and of each network's own `x_adv`.
 
-    It is chosen in the first network with fixed thresholds, or in the first of all if there is none: of the neurons of
-    `layer` (default: its first hidden layer) that spike on the clean image, the one whose membrane the attack moves
-    most.
+    The first network with fixed thresholds (else the first of all) decides which: of the neurons of `layer` (default:
+    its first hidden layer) that spike on the clean image, the one whose membrane the attack moves most.
 
     networks, x_adv  by name; x_adv images or frames
     Raises ConfigError for an attacked image that is missing, a layer that is not there, or networks of unlike sizes.
@@ -99,7 +98,7 @@ def neuron_traces(
     )
 
 
-def examples(
+def attacked_examples(
     model: nn.Module,
     split: Split,
     attack: Attack,
@@ -119,30 +118,30 @@ def examples(
     with evaluating(model):
         x, y = (part.to(device) for part in candidates.batch(torch.arange(len(candidates))))
         with torch.no_grad():
-            right = (model(x).argmax(1) == y).nonzero()[:, 0].tolist()
-        chosen = torch.tensor(_classes_in_turn(right, y.tolist())[:count], dtype=torch.int64, device=device)
+            correct = (model(x).argmax(1) == y).nonzero()[:, 0].tolist()
+        chosen = torch.tensor(_classes_in_turn(correct, y.tolist())[:count], dtype=torch.int64, device=device)
         if len(chosen) == 0:
             return ()
         x, y, index = x[chosen], y[chosen], candidates.index.to(device)[chosen]
         x_adv = attack(model, x, y, SampleRandom(seed, index).fold("examples"))
         with torch.no_grad():
-            guesses = model(x_adv).argmax(1).tolist()
+            predictions = model(x_adv).argmax(1).tolist()
 
-    def named(number: int) -> str:
+    def class_name(number: int) -> str:
         return classes[number] if number < len(classes) else str(number)
 
     return tuple(
         Example(
             image=image.tolist(),
             adversarial=attacked.tolist(),
-            label=named(label),
-            clean_prediction=named(label),
-            adversarial_prediction=named(guess),
+            label=class_name(label),
+            clean_prediction=class_name(label),
+            adversarial_prediction=class_name(prediction),
             network=network,
             index=position,
         )
-        for image, attacked, label, guess, position in zip(
-            x.cpu(), x_adv.detach().cpu(), y.tolist(), guesses, index.tolist(), strict=True
+        for image, attacked, label, prediction, position in zip(
+            x.cpu(), x_adv.detach().cpu(), y.tolist(), predictions, index.tolist(), strict=True
         )
     )
 
@@ -158,7 +157,7 @@ def _classes_in_turn(rows: list[int], labels: list[int]) -> list[int]:
     return [row for _, _, row in sorted(order)]
 
 
-def _steps(network: nn.Module, x: Tensor) -> dict[str, Step]:
+def _steps(network: nn.Module, x: Tensor) -> dict[str, Trajectory]:
     """Membrane, threshold and spikes over time, by hidden layer."""
     device = device_of(network, x)
     with evaluating(network), torch.no_grad():
@@ -169,7 +168,7 @@ def _adapting(network: nn.Module) -> bool:
     return any(isinstance(layer, TALIF) for layer in hidden_neurons(network).values())
 
 
-def _most_moved(clean: Step, attacked: Step) -> tuple[int, ...]:
+def _most_moved(clean: Trajectory, attacked: Trajectory) -> tuple[int, ...]:
     """Position of the neuron whose membrane the attack moves most, of those that spike on the clean image."""
     moved = (attacked.membrane - clean.membrane)[:, 0].abs().mean(0)
     spiking = clean.spikes[:, 0].sum(0) > 0
@@ -179,7 +178,7 @@ def _most_moved(clean: Step, attacked: Step) -> tuple[int, ...]:
 
 
 def _trace(
-    name: str, network: nn.Module, layer: str, neuron: tuple[int, ...], clean: Step, attacked: Step
+    name: str, network: nn.Module, layer: str, neuron: tuple[int, ...], clean: Trajectory, attacked: Trajectory
 ) -> NeuronTrace:
     def of_neuron(values: Tensor) -> tuple[float, ...]:
         """[T, *N] -> [T]"""

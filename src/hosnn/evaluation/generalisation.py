@@ -1,4 +1,4 @@
-"""Accuracy under common corruptions and at other numbers of time steps, which robustness to attacks should not cost."""
+"""Accuracy under common corruptions and at other numbers of time steps than in training."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ class CorruptionAccuracies:
         accuracies = [accuracy for row in self.accuracies for accuracy in row]
         return sum(accuracies) / len(accuracies)
 
-    def of(self, corruption: str) -> float:
+    def mean_of(self, corruption: str) -> float:
         """Mean over the severities of one corruption.  Raises ConfigError if it is not there."""
         if corruption not in self.corruptions:
             raise ConfigError(f"no corruption {corruption!r} was measured; there are {', '.join(self.corruptions)}")
@@ -58,7 +58,7 @@ class CorruptionAccuracies:
 class StepAccuracies:
     """Accuracy of one network at other numbers of time steps than it was trained for.
 
-    own         the number it was trained for
+    own         the number of time steps it was trained for
     beyond      how its signature is extrapolated after its last step: "hold-last" or "repeat"; "" if it has none
     accuracies  one for each of `steps`; intervals: Wilson's, 95 %
     """
@@ -92,12 +92,12 @@ def corruption_accuracy(
         raise ConfigError("corruption_accuracy got no corruption or no severity; expected at least one of each")
 
     def accuracy(kind: Corruption, severity: int) -> float:
-        return _right(model, chosen, lambda x, index: corrupt(x, kind, severity, seed, index)) / len(chosen)
+        return _num_correct(model, chosen, lambda x, index: corrupt(x, kind, severity, seed, index)) / len(chosen)
 
     return CorruptionAccuracies(
         samples=len(chosen),
         seed=seed,
-        clean=_right(model, chosen, lambda x, index: x) / len(chosen),
+        clean=_num_correct(model, chosen, lambda x, index: x) / len(chosen),
         corruptions=tuple(kind.value for kind in corruptions),
         severities=tuple(severities),
         accuracies=tuple(tuple(accuracy(kind, severity) for severity in severities) for kind in corruptions),
@@ -113,8 +113,8 @@ def steps_at_test_time(
 ) -> StepAccuracies:
     """Accuracy of copies of the network that present each image for other numbers of time steps.
 
-    beyond  how a signature (or thresholds over time) is extrapolated after its last step, in layers that would raise an
-            error there; other layers keep their own way
+    beyond  how parameters per time step (signature, thresholds) are extrapolated after the last one, in layers that
+            would raise an error there; other layers keep their own way
     Raises ConfigError for another model than a SpikingNetwork, or for steps below 1.
     """
     if not isinstance(model, SpikingNetwork):
@@ -124,30 +124,30 @@ def steps_at_test_time(
         )
     if not steps or min(steps) < 1:
         raise ConfigError(f"steps_at_test_time got steps {tuple(steps)}; expected numbers of at least 1")
-    chosen, right, used = _chosen(split, samples), [], ""
+    images, num_correct, extrapolation = _chosen(split, samples), [], ""
     for number in steps:
-        copied, used = _with_steps(model, number, beyond)
-        right.append(_right(copied, chosen, lambda x, index: x))
+        copied, extrapolation = _with_steps(model, number, beyond)
+        num_correct.append(_num_correct(copied, images, lambda x, index: x))
     return StepAccuracies(
-        samples=len(chosen),
+        samples=len(images),
         own=model.steps,
-        beyond=used,
+        beyond=extrapolation,
         steps=tuple(steps),
-        accuracies=tuple(count / len(chosen) for count in right),
-        intervals=tuple(wilson(count, len(chosen)) for count in right),
+        accuracies=tuple(count / len(images) for count in num_correct),
+        intervals=tuple(wilson(count, len(images)) for count in num_correct),
     )
 
 
 def _with_steps(model: SpikingNetwork, steps: int, beyond: Extrapolation) -> tuple[SpikingNetwork, str]:
-    """A copy that runs `steps` time steps, and how it extrapolates what it has for each step ("": nothing)."""
+    """A copy that runs `steps` time steps, and how it extrapolates parameters per time step ("" if it has none)."""
     copied = copy.deepcopy(model)
     copied.coding.steps = steps
-    used = ""
+    extrapolation = ""
     for layer in copied.modules():
         if isinstance(layer, (TALIF, ThresholdLIF, TimeBatchNorm)) and _is_timed(layer):
             layer.beyond = beyond if layer.beyond is Extrapolation.ERROR else layer.beyond
-            used = layer.beyond.value
-    return copied, used
+            extrapolation = layer.beyond.value
+    return copied, extrapolation
 
 
 def _is_timed(layer: TALIF | ThresholdLIF | TimeBatchNorm) -> bool:
@@ -164,12 +164,12 @@ def _chosen(split: Split, samples: int | None) -> Split:
     return chosen
 
 
-def _right(model: Model, split: Split, change: Callable[[Tensor, Tensor], Tensor]) -> int:
-    """Number of images that the model gets right after `change(x, index)`."""
-    right = 0
+def _num_correct(model: Model, split: Split, change: Callable[[Tensor, Tensor], Tensor]) -> int:
+    """Number of images that the model classifies correctly after `change(x, index)`."""
+    correct = 0
     with evaluating(model), torch.no_grad():
         for rows in split.blocks(BLOCK):
             x, y = split.batch(rows)
             x = change(x, split.index[rows.to(split.index.device)]).to(device_of(model, x))
-            right += int((model(x).argmax(1) == y.to(x.device)).sum())
-    return right
+            correct += int((model(x).argmax(1) == y.to(x.device)).sum())
+    return correct

@@ -1,4 +1,4 @@
-"""Journal of an unfinished evaluation: a JSON line for each finished block of an attack, appended as it ends."""
+"""Journal of an unfinished evaluation: a JSON line for each finished block of images of each attack."""
 
 import json
 from collections.abc import Mapping
@@ -27,8 +27,8 @@ class Journal:
     """Finished blocks by (attack, block number), kept in a file if one is given.
 
     The first line holds the evaluation's identity; a file of another evaluation is emptied.  A last line cut off by a
-    kill is dropped.  Blocks that shards of the same evaluation finished count, too.
-    seconds  time that the blocks read from files took, each on its own thread
+    kill is dropped.  Blocks in the journals of its shards count, too.
+    seconds  time that the blocks read from files took, summed over threads
     """
 
     def __init__(self, path: Path | None, identity: Mapping[str, Any]) -> None:
@@ -42,9 +42,9 @@ class Journal:
             if shard != path:
                 self._read(_lines(shard), header)
         lines = _lines(path) if path.exists() else []
-        kept = [header, *self._read(lines, header)]
-        if kept != lines:
-            write_text(path, "\n".join(kept) + "\n")
+        valid = [header, *self._read(lines, header)]
+        if valid != lines:
+            write_text(path, "\n".join(valid) + "\n")
         self.seconds = sum(block["seconds"] for block in self._done.values())
 
     def _read(self, lines: list[str], header: str) -> list[str]:
@@ -60,8 +60,8 @@ class Journal:
         return valid
 
     @property
-    def kept(self) -> bool:
-        """Whether finished blocks outlive the process."""
+    def is_stored(self) -> bool:
+        """Whether finished blocks are in a file, so that they outlive the process."""
         return self._path is not None
 
     def get(self, attack: str, block: int) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Model, count_passes
 from hosnn.runtime import own_randomness
 
-COPYING = (TypeError, RuntimeError, ValueError, AttributeError, copy.Error, PicklingError)
+COPY_ERRORS = (TypeError, RuntimeError, ValueError, AttributeError, copy.Error, PicklingError)
 """Errors of copying a module that holds open files, locks, generators or tensors with a graph."""
 
 
@@ -43,7 +43,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Images:
-    """What is attacked: x [N, C, H, W], and y [N] and index [N] on the CPU, where results are kept."""
+    """The images to attack x [N, C, H, W], their labels y [N] and index [N]; y and index stay on the CPU."""
 
     x: Tensor
     y: Tensor
@@ -59,9 +59,9 @@ class Images:
 class AttackRunner:
     """Attacks blocks of images and records the outcomes in the journal.
 
-    threads  blocks attacked at a time, each with one thread of torch and a copy of the model of its own, so that the
-             number changes no bit of the result; 0: one at a time, with torch's own threads, as for a model that cannot
-             be copied
+    threads  blocks attacked at a time, each with one thread of torch and its own copy of the model, so that the result
+             does not depend on their number; 0: one at a time, with torch's own threads; also if the model cannot be
+             copied
     random   the model draws random numbers: they are seeded per block, which needs threads = 0
     """
 
@@ -79,40 +79,43 @@ class AttackRunner:
         if self.threads:
             try:
                 self._own_model()
-            except COPYING:
+            except COPY_ERRORS:
                 object.__setattr__(self, "threads", 0)
 
     def run(
         self, spec: AttackSpec, blocks: Sequence[slice], robust: Tensor, bar: Bar, panel: str = ""
     ) -> tuple[AttackResult, Tensor]:
-        """One attack over all blocks of this shard; images that are not `robust`, or of other shards, get -1.
+        """One attack over all blocks of this shard: its result, and its predictions [N].
 
-        panel  attacks of one panel draw the same random numbers, so that they differ in what they are meant to; an
-               attack outside has its own
+        robust  the images to attack  [N] bool; others, and those of other shards, get the prediction -1
+        panel   attacks of one panel share random numbers, so that they differ in their settings only; other attacks
+                have their own
         """
         key, stream = (f"{panel}: {spec.id}", panel) if panel else (spec.id, spec.id)
-        key += f" through {spec.estimator_title}" if spec.estimator_title else ""  # a search may find another
+        key += f" through {spec.estimator_name}" if spec.estimator_name else ""  # the search may select another
         outcomes: dict[int, dict[str, Any]] = {}
-        todo = []
+        remaining = []
         for number in range(len(blocks)):
             outcome = self.journal.get(key, number)
             if outcome is not None:
                 outcomes[number] = outcome
                 bar.advance()
             elif panel == "search" or self.shard.has(number):
-                todo.append(number)
+                remaining.append(number)
         stopped = None
-        for number, outcome in self._each(todo, lambda at: self._block(spec, blocks[at], robust[blocks[at]], stream)):
+        for number, outcome in self._outcomes(
+            remaining, lambda at: self._block(spec, blocks[at], robust[blocks[at]], stream)
+        ):
             if outcome is None:
                 stopped = number if stopped is None else stopped
             else:
                 outcomes[number] = self.journal.put(key, number, outcome)
                 bar.advance()
         if stopped is not None:
-            raise Interrupted(f"in {key}, block {stopped + 1} of {len(blocks)}", self.deadline, self.journal.kept)
-        return self._row(spec, blocks, outcomes)
+            raise Interrupted(f"in {key}, block {stopped + 1} of {len(blocks)}", self.deadline, self.journal.is_stored)
+        return self._result(spec, blocks, outcomes)
 
-    def _row(
+    def _result(
         self, spec: AttackSpec, blocks: Sequence[slice], outcomes: dict[int, dict[str, Any]]
     ) -> tuple[AttackResult, Tensor]:
         predictions: list[int] = []
@@ -120,7 +123,7 @@ class AttackRunner:
             missing = [-1] * (block.stop - block.start)
             predictions += outcomes[number]["predictions"] if number in outcomes else missing
         total = {key: sum(outcome[key] for outcome in outcomes.values()) for key in ("seconds", "forward", "backward")}
-        row = AttackResult(
+        result = AttackResult(
             attack=spec.name,
             threat=str(spec.threat),
             eps=float(spec.threat.ball.eps),
@@ -128,23 +131,23 @@ class AttackRunner:
             seconds=total["seconds"],
             kind=spec.kind.value,
             method=spec.method or spec.name,
-            estimator=spec.estimator_title,
+            estimator=spec.estimator_name,
             steps=spec.steps,
             forward=total["forward"],
             backward=total["backward"],
             role=spec.role,
         )
-        return row, torch.tensor(predictions)
+        return result, torch.tensor(predictions)
 
-    def _each(
+    def _outcomes(
         self, numbers: Sequence[int], work: Callable[[int], dict[str, Any] | None]
     ) -> Iterator[tuple[int, dict[str, Any] | None]]:
-        """Yields each number with work(number), in the order in which they end."""
+        """Yields (number, work(number)) as each is done."""
         if not self.threads:
             yield from ((number, work(number)) for number in numbers)
             return
         threads_of_torch = torch.get_num_threads()
-        # The number is per thread; with more than one in each, they would wait for one another.
+        # Torch's number of threads is a setting of each thread; more than one in each would compete for cores.
         pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
         try:
             futures = {pool.submit(work, number): number for number in numbers}
@@ -174,17 +177,17 @@ class AttackRunner:
 
     def _attack(self, model: Model, spec: AttackSpec, block: slice, robust: Tensor, stream: str) -> list[int]:
         predictions = torch.full((block.stop - block.start,), -1)
-        rows = robust.nonzero()[:, 0]
-        if len(rows):
+        attacked = robust.nonzero()[:, 0]
+        if len(attacked):
             images = self.images
-            x, y = images.x[block][rows].to(self.device), images.y[block][rows].to(self.device)
-            rng = SampleRandom(self.seed, images.index[block][rows]).fold(stream)
-            x_adv = spec.applied(EOT_SAMPLES if self.random else 1)(model, x, y, rng)
+            x, y = images.x[block][attacked].to(self.device), images.y[block][attacked].to(self.device)
+            rng = SampleRandom(self.seed, images.index[block][attacked]).fold(stream)
+            x_adv = spec.assembled(EOT_SAMPLES if self.random else 1)(model, x, y, rng)
             if not _allowed(spec, x_adv, x):
                 raise ConfigError(
                     f"attack {spec.name!r} left its threat {spec.threat}, so its result would mean nothing"
                 )
-            predictions[rows] = _logits(model, x_adv).argmax(1).cpu()
+            predictions[attacked] = _logits(model, x_adv).argmax(1).cpu()
         return predictions.tolist()
 
     def predict(self, blocks: Sequence[slice]) -> Tensor:

@@ -1,4 +1,4 @@
-"""What is prepared before the first attack: images, facts about the model, the attacks that apply, the journal."""
+"""Preparing an evaluation: its images, facts about the model, the attacks that apply, the journal."""
 
 import hashlib
 import os
@@ -30,15 +30,15 @@ from hosnn.robustness.model import Model
 from hosnn.signature import fingerprint
 from hosnn.spiking.kernels import backend
 
-PROBED = 16
-"""Images on which the model is examined before the attacks."""
+INSPECTION_IMAGES = 16
+"""Images on which the model is inspected before the attacks."""
 
 
 @dataclass(frozen=True)
 class Names:
     """Names of model and data in the result, and the SHA-256 of the data set.
 
-    Raises ConfigError for what is no SHA-256, which the result's file could not hold.
+    Raises ConfigError for a `dataset_sha256` that is no SHA-256.
     """
 
     model: str = "model"
@@ -56,10 +56,11 @@ class Names:
 class Setup:
     """One evaluation, ready for its first attack.
 
-    protocol        what of the protocol asked for applies to the model; settings: hash of the whole protocol
+    protocol        the attacks of the requested protocol that apply to the model
+    settings        hash of the requested protocol
     skipped         attacks that do not apply, each with the reason
     fingerprint     SHA-256 of the model, empty for a plain function
-    seconds_before  time that the journal's finished blocks took, divided by the number of threads now
+    seconds_before  time that the blocks in the journal took, divided by the present number of threads
     """
 
     runner: AttackRunner
@@ -80,33 +81,33 @@ def prepare(
     names: Names | None,
     samples: int | None,
     seed: int,
-    partial: Path | None,
+    journal: Path | None,
     shard: Shard,
     threads: int | None,
     deadline: Deadline | None,
 ) -> Setup:
-    """Arguments as of `evaluate`, checked; raises as it does."""
+    """Check the arguments, which are those of `evaluate`, and prepare; raises as it does."""
     split = _split_of(data)
     if samples is not None:
         protocol = protocol.resized(_at_most(samples, len(split)))
     images = _images(split, protocol.samples)
     names = names or _names(data, split, len(images.y))
-    fingerprint_ = fingerprint(model) if isinstance(model, nn.Module) else ""
-    if partial is not None and not fingerprint_:
-        raise ConfigError("partial=... needs an nn.Module: a journal could not tell one plain function from another")
+    model_hash = fingerprint(model) if isinstance(model, nn.Module) else ""
+    if journal is not None and not model_hash:
+        raise ConfigError("journal=... needs an nn.Module: a journal could not tell one plain function from another")
     device = device_of(model, images.x)
-    probed = images.x[:PROBED].to(device)
-    logits = logits_of(model, probed)
+    first_images = images.x[:INSPECTION_IMAGES].to(device)
+    logits = logits_of(model, first_images)
     _check_classes(logits, images.y)
-    network = inspect_network(model, probed)
-    identity = _identity(protocol, names, fingerprint_, seed, images) | {
-        # Equal weights are not the same model if its forward was changed since, or it ran on another device.
+    network = inspect_network(model, first_images)
+    identity = _identity(protocol, names, model_hash, seed, images) | {
+        # Equal weights are not enough: forward may have been changed since, or the device may be another.
         "answers": logits.argmax(1).tolist(),
         "structure": digest(model),
         "device": device.type,
         "backend": backend.active(device),
     }
-    journal = Journal(partial, identity)
+    finished = Journal(journal, identity)
     if threads is None:
         threads = (os.cpu_count() or 1) if device.type == "cpu" else 0
     if network.random or not isinstance(model, nn.Module):
@@ -116,7 +117,7 @@ def prepare(
         images=images,
         device=device,
         seed=seed,
-        journal=journal,
+        journal=finished,
         deadline=deadline or Deadline(),
         shard=shard,
         threads=threads,
@@ -124,34 +125,34 @@ def prepare(
     )
     remaining, skipped = fit_to_network(protocol, network, logits.shape[1])
     for spec in remaining.attacks:
-        _check_transfer_source(spec, probed, logits.shape[1])
+        _check_transfer_source(spec, first_images, logits.shape[1])
     return Setup(
         runner=runner,
         protocol=remaining,
         names=names,
         network=network,
         skipped=skipped,
-        fingerprint=fingerprint_,
+        fingerprint=model_hash,
         settings=protocol.settings,
-        seconds_before=journal.seconds / max(1, threads),
+        seconds_before=finished.seconds / max(1, threads),
     )
 
 
-def _check_transfer_source(spec: AttackSpec, probed: Tensor, classes: int) -> None:
-    """Raises ConfigError before hours of other attacks if the model to transfer from cannot be attacked."""
+def _check_transfer_source(spec: AttackSpec, first_images: Tensor, classes: int) -> None:
+    """Raises ConfigError now, rather than after hours of other attacks, if the transfer source cannot be attacked."""
     attack = spec.attack.attack if isinstance(spec.attack, OnFrames) else spec.attack
     if not isinstance(attack, Transfer):
         return
     source = attack.source
     try:
         with evaluating(source):
-            logits = logits_of(source, probed.to(device_of(source, probed)))
+            logits = logits_of(source, first_images.to(device_of(source, first_images)))
     except (ShapeError, RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise ConfigError(f"{spec.name}: it does not take these images: {error}") from error
+        raise ConfigError(f"{spec.name}: the source does not take these images: {error}") from error
     if logits.shape[1] != classes:
         raise ConfigError(
-            f"{spec.name}: it has {logits.shape[1]} classes, the evaluated model {classes}; give a model of the same "
-            "task"
+            f"{spec.name}: the source has {logits.shape[1]} classes, the evaluated model {classes}; give a model of "
+            "the same task"
         )
 
 

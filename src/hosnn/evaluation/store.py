@@ -17,18 +17,22 @@ from hosnn.results.evaluation import Evaluation
 from hosnn.robustness.threats import DEFAULT_THREAT
 from hosnn.signature import fingerprint
 
-USUAL_THREAT = str(DEFAULT_THREAT)
+DEFAULT_THREAT_NAME = str(DEFAULT_THREAT)
 
 
-def file_stem(protocol: str, threat: str = USUAL_THREAT, samples: int | None = None, seed: int = 0) -> str:
-    """Name of an evaluation's files without suffix: the protocol's name, and what differs from its defaults."""
-    changed = (("", threat != USUAL_THREAT, threat), ("n", samples is not None, samples), ("seed", seed != 0, seed))
-    shown = [re.sub(r"[:/]", "_", f"{word}{value}") for word, differs, value in changed if differs]
-    return "-".join([protocol, *shown])
+def file_stem(protocol: str, threat: str = DEFAULT_THREAT_NAME, samples: int | None = None, seed: int = 0) -> str:
+    """Name of an evaluation's files without suffix: the protocol, then threat, samples and seed if not default."""
+    options = (
+        ("", threat != DEFAULT_THREAT_NAME, threat),
+        ("n", samples is not None, samples),
+        ("seed", seed != 0, seed),
+    )
+    parts = [re.sub(r"[:/]", "_", f"{word}{value}") for word, differs, value in options if differs]
+    return "-".join([protocol, *parts])
 
 
-def on_images_of(data: Dataset, protocol: Protocol, samples: int | None) -> Protocol:
-    """The protocol on `samples` test images; None: on its own number.  Raises ConfigError if there are fewer."""
+def with_samples(protocol: Protocol, data: Dataset, samples: int | None) -> Protocol:
+    """The protocol on `samples` test images; None: unchanged.  Raises ConfigError if there are fewer."""
     if samples is None:
         return protocol
     if not 1 <= samples <= len(data.test):
@@ -56,23 +60,23 @@ def stored_or_fresh(
     Raises as `evaluate` does, and ConfigError if `path` cannot be read or written.
     """
     samples = min(protocol.samples or len(data.test), len(data.test))
-    wanted = (fingerprint(network), data.sha256, protocol.settings, samples, seed)
+    requested = (fingerprint(network), data.sha256, protocol.settings, samples, seed)
     if path.exists():
         stored = Evaluation.load(path)
-        if (stored.model_sha256, stored.dataset_sha256, stored.settings, stored.samples, stored.seed) == wanted:
+        if (stored.model_sha256, stored.dataset_sha256, stored.settings, stored.samples, stored.seed) == requested:
             return stored
-    partial = journal_path(path.parent, path.stem)
+    journal = journal_path(path.parent, path.stem)
     result = evaluate(
         network,
         data,
         protocol,
         names=Names(name, data.title, data.sha256),
         seed=seed,
-        partial=partial,
+        journal=journal,
         threads=threads,
         progress=progress,
         deadline=deadline,
     )
     result.save(path)
-    partial.unlink(missing_ok=True)
+    journal.unlink(missing_ok=True)
     return result

@@ -1,4 +1,4 @@
-"""Blueprints, frozen values that build networks, and what all kinds of them share."""
+"""Blueprints, frozen values that build networks, and the parts common to all of them."""
 
 from typing import Protocol
 
@@ -30,8 +30,8 @@ class Blueprint(Protocol):
     def build(self) -> SpikingNetwork: ...
 
 
-class Built(Blueprint, Protocol):
-    """A blueprint that `assemble` can build from."""
+class StandardBlueprint(Blueprint, Protocol):
+    """A blueprint with the settings that `check_blueprint` and `assemble` use."""
 
     @property
     def mean(self) -> tuple[float, ...]: ...
@@ -49,8 +49,8 @@ class Built(Blueprint, Protocol):
     def dynamics(self) -> Dynamics: ...
 
 
-def check(blueprint: Built) -> None:
-    """Raises ConfigError for an input, steps, dropout or a scale of weights that make no network."""
+def check_blueprint(blueprint: StandardBlueprint) -> None:
+    """Raises ConfigError for an image shape, number of steps, dropout or scale of weights that cannot be built."""
     name, image = type(blueprint).__name__, blueprint.image
     if len(image) != 3 or min(*image, blueprint.steps) < 1:
         raise ConfigError(
@@ -69,11 +69,11 @@ def check(blueprint: Built) -> None:
         )
 
 
-def assemble(blueprint: Built, body: nn.Module) -> SpikingNetwork:
-    """The network around `body`, its weights such that every layer fires from the start.
+def assemble(blueprint: StandardBlueprint, body: nn.Module) -> SpikingNetwork:
+    """The network with this body, its weights scaled so that every layer fires before training.
 
-    All weights are `weight_scale` times torch's own draw, whose standard deviation 1/sqrt(3 inputs) would leave neurons
-    of threshold 1 silent a few layers on.
+    All weights are `weight_scale` times torch's initial ones, whose standard deviation 1/sqrt(3 inputs) would leave
+    neurons with threshold 1 silent after a few layers.
     """
     for module in body.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):

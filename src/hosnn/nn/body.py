@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from hosnn.identity import identified
 from hosnn.nn.convolution import channels_last, convolve_images
-from hosnn.nn.fusion import ChangingSequence, Planned, any_hooked_everywhere, is_hooked, is_plain, takes_context
+from hosnn.nn.fusion import ObservedSequential, Planned, accepts_context, any_global_hooks, has_hooks, is_plain
 from hosnn.nn.layers import ConstantCoding, OverTime, SumPool
 from hosnn.nn.neurons import LIF
 from hosnn.nn.normalisation import TimeBatchNorm
@@ -16,32 +16,32 @@ from hosnn.spiking.kernels.kernel_spec import ConstantInput, FusionContext
 
 @dataclass(frozen=True)
 class NeuronBlock:
-    """Neurons with the operations that their kernel does as well: [T, B, ...] -> [T, B, ...].
+    """Neurons with the operations fused into their kernel: [T, B, ...] -> [T, B, ...].
 
-    after  what follows the pooling in its `OverTime`
+    after_pooling  the layers that follow a fused pooling in its `OverTime`
     """
 
     neurons: LIF
     context: FusionContext
-    after: tuple[nn.Module, ...] = ()
+    after_pooling: tuple[nn.Module, ...] = ()
 
     def __call__(self, currents: Tensor, constant: ConstantInput | None = None) -> Tensor:
         context = self.context if constant is None else self.context._replace(constant=constant)
         output: Tensor = self.neurons(currents, context)
-        if not self.after:
+        if not self.after_pooling:
             return output
         folded = output.flatten(0, 1)
-        for layer in self.after:
+        for layer in self.after_pooling:
             folded = layer(folded)
         return folded.view(*output.shape[:2], *folded.shape[1:])
 
 
 @dataclass(frozen=True)
 class ImageBlock:
-    """The first convolution, before the synaptic filter rather than after it, with what follows up to the neurons.
+    """The first convolution, its normalisation and neurons, with the synaptic filter after the convolution.
 
-    The filter commutes with the convolution up to rounding: an image that stays is convolved once, not at every step.
-    A bias b (or what eval-mode normalisation makes of it) is where the filter starts: filtered from b, W x + b is the
+    The filter commutes with the convolution up to rounding, so that a constant image is convolved once, not at every
+    step.  A bias b (after eval-mode normalisation) is the filter's initial state: filtered from there, W x + b is the
     filtered W x, plus b at every step.
     """
 
@@ -50,18 +50,18 @@ class ImageBlock:
     block: NeuronBlock | None
 
     def __call__(self, coding: ConstantCoding, images: Tensor) -> Tensor | None:
-        """The block's output; None where the convolution has to see coded images.
+        """The block's output; None if the convolution has to follow the filter after all.
 
         images  [B, C, H, W] or frames [B, T, C, H, W]
         """
         fused = self.block is not None and self.block.neurons.can_fuse(images, coding.steps)
         bias = self.convolution.bias
         if bias is not None and not fused:
-            return None  # the eager step is the specification, in its order
+            return None  # the eager step is the specification, also in the order of its operations
         pooled = self.block is not None and fused and self.block.context.pool_gain is not None
         folded = images.flatten(0, -4)
         if pooled and images.device.type == "cpu":
-            folded = channels_last(folded)  # as neurons that pool read it
+            folded = channels_last(folded)  # the memory order of neurons that pool
         convolved = convolve_images(self.convolution, folded) if fused else self.convolution(folded)
         convolved = convolved.view(*images.shape[:-3], *convolved.shape[1:])
         norm = self.norm
@@ -73,7 +73,7 @@ class ImageBlock:
         if fused and norm is None and images.dim() == 4 and self.block is not None:
             return self.block(convolved[None], ConstantInput(coding.steps, coding.tau_synapse, initial))
         if pooled:
-            # Filtered with channels last, which neurons that pool, and normalisation before them, would have to copy.
+            # Filtered with channels last, as neurons that pool, and normalisation before them, would have to copy it.
             initial = None if initial is None else initial.view(-1)
             currents = coding(convolved.movedim(-3, -1), initial).movedim(-1, -3)
         else:
@@ -83,11 +83,12 @@ class ImageBlock:
         return currents if self.block is None else self.block(currents)
 
 
-class Plan(NamedTuple):
-    """A body's modules and blocks in sequence, and the first of them in the form for images.
+class BodyPlan(NamedTuple):
+    """What a body runs: modules and blocks in sequence, for currents and for images.
 
-    image_block    None: the first module is no convolution that could come before the synaptic filter
-    after_images   what follows the image block
+    blocks        on currents
+    image_block   the first block on images; None if the first module is no convolution that the filter may follow
+    after_images  the blocks after the image block
     """
 
     blocks: tuple[Any, ...]
@@ -96,8 +97,8 @@ class Plan(NamedTuple):
 
 
 @identified("Body")
-class Body(ChangingSequence, Planned[Plan]):
-    """Spiking layers one after the other: [T, B, ...] -> [T, B, ...], the same as `nn.Sequential` with less work."""
+class Body(ObservedSequential, Planned[BodyPlan]):
+    """Spiking layers in sequence, [T, B, ...] -> [T, B, ...]: the result of `nn.Sequential`, with neighbours fused."""
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.plan().blocks:
@@ -116,56 +117,57 @@ class Body(ChangingSequence, Planned[Plan]):
             output = block(output)
         return output
 
-    def _decide(self) -> Plan:
+    def _make_plan(self) -> BodyPlan:
         layers = list(self)
         if not self.fused:
-            return Plan(tuple(layers))
+            return BodyPlan(tuple(layers))
         blocks = _blocks(layers)
-        convolution = _only_convolution(layers[0]) if layers and is_plain(Body, self) else None
+        convolution = _as_convolution(layers[0]) if layers and is_plain(Body, self) else None
         if convolution is None:
-            return Plan(blocks)
+            return BodyPlan(blocks)
         norm = next(iter(layers[1:]), None)
-        if not isinstance(norm, TimeBatchNorm) or any(map(is_hooked, norm.modules())):
+        if not isinstance(norm, TimeBatchNorm) or any(map(has_hooks, norm.modules())):
             norm = None
-        at = 1 if norm is None else 2
-        block = blocks[at] if at < len(blocks) and isinstance(blocks[at], NeuronBlock) else None
+        position = 1 if norm is None else 2
+        block = blocks[position] if position < len(blocks) and isinstance(blocks[position], NeuronBlock) else None
         if block is None:
-            return Plan(blocks, ImageBlock(convolution, None, None), blocks[1:])
-        return Plan(blocks, ImageBlock(convolution, norm, block), blocks[at + 1 :])
+            return BodyPlan(blocks, ImageBlock(convolution, None, None), blocks[1:])
+        return BodyPlan(blocks, ImageBlock(convolution, norm, block), blocks[position + 1 :])
 
 
 def _blocks(layers: list[nn.Module]) -> tuple[Any, ...]:
+    """The layers, neurons that accept a context together with the pooling after them."""
     blocks: list[Any] = []
-    at = 0
-    while at < len(layers):
-        layer = layers[at]
-        at += 1
-        if not isinstance(layer, LIF) or not takes_context(layer):
+    position = 0
+    while position < len(layers):
+        layer = layers[position]
+        position += 1
+        if not isinstance(layer, LIF) or not accepts_context(layer):
             blocks.append(layer)
             continue
-        reusable = at > 1 and _gives_memory_away(layers[at - 2])
-        gain = _pool_gain(layers[at]) if at < len(layers) else None
-        after: tuple[nn.Module, ...] = ()
+        reusable = position > 1 and _output_reusable(layers[position - 2])
+        gain = _pool_gain(layers[position]) if position < len(layers) else None
+        after_pooling: tuple[nn.Module, ...] = ()
         if gain is not None:
-            after = tuple(_folded(layers[at])[1:])
-            at += 1
-        blocks.append(NeuronBlock(layer, FusionContext(gain, None, reusable), after))
+            after_pooling = tuple(_folded_layers(layers[position])[1:])
+            position += 1
+        blocks.append(NeuronBlock(layer, FusionContext(gain, None, reusable), after_pooling))
     return tuple(blocks)
 
 
-def _gives_memory_away(layer: nn.Module) -> bool:
-    """Whether only the next layer reads a layer's output: its own backward does not, and no hook may have kept it."""
-    if any_hooked_everywhere():
+def _output_reusable(layer: nn.Module) -> bool:
+    """Whether only the next layer needs a layer's output: not its own backward, and no hook that may have kept it."""
+    if any_global_hooks():
         return False
     if is_plain(TimeBatchNorm, layer):
-        return not any(map(is_hooked, layer.modules()))
-    folded = _folded(layer)
+        return not any(map(has_hooks, layer.modules()))
+    folded = _folded_layers(layer)
     return bool(folded) and (is_plain(nn.Conv2d, folded[-1]) or is_plain(nn.Linear, folded[-1]))
 
 
 def _pool_gain(layer: nn.Module) -> float | None:
-    """The gain over the mean of the pooling of 2 x 2 that a layer begins with; None if it begins with another."""
-    first = next(iter(_folded(layer)), None)
+    """The gain, over the mean of a window, of the 2 x 2 pooling that a layer begins with; None if it does not."""
+    first = next(iter(_folded_layers(layer)), None)
     if not isinstance(first, nn.AvgPool2d) or not (is_plain(SumPool, first) or is_plain(nn.AvgPool2d, first)):
         return None
     if _pair(first.kernel_size) != (2, 2) or _pair(first.stride) != (2, 2) or _pair(first.padding) != (0, 0):
@@ -181,14 +183,14 @@ def _pair(size: Any) -> tuple[int, int]:
     return tuple(size) if isinstance(size, tuple) else (size, size)
 
 
-def _only_convolution(layer: nn.Module) -> nn.Conv2d | None:
-    """The convolution that is all a layer does."""
-    folded = _folded(layer)
+def _as_convolution(layer: nn.Module) -> nn.Conv2d | None:
+    """The convolution that a layer consists of; None for another layer."""
+    folded = _folded_layers(layer)
     if len(folded) != 1 or not isinstance(folded[0], nn.Conv2d) or not is_plain(nn.Conv2d, folded[0]):
         return None
     return folded[0]
 
 
-def _folded(layer: nn.Module) -> list[nn.Module]:
-    """The layers that an `OverTime` folds time for; none of another module, or of one with hooks."""
+def _folded_layers(layer: nn.Module) -> list[nn.Module]:
+    """The layers in an `OverTime`; none if the module is another, or has hooks."""
     return list(layer) if isinstance(layer, OverTime) and is_plain(OverTime, layer) else []

@@ -1,8 +1,8 @@
 """Convolutional networks by their structure in the field's shorthand, such as 128C3-256C3-P2-512C3-P2-1024-10.
 
-nC k  a convolution to n channels by k x k windows that keeps height and width, then neurons
-P k   pooling of k x k, after neurons
-n     a dense layer of n neurons; the last number is that of the classes
+nCk  a convolution to n channels with a k x k kernel that keeps height and width, then neurons
+Pk   k x k pooling, after neurons
+n    a dense layer of n neurons; the last one has a neuron per class
 """
 
 import re
@@ -14,7 +14,7 @@ from torch import nn
 
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
-from hosnn.nn.blueprint import assemble, check
+from hosnn.nn.blueprint import assemble, check_blueprint
 from hosnn.nn.body import Body
 from hosnn.nn.layers import OverTime, SpikingNetwork, SumPool, TimeDropout
 from hosnn.nn.neurons import LIF
@@ -27,7 +27,7 @@ CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 
 
 class Convolution(NamedTuple):
-    """`channels` by windows of `size` x `size`, then pooling of `pool` x `pool` (1: none)."""
+    """A convolution to `channels` with a `size` x `size` kernel, then `pool` x `pool` pooling (1: none)."""
 
     channels: int
     size: int
@@ -43,12 +43,12 @@ class ConvNet:
     image        channels, height, width of the input
     mean, std    per channel, of raw pixels in [0, 1]
     norm         normalisation of currents over time, before all hidden neurons
-    norm_dense   False: before those of convolutions only
+    norm_dense   False: not before neurons of dense layers
     dropout      after all hidden neurons and their pooling
     pool_gain    pooling is pool_gain times the sum of a window: 1.1 as in the authors' code, 1/4 for the mean of 2 x 2
     spiking_output  the last layer is LIF and logits are its mean trace; False: logits are the mean current
-    weight_scale    times torch's own draw of weights, so that all layers fire from the start
-    No biases.  Raises ConfigError for what is no structure, or sizes that make no network.
+    weight_scale    factor of torch's initial weights, so that all layers fire before training
+    No biases.  Raises ConfigError for text that is no structure, or sizes that cannot be built.
     """
 
     structure: str
@@ -66,7 +66,7 @@ class ConvNet:
     spiking_output: bool = True
 
     def __post_init__(self) -> None:
-        check(self)
+        check_blueprint(self)
         if not 0 < self.pool_gain < float("inf"):
             raise ConfigError(f"ConvNet got pool_gain {self.pool_gain}; expected a positive number, e.g. 1.1")
         convolutions, _ = parse(self.structure)
@@ -92,7 +92,7 @@ class ConvNet:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         channels, height, width = self.image
 
-        def neurons(number: int, norm: Norm, size: int, is_dense: bool) -> None:
+        def add_neurons(number: int, norm: Norm, size: int, is_dense: bool) -> None:
             for layer in normalisations(norm, size, self.steps, is_dense):
                 layers[f"norm{number}"] = layer
             layers[f"neurons{number}"] = LIF(self.dynamics, self.rule)
@@ -100,7 +100,7 @@ class ConvNet:
         for number, layer in enumerate(convolutions, 1):
             convolution = nn.Conv2d(channels, layer.channels, layer.size, padding=layer.size // 2, bias=False)
             layers[f"conv{number}"] = OverTime(convolution)
-            neurons(number, self.norm, layer.channels, False)
+            add_neurons(number, self.norm, layer.channels, False)
             if layer.pool > 1:
                 layers[f"pool{number}"] = OverTime(SumPool(layer.pool, self.pool_gain))
             layers[f"dropout{number}"] = TimeDropout(self.dropout)
@@ -109,7 +109,7 @@ class ConvNet:
         for number, units in enumerate(dense, len(convolutions) + 1):
             layers[f"dense{number}"] = OverTime(nn.Flatten(), nn.Linear(size, units, bias=False))
             if number < len(convolutions) + len(dense):
-                neurons(number, self.norm if self.norm_dense else Norm.NONE, units, True)
+                add_neurons(number, self.norm if self.norm_dense else Norm.NONE, units, True)
                 layers[f"dropout{number}"] = TimeDropout(self.dropout)
             elif self.spiking_output:
                 layers[f"neurons{number}"] = LIF(self.dynamics, self.rule, fixed_threshold=True)
@@ -132,7 +132,7 @@ def parse(structure: str) -> tuple[tuple[Convolution, ...], tuple[int, ...]]:
         elif convolution:
             channels, size = (int(number) for number in convolution.groups())
             if size % 2 == 0:
-                raise _wrong(structure, part, "has windows of even size, which cannot keep height and width")
+                raise _wrong(structure, part, "has a kernel of even size, which cannot keep height and width")
             convolutions.append(Convolution(channels, size))
         elif pool:
             if not convolutions or convolutions[-1].pool > 1:
@@ -184,5 +184,5 @@ def vgg11(classes: int = 10) -> ConvNet:
 
 
 def small_convnet(classes: int = 10) -> ConvNet:
-    """32C3-P2-64C3-P2-128C3-P2-256-10: 0.6 M weights, to be trained on two cores."""
+    """32C3-P2-64C3-P2-128C3-P2-256-10: 0.6 M weights, small enough to train on two cores."""
     return ConvNet(f"32C3-P2-64C3-P2-128C3-P2-256-{classes}", dropout=0.1)

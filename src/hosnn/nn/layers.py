@@ -1,4 +1,4 @@
-"""The layers of a network besides neurons: normalisation, coding, folding of time, pooling, dropout, readout."""
+"""The layers of a network besides neurons: input normalisation, coding, folding of time, pooling, dropout, readout."""
 
 from typing import Protocol, runtime_checkable
 
@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.identity import identified
-from hosnn.nn.fusion import Changing, ChangingSequence
+from hosnn.nn.fusion import ObservedModule, ObservedSequential
 from hosnn.spiking.coding import encode_constant, filter_synaptic
 from hosnn.spiking.decoding import mean_over_time
 
@@ -36,11 +36,11 @@ class Normalise(nn.Module):
 
 @identified("ConstantCoding")
 class ConstantCoding(nn.Module):
-    """Present an image for `steps` time steps through the synaptic filter (`encode_constant`).
+    """Direct coding: an image at every one of `steps` time steps, filtered by the synapse (`encode_constant`).
 
-    forward  images [B, C, H, W], or frames [B, T, C, H, W] with T = steps  ->  [T, B, C, H, W]; `initial` is the state
-             of the filter before the first step, broadcastable to an image, None: 0
-    Raises ShapeError for anything else.
+    forward  images [B, C, H, W], or frames [B, T, C, H, W] with T = steps  ->  [T, B, C, H, W]
+    initial  state of the filter before the first step, broadcastable to an image; None: 0
+    Raises ShapeError for other shapes.
     """
 
     def __init__(self, steps: int = 5, tau_synapse: float = 3.0) -> None:
@@ -65,7 +65,7 @@ class ConstantCoding(nn.Module):
 
 
 @identified("OverTime")
-class OverTime(ChangingSequence):
+class OverTime(ObservedSequential):
     """Apply layers to every time step by folding time into the batch: [T, B, ...] -> [T, B, ...]."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class OverTime(ChangingSequence):
 
 
 @identified("SumPool")
-class SumPool(Changing, nn.AvgPool2d):
+class SumPool(ObservedModule, nn.AvgPool2d):
     """Spiking pooling of the authors' code: gain · sum over a square window (1.1 x sum = 4.4 x average for 2x2)."""
 
     def __init__(self, size: int = 2, gain: float = 1.1) -> None:
@@ -113,7 +113,7 @@ class MeanReadout(nn.Module):
 
 @runtime_checkable
 class HasOutputs(Protocol):
-    """A network that gives its last layer's output over time, as the van-Rossum loss and per-step attacks need."""
+    """A network that gives its last layer's output over time, which losses over traces need."""
 
     def outputs(self, x: Tensor) -> Tensor:
         """Raw pixels [B, C, H, W] (or frames [B, T, C, H, W]) -> [T, B, K]."""

@@ -7,7 +7,7 @@ from torch import nn
 
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
-from hosnn.nn.blueprint import assemble, check
+from hosnn.nn.blueprint import assemble, check_blueprint
 from hosnn.nn.body import Body
 from hosnn.nn.layers import OverTime, SpikingNetwork, SumPool, TimeDropout
 from hosnn.nn.neurons import LIF
@@ -23,7 +23,7 @@ class LeNet:
     image        channels, height, width of the input
     mean, std    per channel, of raw pixels in [0, 1]
     spiking_output  the last layer is LIF and logits are its mean trace; False: logits are the mean current
-    No biases, as in the authors' code.  Raises ConfigError for sizes that make no network.
+    No biases, as in the authors' code.  Raises ConfigError for sizes that cannot be built.
     """
 
     channels: tuple[int, int] = (15, 40)
@@ -40,7 +40,7 @@ class LeNet:
     spiking_output: bool = True
 
     def __post_init__(self) -> None:
-        check(self)
+        check_blueprint(self)
         counts = (*self.channels, self.hidden, self.classes, *self._sides)
         if len(self.channels) != 2 or min(counts) < 1 or self.padding < 0:
             raise ConfigError(
@@ -62,7 +62,7 @@ class LeNet:
 
     @property
     def weight_scale(self) -> float:
-        """Weights stay torch's own draw."""
+        """Weights stay torch's initial ones."""
         return 1.0
 
     def build(self) -> SpikingNetwork:

@@ -1,4 +1,4 @@
-"""Where a model lives, and contexts that put it in eval mode or keep its running statistics still."""
+"""A model's device, and contexts that put it in eval mode or stop updates of its running statistics."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,9 +23,9 @@ def evaluating(model: Callable[..., Any]) -> Iterator[None]:
 
 @contextmanager
 def statistics_held(model: nn.Module) -> Iterator[None]:
-    """Normalisation in train mode uses the statistics of each batch, but updates no running mean, variance or count.
+    """Inside, normalisation in train mode uses each batch's statistics but updates no running mean, variance or count.
 
-    This holds for torch's layers and those made of them; another normalisation has to take care of it itself.
+    Only torch's normalisation layers, and modules made of them, are affected.
     """
     tracking = [
         module

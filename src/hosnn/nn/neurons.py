@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.identity import identified, identity_text
-from hosnn.nn.fusion import Changing
+from hosnn.nn.fusion import ObservedModule
 from hosnn.spiking.gradient_rule import GradientRule, Rule, bptt
 from hosnn.spiking.kernels import backend, eager
-from hosnn.spiking.kernels.kernel_spec import UNFUSED, Emitted, FusionContext
-from hosnn.spiking.state import AdaptiveThreshold, Dynamics, Step, Threshold
+from hosnn.spiking.kernels.kernel_spec import NOTHING_FUSED, FusionContext, KernelOutput
+from hosnn.spiking.state import AdaptiveThreshold, Dynamics, Threshold, Trajectory
 
 
 class Emit(Enum):
@@ -27,7 +27,7 @@ class Emit(Enum):
 
 @identified("Beyond")
 class Extrapolation(Enum):
-    """Values per time step for a longer run: an error, the last one held, or all of them repeated."""
+    """How values per time step are extended to more steps: an error, the last one held, or all of them repeated."""
 
     ERROR = "error"
     HOLD_LAST = "hold-last"
@@ -35,11 +35,11 @@ class Extrapolation(Enum):
 
 
 @identified("LIF")
-class LIF(Changing):
+class LIF(ObservedModule):
     """Leaky integrate-and-fire neurons; `hosnn.spiking.dynamics.lif_step` gives the equations.
 
-    fixed_threshold  keep this layer plain when a network is made homeostatic (an output layer)
-    own_thresholds   whether each neuron has a threshold of its own, which TA-LIF would lose
+    fixed_threshold  keep this layer LIF when a network is made homeostatic (an output layer)
+    own_thresholds   whether neurons have thresholds of their own, which TA-LIF would lose
     forward          currents [T, B, *N] -> traces (or spikes) [T, B, *N]
     Raises ShapeError if the currents are not floating point, have fewer than 2 dimensions or no time step.
     """
@@ -59,19 +59,19 @@ class LIF(Changing):
         self.emit = emit
         self.fixed_threshold = fixed_threshold
 
-    def forward(self, currents: Tensor, context: FusionContext = UNFUSED) -> Tensor:
-        """context  operations fused into the layer; a pooling changes the shape of the output"""
+    def forward(self, currents: Tensor, context: FusionContext = NOTHING_FUSED) -> Tensor:
+        """context  operations fused into the layer's kernel; pooling changes the shape of the output"""
         self._check(currents)
         constant = context.constant
         threshold = self.threshold_over(constant.steps if constant else len(currents))
-        emit = Emitted.SPIKES if self.emit is Emit.SPIKES else Emitted.TRACES
-        return backend.layer(currents, self.dynamics, self.rule, threshold, emit, context)
+        emit = KernelOutput.SPIKES if self.emit is Emit.SPIKES else KernelOutput.TRACES
+        return backend.run_layer(currents, self.dynamics, self.rule, threshold, emit, context)
 
     def can_fuse(self, like: Tensor, steps: int) -> bool:
         """Whether a fused kernel would run this layer on currents of the type and device of `like`."""
         return backend.fuses(like, self.rule, self.threshold_over(steps))
 
-    def trajectory(self, currents: Tensor) -> Step:
+    def trajectory(self, currents: Tensor) -> Trajectory:
         """Membrane before reset, threshold, spikes and trace over time, each [T, B, *N]."""
         self._check(currents)
         return eager.trajectory(currents, self.dynamics, self.rule, self.threshold_over(len(currents)))
@@ -80,12 +80,12 @@ class LIF(Changing):
         """Project constrained parameters back to their sets, in place; the training loop calls it after each step."""
 
     def membranes(self, currents: Tensor) -> Tensor:
-        """Membranes before reset over time [T, B, *N], without a gradient: `trajectory(currents).membrane` for less."""
+        """`trajectory(currents).membrane`, computed faster and without a gradient."""
         self._check(currents)
         return backend.membranes(currents, self.dynamics, self.threshold_over(len(currents)))
 
     def threshold_over(self, steps: int) -> Threshold:
-        """The layer's threshold over `steps` time steps; None: constant, as `dynamics` says."""
+        """The layer's threshold over `steps` time steps; None: `dynamics.threshold` at every step."""
         return None
 
     def _check(self, currents: Tensor) -> None:
@@ -106,7 +106,7 @@ class TALIF(LIF):
 
     signature   u*, mean membrane before reset on clean data  [T, *N]  potential, a buffer
     adaptation  k >= 0, per neuron [*N], channel [C, 1, ..] or layer []  per time step, learned
-    beyond      the signature of steps after its last one
+    beyond      how the signature is extended beyond its last step
     Raises ShapeError if currents and signature disagree, ConfigError for a negative k.
     Source: HoSNN, arXiv:2308.10373.
     """
@@ -146,7 +146,7 @@ class TALIF(LIF):
     def from_lif(
         cls, layer: LIF, signature: Tensor, adaptation: Tensor | float, beyond: Extrapolation = Extrapolation.ERROR
     ) -> Self:
-        """A plain layer made homeostatic.  Raises ConfigError for one with thresholds of its own."""
+        """A LIF layer made homeostatic.  Raises ConfigError for one with thresholds of its own."""
         if layer.own_thresholds:
             raise ConfigError(
                 f"TALIF.from_lif got a {type(layer).__name__}, whose own thresholds would be lost: adaptation starts "
@@ -169,13 +169,13 @@ class TALIF(LIF):
         super()._check(currents)
         if currents.shape[2:] != self.signature.shape[1:]:
             raise ShapeError(
-                f"TALIF got current {tuple(currents.shape)} [T, B, *N] but was calibrated on a signature "
-                f"{tuple(self.signature.shape)} [T, *N]; re-run calibrate() at this length and size"
+                f"TALIF got currents {tuple(currents.shape)} [T, B, *N] but has a signature "
+                f"{tuple(self.signature.shape)} [T, *N]; calibrate the network at this size"
             )
 
 
 def extrapolated(values: Tensor, steps: int, beyond: Extrapolation) -> Tensor:
-    """`values` [T, *N] over another number of time steps, [steps, *N]: the first ones, or what `beyond` makes of them.
+    """`values` [T, *N] over another number of time steps, [steps, *N]: the first ones, or extended as `beyond` says.
 
     Raises ShapeError for more than T steps with Extrapolation.ERROR.
     """
@@ -187,8 +187,8 @@ def extrapolated(values: Tensor, steps: int, beyond: Extrapolation) -> Tensor:
             f"a layer got currents over {steps} time steps but was calibrated on {known}; calibrate at {steps} "
             "steps, or choose Extrapolation.HOLD_LAST or Extrapolation.REPEAT"
         )
-    at = torch.arange(steps, device=values.device)
-    return values[at.clamp(max=known - 1) if beyond is Extrapolation.HOLD_LAST else at % known]
+    step = torch.arange(steps, device=values.device)
+    return values[step.clamp(max=known - 1) if beyond is Extrapolation.HOLD_LAST else step % known]
 
 
 def constrain_(model: nn.Module) -> None:

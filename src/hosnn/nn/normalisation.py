@@ -30,11 +30,11 @@ class TimeBatchNorm(nn.Module):
     steps  None: mean and variance over time, batch and space together, one gain and bias; a number of time steps: each
            its own statistics, gain and bias
     dense  currents have no height and width
-    beyond  what to do when asked for more time steps than there are statistics
-    over_ranks  attribute, False at first: in train(), statistics of the batches of all processes of the default group
-            together, which have to be of one size, and gradients through them
-    In train() the batch's statistics are used and running ones moved, in eval() the running ones are used, as ever;
-    `hosnn.nn.modes.statistics_held` keeps them where they are in train() too.
+    beyond  how statistics per time step are extended beyond the last one
+    over_ranks  attribute, False at first; True: in train(), statistics (and gradients through them) are those of the
+            batches of all processes of the default group together, which have to be of the same size
+    As usual, train() uses the batch's statistics and updates the running ones, which eval() uses;
+    `hosnn.nn.modes.statistics_held` stops the update.
     Raises ShapeError for other shapes, more time steps than `beyond` allows, or one value per channel to train on.
     """
 
@@ -53,11 +53,13 @@ class TimeBatchNorm(nn.Module):
         self._check(currents)
         if self.steps is None:
             return self._normalised(0, currents.flatten(0, 1)).view_as(currents)
-        return torch.stack([self._normalised(self._at(t, self.steps), step) for t, step in enumerate(currents)])
+        return torch.stack(
+            [self._normalised(self._statistics_number(t, self.steps), step) for t, step in enumerate(currents)]
+        )
 
     @property
     def is_affine(self) -> bool:
-        """Whether it is now one gain and one offset per channel of images, the same at every step."""
+        """Whether, in its current mode, it is one gain and one offset per channel of feature maps at all steps."""
         norm = self.each[0]
         assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
         return self.steps is None and self.dimensions == 5 and not norm.training and norm.running_mean is not None
@@ -69,7 +71,7 @@ class TimeBatchNorm(nn.Module):
             return _over_ranks(norm, currents)
         return norm(currents)  # type: ignore[no-any-return]
 
-    def _at(self, t: int, steps: int) -> int:
+    def _statistics_number(self, t: int, steps: int) -> int:
         return t % steps if self.beyond is Extrapolation.REPEAT else min(t, steps - 1)
 
     def _check(self, currents: Tensor) -> None:
@@ -82,8 +84,8 @@ class TimeBatchNorm(nn.Module):
                 f"TimeBatchNorm got {shape[0]} time steps but has statistics for {self.steps}; run at most as many, "
                 "choose Extrapolation.HOLD_LAST or Extrapolation.REPEAT, or share statistics over time (Norm.SHARED)"
             )
-        counted = currents[0] if self.steps is not None else currents
-        if any(norm.training for norm in self.each) and counted.numel() <= self.channels:
+        values = currents[0] if self.steps is not None else currents  # that share statistics
+        if any(norm.training for norm in self.each) and values.numel() <= self.channels:
             raise ShapeError(
                 f"TimeBatchNorm got currents {shape}, one value per channel, which have no variance to train on; train "
                 "on more images at a time"
@@ -94,12 +96,12 @@ class TimeBatchNorm(nn.Module):
 
 
 def _over_ranks(norm: nn.modules.batchnorm._BatchNorm, currents: Tensor) -> Tensor:
-    """`norm` in train mode by the currents [B, C, ...] of all ranks.  Torch's own SyncBatchNorm is for GPUs only."""
-    exact = currents.float() if currents.dtype in (torch.bfloat16, torch.float16) else currents
+    """`norm` in train mode over the currents [B, C, ...] of all ranks.  Torch's own SyncBatchNorm is for GPUs only."""
+    wide = currents.float() if currents.dtype in (torch.bfloat16, torch.float16) else currents
     dims, shape = [0, *range(2, currents.dim())], (1, -1, *[1] * (currents.dim() - 2))
     count = currents.numel() // currents.shape[1] * distributed.get_world_size()
-    mean = _sum_over_ranks(exact.sum(dims)) / count
-    centred = exact - mean.view(shape)
+    mean = _sum_over_ranks(wide.sum(dims)) / count
+    centred = wide - mean.view(shape)
     variance = _sum_over_ranks(centred.square().sum(dims)) / count
     running = norm.running_mean, norm.running_var, norm.num_batches_tracked
     if norm.track_running_stats and running[0] is not None and running[1] is not None and running[2] is not None:
@@ -112,19 +114,19 @@ def _over_ranks(norm: nn.modules.batchnorm._BatchNorm, currents: Tensor) -> Tens
     return normalised.to(currents.dtype)
 
 
-def _sum_over_ranks(part: Tensor) -> Tensor:
-    whole: Tensor = _SumOverRanks.apply(part)  # type: ignore[no-untyped-call]
-    return whole
+def _sum_over_ranks(value: Tensor) -> Tensor:
+    total: Tensor = _SumOverRanks.apply(value)  # type: ignore[no-untyped-call]
+    return total
 
 
 class _SumOverRanks(torch.autograd.Function):
     """A sum over all ranks, through which the gradients of all ranks flow."""
 
     @staticmethod
-    def forward(ctx: Any, part: Tensor) -> Tensor:
-        whole = part.contiguous().clone()
-        distributed.all_reduce(whole)
-        return whole
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.contiguous().clone()
+        distributed.all_reduce(total)
+        return total
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
@@ -132,7 +134,7 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 def normalisations(norm: Norm, channels: int, steps: int, dense: bool = False) -> tuple[TimeBatchNorm, ...]:
-    """The layers that a network with `norm` puts before neurons: one, or none."""
+    """The normalisation before neurons of a network with `norm`: one layer, or none."""
     if norm is Norm.NONE:
         return ()
     return (TimeBatchNorm(channels, steps if norm is Norm.PER_STEP else None, dense),)

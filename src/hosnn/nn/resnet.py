@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
-from hosnn.nn.blueprint import assemble, check
+from hosnn.nn.blueprint import assemble, check_blueprint
 from hosnn.nn.body import Body
 from hosnn.nn.convnet import CIFAR10_MEAN, CIFAR10_STD
-from hosnn.nn.fusion import Planned, any_hooked_everywhere, takes_context
+from hosnn.nn.fusion import Planned, accepts_context, any_global_hooks
 from hosnn.nn.layers import OverTime, SpikingNetwork, TimeDropout
 from hosnn.nn.neurons import LIF
 from hosnn.nn.normalisation import Norm, normalisations
@@ -23,7 +23,7 @@ from hosnn.spiking.state import Dynamics
 class Residual(Planned[FusionContext | None]):
     """neurons(main(x) + shortcut(x)): traces [T, B, C, H, W] -> [T, B, C', H', W'].
 
-    Only the neurons read the sum, so that its memory is reused.
+    Only the neurons read the sum, so that its memory can be reused.
     """
 
     def __init__(self, main: Body, shortcut: Body, neurons: LIF) -> None:
@@ -34,8 +34,8 @@ class Residual(Planned[FusionContext | None]):
         currents, context = self.main(x) + self.shortcut(x), self.plan()
         return self.neurons(currents) if context is None else self.neurons(currents, context)  # type: ignore[no-any-return]
 
-    def _decide(self) -> FusionContext | None:
-        reusable = self.fused and takes_context(self.neurons) and not any_hooked_everywhere()
+    def _make_plan(self) -> FusionContext | None:
+        reusable = self.fused and accepts_context(self.neurons) and not any_global_hooks()
         return FusionContext(input_reusable=True) if reusable else None
 
 
@@ -51,9 +51,9 @@ class ResNet:
     norm         normalisation of currents over time, after every convolution
     dropout      before the dense layer
     spiking_output  the last layer is LIF and logits are its mean trace; False: logits are the mean current
-    weight_scale    times torch's own draw of weights, so that all layers fire from the start
-    No biases.  Raises ConfigError for sizes that make no network.
-    Source: He et al. 2016, with neurons where it has ReLU, as in Zheng et al. 2021 (tdBN).
+    weight_scale    factor of torch's initial weights, so that all layers fire before training
+    No biases.  Raises ConfigError for sizes that cannot be built.
+    Source: He et al. 2016, with neurons in place of ReLU, as in Zheng et al. 2021 (tdBN).
     """
 
     blocks: tuple[int, ...] = (2, 2, 2, 2)
@@ -71,7 +71,7 @@ class ResNet:
     spiking_output: bool = False
 
     def __post_init__(self) -> None:
-        check(self)
+        check_blueprint(self)
         if not self.blocks or min(*self.blocks, self.width, self.classes) < 1:
             raise ConfigError(
                 f"ResNet got blocks {self.blocks}, width {self.width}, classes {self.classes}; expected at least one "

@@ -1,19 +1,49 @@
-"""Fitting a protocol to a model: leaving out what cannot apply, and choosing gradient estimators by a short search."""
+"""Which attacks of a protocol apply: by the threat's norm when it is built, by the model when it is run."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
-from hosnn.estimators import Estimator, title
-from hosnn.protocols.protocol import AttackKind, AttackSpec, PanelPlan, Protocol, Search
-from hosnn.results.evaluation import AttackResult, Network
+from hosnn.protocols.protocol import AttackKind, AttackSpec, Protocol
+from hosnn.results.evaluation import Network
+from hosnn.robustness.apgd import APGD
+from hosnn.robustness.hop_skip_jump import HopSkipJump
+from hosnn.robustness.sapgd import SAPGD
+from hosnn.robustness.square import Square
 from hosnn.robustness.threats import Threat
 
 
+@dataclass(frozen=True)
+class AttackFamily:
+    """Attacks of one kind: their name in descriptions, the norms they are used in, what is used in other norms."""
+
+    name: str
+    norms: tuple[str, ...]
+    replacement: str = ""
+
+
+AUTO_PGD = AttackFamily("Auto-PGD", APGD.norms, "plain PGD in its place")
+SA_PGD = AttackFamily("SA-PGD", SAPGD.norms)
+FAB_T = AttackFamily("FAB-T", ("linf", "l2"))  # FAB supports L1, but adding it would change `full` under L1
+SQUARE = AttackFamily("Square", Square.norms)
+HOP_SKIP_JUMP = AttackFamily("HopSkipJump", HopSkipJump.norms)
+
+
+def applicable(family: AttackFamily, threat: Threat) -> bool:
+    """Whether protocols use these attacks under the threat."""
+    return threat.ball.name in family.norms
+
+
+def restriction(threat: Threat) -> str:
+    """The end of a protocol's description: attacks left out because of the threat's norm; empty if there are none."""
+    missing = [
+        f"{family.name} ({family.replacement})" if family.replacement else family.name
+        for family in (AUTO_PGD, SA_PGD, FAB_T, SQUARE)
+        if not applicable(family, threat)
+    ]
+    return f"; not defined in {threat.ball.name} and left out: {', '.join(missing)}" if missing else ""
+
+
 def fit_to_network(protocol: Protocol, network: Network, classes: int) -> tuple[Protocol, tuple[str, ...]]:
-    """The protocol without attacks that cannot apply to such a network, and what was left out, with the reason."""
+    """The protocol without attacks that cannot apply to the network, and what was left out, with the reason."""
     skipped: dict[str, str] = {}
 
     def applies(spec: AttackSpec) -> bool:
@@ -27,12 +57,12 @@ def fit_to_network(protocol: Protocol, network: Network, classes: int) -> tuple[
     search = protocol.search if network.layers and network.gradient else None
     if protocol.search and not search:
         skipped["search for estimators"] = "no hosnn spiking layer with a gradient found"
-    kept = replace(protocol, attacks=attacks, panels=tuple(panel for panel in panels if panel.attacks), search=search)
-    return kept, tuple(f"{name}: {reason}" for name, reason in skipped.items())
+    fitted = replace(protocol, attacks=attacks, panels=tuple(panel for panel in panels if panel.attacks), search=search)
+    return fitted, tuple(f"{name}: {reason}" for name, reason in skipped.items())
 
 
 def _obstacle(spec: AttackSpec, network: Network, classes: int) -> str:
-    """Why the attack cannot apply to such a network; empty if it can."""
+    """Why the attack cannot apply to the network; empty if it can."""
     if spec.kind is AttackKind.WHITE_BOX and not network.gradient:
         return "the model has no gradient to its input"
     if spec.spiking and not network.layers:
@@ -42,29 +72,3 @@ def _obstacle(spec: AttackSpec, network: Network, classes: int) -> str:
     if spec.classes > classes:
         return f"its loss needs {spec.classes} classes, the model has {classes}"
     return ""
-
-
-def search_panel(search: Search, threat: Threat) -> PanelPlan:
-    """The search's attack through each candidate, as a panel."""
-    attacks = tuple(
-        AttackSpec(name=title(candidate), attack=search.attack, threat=threat, estimator=candidate, spiking=True)
-        for candidate in search.candidates
-    )
-    return PanelPlan("search", attacks, search.samples)
-
-
-def best_estimators(search: Search, results: Sequence[AttackResult], y: Tensor) -> tuple[Estimator, ...]:
-    """The candidates kept: greedily those that together leave fewest images robust, ties by what each leaves alone.
-
-    results  of `search_panel`, in the candidates' order; y [N], labels of all images
-    """
-    robust = [torch.tensor(result.predictions) == y[: len(result.predictions)] for result in results]
-    together = torch.ones_like(robust[0])
-    remaining = list(range(len(results)))
-    kept: list[int] = []
-    while remaining and len(kept) < search.keep:
-        best = min(remaining, key=lambda at: (int((together & robust[at]).sum()), int(robust[at].sum()), at))
-        together = together & robust[best]
-        remaining.remove(best)
-        kept.append(best)
-    return tuple(search.candidates[at] for at in kept)

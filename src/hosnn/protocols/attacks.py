@@ -1,17 +1,17 @@
-"""The attacks that protocols are made of.  A function returns none in norms its attack is undefined for."""
+"""The attacks that protocols are made of.  A function returns none in norms that its attack is not used in."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from torch import nn
 
 from hosnn.estimators import AdaptiveSharpness, AgainstHomeostasis, Estimator, LowerThresholds, OnFrames, Through
+from hosnn.protocols.applicability import AUTO_PGD, FAB_T, HOP_SKIP_JUMP, SA_PGD, SQUARE, applicable
 from hosnn.protocols.protocol import AttackKind, AttackSpec, BestEstimator, steps_of, threat_of
 from hosnn.results.roles import Role
 from hosnn.robustness.apgd import APGD, APGDTargeted
-from hosnn.robustness.decision import HopSkipJump
 from hosnn.robustness.ensembles import Transfer
 from hosnn.robustness.fab import FAB
+from hosnn.robustness.hop_skip_jump import HopSkipJump
 from hosnn.robustness.losses import Loss, cross_entropy, dlr, margin
 from hosnn.robustness.model import Attack
 from hosnn.robustness.pgd import PGD
@@ -22,38 +22,7 @@ from hosnn.signature import fingerprint
 from hosnn.spiking.gradient_rule import bptt
 
 SAPGD_STEPS = 400
-"""Of SA-PGD: through adaptive sharpness a spiking network loses images for hundreds of steps."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """An attack as protocols use it: its name in descriptions, its norms, and what replaces it in other norms."""
-
-    name: str
-    norms: tuple[str, ...]
-    replacement: str = ""
-
-
-AUTO_PGD = Method("Auto-PGD", APGD.norms, "plain PGD in its place")
-SA_PGD = Method("SA-PGD", SAPGD.norms)
-FAB_T = Method("FAB-T", ("linf", "l2"))  # FAB knows L1 too, but in `full` it would change what that is under L1
-SQUARE = Method("Square", Square.norms)
-HOP_SKIP_JUMP = Method("HopSkipJump", HopSkipJump.norms)
-
-
-def applicable(method: Method, threat: Threat) -> bool:
-    """Whether protocols use the attack under such a threat."""
-    return threat.ball.name in method.norms
-
-
-def restriction(threat: Threat) -> str:
-    """What a protocol's description adds: which attacks are left out because of the threat's norm."""
-    missing = [
-        f"{method.name} ({method.replacement})" if method.replacement else method.name
-        for method in (AUTO_PGD, SA_PGD, FAB_T, SQUARE)
-        if not applicable(method, threat)
-    ]
-    return f"; not defined in {threat.ball.name} and left out: {', '.join(missing)}" if missing else ""
+"""Steps of SA-PGD: through adaptive sharpness it still breaks images of a spiking network after hundreds of steps."""
 
 
 def attack_spec(
@@ -69,9 +38,9 @@ def attack_spec(
     counted: bool = True,
     role: Role | None = None,
 ) -> AttackSpec:
-    """The spec of an attack, on frames if its threat perturbs every time step.
+    """The spec of an attack; the attack is wrapped in OnFrames if its threat perturbs every time step.
 
-    method   for tables; the name up to the first comma if not given
+    method   the attack without its estimator, for tables; default: the name up to the first comma
     counted  whether tables show the attack's steps or queries
     """
     threat = threat_of(attack)
@@ -125,7 +94,7 @@ def sa_pgd(threat: Threat, restarts: int = 1) -> Sequence[AttackSpec]:
 
 
 def against_homeostasis(threat: Threat) -> Sequence[AttackSpec]:
-    """Auto-PGD whose loss also asks for low thresholds."""
+    """Auto-PGD whose loss also lowers the thresholds."""
     attack = AgainstHomeostasis(auto_pgd(threat, 50), LowerThresholds(), 0.1)
     return (attack_spec("APGD, lower thresholds", attack, AdaptiveSharpness(), spiking=True, adaptive=True),)
 
@@ -139,7 +108,7 @@ def fab(threat: Threat) -> Sequence[AttackSpec]:
 def transfers(threat: Threat, sources: Mapping[str, nn.Module]) -> Sequence[AttackSpec]:
     """Transfer from each source; the name carries its weights' hash, so that other weights make another protocol.
 
-    PGD to its last step: a point that only just fools the source, where other attacks stop, seldom fools another model.
+    PGD to its last step, because a point that barely fools the source, where other attacks stop, seldom transfers.
     """
     return tuple(
         attack_spec(

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from hosnn.errors import ConfigError, nearest
-from hosnn.estimators import ALTERNATIVES, CUTS, ENSEMBLE, AdaptiveSharpness, title
-from hosnn.estimators import WIDTHS as SIGMOIDS
+from hosnn.estimators import ALTERNATIVES, CUTS, ENSEMBLE, SIGMOIDS, AdaptiveSharpness, estimator_name
+from hosnn.protocols.applicability import restriction
 from hosnn.protocols.attacks import (
     against_homeostasis,
     apgd_ce,
@@ -22,7 +22,6 @@ from hosnn.protocols.attacks import (
     attack_spec,
     auto_pgd,
     fab,
-    restriction,
     sa_pgd,
     square,
     targeted,
@@ -30,7 +29,7 @@ from hosnn.protocols.attacks import (
 )
 from hosnn.protocols.panels import PANEL_IMAGES, decision_panel, eps_panel, panels
 from hosnn.protocols.paper import choices, paper
-from hosnn.protocols.protocol import PROBED_IMAGES, AttackKind, BestEstimator, Protocol, Search
+from hosnn.protocols.protocol import MODEL_CHECK_IMAGES, AttackKind, BestEstimator, EstimatorSearch, Protocol
 from hosnn.results.roles import Role, Strength
 from hosnn.robustness.ensembles import Noise
 from hosnn.robustness.losses import margin
@@ -39,7 +38,7 @@ from hosnn.robustness.threats import DEFAULT_THREAT, Threat
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.spiking.surrogate import Sigmoid
 
-WIDTHS = (0.05, 0.1, 0.2, 0.5, 1.0)
+SIGMOID_WIDTHS = (0.05, 0.1, 0.2, 0.5, 1.0)
 SHARPNESSES = tuple(AdaptiveSharpness(vanishing) for vanishing in (0.35, 0.38, 0.46))
 CANDIDATES = ENSEMBLE + SIGMOIDS + CUTS + ALTERNATIVES + SHARPNESSES
 """Gradient estimators that a search tries out; `full` attacks through all of them."""
@@ -61,7 +60,7 @@ def smoke(threat: Threat = DEFAULT_THREAT) -> Protocol:
         ),
         samples=256,
         panels=(eps_panel(PGD, threat, "PGD-20", bptt(), 128),),
-        probes=PROBED_IMAGES,
+        model_check_samples=MODEL_CHECK_IMAGES,
         strength=Strength.FIRST_LOOK,
     )
 
@@ -73,10 +72,10 @@ def sweep(threat: Threat = DEFAULT_THREAT) -> Protocol:
         name="sweep",
         description="PGD-40, 2 restarts, full BPTT, surrogate widths 0.05 to 1, worst case per sample",
         threat=threat,
-        attacks=tuple(attack_spec(f"PGD-40 BPTT w={width:g}", pgd, bptt(Sigmoid(width))) for width in WIDTHS),
+        attacks=tuple(attack_spec(f"PGD-40 BPTT w={width:g}", pgd, bptt(Sigmoid(width))) for width in SIGMOID_WIDTHS),
         samples=1000,
         cascade=True,
-        probes=PROBED_IMAGES,
+        model_check_samples=MODEL_CHECK_IMAGES,
         strength=Strength.GRADIENTS_ONLY,
     )
 
@@ -84,11 +83,11 @@ def sweep(threat: Threat = DEFAULT_THREAT) -> Protocol:
 def standard(threat: Threat = DEFAULT_THREAT, transfer_sources: Mapping[str, nn.Module] | None = None) -> Protocol:
     """The protocol of a number that can be published, on 1,000 images.
 
-    Each attack sees what those before it left robust, so the one that breaks most comes first: SA-PGD, 400 steps, with
-    the adaptive surrogate; APGD-CE and APGD-DLR, 100 steps, through full BPTT; APGD through the three surrogates that a
-    search on 100 images finds; losses aimed at adapting thresholds; transfer from `transfer_sources` by name; Square,
-    1,000 queries.  Panels on 200 images: accuracy against eps and against steps, the matrix of attacks and estimators,
-    controls for the checks.
+    Each attack gets only the images that those before it left robust, so the strongest comes first: SA-PGD, 400 steps,
+    with the adaptive surrogate; APGD-CE and APGD-DLR, 100 steps, through full BPTT; APGD through the three surrogates
+    that a search on 100 images selects; a loss aimed at adapting thresholds; transfer from `transfer_sources` by name;
+    Square, 1,000 queries.  Panels on 200 images: accuracy against eps and against steps, the matrix of attacks and
+    estimators, controls for the checks.
     """
     surrogates = tuple(
         attack_spec(f"APGD, surrogate {rank + 1}", auto_pgd(threat, 50, margin), BestEstimator(rank), spiking=True)
@@ -110,9 +109,9 @@ def standard(threat: Threat = DEFAULT_THREAT, transfer_sources: Mapping[str, nn.
         ),
         samples=1000,
         cascade=True,
-        search=Search(auto_pgd(threat, 15), CANDIDATES),
+        search=EstimatorSearch(auto_pgd(threat, 15), CANDIDATES),
         panels=panels(threat, transfer_sources or {}),
-        probes=PANEL_IMAGES,
+        model_check_samples=PANEL_IMAGES,
         strength=Strength.PUBLISHABLE,
     )
 
@@ -125,7 +124,7 @@ def full(threat: Threat = DEFAULT_THREAT, transfer_sources: Mapping[str, nn.Modu
     the binarization test on 50.
     """
     every_estimator = tuple(
-        attack_spec(f"APGD, {title(estimator)}", auto_pgd(threat, 40, margin), estimator, spiking=True)
+        attack_spec(f"APGD, {estimator_name(estimator)}", auto_pgd(threat, 40, margin), estimator, spiking=True)
         for estimator in CANDIDATES
     )
     return Protocol(
@@ -151,9 +150,9 @@ def full(threat: Threat = DEFAULT_THREAT, transfer_sources: Mapping[str, nn.Modu
         ),
         samples=None,
         cascade=True,
-        search=Search(auto_pgd(threat, 15), CANDIDATES),
+        search=EstimatorSearch(auto_pgd(threat, 15), CANDIDATES),
         panels=(*panels(threat, transfer_sources or {}), *decision_panel(threat)),
-        probes=PANEL_IMAGES,
+        model_check_samples=PANEL_IMAGES,
         binarization_samples=BINARIZATION_IMAGES,
         strength=Strength.EXHAUSTIVE,
     )
@@ -169,20 +168,20 @@ PROTOCOLS: dict[str, Callable[[Threat], Protocol]] = {
 }
 
 
-def protocol(name: str, threat: Threat, transfer_sources: Mapping[str, nn.Module] | None = None) -> Protocol:
+def protocol_by_name(name: str, threat: Threat, transfer_sources: Mapping[str, nn.Module] | None = None) -> Protocol:
     """A built-in protocol by name.
 
     transfer_sources  models to transfer from, by name (standard and full)
     Raises ConfigError for an unknown name, with the nearest one, and for transfer sources where no attack transfers.
     """
-    make = PROTOCOLS.get(name)
-    if make is None:
+    build = PROTOCOLS.get(name)
+    if build is None:
         raise ConfigError(
             f"unknown protocol {name!r}; expected one of {', '.join(PROTOCOLS)}; did you mean "
             f"{nearest(name, PROTOCOLS)!r}?"
         )
     if not transfer_sources:
-        return make(threat)
+        return build(threat)
     if name not in ("standard", "full"):
         raise ConfigError(f"protocol {name!r} got models to transfer from; only standard and full attack by transfer")
     return {"standard": standard, "full": full}[name](threat, transfer_sources)

@@ -5,10 +5,9 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from hosnn.estimators import BPTR, RGA, AdaptiveSharpness, Estimator
+from hosnn.protocols.applicability import SA_PGD, applicable
 from hosnn.protocols.attacks import (
-    SA_PGD,
     SAPGD_STEPS,
-    applicable,
     attack_spec,
     auto_pgd,
     hop_skip_jump,
@@ -42,7 +41,7 @@ MATRIX_COLUMNS: tuple[tuple[str, Estimator | BestEstimator], ...] = (
 def panels(threat: Threat, transfer_sources: Mapping[str, nn.Module]) -> tuple[PanelPlan, ...]:
     """Accuracy against eps and against steps, the matrix of attacks and estimators, controls for the checks."""
     return (
-        eps_panel(lambda at: auto_pgd(at, 20, margin), threat, "APGD-20", BestEstimator(0), PANEL_IMAGES),
+        eps_panel(lambda threat: auto_pgd(threat, 20, margin), threat, "APGD-20", BestEstimator(0), PANEL_IMAGES),
         steps_panel(threat),
         matrix_panel(threat),
         controls_panel(threat, transfer_sources),
@@ -52,9 +51,9 @@ def panels(threat: Threat, transfer_sources: Mapping[str, nn.Module]) -> tuple[P
 def eps_panel(
     make: Callable[[Threat], Attack], threat: Threat, name: str, estimator: Estimator | BestEstimator, samples: int
 ) -> PanelPlan:
-    """One attack at a quarter to eight times the threat's eps and, where the norm has one, at the eps that allows all.
+    """One attack at a quarter to eight times the threat's eps and, in linf, at the eps whose ball holds every image.
 
-    make  the attack under a given threat
+    make  builds the attack for a threat
     """
     largest = threat.ball.whole_range
     budgets = {min(factor * threat.ball.eps, largest) for factor in (0.25, 0.5, 1, 2, 4, 8)}
@@ -68,7 +67,7 @@ def eps_panel(
 
 
 def steps_panel(threat: Threat) -> PanelPlan:
-    """The strongest attack with a sixteenth of its steps up to all of them."""
+    """SA-PGD (where undefined: APGD) with a sixteenth, an eighth, ... and all of its steps."""
     counts = [SAPGD_STEPS // 2**halvings for halvings in (4, 3, 2, 1, 0)]
     if applicable(SA_PGD, threat):
         attacks = tuple(
@@ -117,6 +116,6 @@ def controls_panel(threat: Threat, transfer_sources: Mapping[str, nn.Module]) ->
 
 
 def decision_panel(threat: Threat) -> tuple[PanelPlan, ...]:
-    """An attack that sees only the predicted class: too many queries for all images, so on 200."""
+    """An attack that sees only the predicted class; on 200 images only, because it needs many queries."""
     attacks = tuple(hop_skip_jump(threat))
     return (PanelPlan("decision", attacks, PANEL_IMAGES),) if attacks else ()

@@ -7,7 +7,7 @@ from typing import Any
 
 from hosnn.errors import ConfigError
 from hosnn.estimators import InNormalisedUnits, OnFrames, OnTraces, Through, TraceCrossEntropy
-from hosnn.protocols.protocol import PROBED_IMAGES, AttackSpec, PanelPlan, Protocol, steps_of
+from hosnn.protocols.protocol import MODEL_CHECK_IMAGES, AttackSpec, PanelPlan, Protocol, steps_of
 from hosnn.results.roles import Strength
 from hosnn.robustness.losses import Loss, cross_entropy
 from hosnn.robustness.model import Attack
@@ -21,7 +21,7 @@ CURVE = tuple(Fraction(level, 255) for level in (2, 4, 8, 16, 32, 64))
 
 @dataclass(frozen=True, kw_only=True)
 class PaperChoices:
-    """The authors' choices, each of which a reader will ask about; all True reproduces their evaluation.
+    """The authors' choices, each as a switch; the defaults reproduce their evaluation of one-channel images.
 
     truncated_gradient  TSSL-BP: no path through leak, reset or threshold, surrogate at the resting threshold
     per_step            every time step gets its own perturbation
@@ -82,11 +82,11 @@ def paper(threat: Threat = DEFAULT_THREAT, choices: PaperChoices = PaperChoices(
     # Divided by the scalar std, eps is wider in the channel of the largest std.
     widest = max(choices.std) * len(choices.std) / sum(choices.std) if choices.scalar_std else 1.0
 
-    def spec(name: str, make: Callable[[Threat, Loss], Attack], at: Threat = threat) -> AttackSpec:
-        return AttackSpec(name=name, attack=choices.wrap(make, at), threat=at.scaled(widest))
+    def spec(name: str, make: Callable[[Threat, Loss], Attack], threat: Threat = threat) -> AttackSpec:
+        return AttackSpec(name=name, attack=choices.wrap(make, threat), threat=threat.scaled(widest))
 
     budgets = tuple(threat.with_eps(float(eps)) for eps in CURVE)
-    curve = tuple(spec(f"PGD-7 @ {format_eps(at.ball.eps)}", pgd_7, at) for at in budgets)
+    curve = tuple(spec(f"PGD-7 @ {format_eps(budget.ball.eps)}", pgd_7, budget) for budget in budgets)
     return Protocol(
         name="paper",
         description=f"the authors' attacks: {choices}",
@@ -108,35 +108,37 @@ def bim_7(threat: Threat, loss: Loss) -> PGD:
     return bim(threat, 7, loss)
 
 
-ALTERNATIVES = {
+REPLACEMENTS = {
     "truncated_gradient": "full gradient",
     "per_step": "one perturbation per image",
     "unclamped": "valid pixels",
     "trace_loss": "loss over logits",
 }
-"""The authors' choices, and what replaces each when it is switched off."""
+"""What replaces each of the authors' choices when it is switched off."""
 
 
 def choices(threat: Threat = DEFAULT_THREAT) -> Protocol:
     """PGD-7 as the authors run it, with each of their choices switched off alone, then one after the other.
 
-    The last is PGD-7 through full BPTT on valid images: what their attack would have been without the choices.
+    The last has all of them switched off: PGD-7 through full BPTT on valid images.
     """
     switched_off: dict[str, Sequence[str]] = {"PGD-7, authors": ()}
-    switched_off |= {f"PGD-7, {instead}": (choice,) for choice, instead in ALTERNATIVES.items()}
-    order = tuple(ALTERNATIVES)
+    switched_off |= {f"PGD-7, {replacement}": (choice,) for choice, replacement in REPLACEMENTS.items()}
+    order = tuple(REPLACEMENTS)
     for count in range(2, len(order)):
-        instead = ", ".join(ALTERNATIVES[choice] for choice in order[:count])
-        switched_off[f"PGD-7, {instead}"] = order[:count]
+        replacements = ", ".join(REPLACEMENTS[choice] for choice in order[:count])
+        switched_off[f"PGD-7, {replacements}"] = order[:count]
     switched_off["PGD-7 BPTT"] = order
     attacks = []
     for name, off in switched_off.items():
         settings: dict[str, Any] = dict.fromkeys(off, False)
-        chosen = replace(PaperChoices(), **settings)
-        at = chosen.threat(threat)
-        attack = chosen.wrap(pgd_7, at)
+        remaining = replace(PaperChoices(), **settings)
+        own_threat = remaining.threat(threat)
+        attack = remaining.wrap(pgd_7, own_threat)
         attacks.append(
-            AttackSpec(name=name, attack=attack, threat=at, spiking=True, method="PGD-7", steps=steps_of(attack))
+            AttackSpec(
+                name=name, attack=attack, threat=own_threat, spiking=True, method="PGD-7", steps=steps_of(attack)
+            )
         )
     return Protocol(
         name="choices",
@@ -144,5 +146,5 @@ def choices(threat: Threat = DEFAULT_THREAT) -> Protocol:
         threat=PaperChoices().threat(threat),
         attacks=tuple(attacks),
         samples=1000,
-        probes=PROBED_IMAGES,
+        model_check_samples=MODEL_CHECK_IMAGES,
     )

@@ -6,8 +6,8 @@ from enum import Enum
 from typing import Any
 
 from hosnn.errors import ConfigError
-from hosnn.estimators import Estimator, OnFrames, Through, title
-from hosnn.identity import LEFT_OUT, digest, identified, named
+from hosnn.estimators import Estimator, OnFrames, Through, estimator_name
+from hosnn.identity import NOT_HASHED, digest, hashed_as, identified
 from hosnn.results.roles import Role, Strength
 from hosnn.robustness.ensembles import EOT
 from hosnn.robustness.model import Attack
@@ -24,8 +24,8 @@ class AttackKind(Enum):
     CONTROL = "control"
 
 
-PROBED_IMAGES = 64
-"""Images on which the smaller protocols check the model itself."""
+MODEL_CHECK_IMAGES = 64
+"""Images on which the smaller protocols measure the model itself."""
 
 
 @identified("Found")
@@ -41,17 +41,18 @@ class BestEstimator:
 class AttackSpec:
     """One attack of a protocol and the threat its results must respect.
 
-    id         names the attack's random numbers and stored blocks, and stands for it in hashes; `name` if not given
-    estimator  how the model is differentiated: a value, one that the search finds, or None if the attack itself says
-    spiking    it says nothing new about a model without our spiking layers, and is left out there
-    adaptive   the same for a model without adapting thresholds
-    classes    how many the model must tell apart for the attack's loss to be defined
+    id         identifies the attack in random streams, journals and hashes; default: `name`
+    estimator  how the model is differentiated: an estimator, one that the search selects, or None if the attack itself
+               decides
+    spiking    left out for a model without hosnn's spiking layers
+    adaptive   left out for a model without adapting thresholds
+    classes    the least number of classes for which the attack's loss is defined
     method, steps  for tables: the attack without its estimator, iterations or queries (0: not shown)
-    name       for tables and messages; edited freely if `id` is given
+    name       for tables and messages; free to change if `id` is given
     role       what a check uses the attack for
     """
 
-    id: str = field(default="", metadata=named("name"))
+    id: str = field(default="", metadata=hashed_as("name"))
     attack: Attack
     threat: Threat
     kind: AttackKind = AttackKind.WHITE_BOX
@@ -61,24 +62,24 @@ class AttackSpec:
     classes: int = 2
     method: str = ""
     steps: int = 0
-    name: str = field(metadata=LEFT_OUT)
-    role: Role | None = field(default=None, metadata=LEFT_OUT)
+    name: str = field(metadata=NOT_HASHED)
+    role: Role | None = field(default=None, metadata=NOT_HASHED)
 
     def __post_init__(self) -> None:
         if not self.id:
             object.__setattr__(self, "id", self.name)
 
-    def bound(self, best: Sequence[Estimator]) -> "AttackSpec":
-        """The spec with the estimator that the search ranked; without a search the model is differentiated as it is."""
+    def resolved(self, best: Sequence[Estimator]) -> "AttackSpec":
+        """The spec with a `BestEstimator` replaced by the search's; without a search by None, the model's own rule."""
         if not isinstance(self.estimator, BestEstimator):
             return self
         return replace(self, estimator=best[self.estimator.rank] if best else None)
 
-    def applied(self, eot_samples: int = 1) -> Attack:
-        """The attack on the model as differentiated by its estimator, averaging over `eot_samples` forward passes."""
+    def assembled(self, eot_samples: int = 1) -> Attack:
+        """The attack with its estimator and, for white-box attacks, the mean over `eot_samples` forward passes."""
         attack = self.attack
         if eot_samples > 1 and self.kind is AttackKind.WHITE_BOX:
-            # EOT averages scores, so what makes frames of an image stays around it.
+            # OnFrames stays outside: it needs the network's number of time steps.
             averaged = EOT(attack.attack if isinstance(attack, OnFrames) else attack, eot_samples)
             attack = OnFrames(averaged) if isinstance(attack, OnFrames) else averaged
         if self.estimator is None or isinstance(self.estimator, BestEstimator):
@@ -86,9 +87,13 @@ class AttackSpec:
         return Through(self.estimator, attack)
 
     @property
-    def estimator_title(self) -> str:
-        """How the model is differentiated, in a few words; empty if the attack itself says."""
-        return "" if self.estimator is None or isinstance(self.estimator, BestEstimator) else title(self.estimator)
+    def estimator_name(self) -> str:
+        """How the model is differentiated, in a few words; empty if the attack itself decides."""
+        return (
+            ""
+            if self.estimator is None or isinstance(self.estimator, BestEstimator)
+            else estimator_name(self.estimator)
+        )
 
 
 def threat_of(attack: Attack) -> Threat:
@@ -118,11 +123,12 @@ def _setting(attack: Any, *names: str) -> Any:
 
 @identified("Search")
 @dataclass(frozen=True)
-class Search:
-    """A search for the estimators that serve best against this model, by a short attack on the first `samples` images.
+class EstimatorSearch:
+    """A search for the estimators that serve an attacker best: a short attack through each, on the first images.
 
-    The first kept is the one that leaves fewest images robust; each further one leaves fewest robust together with
-    those before it.
+    samples  number of images
+    keep     number of estimators to select: first the one that leaves fewest images robust, then the one that leaves
+             fewest robust together with those before it, ...
     """
 
     attack: Attack
@@ -137,7 +143,7 @@ class PanelPlan:
     """Attacks that all run in full on the first `samples` images: for a curve, the matrix, or the checks."""
 
     name: str
-    attacks: tuple[AttackSpec, ...] = field(metadata=named("entries"))
+    attacks: tuple[AttackSpec, ...] = field(metadata=hashed_as("entries"))
     samples: int
 
 
@@ -146,14 +152,14 @@ class Protocol:
     """What an evaluation does.
 
     samples        images of the test split, a fixed class-balanced choice; None for all
-    cascade        each attack sees only what the ones before it left robust
-    search         estimators tried out first, for attacks that ask for a `BestEstimator`
+    cascade        each attack gets only the images that those before it left robust
+    search         run first, for attacks with a `BestEstimator`
     panels         further attacks on the first images; names known to tables and checks: eps, steps, matrix, controls
-    probes         images on which the checks measure the model itself; 0 for none
+    model_check_samples   images on which the checks measure the model itself; 0 for none
     binarization_samples  images for the binarization test of the attacks; 0 for none
     block_size     work is cut into fixed blocks of this many images, so that reruns, resumes and shards give the same
                    bits
-    strength       how much its number says; None: not rated
+    strength       how much its robust accuracy says; None: not rated
     """
 
     name: str
@@ -162,9 +168,9 @@ class Protocol:
     attacks: tuple[AttackSpec, ...]
     samples: int | None
     cascade: bool = False
-    search: Search | None = None
+    search: EstimatorSearch | None = None
     panels: tuple[PanelPlan, ...] = ()
-    probes: int = 0
+    model_check_samples: int = 0
     binarization_samples: int = 0
     block_size: int = 50
     strength: Strength | None = None
@@ -172,13 +178,13 @@ class Protocol:
     @property
     def settings(self) -> str:
         """SHA-256 of the attacks and how they are run, without the number of images and the block size."""
-        hashed: tuple[object, ...] = (self.attacks, self.cascade, self.search, self.panels, self.probes)
+        hashed: tuple[object, ...] = (self.attacks, self.cascade, self.search, self.panels, self.model_check_samples)
         if self.binarization_samples:  # without the test, settings keep the hash they had before there was one
             hashed = (*hashed, self.binarization_samples)
         return digest(hashed)
 
     def resized(self, samples: int | None = None, panel_samples: int | None = None) -> "Protocol":
-        """The same attacks on other numbers of images; None keeps the own ones, 0 panel samples drop all panels."""
+        """The same attacks on other numbers of images; None: unchanged.  `panel_samples` = 0 drops all panels."""
         panels = self.panels
         if panel_samples is not None:
             panels = tuple(replace(panel, samples=panel_samples) for panel in panels) if panel_samples else ()

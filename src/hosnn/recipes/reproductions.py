@@ -9,7 +9,7 @@ from hosnn.training.experiment import Experiment
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlannedEvaluation:
     """A protocol by name, and its numbers of test images and of images for panels (None: the protocol's own)."""
 
     protocol: str
@@ -30,7 +30,7 @@ class Reproduction:
 
     title: str
     grid: tuple[Callable[[], Experiment], ...]
-    plans: tuple[Plan, ...]
+    plans: tuple[PlannedEvaluation, ...]
     columns: tuple[tuple[str, str, str], ...]
     published: tuple[Published, ...]
     demonstration: bool = False
@@ -62,7 +62,7 @@ def _table(title: str, grid: tuple[Callable[[], Experiment], ...], published: tu
     return Reproduction(
         title=f"{title}: HoSNN against LIF",
         grid=grid,
-        plans=(Plan("paper"), Plan("sweep")),
+        plans=(PlannedEvaluation("paper"), PlannedEvaluation("sweep")),
         columns=SWEPT_COLUMNS,
         published=published,
     )
@@ -78,14 +78,14 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     "cifar10-small": Reproduction(
         title="CIFAR-10 with a network for two cores, 32C3-64C3-128C3-256: HoSNN against LIF",
         grid=cifar10_small.GRID,
-        plans=(Plan("paper", samples=1000, panel_samples=0),),
+        plans=(PlannedEvaluation("paper", samples=1000, panel_samples=0),),
         columns=PAPER_COLUMNS,
         published=_published(0.56, 42.63, f"{V3}; of a network of 45 M weights, 200 epochs"),
     ),
     "demo": Reproduction(
         title="Demo on the embedded Fashion-MNIST sample: HoSNN against LIF",
         grid=demo.GRID,
-        plans=(Plan("paper", samples=300, panel_samples=100), Plan("smoke", panel_samples=0)),
+        plans=(PlannedEvaluation("paper", samples=300, panel_samples=100), PlannedEvaluation("smoke", panel_samples=0)),
         columns=(*PAPER_COLUMNS, ("PGD-20 BPTT", "smoke", "PGD-20")),
         published=FASHION_MNIST.published,
         demonstration=True,

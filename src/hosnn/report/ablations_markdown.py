@@ -26,7 +26,7 @@ def ablations_markdown(ablations: Ablations) -> str:
                         model,
                         percent(accuracies.clean),
                         percent(accuracies.mean),
-                        *(percent(accuracies.of(kind)) for kind in first.corruptions),
+                        *(percent(accuracies.mean_of(kind)) for kind in first.corruptions),
                     )
                     for model, accuracies in ablations.corruptions.items()
                 ],

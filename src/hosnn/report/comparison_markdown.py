@@ -25,7 +25,7 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 
 def _cell(measure: Measure, model: str) -> str:
-    if model not in measure.kept:
+    if model not in measure.correct:
         return NOT_RUN
-    low, high = wilson(measure.kept[model], measure.samples)
-    return f"{percent(measure.kept[model] / measure.samples)} [{percent(low)}, {percent(high)}]"
+    low, high = wilson(measure.correct[model], measure.samples)
+    return f"{percent(measure.correct[model] / measure.samples)} [{percent(low)}, {percent(high)}]"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hosnn.evaluation.examples import Example
 from hosnn.report import evaluation_figures as figures
-from hosnn.report.evaluation_summary import finding, remarks
+from hosnn.report.evaluation_summary import finding, limitations
 from hosnn.report.evaluation_tables import (
     AttackRow,
     ClassRow,
@@ -16,7 +16,7 @@ from hosnn.report.evaluation_tables import (
     ranking,
     sorted_checks,
 )
-from hosnn.report.page import Picture, example_pictures, page, picture, protocol_texts
+from hosnn.report.page import Picture, example_pictures, page, pictures_of, protocol_texts
 from hosnn.report.phrases import duration, interval_text, passes
 from hosnn.results.attack_matrix import attack_matrix
 from hosnn.results.evaluation import Evaluation
@@ -39,11 +39,11 @@ def render_evaluation(evaluation: Evaluation, examples: Sequence[Example] = (), 
     return page(
         "evaluation.html",
         title=f"{evaluation.model}: {evaluation.protocol}",
-        first=finding(evaluation),
+        finding=finding(evaluation),
         verdict=evaluation.verdict if evaluation.checks else "none",
         marks=MARKS,
         subject=f"Data: {evaluation.dataset}. Threat: {evaluation.threat}.",
-        notes=remarks(evaluation),
+        limitations=limitations(evaluation),
         tiles=_tiles(evaluation, attacks),
         attacks=attacks,
         shown={
@@ -80,15 +80,15 @@ def _tiles(evaluation: Evaluation, attacks: Sequence[AttackRow]) -> list[tuple[s
     ]
     if evaluation.checks:
         counts = {severity: sum(check.severity == severity for check in evaluation.checks) for severity in MARKS}
-        below = ", ".join(f"{count} {severity}" for severity, count in counts.items() if count)
-        tiles.append(("checks", f"{MARKS[evaluation.verdict]} {evaluation.verdict}", below))
+        small_line = ", ".join(f"{count} {severity}" for severity, count in counts.items() if count)
+        tiles.append(("checks", f"{MARKS[evaluation.verdict]} {evaluation.verdict}", small_line))
     tiles.append(("attacks", str(len(evaluation.rows)), duration(evaluation.seconds)))
     return tiles
 
 
 def _curves(evaluation: Evaluation) -> list[Picture]:
     samples = len(evaluation.curve[0].predictions) if evaluation.curve else 0
-    eps = picture(
+    eps = pictures_of(
         "Accuracy as the attacker's budget grows",
         f"On {samples:,} images. The band is the 95 % interval, the vertical line the budget of this evaluation. A "
         "sound evaluation falls to chance or below as eps grows; a curve that stays high means that the attack fails, "
@@ -96,7 +96,7 @@ def _curves(evaluation: Evaluation) -> list[Picture]:
         figures.eps_curve(evaluation),
     )
     samples = min((len(attack.predictions) for attack in evaluation.panel("steps")), default=0)
-    steps = picture(
+    steps = pictures_of(
         "Accuracy as the attacker takes more steps",
         f"On {samples:,} images. The curve should be flat at its right end: where it still falls, more steps would "
         "break more images, and the worst case above is too high.",
@@ -109,11 +109,11 @@ def _search(evaluation: Evaluation) -> list[Picture]:
     rows = ranking(evaluation)
     if not rows:
         return []
-    ends = f" The weakest leaves {percent(rows[-1].share)} %, the strongest {percent(rows[0].share)} %."
-    return picture(
-        "Which gradient serves an attacker best",
-        "One short attack through each gradient estimator, the strongest on top; lower accuracy means a stronger "
-        f"attack. The thin line is the 95 % interval.{ends if len(rows) > 1 else ''}",
+    extremes = f" The weakest leaves {percent(rows[-1].share)} %, the strongest {percent(rows[0].share)} %."
+    return pictures_of(
+        "Strongest gradient estimators",
+        "A short attack through each gradient estimator, the strongest on top; lower accuracy means a stronger "
+        f"attack. The thin line is the 95 % interval.{extremes if len(rows) > 1 else ''}",
         figures.search_bars(evaluation),
     )
 
@@ -122,15 +122,15 @@ def _class_pictures(evaluation: Evaluation, rows: Sequence[ClassRow], names: Seq
     if len(rows) < 2:
         return []
     most, least = rows[0], rows[-1]
-    cut = (
+    truncated = (
         ""
         if len(most_and_least_robust(rows)) == len(rows)
         else " Shown are the ten most and the ten least robust classes."
     )
-    return picture(
+    return pictures_of(
         "Accuracy by class",
         f"Most robust: {most.name} ({percent(most.worst)} % of {most.samples:,} images withstand every attack); "
         f"least robust: {least.name} ({percent(least.worst)} % of {least.samples:,}). Pale: clean images; dark, and "
-        f"the number on the right: worst case over all attacks; the thin line is its 95 % interval.{cut}",
+        f"the number on the right: worst case over all attacks; the thin line is its 95 % interval.{truncated}",
         figures.class_bars(evaluation, names),
     )

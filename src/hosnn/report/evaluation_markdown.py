@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from hosnn.report.evaluation_summary import finding, remarks
+from hosnn.report.evaluation_summary import finding, limitations
 from hosnn.report.evaluation_tables import (
     attack_rows,
     class_rows,
@@ -53,7 +53,7 @@ def markdown_evaluation(evaluation: Evaluation, classes: Sequence[str] = ()) -> 
     parts = [
         f"# {_escaped(evaluation.model)}: {_escaped(evaluation.protocol)}",
         f"**{_escaped(finding(evaluation))}**",
-        "\n".join(f"- {_escaped(remark)}" for remark in remarks(evaluation)),
+        "\n".join(f"- {_escaped(limitation)}" for limitation in limitations(evaluation)),
         *(_rendered(section) for section in sections if section.rows),
         "## Where the numbers come from\n\n"
         + "\n".join(f"- {name}: {_escaped(text)}" for name, text in facts(evaluation)),
@@ -112,13 +112,13 @@ def _matrix(evaluation: Evaluation) -> list[Section]:
     ]
     rows.append(("worst case", *map(percent, table.by_method), percent(table.all)))
     title = f"Attack by gradient estimator, accuracy in percent on the same {table.samples:,} images"
-    return [Section(title, ("gradient through", *table.methods, "worst case"), rows)]
+    return [Section(title, ("gradient estimator", *table.methods, "worst case"), rows)]
 
 
 def _search(evaluation: Evaluation) -> Section:
     rows = [(row.name, _accuracy(row.share, row.interval), "yes" if row.used else "no") for row in ranking(evaluation)]
-    headings = ("gradient through", "accuracy, %", "used above")
-    return Section("Which gradient serves an attacker best", headings, rows)
+    headings = ("gradient estimator", "accuracy, %", "used by attacks above")
+    return Section("Strongest gradient estimators", headings, rows)
 
 
 def _classes(evaluation: Evaluation, classes: Sequence[str]) -> Section:

@@ -18,8 +18,8 @@ def finding(evaluation: Evaluation) -> str:
         f"{percent(evaluation.worst_case)} % of {evaluation.samples:,} images correctly after every attack, and "
         f"{percent(evaluation.clean_accuracy)} % without attack"
     )
-    weaker = weakness(evaluation)
-    tail = f"; the evaluation is weaker than the protocol intends, because {weaker}" if weaker else ""
+    reason = weakness(evaluation)
+    tail = f"; the evaluation is weaker than the protocol intends, because {reason}" if reason else ""
     if evaluation.verdict == "fail":
         failed = _check_list(evaluation, "fail", "fails", "fail")
         return f"This number must not be believed, because {failed}: {number}{tail}."
@@ -34,52 +34,52 @@ def weakness(evaluation: Evaluation) -> str:
     if not network.gradient:
         return "the model gives no gradient, so it could only be queried"
     if network.spiking == "foreign":
-        return "its spikes come from layers of another library, which can only be differentiated in that library's way"
+        return "its spikes come from layers of another library, which can only be differentiated by their own gradient"
     if network.spiking == "unknown" and not evaluation.model_sha256:
         return "the model is a plain function, whose layers cannot be examined"
     return ""
 
 
-def remarks(evaluation: Evaluation) -> list[str]:
+def limitations(evaluation: Evaluation) -> list[str]:
     """What limits the number, for a careful reader."""
     low, high = evaluation.worst_interval
-    limits = []
+    sentences = []
     if (high - low) / 2 > NOTABLE:
-        limits.append(
+        sentences.append(
             f"A small sample: {evaluation.samples:,} images leave the worst case uncertain by "
             f"{50 * (high - low):.1f} points either way."
         )
     if evaluation.strength in (Strength.PUBLISHED_ATTACKS, Strength.FIRST_LOOK):
-        limits.append(
+        sentences.append(
             f"The {evaluation.protocol} protocol is a weak attack; true robustness is lower or equal. Run a stronger "
             "protocol before quoting a number."
         )
     if evaluation.strength is Strength.GRADIENTS_ONLY:
-        limits.append(
-            f"The {evaluation.protocol} protocol only follows gradients. Attacks that follow none may break more "
+        sentences.append(
+            f"The {evaluation.protocol} protocol only follows gradients. Attacks without gradients may break more "
             "images: run the standard protocol before quoting a number."
         )
     if not evaluation.network.gradient:
-        limits.append(
+        sentences.append(
             "Only queries were possible, without gradients. An image that withstands queries need not withstand an "
             "attacker who finds a way to differentiate the model, so the number may be much too high."
         )
     elif weakness(evaluation):
-        limits.append(
+        sentences.append(
             "The search for the best surrogate gradient needs spiking layers of this package. Rebuilt with them, the "
             "same network could be attacked through every gradient estimator."
         )
     if evaluation.network.random:
-        limits.append(
-            "The model is random: two passes of the same images give different scores. Its gradient is averaged over "
-            "several passes (EOT), and repeating the evaluation gives slightly different numbers."
+        sentences.append(
+            "The model is randomised: two passes of the same images give different scores. Its gradient is averaged "
+            "over several passes (EOT), and repeating the evaluation gives slightly different numbers."
         )
     if not evaluation.checks:
-        limits.append("No checks were run, so nothing shows whether the attacks work on this model at all.")
+        sentences.append("No checks were run, so nothing shows whether the attacks work on this model at all.")
     if evaluation.skipped:
         count = f"{len(evaluation.skipped)} attack{'s' if len(evaluation.skipped) > 1 else ''}"
-        limits.append(f"{count} of the protocol could not be run: {'; '.join(evaluation.skipped)}.")
-    return limits
+        sentences.append(f"{count} of the protocol could not be run: {'; '.join(evaluation.skipped)}.")
+    return sentences
 
 
 def _check_list(evaluation: Evaluation, severity: str, one: str, many: str) -> str:

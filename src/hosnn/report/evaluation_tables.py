@@ -12,7 +12,7 @@ from hosnn.results.evaluation import AttackResult, Evaluation
 from hosnn.results.statistics import Interval, proportion, wilson
 from hosnn.results.text import describe_machine
 
-OWN_SECTION = ("search", "eps", "steps", "matrix")
+PANELS_WITH_SECTION = ("search", "eps", "steps", "matrix")
 """Panels that have a section of their own; any other is shown as a table."""
 
 TITLES = {"controls": "Controls", "decision": "Attacks that see only the predicted class"}
@@ -20,7 +20,7 @@ TITLES = {"controls": "Controls", "decision": "Attacks that see only the predict
 SPIKING = {
     "hosnn": "spiking layers of this package",
     "foreign": "spiking layers of another library",
-    "none": "no spikes seen",
+    "none": "no spikes found",
     "unknown": "not examined",
 }
 
@@ -49,7 +49,7 @@ class AttackRow(NamedTuple):
 class PanelRow(NamedTuple):
     """One attack of a panel, on the panel's images.
 
-    used  whether attacks of the protocol itself use this gradient estimator (of the panel "search")
+    used  in the panel "search": whether attacks of the protocol use this gradient estimator
     """
 
     name: str
@@ -153,10 +153,10 @@ def ranking(evaluation: Evaluation) -> list[PanelRow]:
 def step_curves(evaluation: Evaluation) -> dict[str, list[PanelRow]]:
     """Accuracy against steps, one curve per attack and estimator, fewest steps first."""
     attacks = evaluation.panel("steps")
-    several = len({attack.estimator for attack in attacks}) > 1
+    several_estimators = len({attack.estimator for attack in attacks}) > 1
     curves: dict[str, list[PanelRow]] = {}
     for attack, row in zip(attacks, panel_rows(evaluation, "steps"), strict=True):
-        curves.setdefault(_curve_name(attack, several), []).append(row)
+        curves.setdefault(_curve_name(attack, several_estimators), []).append(row)
     return {name: sorted(curve, key=lambda row: row.steps) for name, curve in curves.items()}
 
 
@@ -165,12 +165,12 @@ def class_rows(evaluation: Evaluation, classes: Sequence[str] = ()) -> list[Clas
     clean, robust = _clean_correct(evaluation), evaluation.robust
     rows = []
     for label in sorted(set(evaluation.labels)):
-        places = [place for place, of_image in enumerate(evaluation.labels) if of_image == label]
-        num_robust = sum(robust[place] for place in places)
+        positions = [position for position, own_label in enumerate(evaluation.labels) if own_label == label]
+        num_robust = sum(robust[position] for position in positions)
         name = classes[label] if label < len(classes) else f"class {label}"
-        clean_share = sum(clean[place] for place in places) / len(places)
-        interval = wilson(num_robust, len(places))
-        rows.append(ClassRow(name, len(places), clean_share, num_robust / len(places), interval))
+        clean_share = sum(clean[position] for position in positions) / len(positions)
+        interval = wilson(num_robust, len(positions))
+        rows.append(ClassRow(name, len(positions), clean_share, num_robust / len(positions), interval))
     return sorted(rows, key=lambda row: -row.worst)
 
 
@@ -189,7 +189,7 @@ def other_panels(evaluation: Evaluation) -> list[tuple[str, list[PanelRow]]]:
     return [
         (TITLES.get(panel.name, panel.name), panel_rows(evaluation, panel.name))
         for panel in evaluation.panels
-        if panel.rows and panel.name not in OWN_SECTION
+        if panel.rows and panel.name not in PANELS_WITH_SECTION
     ]
 
 
@@ -204,7 +204,7 @@ def facts(evaluation: Evaluation) -> list[tuple[str, str]]:
         "" if network.gradient else "no gradient",
         "random" if network.random else "",
     ]
-    known = [
+    facts_or_empty = [
         ("Model", evaluation.model),
         ("Model SHA-256", evaluation.model_sha256 or "a function without weights"),
         ("Network", ", ".join(part for part in network_parts if part)),
@@ -220,7 +220,7 @@ def facts(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("Wall time", duration(evaluation.seconds)),
         ("Passes", passes(forward, backward) if forward or backward else ""),
     ]
-    return [(name, text) for name, text in known if text]
+    return [(name, text) for name, text in facts_or_empty if text]
 
 
 def _clean_correct(evaluation: Evaluation) -> list[bool]:

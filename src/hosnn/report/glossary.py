@@ -14,29 +14,29 @@ class Term(NamedTuple):
     meaning: str
 
 
-EXPLANATIONS = {
-    "paper": "The HoSNN authors' own evaluation, for comparison with their numbers and for nothing else. The attacker "
-    "differentiates the network by the shortcut it was trained with (TSSL-BP: no gradient through leak, reset or "
+PROTOCOL_EXPLANATIONS = {
+    "paper": "The HoSNN authors' own evaluation, for comparison with their numbers only. The attacker "
+    "differentiates the network by the rule it was trained with (TSSL-BP: no gradient through leak, reset or "
     "threshold); the image is repeated over time before the attack, so that every time step has a perturbation of its "
     "own; and pixels may leave their valid range.",
-    "smoke": "A short attack of our own, for a first impression. The attacker uses the whole gradient, through leak, "
+    "smoke": "A short protocol of ours, for a first impression. The attacker uses the whole gradient, through leak, "
     "reset and threshold, and has one perturbation per image, which stays a valid image.",
     "sweep": "Many steps and several starts with the whole gradient, repeated for several widths of the surrogate "
     "derivative; one perturbation per image, which stays a valid image. An image counts as robust only if it "
     "withstands all of them.",
-    "standard": "Our evaluation for a number to quote. A sequence of different attacks, each of which is given only "
-    f"the images that are still correct after those before it: SA-PGD, {SAPGD_STEPS} steps with the ASSG surrogate, "
-    "which fits itself to each neuron; APGD with two losses (cross-entropy and DLR), 100 steps each through "
-    "full BPTT; APGD through the three surrogate gradients that a search on 100 images selected for this very "
+    "standard": "The protocol for a robust accuracy to quote. A sequence of different attacks, each of which is given "
+    f"only the images that are still correct after those before it: SA-PGD, {SAPGD_STEPS} steps with the ASSG "
+    "surrogate, which fits itself to each neuron; APGD with two losses (cross-entropy and DLR), 100 steps each through "
+    "full BPTT; APGD through the three gradient estimators that a search on 100 images selected for this "
     "network; an attack on the adapting thresholds, where there are any; transfer from other networks, where "
     "some were given; and Square with 1,000 queries, which needs no gradient. An image counts as robust only "
     "if it withstands all of them.",
-    "full": "Our most thorough evaluation, meant for all test images. What the standard protocol does, with 5 restarts "
+    "full": "The most thorough protocol, meant for all test images. What the standard protocol does, with 5 restarts "
     "and through the whole surrogate ensemble and every other gradient estimator; AutoAttack's four attacks at their "
     "published settings; and, on 200 images and outside the worst case, HopSkipJump, which sees only the predicted "
     "class. Each attack is given only the images that are still correct after those before it; an image counts as "
-    "robust only if it withstands all of them. The binarization test then hides adversarial images of its own making "
-    "around 50 images, and counts how many of them the attacks find.",
+    "robust only if it withstands all of them. The binarization test then counts, on 50 images, how often the attacks "
+    "find an adversarial image that is known to exist.",
 }
 
 GLOSSARY = (
@@ -121,18 +121,18 @@ GLOSSARY = (
     Term(
         "Transfer",
         r"\b[Tt]ransfer\b",
-        "An attack made against another model, such as one with other neurons or another seed, and then tried on this "
+        "An attack crafted on another model, such as one with other neurons or another seed, and then applied to this "
         "one.",
     ),
     Term(
         "AutoAttack",
         r"\bAutoAttack\b",
-        "The usual yardstick for networks without spikes: APGD-CE, APGD-DLR, FAB and Square, one after the other.",
+        "The usual benchmark for networks without spikes: APGD-CE, APGD-DLR, FAB and Square, one after the other.",
     ),
     Term(
         "EOT",
         r"\bEOT\b",
-        "Expectation over transformation: against a random model the attacker averages the gradient over several "
+        "Expectation over transformation: against a randomised model the attacker averages the gradient over several "
         "passes of the same image.",
     ),
     Term("Restart", r"\brestarts?\b", "The same attack once more from another random start."),
@@ -145,7 +145,7 @@ GLOSSARY = (
     Term(
         "Surrogate ensemble",
         r"\b[Ss]urrogate ensemble\b",
-        "The same attack through many surrogate gradients. Which one serves an attacker best differs from network to "
+        "The same attack through many surrogate gradients. Which of them is strongest differs from network to "
         "network, so a single one overstates the robustness of some.",
     ),
     Term(
@@ -160,14 +160,18 @@ GLOSSARY = (
         "Backpropagation through time: the gradient through all time steps, with the paths through leak, reset and "
         "threshold left open.",
     ),
+    Term("TSSL-BP", r"\bTSSL-BP\b", "The HoSNN authors' training rule: BPTT without those paths."),
     Term(
-        "TSSL-BP", r"\bTSSL-BP\b", "The HoSNN authors' training rule, a shortcut of BPTT that leaves those paths out."
+        "Panel",
+        r"\b[Pp]anels?\b",
+        "Further attacks, each run in full on the first images, for curves, tables and checks. They do not enter the "
+        "worst case.",
     ),
     Term(
-        "Active test",
-        r"\b[Aa]ctive test\b",
+        "Binarization test",
+        r"\b[Bb]inarization test\b|\b[Aa]ctive test\b",
         "The network gets a new last layer for which an adversarial image is known to exist within the budget. An "
-        "attack that does not find it is too weak for this network.",
+        "attack that does not find it is too weak for this network. Older results call it active test.",
     ),
     Term(
         "Masked gradient",

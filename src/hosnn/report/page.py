@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from hosnn.evaluation.examples import Example
 from hosnn.report.example_figures import example_grid
-from hosnn.report.glossary import EXPLANATIONS, terms_in
+from hosnn.report.glossary import PROTOCOL_EXPLANATIONS, terms_in
 from hosnn.report.phrases import budget
 from hosnn.report.plotting import data_uri, svg
 from hosnn.results.evaluation import Evaluation
@@ -38,8 +38,8 @@ def page(template: str, **content: Any) -> str:
     return compiled.render(terms=terms_in(" ".join(text.split())), **content)
 
 
-def picture(title: str, caption: str, figure: Figure | None) -> list[Picture]:
-    """The figure as a list of one picture; an empty list without a figure."""
+def pictures_of(title: str, caption: str, figure: Figure | None) -> list[Picture]:
+    """The figure as a list of one picture; an empty list if there is no figure."""
     return [] if figure is None else [Picture(title, caption, data_uri(svg(figure)))]
 
 
@@ -49,7 +49,7 @@ def example_pictures(examples: Sequence[Example]) -> list[Picture]:
     for network in dict.fromkeys(example.network for example in examples):
         of_network = [example for example in examples if example.network == network]
         fooled = sum(example.adversarial_prediction != example.label for example in of_network)
-        pictures += picture(
+        pictures += pictures_of(
             f"Attacked images: {network}",
             "Test images that the network classifies correctly without attack, chosen before the attack ran; "
             f"{fooled} of these {len(of_network)} attacked images fool it. Middle row: what was added, magnified "
@@ -67,7 +67,7 @@ def protocol_texts(evaluations: Sequence[Evaluation]) -> list[dict[str, str]]:
         extent = "another one at every time step" if per_step else "the same at every time step"
         texts[evaluation.protocol] = {
             "name": evaluation.protocol,
-            "text": EXPLANATIONS.get(evaluation.protocol, evaluation.description),
+            "text": PROTOCOL_EXPLANATIONS.get(evaluation.protocol, evaluation.description),
             "detail": f"Threat {evaluation.threat}: a perturbation of at most {budget(evaluation.threat)}, {extent}. "
             f"Attacks: {', '.join(row.attack for row in evaluation.rows)}. Settings: {evaluation.description}.",
         }

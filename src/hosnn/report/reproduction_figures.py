@@ -24,13 +24,13 @@ from hosnn.report.plotting import (
     percent_axis,
 )
 from hosnn.report.reproduction_tables import MeasuredAccuracy, columns, measured_accuracy, published_number
-from hosnn.results.reproduction import NetworkKind, ReproductionResult, groups
+from hosnn.results.reproduction import NetworkKind, ReproductionResult, cells_by_kind
 from hosnn.results.text import NOT_RUN, percent
 
 
 def curves(result: ReproductionResult) -> Figure | None:
     """Accuracy against eps, one panel per protocol that has a curve.  Bands: 95 %, or the range over several seeds."""
-    by_kind = groups(result)
+    by_kind = cells_by_kind(result)
     protocols = dict.fromkeys(
         protocol for cell in result.cells for protocol, evaluation in cell.evaluations.items() if evaluation.curve
     )
@@ -56,7 +56,7 @@ def curves(result: ReproductionResult) -> Figure | None:
 
 def bars(result: ReproductionResult) -> Figure:
     """The table as bars with intervals; diamonds are published numbers."""
-    by_kind = groups(result)
+    by_kind = cells_by_kind(result)
     kinds = list(
         dict.fromkeys((*by_kind, *(NetworkKind(number.neuron, number.training) for number in result.published)))
     )
@@ -64,9 +64,9 @@ def bars(result: ReproductionResult) -> Figure:
     figure = new_figure(WIDTH, 4.4)
     axes = figure.subplots()
     width = 0.86 / len(kinds)
-    for number_of_column, column in enumerate(columns(result)):
-        for number_of_kind, kind in enumerate(kinds):
-            place = number_of_column - 0.43 + width * (number_of_kind + 0.5)
+    for column_index, column in enumerate(columns(result)):
+        for kind_index, kind in enumerate(kinds):
+            place = column_index - 0.43 + width * (kind_index + 0.5)
             accuracy = measured_accuracy(by_kind.get(kind, []), column)
             if accuracy is None:
                 axes.text(place, 1.5, NOT_RUN, rotation=90, ha="center", va="bottom", fontsize=7.5, color="#666666")

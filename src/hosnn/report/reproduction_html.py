@@ -6,9 +6,9 @@ from typing import Any
 
 from hosnn.evaluation.examples import Example, NeuronTrace
 from hosnn.report import example_figures, reproduction_figures
-from hosnn.report.page import Picture, example_pictures, page, picture, protocol_texts
+from hosnn.report.page import Picture, example_pictures, page, pictures_of, protocol_texts
 from hosnn.report.phrases import duration
-from hosnn.report.reproduction_summary import headline, notes
+from hosnn.report.reproduction_summary import finding, limitations
 from hosnn.report.reproduction_tables import Heading, headings, table_rows, what_is_shown
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.reproduction import ReproductionResult
@@ -27,15 +27,15 @@ def render_reproduction(
     traces, examples  from `evaluation.examples`; a picture without its values is left out
     logs              entries of log.jsonl by experiment name: step, epoch, loss, validation_accuracy
     """
-    first, second = headline(result)
+    main_finding, plain_neuron = finding(result)
     evaluations = [evaluation for cell in result.cells for evaluation in cell.evaluations.values()]
     return page(
         "reproduction.html",
         title=result.title,
-        first=first,
-        second=second,
+        finding=main_finding,
+        plain_neuron=plain_neuron,
         subject=f"{result.title}. Data: {result.dataset}. Network: {result.network}.",
-        notes=notes(result),
+        limitations=limitations(result),
         head=[Heading("network"), *headings(result), Heading("source")],
         rows=table_rows(result),
         what_is_shown=f"{what_is_shown(result)}; rows in italics are published numbers",
@@ -43,7 +43,7 @@ def render_reproduction(
             *_result_pictures(result),
             *_trace_pictures(traces),
             *example_pictures(examples),
-            *picture(
+            *pictures_of(
                 "Training",
                 "Training loss and validation accuracy, both on the images that each objective trains on: attacked "
                 "ones in adversarial training. The checkpoint with the best validation accuracy was kept; no test "
@@ -77,13 +77,13 @@ def render_reproduction(
 
 
 def _result_pictures(result: ReproductionResult) -> list[Picture]:
-    bars = picture(
+    bars = pictures_of(
         "The table as bars",
         "Filled bars: adversarially trained; hatched: trained on clean images. Thin lines: 95 % interval, or the range "
         "over seeds. Diamonds: published numbers.",
         reproduction_figures.bars(result) if result.cells else None,
     )
-    return bars + picture(
+    return bars + pictures_of(
         "Accuracy as the attacker's budget grows",
         "Solid: adversarially trained; dashed: trained on clean images. Bands: 95 % interval, or the range over seeds. "
         "A sound evaluation falls to chance or below at large eps; where a curve stays high, the attack fails there.",
@@ -95,7 +95,7 @@ def _trace_pictures(traces: Sequence[NeuronTrace]) -> list[Picture]:
     if not traces:
         return []
     chosen_by = next((trace for trace in traces if trace.signature is None), traces[0]).network
-    return picture(
+    return pictures_of(
         "One neuron over time",
         "The same neuron in each network. The membrane potential (solid) collects input; where it exceeds the "
         "threshold (dashed) the neuron spikes (bars below) and is reset. A TA-LIF neuron moves its threshold by the "

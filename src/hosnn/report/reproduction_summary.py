@@ -1,4 +1,4 @@
-"""What a reproduction shows in plain words, computed from its numbers: the headline, and what limits it."""
+"""What a reproduction shows in plain words, computed from its numbers: the finding, and what limits it."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from hosnn.report.reproduction_tables import (
     was_run,
 )
 from hosnn.results.evaluation import Evaluation
-from hosnn.results.reproduction import Cell, NetworkKind, ReproductionResult, groups
+from hosnn.results.reproduction import Cell, NetworkKind, ReproductionResult, cells_by_kind
 from hosnn.results.roles import Strength
 from hosnn.results.statistics import wilson
 from hosnn.results.text import percent
@@ -32,9 +32,9 @@ class SharedAccuracies(NamedTuple):
     samples: int
 
 
-def headline(result: ReproductionResult) -> tuple[str, str]:
+def finding(result: ReproductionResult) -> tuple[str, str]:
     """The finding in one sentence, and what the same training does for the plain neuron ("" if not measured)."""
-    by_kind = groups(result)
+    by_kind = cells_by_kind(result)
     lead = max(by_kind, key=lambda kind: (kind.neuron != "LIF", kind.training != "clean"), default=None)
     if lead is None:
         return "No network was measured.", ""
@@ -56,13 +56,16 @@ def headline(result: ReproductionResult) -> tuple[str, str]:
     if len(plain_accuracies) < len(shown):
         return sentence, ""
     leads = [_lead(ours, theirs) for ours, theirs in zip(accuracies, plain_accuracies, strict=True)]
-    kept = " and ".join(f"{percent(accuracy.mean)} %" for accuracy in plain_accuracies)
-    return sentence, f"{plain.neuron} trained the same way keeps {kept}: {lead.neuron} is {' and '.join(leads)}."
+    numbers = " and ".join(f"{percent(accuracy.mean)} %" for accuracy in plain_accuracies)
+    return (
+        sentence,
+        f"{plain.neuron} trained the same way keeps {numbers}: {lead.neuron} is {' and '.join(leads)}.",
+    )
 
 
-def notes(result: ReproductionResult) -> list[str]:
+def limitations(result: ReproductionResult) -> list[str]:
     """What limits the numbers, for a careful reader."""
-    by_kind = groups(result)
+    by_kind = cells_by_kind(result)
     limits = []
     if result.demonstration:
         limits.append(
@@ -128,7 +131,7 @@ def shared_accuracies(cells: Iterable[Cell], first: Column, second: Column) -> S
 
 def _attacked_columns(result: ReproductionResult, kinds: Sequence[NetworkKind]) -> list[Column]:
     """The columns that show an attack, not a control, and that were run on one of the networks at least."""
-    by_kind = groups(result)
+    by_kind = cells_by_kind(result)
     return [
         column
         for column in columns(result)
@@ -157,7 +160,7 @@ def _strength(result: ReproductionResult, column: Column) -> int:
 def _uncertainty(result: ReproductionResult) -> list[str]:
     """A note on protocols whose accuracies are known no better than to a notable difference."""
     widest: dict[str, tuple[float, int]] = {}
-    for cells in groups(result).values():
+    for cells in cells_by_kind(result).values():
         for column in columns(result):
             accuracy = measured_accuracy(cells, column)
             if accuracy:
@@ -194,7 +197,7 @@ def _disagreement(result: ReproductionResult, kind: NetworkKind, cells: Sequence
 
 
 def _attack(column: Column, cells: Iterable[Cell]) -> str:
-    """An attack in the headline, e.g. "the authors' PGD-7 at 8/255"."""
+    """An attack as the finding names it, e.g. "the authors' PGD-7 at 8/255"."""
     evaluation = next(_evaluations(cells, column.protocol))
     at = budget(evaluation.threat)
     if evaluation.strength is Strength.PUBLISHED_ATTACKS:

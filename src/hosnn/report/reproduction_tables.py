@@ -13,15 +13,13 @@ from rich.text import Text
 
 from hosnn.report.phrases import NO_VALUE
 from hosnn.results.evaluation import Evaluation
-from hosnn.results.reproduction import Cell, NetworkKind, Published, ReproductionResult, groups
+from hosnn.results.reproduction import Cell, NetworkKind, Published, ReproductionResult, cells_by_kind
 from hosnn.results.roles import Strength
 from hosnn.results.statistics import wilson
 from hosnn.results.text import NOT_RUN, describe_machine, inline, percent, table_row
 
 CLEAN, WORST = "clean", "worst"
 """What a column may show in place of one attack: accuracy without attack, and the worst case over all attacks."""
-
-"""The protocol of the HoSNN authors, the only one that their published numbers belong to."""
 
 
 class Column(NamedTuple):
@@ -145,7 +143,7 @@ def published_number(result: ReproductionResult, kind: NetworkKind, column: Colu
 
 def headings(result: ReproductionResult) -> list[Heading]:
     """The headings of the columns, each with its number of images."""
-    by_kind = groups(result).values()
+    by_kind = cells_by_kind(result).values()
     counts = [
         {accuracy.samples for cells in by_kind if (accuracy := measured_accuracy(cells, column))}
         for column in columns(result)
@@ -159,7 +157,7 @@ def headings(result: ReproductionResult) -> list[Heading]:
 def table_rows(result: ReproductionResult) -> list[TableRow]:
     """All rows: each network as measured, and below it as published."""
     rows = []
-    by_kind = groups(result)
+    by_kind = cells_by_kind(result)
     published_kinds = [NetworkKind(number.neuron, number.training) for number in result.published]
     for kind in dict.fromkeys((*by_kind, *published_kinds)):
         if kind in by_kind:
@@ -220,7 +218,7 @@ def rich_table(result: ReproductionResult) -> Table:
 
 def what_is_shown(result: ReproductionResult) -> str:
     """What a measured value and its interval are, by the number of seeds."""
-    counts = {len({cell.seed for cell in cells}) for cells in groups(result).values()}
+    counts = {len({cell.seed for cell in cells}) for cells in cells_by_kind(result).values()}
     several, one = "mean (smallest–largest over seeds)", "[Wilson 95 % interval]"
     if counts <= {1}:
         return one

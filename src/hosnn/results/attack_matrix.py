@@ -9,16 +9,17 @@ from hosnn.results.statistics import proportion
 OWN = "its own or none"
 """Heading for attacks that bring their own gradient estimator or use no gradient."""
 
-LEAST_RANGE = 0.05  # of accuracy: smaller differences do not take the whole range of shades
+LEAST_RANGE = 0.05  # of accuracy, for all shades: a matrix of nearly equal cells is shown in nearly equal shades
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttackMatrix:
     """Accuracies on `samples` images, fractions in [0, 1]; None for a pair that was not run.
 
-    cells            [estimator][method]
-    by_estimator     share of images that are right after all methods with that estimator; by_method the other way round
-    all              share of images that are right after every attack of the matrix
+    cells         [estimator][method]
+    by_estimator  share of images that are right after all methods with that estimator
+    by_method     share of images that are right after that method with all estimators
+    all           share of images that are right after every attack of the matrix
     """
 
     methods: tuple[str, ...]
@@ -68,9 +69,13 @@ def attack_matrix(evaluation: Evaluation) -> AttackMatrix | None:
             for name in estimators
         ),
         by_estimator=tuple(
-            proportion(_all_right(c for (e, _), c in right.items() if e == name)) for name in estimators
+            proportion(_all_right(correct for (estimator, _), correct in right.items() if estimator == name))
+            for name in estimators
         ),
-        by_method=tuple(proportion(_all_right(c for (_, m), c in right.items() if m == name)) for name in methods),
+        by_method=tuple(
+            proportion(_all_right(correct for (_, method), correct in right.items() if method == name))
+            for name in methods
+        ),
         all=proportion(_all_right(right.values())),
         samples=min(len(row.predictions) for row in rows),
     )

@@ -1,4 +1,4 @@
-"""A finding about an evaluation, as a value: does its number mean what it says?"""
+"""A check of an evaluation, as a value: can its numbers be believed?"""
 
 import math
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ SEVERITIES: tuple[Severity, ...] = ("pass", "warn", "fail")
 
 @dataclass(frozen=True)
 class Check:
-    """One finding about whether the numbers can be believed."""
+    """The outcome of one check of whether the numbers can be believed."""
 
     name: Name
     """What was checked, in a few words, e.g. "zero gradients"."""
@@ -29,7 +29,7 @@ class Check:
 
 
 def not_run(name: str, reason: str) -> Check:
-    """A check whose data are missing: a warning, since nothing was shown."""
+    """A check whose data are missing: a warning."""
     return Check(
         name,
         "warn",

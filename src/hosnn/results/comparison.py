@@ -1,4 +1,4 @@
-"""Several models under the same protocols: one table, and which differences chance does not explain."""
+"""Several models under the same protocols: one table, and which differences are significant."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -8,7 +8,7 @@ from typing import Any
 from hosnn.errors import ConfigError, nearest
 from hosnn.results.attack_matrix import attack_matrix
 from hosnn.results.evaluation import AttackResult, Evaluation
-from hosnn.results.paired_test import PairedTest, check_pairable, compare, sentence
+from hosnn.results.paired_test import PairedTest, check_pairable, compare, outcome_sentence
 from hosnn.results.statistics import holm
 from hosnn.results.text import NOT_RUN
 
@@ -21,13 +21,16 @@ class Measure:
 
     name     what was measured, and under which protocol
     samples  number of images
-    kept     by model, how many of them it classifies correctly; no entry where it was not measured
+    correct  by model, how many of them it classifies correctly; no entry where it was not measured
     """
 
     name: str
     protocol: str
     samples: int
-    kept: dict[str, int]
+    correct: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "protocol": self.protocol, "samples": self.samples, "kept": self.correct}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +49,7 @@ class PairwiseTest:
     doubts: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        outcome = sentence(self.paired, self.first, self.second, self.p_value).removesuffix(".")
+        outcome = outcome_sentence(self.paired, self.first, self.second, self.p_value).removesuffix(".")
         return f"{self.measure}: {'; but '.join((outcome, *self.doubts))}."
 
 
@@ -72,7 +75,8 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         tests = [asdict(test) | {"paired": test.paired.to_json(), "sentence": str(test)} for test in self.tests]
-        return {"format": FORMAT} | asdict(self) | {"tests": tests}
+        measures = [measure.to_json() for measure in self.measures]
+        return {"format": FORMAT} | asdict(self) | {"measures": measures, "tests": tests}
 
 
 def compare_models(
@@ -82,7 +86,7 @@ def compare_models(
 
     tested   names of attacks to compare pairwise, besides each protocol's worst case
     against  test every model against this one only; None: every pair
-    Raises ConfigError for fewer than two models, a model evaluated twice under one protocol, one name for two models,
+    Raises ConfigError for fewer than two models, a model evaluated twice under one protocol, two models of one name,
     evaluations of one protocol under different threats or on different images, and for a model `against` or an attack
     `tested` that is in no evaluation.
     """
@@ -120,52 +124,54 @@ def _measures(evaluations: Mapping[str, Evaluation]) -> Iterator[Measure]:
     first = next(iter(evaluations.values()))
     protocol, samples = first.protocol, first.samples
 
-    def measure(name: str, kept: dict[str, int], samples: int = samples) -> Measure:
-        return Measure(f"{name} ({protocol})", protocol, samples, kept)
+    def measure(name: str, correct: dict[str, int], samples: int = samples) -> Measure:
+        return Measure(f"{name} ({protocol})", protocol, samples, correct)
 
-    yield measure("clean", {model: round(each.clean_accuracy * samples) for model, each in evaluations.items()})
-    for name in dict.fromkeys(_line_of(row) for evaluation in evaluations.values() for row in evaluation.rows):
-        kept = {
+    yield measure(
+        "clean", {model: round(evaluation.clean_accuracy * samples) for model, evaluation in evaluations.items()}
+    )
+    for name in dict.fromkeys(_measure_name(row) for evaluation in evaluations.values() for row in evaluation.rows):
+        correct = {
             model: sum(evaluation.correct_after(row))
             for model, evaluation in evaluations.items()
             for row in evaluation.rows
-            if _line_of(row) == name
+            if _measure_name(row) == name
         }
-        yield measure(f"after {name}" if first.cascade else name, kept)
-    if len({row.threat for row in first.rows}) == 1:  # over several threats it is no threat's worst case
+        yield measure(f"after {name}" if first.cascade else name, correct)
+    if len({row.threat for row in first.rows}) == 1:  # a worst case over several threats means nothing
         yield measure("worst case", {model: sum(evaluation.robust) for model, evaluation in evaluations.items()})
     matrices = {model: matrix for model, evaluation in evaluations.items() if (matrix := attack_matrix(evaluation))}
     for estimator in dict.fromkeys(name for matrix in matrices.values() for name in matrix.estimators):
-        kept = {
+        correct = {
             model: round(matrix.by_estimator[matrix.estimators.index(estimator)] * matrix.samples)
             for model, matrix in matrices.items()
             if estimator in matrix.estimators
         }
-        yield measure(f"best through {estimator}", kept, next(iter(matrices.values())).samples)
+        yield measure(f"worst case through {estimator}", correct, next(iter(matrices.values())).samples)
     yield from _alone(evaluations, measure)
 
 
 def _alone(
     evaluations: Mapping[str, Evaluation], measure: Callable[[str, dict[str, int], int], Measure]
 ) -> Iterator[Measure]:
-    """Attacks without gradients that also ran by themselves, outside the cascade."""
+    """Attacks without gradients on all images of the panel, outside the cascade."""
     rows_of = {
         model: [row for row in evaluation.panel("controls") if row.kind in ("queries", "transfer")]
         for model, evaluation in evaluations.items()
     }
     samples = max((len(row.predictions) for rows in rows_of.values() for row in rows), default=0)
-    for name in dict.fromkeys(_line_of(row) for rows in rows_of.values() for row in rows):
-        kept = {
+    for name in dict.fromkeys(_measure_name(row) for rows in rows_of.values() for row in rows):
+        correct = {
             model: sum(evaluations[model].correct_after(row))
             for model, rows in rows_of.items()
             for row in rows
-            if _line_of(row) == name
+            if _measure_name(row) == name
         }
-        yield measure(f"{name} alone", kept, samples)
+        yield measure(f"{name} alone", correct, samples)
 
 
-def _line_of(row: AttackResult) -> str:
-    """Name of the attack's line in the table: all transfer attacks share one, whatever they transfer from."""
+def _measure_name(row: AttackResult) -> str:
+    """The attack's name in the table: all transfer attacks share one, whatever they transfer from."""
     return "transfer" if row.kind == "transfer" else row.attack
 
 
@@ -179,7 +185,7 @@ def _tests(
             for name in tested
             if all(any(row.attack == name for row in evaluation.rows) for evaluation in evaluations.values())
         ]
-        # A worst case over several threats is no threat's worst case, so nothing is tested on it.
+        # A worst case over several threats means nothing, so it is not tested.
         if all(len({row.threat for row in evaluation.rows}) == 1 for evaluation in evaluations.values()):
             attacks.insert(0, None)
         pairs += [
@@ -204,13 +210,13 @@ def _tests(
 def _doubts(first: Evaluation, second: Evaluation, attack: str | None) -> tuple[str, ...]:
     """Why the numbers of two evaluations may not be what they seem."""
     doubts = []
-    blind = [each.model for each in (first, second) if not each.network.gradient]
-    if blind and attack is None:
-        doubts.append(f"{' and '.join(blind)} gave no gradient and met fewer attacks")
-    failed = [each.model for each in (first, second) if each.verdict == "fail"]
+    without_gradient = [evaluation.model for evaluation in (first, second) if not evaluation.network.gradient]
+    if without_gradient and attack is None:
+        doubts.append(f"{' and '.join(without_gradient)} gave no gradient and met fewer attacks")
+    failed = [evaluation.model for evaluation in (first, second) if evaluation.verdict == "fail"]
     if failed:
-        many = "s" if len(failed) > 1 else ""
-        doubts.append(f"the evaluation{many} of {' and '.join(failed)} failed {'their' if many else 'its'} checks")
+        plural = "s" if len(failed) > 1 else ""
+        doubts.append(f"the evaluation{plural} of {' and '.join(failed)} failed {'their' if plural else 'its'} checks")
     return tuple(doubts)
 
 
@@ -218,22 +224,22 @@ def _check_names(evaluations: Sequence[Evaluation]) -> None:
     """Raises ConfigError if two models have one name."""
     hashes: dict[str, str] = {}
     for evaluation in evaluations:
-        known, here = hashes.setdefault(evaluation.model, evaluation.model_sha256), evaluation.model_sha256
-        if known != here:
+        first_hash, own_hash = hashes.setdefault(evaluation.model, evaluation.model_sha256), evaluation.model_sha256
+        if first_hash != own_hash:
             raise ConfigError(
-                f"two different models are called {evaluation.model} (SHA-256 {known[:8] or 'unknown'} and "
-                f"{here[:8] or 'unknown'}); give them names of their own and evaluate again"
+                f"two different models are called {evaluation.model} (SHA-256 {first_hash[:8] or 'unknown'} and "
+                f"{own_hash[:8] or 'unknown'}); give them names of their own and evaluate again"
             )
 
 
 def _check_attacks(tested: Sequence[str], evaluations: Sequence[Evaluation]) -> None:
     """Raises ConfigError for an attack that no evaluation has."""
-    known = dict.fromkeys(row.attack for evaluation in evaluations for row in evaluation.rows)
+    attacks = dict.fromkeys(row.attack for evaluation in evaluations for row in evaluation.rows)
     for name in tested:
-        if name not in known:
+        if name not in attacks:
             raise ConfigError(
-                f"no evaluation has an attack {name!r} to test; did you mean {nearest(name, known)!r}? There are "
-                f"{', '.join(known) or 'none'}"
+                f"no evaluation has an attack {name!r} to test; did you mean {nearest(name, attacks)!r}? There are "
+                f"{', '.join(attacks) or 'none'}"
             )
 
 

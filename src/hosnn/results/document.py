@@ -1,6 +1,6 @@
 """Values with a JSON file of their own: written, read, checked and described by the types of their fields.
 
-The values are plain dataclasses.  Pydantic looks at them where JSON is read, not where our own code makes them.
+The values are plain dataclasses.  Pydantic validates them where JSON is read, not where our own code makes them.
 """
 
 import math
@@ -45,10 +45,11 @@ Machine = Mapping[str, str | Integer]
 
 
 class Document:
-    """A dataclass that is a JSON file: its fields, and what follows from them for readers of the file.
+    """A dataclass that is stored as a JSON file: its fields, and values derived from them for readers of the file.
 
-    FORMAT   name and version of what the file holds; KIND: what errors call it; ADVICE: how they end
-    DERIVED  what is written besides the fields, each a computed field, and not read
+    FORMAT   name and version of the file's format
+    KIND     the name of such a file in error messages; ADVICE: their last words, what to do
+    DERIVED  computed fields, written in addition to the fields and ignored when read
     Docstrings below the fields are the descriptions of the JSON schema.
     """
 
@@ -106,14 +107,14 @@ _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 
 
 def adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    """Reads, writes and describes values of a type."""
+    """Pydantic's adapter of a type, which reads, writes and describes its values."""
     if kind not in _ADAPTERS:
         _ADAPTERS[kind] = TypeAdapter(kind)
     return _ADAPTERS[kind]
 
 
 def _first_fault(error: ValidationError) -> str:
-    """The first thing wrong: where, what was expected, what came; and how many more there are."""
+    """The first error: where, what was expected, what came; and the number of further ones."""
     faults = error.errors(include_url=False)
     first, more = faults[0], len(faults) - 1
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")

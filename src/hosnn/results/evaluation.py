@@ -28,40 +28,40 @@ from hosnn.results.document import (
 from hosnn.results.roles import Role, Strength, with_roles_and_strength
 from hosnn.results.statistics import Interval, proportion, wilson
 
-FORMER = "hosnn-evaluation-1"
-"""Without panels, checks and facts about the network; its one curve is now the panel "eps"."""
+FORMER_FORMAT = "hosnn-evaluation-1"
+"""Without panels, checks and facts about the network; its curve is read as the panel "eps"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttackResult:
-    """What one attack did."""
+    """The outcome of one attack."""
 
     attack: Name
-    """Name of the attack; rows of the protocol carry different names."""
+    """Name of the attack, unique among the rows of the protocol."""
     threat: ThreatText
-    """What this attack was allowed to do."""
+    """The threat model of this attack."""
     eps: Amount
     """Budget: the largest norm of a perturbation, in pixel units (1 is the whole range of a pixel)."""
     predictions: tuple[Annotated[int, Field(strict=True, ge=-1)], ...]
-    """Class predicted for each image after the attack, in the order of index; -1 for an image it did not see because an
-    earlier attack of the cascade had broken it.  As long as index; in a panel, for the first images only."""
+    """Class predicted for each image after the attack, in the order of index; -1 for an image that it did not attack
+    because an earlier attack of the cascade had broken it.  As long as index; in a panel, for the first images only."""
     seconds: Amount
     """Time in seconds, summed over workers."""
     kind: Annotated[str, Field(pattern="^(white-box|queries|transfer|control)$")] = "white-box"
-    """white-box: it differentiates the model; queries: it only reads answers; transfer: made against another model;
-    control: no attack, or one whose result is known."""
+    """white-box: it differentiates the model; queries: it uses outputs only; transfer: crafted on another model;
+    control: no real attack, such as noise."""
     method: str = ""
-    """The attack without its gradient estimator, its place in the matrix; empty if it has none."""
+    """The attack without its gradient estimator, which is its column in the matrix; empty if not given."""
     estimator: str = ""
-    """How the model was differentiated; empty if the attack says so itself or uses no gradient."""
+    """How the model was differentiated; empty if the attack itself decides or uses no gradient."""
     steps: Count = 0
-    """Iterations or queries; 0 if it does not matter."""
+    """Iterations or queries; 0 if not shown."""
     forward: Count = 0
-    """Images sent forward through the model (of a transfer attack, through the other one); 0 if not counted."""
+    """Images sent forward through the model (in a transfer attack: the source model); 0 if not counted."""
     backward: Count = 0
-    """Images for which a gradient was taken; 0 if not counted."""
+    """Images sent backward; 0 if not counted."""
     role: Role | None = None
-    """What checks use the attack for; null: nothing in particular."""
+    """What checks use the attack for; null: no special role."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +69,19 @@ class Panel:
     """Attacks that all ran in full on the same first images."""
 
     name: Name
-    """search: estimators tried out; eps, steps: curves; matrix: attack by gradient estimator; controls: attacks that
-    only serve the checks.  Other names are allowed."""
+    """search: the search for the best gradient estimators; eps, steps: curves; matrix: attacks by gradient estimators;
+    controls: attacks for the checks.  Other names are allowed."""
     rows: tuple[AttackResult, ...]
     """The attacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """What was found inside the model."""
+    """Facts about the model, found by inspecting it."""
 
     spiking: Annotated[str, Field(pattern="^(hosnn|foreign|none|unknown)$")] = "unknown"
     """hosnn: spiking layers of this package, to which gradient estimators apply; foreign: spikes from layers of another
-    library; none: no spikes seen; unknown: nothing was looked at."""
+    library; none: no spikes found; unknown: not inspected."""
     layers: Count = 0
     """Number of this package's spiking layers."""
     adaptive: Count = 0
@@ -89,7 +89,7 @@ class Network:
     parameters: Count = 0
     """Number of parameters; 0 if not counted."""
     gradient: Flag = True
-    """Whether the scores depend on the input by way of automatic differentiation."""
+    """Whether automatic differentiation finds a path from the scores to the input."""
     random: Flag = False
     """Whether two passes over the same images differ."""
 
@@ -125,11 +125,11 @@ class Evaluation(Document):
     description: str
     """The protocol in one line."""
     threat: ThreatText
-    """What the attacker may do."""
+    """The threat model."""
     cascade: Flag
-    """Whether each attack saw only the images that those before it had not broken."""
+    """Whether each attack got only the images that those before it had not broken."""
     settings: SettingsHash
-    """SHA-256 of every parameter of the attacks and of how they were run, without the number of images."""
+    """SHA-256 of all parameters of the attacks and of how they were run, except for the number of images."""
     model: str
     """Name of the model."""
     model_sha256: ContentHash
@@ -152,21 +152,21 @@ class Evaluation(Document):
     panels: tuple[Panel, ...]
     """Further attacks, which do not enter the worst case."""
     seconds: Amount
-    """Wall time of the whole evaluation in seconds; what earlier calls or shards did counts as if this one had."""
+    """Wall time of the whole evaluation in seconds, including the work of earlier calls and of shards."""
     versions: Versions
     """Versions of the software that made the result, by its name."""
     machine: Machine
-    """The hardware: processor, cores, threads, gpu, system; and backend, what ran the spiking layers."""
+    """The hardware: processor, cores, threads, gpu, system; and backend, the kernels that ran the spiking layers."""
     checks: tuple[Check, ...] = ()
     """Whether the numbers can be believed; empty if nothing was checked."""
     network: Network = Network()
-    """What was found inside the model."""
+    """Facts about the model, found by inspecting it."""
     skipped: tuple[str, ...] = ()
     """Attacks of the protocol that could not be run, each with the reason."""
     clamped: Flag = True
     """Whether attacked images had to stay in the valid pixel range."""
     strength: Strength | None = None
-    """How much the protocol's number says; null: not rated."""
+    """How much the protocol's robust accuracy says; null: not rated."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -274,7 +274,7 @@ class Evaluation(Document):
     @classmethod
     def fields_in(cls, content: Mapping[str, Any]) -> dict[str, Any]:
         """The fields in a file of this format or the former one."""
-        if content.get("format") != FORMER:
+        if content.get("format") != FORMER_FORMAT:
             return with_roles_and_strength(super().fields_in(content))
         fields = {name: value for name, value in content.items() if name not in (*cls.DERIVED, "curve")}
         curve = content.get("curve")

@@ -9,14 +9,14 @@ from hosnn.results.evaluation import Evaluation
 from hosnn.results.statistics import Interval, bootstrap_interval, mcnemar, paired_interval
 
 CLEAN = "clean"
-LEVEL = 0.05
+SIGNIFICANCE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairedTest:
     """Two models compared sample by sample.
 
-    samples      how many; first_only, second_only, both, neither: of these, by which model they are classified right
+    samples      number of samples; first_only, second_only, both, neither: of these, by which of the models are right
     difference   accuracy of the first minus that of the second, in [-1, 1]
     interval     its 95 % interval in closed form (`paired_interval`); bootstrap: the same by resampling
     p_value      McNemar's exact test of the hypothesis that both are right equally often
@@ -70,7 +70,7 @@ class PairedTest:
 
 
 def compare(first: Evaluation, second: Evaluation, attack: str | None = None) -> PairedTest:
-    """Two evaluations, paired by sample.
+    """The paired test of two evaluations.
 
     attack  name of an attack; None: the worst case over all attacks; "clean": accuracy without attack
     Raises ConfigError if `check_pairable` does.
@@ -82,8 +82,8 @@ def compare(first: Evaluation, second: Evaluation, attack: str | None = None) ->
 def check_pairable(first: Evaluation, second: Evaluation, attack: str | None = None) -> None:
     """Raises ConfigError if two evaluations are not of the same images and labels, or were attacked differently.
 
-    Different: one attack under another threat or eps, the worst case under another protocol or threat.  Within one
-    protocol, attacks that adapt to the model (gradient estimators, models to transfer from) may differ.
+    One attack must have the same threat and eps, the worst case the same protocol and threat.  Within a protocol,
+    attacks that adapt to the model may differ (in gradient estimator or transfer source).
     """
     for what, one, other in (
         ("data sets", first.dataset_sha256, second.dataset_sha256),
@@ -99,24 +99,27 @@ def check_pairable(first: Evaluation, second: Evaluation, attack: str | None = N
         _check_same_attack(first, second, attack)
 
 
-def sentence(paired: PairedTest, first: str, second: str, p_value: float | None = None) -> str:
-    """The outcome in words; p_value: corrected for several comparisons (`holm`), if there were any."""
+def outcome_sentence(paired: PairedTest, first: str, second: str, p_value: float | None = None) -> str:
+    """The outcome in one sentence.
+
+    p_value  corrected for several comparisons (`holm`); None: that of the test alone
+    """
     name = "McNemar p" if p_value is None else "McNemar p, corrected,"
     p = paired.p_value if p_value is None else p_value
-    if p >= LEVEL:
+    if p >= SIGNIFICANCE:
         low, high = paired.interval
         return (
-            f"No difference between {first} and {second} can be told on {paired.samples:,} samples "
+            f"{first} and {second} do not differ significantly on {paired.samples:,} samples "
             f"({first} minus {second}: {100 * paired.difference:+.1f} points, 95 % interval {100 * low:.1f} .. "
-            f"{100 * high:.1f}, {name} {_written(p)}): either may hold more."
+            f"{100 * high:.1f}, {name} {_p_text(p)}): either may be the more accurate."
         )
     if paired.difference < 0:
-        return sentence(paired.swapped(), second, first, p_value)
+        return outcome_sentence(paired.swapped(), second, first, p_value)
     low, high = paired.interval
     return (
-        f"{first} keeps {100 * paired.difference:.1f} points more than {second} (95 % interval {100 * low:.1f} .. "
-        f"{100 * high:.1f}, {name} {_written(p)}, n = {paired.samples:,}): {paired.first_only:,} samples only {first} "
-        f"gets right, {paired.second_only:,} only {second}, more than chance explains."
+        f"{first} is {100 * paired.difference:.1f} points more accurate than {second} (95 % interval "
+        f"{100 * low:.1f} .. {100 * high:.1f}, {name} {_p_text(p)}, n = {paired.samples:,}): only {first} is right on "
+        f"{paired.first_only:,} samples, only {second} on {paired.second_only:,}."
     )
 
 
@@ -141,5 +144,5 @@ def _check_same_attack(first: Evaluation, second: Evaluation, attack: str | None
         )
 
 
-def _written(p: float) -> str:
+def _p_text(p: float) -> str:
     return f"= {p:.2g}" if p >= 0.001 else "< 0.001"

@@ -10,7 +10,7 @@ from hosnn.results.evaluation import Evaluation
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """A number that somebody else printed."""
+    """A published number."""
 
     neuron: str
     """E.g. "TA-LIF"."""
@@ -21,7 +21,7 @@ class Published:
     accuracy: Number
     """In percent."""
     source: str
-    """Where it stands."""
+    """Where it was published."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class ReproductionResult(Document):
     """All cells of all seeds, and the published numbers beside them."""
 
     FORMAT: ClassVar[str] = "hosnn-comparison-1"
-    KIND: ClassVar[str] = "comparison"
+    KIND: ClassVar[str] = "reproduction"
 
     title: str
     """Heading of the report."""
@@ -62,21 +62,21 @@ class ReproductionResult(Document):
     network: str
     """The network in a few words."""
     cells: tuple[Cell, ...]
-    """The networks, those of one seed after those of another."""
+    """The networks, seed by seed."""
     columns: tuple[tuple[str, str, str], ...]
-    """Heading, protocol and attack of each column of the table; the attack may be "clean" or "worst", too."""
+    """Heading, protocol and attack of each column of the table; attack "clean": none, "worst": the worst case."""
     published: tuple[Published, ...]
-    """Numbers of others."""
+    """Published numbers."""
     experiments: Mapping[str, Any]
     """Settings of every experiment, by its name."""
     start_seconds: Amount = 0.0
-    """Wall time of training what the cells start from."""
+    """Wall time of training the checkpoint from which the cells start."""
     demonstration: Flag = False
     """Whether it ran on a small part of the data, to show how it works rather than to measure."""
 
     @classmethod
     def fields_in(cls, content: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields in a file; one from before there was `demonstration` says it in the name of its data set."""
+        """The fields in a file; in one without `demonstration` it follows from the name of the data set."""
         return {"demonstration": "sample" in str(content.get("dataset"))} | super().fields_in(content)
 
     def phases(self) -> dict[str, float]:
@@ -102,9 +102,9 @@ class NetworkKind(NamedTuple):
         return f"{self.neuron}, {trained}"
 
 
-def groups(comparison: ReproductionResult) -> dict[NetworkKind, list[Cell]]:
-    """The cells of each network over seeds, in the order they come."""
+def cells_by_kind(result: ReproductionResult) -> dict[NetworkKind, list[Cell]]:
+    """The cells of each network, one per seed, in their order."""
     cells_of: dict[NetworkKind, list[Cell]] = {}
-    for cell in comparison.cells:
+    for cell in result.cells:
         cells_of.setdefault(NetworkKind(cell.neuron, cell.training), []).append(cell)
     return cells_of

@@ -1,4 +1,4 @@
-"""What checks look for among attacks, and how much a protocol's number says.  Stored as text in results."""
+"""The roles of attacks in checks, and how much a protocol's robust accuracy says.  Stored as text in results."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -8,8 +8,8 @@ from typing import Any
 class Role(StrEnum):
     """What a check uses an attack for, whatever the attack is called.
 
-    NOISE            random perturbations as large as the attacks' own: the control every attack must beat
-    REFERENCE        the plain attack that the following ones and noise are compared with
+    NOISE            random perturbations of the same budget: the control that every attack must beat
+    REFERENCE        the plain attack that noise and the next two are compared with
     MORE_RESTARTS    REFERENCE with more restarts
     LAST_POINT       REFERENCE returning the last point of its path instead of the best
     SCALE_FREE_LOSS  an attack whose loss keeps its gradient however large the logits are
@@ -35,7 +35,7 @@ def role_by_name(attack: str) -> Role | None:
 
 
 class Strength(StrEnum):
-    """How much a protocol's number says of true robustness, from least to most.
+    """How much a protocol's robust accuracy says about true robustness, from least to most.
 
     PUBLISHED_ATTACKS  attacks of a publication as they are, for comparison with its numbers only
     FIRST_LOOK         a few attacks, to see quickly whether there is any robustness at all

@@ -10,8 +10,8 @@ from hosnn.results.document import adapter
 from hosnn.results.evaluation import Evaluation
 
 FILE = Path(__file__).with_name("evaluation-2.schema.json")
-LEFT_OUT = ("default", "readOnly", "title")
-"""What readers of results do not need."""
+UNNEEDED_KEYS = ("default", "readOnly", "title")
+"""Keys of the generated schema that readers of results do not need."""
 
 
 class _AllRequired(GenerateJsonSchema):
@@ -38,12 +38,12 @@ def evaluation_schema() -> dict[str, Any]:
 
 
 def _plain(schema: Any) -> Any:
-    """A schema without what is LEFT_OUT, and with descriptions on one line each."""
+    """A schema without UNNEEDED_KEYS, with each description on one line."""
     if isinstance(schema, list):
         return [_plain(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    plain = {key: _plain(part) for key, part in schema.items() if key not in LEFT_OUT}
+    plain = {key: _plain(part) for key, part in schema.items() if key not in UNNEEDED_KEYS}
     if isinstance(plain.get("description"), str):
         plain["description"] = " ".join(plain["description"].split())
     return plain

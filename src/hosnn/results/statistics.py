@@ -16,9 +16,9 @@ class Interval(NamedTuple):
     high: float
 
 
-def proportion(which: Sequence[bool]) -> float:
-    """Part of them that is true; NaN of none."""
-    return sum(which) / len(which) if which else math.nan
+def proportion(values: Sequence[bool]) -> float:
+    """Share of true values; NaN of an empty sequence."""
+    return sum(values) / len(values) if values else math.nan
 
 
 def wilson(successes: int, total: int, z: float = 1.959963984540054) -> Interval:
@@ -46,14 +46,14 @@ def mcnemar(first_only: int, second_only: int, mid: bool = False) -> float:
     fewer, total = min(first_only, second_only), first_only + second_only
     if fewer < 0:
         raise ConfigError(f"mcnemar got {first_only} and {second_only} samples; expected counts of at least 0")
-    ways = tail = 1  # of drawing none, up to none; whole numbers of any size, so that nothing is rounded
+    ways = tail = 1  # binomial coefficients and their sum, in exact integers
     for drawn in range(fewer):
         ways = ways * (total - drawn) // (drawn + 1)
         tail += ways
-    every = 1 << total
+    all_ways = 1 << total
     if first_only == second_only:
-        return 1.0 - (ways / every / 2 if mid else 0.0)
-    return (2 * tail - (ways if mid else 0)) / every
+        return 1.0 - (ways / all_ways / 2 if mid else 0.0)
+    return (2 * tail - (ways if mid else 0)) / all_ways
 
 
 def paired_interval(first_only: int, second_only: int, samples: int, z: float = 1.959963984540054) -> Interval:
@@ -76,10 +76,10 @@ def paired_interval(first_only: int, second_only: int, samples: int, z: float = 
 def bootstrap_interval(
     first_only: int, second_only: int, samples: int, seed: int = 0, resamples: int = 10_000, level: float = 0.95
 ) -> Interval:
-    """The same by the percentile bootstrap over samples, both models kept together (Efron 1979).
+    """The same interval by the percentile bootstrap over samples, each with both models' answers (Efron 1979).
 
-    To draw n samples again is to draw how many of each kind there are: b, c and the rest, multinomially.
-    Degenerate where the models never disagree, where `paired_interval` is not.
+    Resampling n samples means drawing the counts b, c and n - b - c from a multinomial distribution.
+    Of width 0 where the models never disagree, unlike `paired_interval`.
     Raises ConfigError if n < b + c or n = 0.
     """
     _check_counts(first_only, second_only, samples)
@@ -93,9 +93,9 @@ def bootstrap_interval(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values of several comparisons, adjusted so that all of them together are wrong in at most 5 % (Holm 1979).
+    """p-values adjusted for the number of tests (Holm 1979), in the order given; bounds the family-wise error rate.
 
-    The i-th smallest of m is multiplied by m - i + 1, and none is smaller than one before it; in the given order.
+    The i-th smallest of m is multiplied by m - i + 1, and raised to the adjusted value before it if smaller.
     Raises ConfigError unless all are in [0, 1].
     """
     if not all(0 <= p <= 1 for p in p_values):

@@ -11,7 +11,7 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
-from hosnn.robustness.losses import Aimed, Loss, TargetedLoss, cross_entropy, targeted_dlr
+from hosnn.robustness.losses import Loss, TargetedLoss, WithTarget, cross_entropy, targeted_dlr
 from hosnn.robustness.model import Model, scores
 from hosnn.robustness.pgd import Start, misclassified, on_sphere
 from hosnn.robustness.scheduled_ascent import (
@@ -20,7 +20,7 @@ from hosnn.robustness.scheduled_ascent import (
     BestPoints,
     Schedule,
     ScheduledAscent,
-    run_in_order,
+    best_of_runs,
     with_restarts,
 )
 from hosnn.robustness.threats import L2, Linf, Threat, per_sample
@@ -82,8 +82,8 @@ class APGDTargeted:
 
     targets   how many, in the order of the model's scores for the clean input; at most all classes but the label
     restarts  independent runs towards each target
-    A sample counts as broken whichever wrong class it ends in, and then meets no more targets; one misclassified from
-    the start is returned unchanged.  Costs one forward pass beyond those of the runs.
+    A sample misclassified as any class is broken and skips the remaining targets; one misclassified when clean is
+    returned unchanged.  Costs one forward pass beyond those of the runs.
     Raises ConfigError for balls other than Linf and L2, and targeted_dlr for fewer than 4 classes.
     """
 
@@ -107,13 +107,13 @@ class APGDTargeted:
         ranked = others.sort(dim=1, descending=True, stable=True).indices
         ascent = ScheduledAscent(self.threat, self.start, momentum_step, 2.0, Schedule(self.steps, self.rho))
 
-        def towards(rank: int, number: int) -> AttackRun:
+        def towards(rank: int, restart: int) -> AttackRun:
             def run(model: Model, x: Tensor, y: Tensor, rng: SampleRandom, positions: Tensor) -> BestPoints:
-                target, stream = ranked[positions, rank], rng.fold("run", rank, number)
-                return ascent(model, x, y, stream, lambda chosen: Aimed(self.loss, target[chosen]))
+                target, stream = ranked[positions, rank], rng.fold("run", rank, restart)
+                return ascent(model, x, y, stream, lambda chosen: WithTarget(self.loss, target[chosen]))
 
             return run
 
         ranks = range(min(self.targets, logits.shape[1] - 1))
-        runs = [towards(rank, number) for rank in ranks for number in range(self.restarts)]
-        return run_in_order(runs, model, x, y, rng, robust)
+        runs = [towards(rank, restart) for rank in ranks for restart in range(self.restarts)]
+        return best_of_runs(runs, model, x, y, rng, robust)

@@ -1,15 +1,15 @@
-"""Attacks made of attacks: the worst of several, transfer, expectation over transformation; and random noise."""
+"""Attacks built from other attacks (worst of several, transfer, expectation over transformation), and random noise."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from hosnn.errors import ConfigError
-from hosnn.identity import identified
+from hosnn.identity import hashed_as, identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Attack, AveragedModel, Model
 from hosnn.robustness.pgd import Restart, first_success
@@ -85,21 +85,23 @@ def _in_eval_mode(network: nn.Module) -> Iterator[None]:
 @identified("EOT")
 @dataclass(frozen=True)
 class EOT:
-    """Attack the mean of `times` calls of a randomised model (expectation over transformation, Athalye et al. 2018).
+    """Attack the mean of several calls of a randomised model (expectation over transformation, Athalye et al. 2018).
 
     Gradients, losses and scores are means over the calls, and each call counts as a pass.  Attacks that need the
     network itself, such as Through (a gradient rule) or OnFrames, wrap EOT; EOT does not wrap them.
     """
 
     attack: Attack
-    times: int = 20
+    eot_samples: int = field(default=20, metadata=hashed_as("times"))
 
     def __post_init__(self) -> None:
-        if self.times < 1:
-            raise ConfigError(f"EOT got times = {self.times}; expected at least 1 call of the model, e.g. 20")
+        if self.eot_samples < 1:
+            raise ConfigError(
+                f"EOT got eot_samples = {self.eot_samples}; expected at least 1 call of the model, e.g. 20"
+            )
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
-        return self.attack(AveragedModel(model, self.times), x, y, rng)
+        return self.attack(AveragedModel(model, self.eot_samples), x, y, rng)
 
 
 @identified("Noise")

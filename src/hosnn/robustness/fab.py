@@ -13,7 +13,7 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
-from hosnn.robustness.losses import Aimed
+from hosnn.robustness.losses import WithTarget
 from hosnn.robustness.model import Model, input_gradient, scores, subset, without_state
 from hosnn.robustness.threats import L1, L2, Linf, Threat, per_sample
 
@@ -39,10 +39,10 @@ class FAB:
     where d(z) is the smallest move within the domain from z to where the two scores, linearised at x', are equal.
     targets   the most likely wrong classes on x, tried in turn; fewer if there are fewer classes
     restarts  runs for each target; all but the first start at a random point within eps / 2
-    bias      the largest weight a of the step from x; 0 ignores x
-    overshoot how far beyond the boundary a step goes: 1 stops on it
-    backward  after a success, the share of the distance from x that is kept
-    As an attack it returns an adversarial point inside the threat, with which the sample is done, else x.
+    bias      alpha_max of the paper: the largest weight a of the step from x; 0 ignores x
+    overshoot eta: how far beyond the boundary a step goes; 1 stops on it
+    backward  beta: after a success, the share of the distance from x that is kept
+    As an attack it returns the first adversarial point inside the threat, else x.
     Raises ConfigError for a ball that is not linf, l2 or l1, and for settings out of range.
     """
 
@@ -73,17 +73,17 @@ class FAB:
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
         eps = self.threat.ball.eps
-        closest = self._all_runs(model, x, y, rng, stop_at=eps)
+        closest = self._search(model, x, y, rng, stop_at=eps)
         return torch.where(per_sample(closest.distance <= eps, x), closest.x_adv, x)
 
     def closest(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Closest:
         """The nearest adversarial point of all targets and restarts, inside the ball or not."""
-        return self._all_runs(model, x, y, rng, stop_at=0.0)
+        return self._search(model, x, y, rng, stop_at=0.0)
 
-    def _all_runs(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom, stop_at: float) -> Closest:
+    def _search(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom, stop_at: float) -> Closest:
         """All targets and restarts; a sample is done once an adversarial point lies within the distance `stop_at`."""
         ranked, wrong = _wrong_classes(scores(model, x), y)
-        best, distance = x.clone(), torch.full(y.shape, torch.inf, dtype=_precise(x), device=x.device)
+        best, distance = x.clone(), torch.full(y.shape, torch.inf, dtype=_at_least_float32(x), device=x.device)
         distance[wrong] = 0.0
         for rank in range(min(self.targets, ranked.shape[1])):
             for restart in range(self.restarts):
@@ -103,41 +103,42 @@ class FAB:
 
     def _run(self, model: Model, x: Tensor, y: Tensor, target: Tensor, start: Tensor, stop_at: float) -> Closest:
         """One run from `start`, every sample towards its own target [B]."""
-        best, distance = x.clone(), torch.full(y.shape, torch.inf, dtype=_precise(x), device=x.device)
+        best, distance = x.clone(), torch.full(y.shape, torch.inf, dtype=_at_least_float32(x), device=x.device)
         robust, robust_model = torch.arange(len(y), device=y.device), model
-        point, centre = start, x
+        point, clean = start, x
         for _ in range(self.steps):
-            lead = input_gradient(robust_model, point, y[robust], Aimed(_lead, target[robust]))
-            point = self._step(point, centre, lead.loss, lead.gradient)
+            evaluated = input_gradient(robust_model, point, y[robust], WithTarget(_score_difference, target[robust]))
+            point = self._step(point, clean, evaluated.loss, evaluated.gradient)
             wrong = scores(robust_model, point).argmax(1) != y[robust]
-            length = torch.where(wrong, self.threat.ball.size(point - centre).to(distance), torch.inf)
+            length = torch.where(wrong, self.threat.ball.size(point - clean).to(distance), torch.inf)
             closer = length < distance[robust]
             best[robust[closer]], distance[robust[closer]] = point[closer], length[closer]
-            point = torch.where(per_sample(wrong, point), centre + self.backward * (point - centre), point)
+            point = torch.where(per_sample(wrong, point), clean + self.backward * (point - clean), point)
             done = length <= stop_at
             if done.any():
-                robust, point, centre = robust[~done], point[~done], centre[~done]
+                robust, point, clean = robust[~done], point[~done], clean[~done]
                 robust_model = subset(model, robust)
             if not len(robust):
                 break
         return Closest(best, distance)
 
-    def _step(self, point: Tensor, centre: Tensor, lead: Tensor, gradient: Tensor) -> Tensor:
-        """x' after one step; `lead` [B] is the target's score minus the label's at x', `gradient` its gradient."""
+    def _step(self, point: Tensor, clean: Tensor, difference: Tensor, gradient: Tensor) -> Tensor:
+        """x' after one step from `point`, given the target's score minus the label's there [B] and its gradient."""
         threat = self.threat
         # Half precision cannot sum over an image.  The slope's scale cancels; a tiny one would underflow when squared.
-        precise = _precise(point)
+        precise = _at_least_float32(point)
         slope = gradient.to(precise).nan_to_num()
         largest = per_sample(slope.flatten(1).abs().amax(1), slope)
         largest = torch.where(largest > 0, largest, 1)
-        slope, lead = slope / largest, (lead.to(precise) / largest.view(-1)).nan_to_num(posinf=FAR, neginf=-FAR)
-        from_point = to_hyperplane(threat, point.to(precise), slope, lead)
-        from_centre = to_hyperplane(
-            threat, centre.to(precise), slope, lead + (slope * (centre - point)).flatten(1).sum(1)
+        slope = slope / largest
+        height = (difference.to(precise) / largest.view(-1)).nan_to_num(posinf=FAR, neginf=-FAR)
+        from_point = to_hyperplane(threat, point.to(precise), slope, height)
+        from_clean = to_hyperplane(
+            threat, clean.to(precise), slope, height + (slope * (clean - point)).flatten(1).sum(1)
         )
-        near, far = (threat.ball.size(move).clamp(min=1e-8) for move in (from_point, from_centre))
-        share = per_sample((near / (near + far)).clamp(max=self.bias), point)
-        moved = (1 - share) * (point + self.overshoot * from_point) + share * (centre + self.overshoot * from_centre)
+        near, far = (threat.ball.size(move).clamp(min=1e-8) for move in (from_point, from_clean))
+        weight = per_sample((near / (near + far)).clamp(max=self.bias), point)
+        moved = (1 - weight) * (point + self.overshoot * from_point) + weight * (clean + self.overshoot * from_clean)
         moved = moved.to(point.dtype)
         return moved if threat.domain is None else moved.clamp(*threat.domain)
 
@@ -149,10 +150,10 @@ def to_hyperplane(threat: Threat, z: Tensor, slope: Tensor, height: Tensor) -> T
     Pixel i moves by min(level · rate_i, room_i), with rate 1 for linf and |slope_i| for l2, and the level is
     searched among the sorted room_i / rate_i; for l1 pixels move as far as they can in the order of |slope_i|.
     """
-    w, c = slope.flatten(1), height.abs()
-    direction = -w.sign() * height.sign()[:, None]
-    weight = w.abs()
-    room = torch.full_like(w, FAR)
+    flat, distance = slope.flatten(1), height.abs()
+    direction = -flat.sign() * height.sign()[:, None]
+    weight = flat.abs()
+    room = torch.full_like(flat, FAR)
     if threat.domain is not None:
         low, high = threat.domain
         room = torch.where(direction > 0, high - z.flatten(1), z.flatten(1) - low).clamp(min=0)
@@ -160,22 +161,22 @@ def to_hyperplane(threat: Threat, z: Tensor, slope: Tensor, height: Tensor) -> T
         order = weight.argsort(1, descending=True)
         gain = (weight * room).gather(1, order)
         before = gain.cumsum(1) - gain
-        used = ((c[:, None] - before) / weight.gather(1, order).clamp(min=1e-30)).clamp(min=0)
-        moved = torch.zeros_like(w).scatter(1, order, used.minimum(room.gather(1, order)))
+        moves = ((distance[:, None] - before) / weight.gather(1, order).clamp(min=1e-30)).clamp(min=0)
+        moved = torch.zeros_like(flat).scatter(1, order, moves.minimum(room.gather(1, order)))
     else:
-        rate = torch.ones_like(w) if isinstance(threat.ball, Linf) else weight
+        rate = torch.ones_like(flat) if isinstance(threat.ball, Linf) else weight
         # Pixels without slope have no effect: they sort last and do not move.
         limit = torch.where(weight > 0, room / rate.clamp(min=1e-30), torch.inf)
         limit, order = limit.sort(1)
-        used = torch.where(weight > 0, weight * room, 0).gather(1, order).cumsum(1)
-        full = (weight * rate).gather(1, order)
-        left = full.flip(1).cumsum(1).flip(1)  # growth per unit of level, pixels 0..i-1 being at their limits
-        reached = torch.nn.functional.pad(used[:, :-1], (1, 0))
+        gain_at_limits = torch.where(weight > 0, weight * room, 0).gather(1, order).cumsum(1)
+        gain = (weight * rate).gather(1, order)
+        gain_per_level = gain.flip(1).cumsum(1).flip(1)  # with pixels 0..i-1 at their limits
+        reached = torch.nn.functional.pad(gain_at_limits[:, :-1], (1, 0))
         # The level at which the plane is reached with pixels 0..i-1 at their limits; the first below limit_i is right.
-        level = (c[:, None] - reached) / left.clamp(min=1e-30)
+        level = (distance[:, None] - reached) / gain_per_level.clamp(min=1e-30)
         first = (level <= limit).to(torch.uint8).argmax(1, keepdim=True)
-        met = (level <= limit).any(1, keepdim=True) & (left.gather(1, first) > 0)
-        level = torch.where(met, level.gather(1, first).clamp(min=0), torch.inf)
+        reachable = (level <= limit).any(1, keepdim=True) & (gain_per_level.gather(1, first) > 0)
+        level = torch.where(reachable, level.gather(1, first).clamp(min=0), torch.inf)
         moved = (level * rate).minimum(room)
     return torch.where(weight > 0, direction * moved, 0).view_as(z)
 
@@ -186,11 +187,11 @@ def _wrong_classes(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return others.argsort(dim=1, descending=True, stable=True)[:, :-1], logits.argmax(1) != y
 
 
-def _precise(x: Tensor) -> torch.dtype:
+def _at_least_float32(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _lead(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+def _score_difference(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """The target's score minus the label's; the boundary is at 0."""
-    chosen = logits.gather(1, torch.stack((target, y), 1))
-    return chosen[:, 0] - chosen[:, 1]
+    pair = logits.gather(1, torch.stack((target, y), 1))
+    return pair[:, 0] - pair[:, 1]

@@ -95,10 +95,10 @@ def _positive(gap: Tensor) -> Tensor:
     return torch.where(gap > 0, gap, 1)
 
 
-def _expect_classes(name: str, logits: Tensor, fewest: int) -> None:
-    if logits.shape[1] < fewest:
+def _expect_classes(name: str, logits: Tensor, minimum: int) -> None:
+    if logits.shape[1] < minimum:
         raise ConfigError(
-            f"{name} got {logits.shape[1]} classes; expected at least {fewest}, which it compares; use "
+            f"{name} got {logits.shape[1]} classes; expected at least {minimum}, which it compares; use "
             f"{'targeted_margin' if 'targeted' in name else 'margin'} or cross-entropy instead"
         )
 
@@ -122,14 +122,9 @@ class PerStep:
         return torch.stack([self.loss(output, y) for output in outputs]).mean(0)
 
 
-def per_step(loss: Loss) -> PerStep:
-    """`loss` at every time step, averaged; a frozen value."""
-    return PerStep(loss)
-
-
 @dataclass(frozen=True, eq=False)
-class Aimed:
-    """A targeted loss with a fixed target for each sample, so that it is called as (logits, y) -> [B]."""
+class WithTarget:
+    """A targeted loss with the target of each sample, called like any other loss: (logits, y) -> [B]."""
 
     loss: TargetedLoss
     target: Tensor  # [B]

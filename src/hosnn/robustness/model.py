@@ -1,4 +1,4 @@
-"""The model under attack as attacks use it: scores, input gradients, a count of passes, state kept per sample.
+"""How attacks call the model: scores, input gradients, a count of passes, models that keep state per sample.
 
 A model is a function from inputs x [B, ...] to scores [B, K].  Attacks call it through `scores` and `input_gradient`
 only, so that every pass is counted.
@@ -136,10 +136,10 @@ def input_gradient(model: Model, x: Tensor, y: Tensor, loss: Loss) -> InputGradi
     _count(x, model, backward=True)
     if not isinstance(model, AveragedModel):
         return _input_gradient(model, x, y, loss)
-    eot_samples = [_input_gradient(model.model, x, y, loss)]
+    gradients = [_input_gradient(model.model, x, y, loss)]
     with model.state_frozen():
-        eot_samples += [_input_gradient(model.model, x, y, loss) for _ in range(model.eot_samples - 1)]
-    return InputGradient(*(torch.stack(values).mean(0) for values in zip(*eot_samples, strict=True)))
+        gradients += [_input_gradient(model.model, x, y, loss) for _ in range(model.eot_samples - 1)]
+    return InputGradient(*(torch.stack(values).mean(0) for values in zip(*gradients, strict=True)))
 
 
 def _input_gradient(model: Model, x: Tensor, y: Tensor, loss: Loss) -> InputGradient:
@@ -157,6 +157,6 @@ def _input_gradient(model: Model, x: Tensor, y: Tensor, loss: Loss) -> InputGrad
     if gradient is None:
         raise NoGradient(
             "the model's scores carry a gradient to its weights but none to its input (the input was detached or "
-            "converted on the way), so a gradient attack is blind; attack it by transfer or without gradients instead"
+            "converted on the way), so gradient attacks cannot work; attack it by transfer or without gradients"
         )
     return InputGradient(gradient, values.detach(), output.detach())

@@ -157,10 +157,10 @@ class Restart:
 
 
 def first_success(attacks: Sequence[Attack], model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
-    """Run each attack on the samples that none before it fooled.
+    """Run the attacks in order, each on the samples that none before it fooled.
 
     returns  per sample the first adversarial point, else the last attack's point
-    Every attack starts without the state that the model kept for the one before.
+    A model that keeps state (`ResettableModel`) starts each attack without state.
     """
     x_adv = x.clone()
     robust = torch.arange(len(y), device=y.device)

@@ -1,6 +1,6 @@
 """Projected gradient ascent with step sizes halved on a schedule: the loop that Auto-PGD and SA-PGD share.
 
-A `StepRule` makes the steps, a `Schedule` shortens them, `run_in_order` and `with_restarts` repeat the whole.
+A `StepRule` makes the steps, a `Schedule` shortens them; `with_restarts` and `best_of_runs` make several runs.
 Shapes: x [B, ...], y [B]; the state has [b, ...], the b samples not yet misclassified.
 """
 
@@ -22,7 +22,7 @@ from hosnn.robustness.threats import Threat, per_sample
 class AscentState:
     """The samples still under attack: their current and best points, and what decides their next steps."""
 
-    sample: Tensor  # position in the batch                    [b]
+    position: Tensor  # in the batch                           [b]
     x: Tensor  # the clean input                               [b, ...]
     y: Tensor  # its label                                     [b]
     x_adv: Tensor  # the current point                         [b, ...]
@@ -47,16 +47,16 @@ class AscentState:
 
 
 def _finite(evaluated: InputGradient) -> tuple[Tensor, Tensor]:
-    """Gradient and loss: NaN in a gradient becomes 0, a loss of NaN the least there is."""
+    """Gradient and loss: NaN in a gradient becomes 0, a loss of NaN becomes -inf."""
     loss = evaluated.loss.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
     return evaluated.gradient.nan_to_num(), loss
 
 
 def _initial_state(x: Tensor, y: Tensor, x_adv: Tensor, evaluated: InputGradient, step_size: float) -> AscentState:
-    sample, zeros = torch.arange(len(y), device=y.device), torch.zeros_like(y)
+    position, zeros = torch.arange(len(y), device=y.device), torch.zeros_like(y)
     gradient, loss = _finite(evaluated)
     return AscentState(
-        sample,
+        position,
         x,
         y,
         x_adv,
@@ -109,12 +109,12 @@ class Schedule:
 
     @property
     def checkpoints(self) -> tuple[int, ...]:
-        """Numbers of steps taken, ascending."""
-        at, width, step_counts = 22, 22, []  # hundredths of `steps`: exact, where 0.22 · 100 need not be 22
-        while at <= 100:
-            step_counts.append(-(-at * self.steps // 100))
-            width = max(width - 3, 6)
-            at += width
+        """Numbers of steps after which checkpoints lie, ascending."""
+        percent, interval, step_counts = 22, 22, []  # of `steps`; integers are exact, 0.22 · 100 need not be 22
+        while percent <= 100:
+            step_counts.append(-(-percent * self.steps // 100))
+            interval = max(interval - 3, 6)
+            percent += interval
         return tuple(dict.fromkeys(step_counts))
 
     def apply(self, state: AscentState, window: int) -> AscentState:
@@ -129,17 +129,17 @@ class Schedule:
         )
         if not self.from_best:
             return state
-        returns = per_sample(halved, state.x)
+        restored = per_sample(halved, state.x)
         return replace(
             state,
-            x_adv=torch.where(returns, state.best_x, state.x_adv),
-            gradient=torch.where(returns, state.best_gradient, state.gradient),
+            x_adv=torch.where(restored, state.best_x, state.x_adv),
+            gradient=torch.where(restored, state.best_gradient, state.gradient),
             loss=torch.where(halved, state.best_loss, state.loss),
         )
 
 
 StepRule = Callable[[Threat, AscentState], tuple[Tensor, tuple[Tensor, ...]]]
-"""(threat, state) -> the next point within the threat [b, ...], and the momentum to carry on"""
+"""(threat, state) -> the next point within the threat [b, ...], and the momentum for the step after it"""
 
 
 class BestPoints(NamedTuple):
@@ -176,18 +176,18 @@ class ScheduledAscent:
         for steps_taken in range(self.schedule.steps + 1):
             if steps_taken:
                 point, momentum = self.rule(self.threat, state)
-                evaluated = input_gradient(model, point, state.y, loss_of(state.sample))
+                evaluated = input_gradient(model, point, state.y, loss_of(state.position))
                 state = _after_step(state, point, momentum, evaluated)
             wrong = misclassified(evaluated.scores, state.y)
             if wrong.any():
-                done = state.sample[wrong]
+                done = state.position[wrong]
                 result.x_adv[done], result.loss[done], result.fooled[done] = state.x_adv[wrong], state.loss[wrong], True
                 model, state = subset(model, ~wrong), state.subset(~wrong)
                 if len(state.y) == 0:
                     break
             if steps_taken in checkpoints:
                 state, last_checkpoint = self.schedule.apply(state, steps_taken - last_checkpoint), steps_taken
-        result.x_adv[state.sample], result.loss[state.sample] = state.best_x, state.best_loss
+        result.x_adv[state.position], result.loss[state.position] = state.best_x, state.best_loss
         return result
 
 
@@ -195,10 +195,10 @@ AttackRun = Callable[[Model, Tensor, Tensor, SampleRandom, Tensor], BestPoints]
 """(model, x, y, rng, positions of these samples in the batch) -> BestPoints"""
 
 
-def run_in_order(
+def best_of_runs(
     runs: Sequence[AttackRun], model: Model, x: Tensor, y: Tensor, rng: SampleRandom, robust: Tensor
 ) -> Tensor:
-    """Attack the samples at positions `robust`, each run only those that no run before it fooled.
+    """Make the runs in order, each on the samples at positions `robust` that no run before it fooled.
 
     returns  per sample an adversarial point, else that of largest loss; other samples unchanged  [B, ...]
     """
@@ -228,4 +228,4 @@ def with_restarts(
         return run
 
     runs, all_samples = [restart(number) for number in range(restarts)], torch.arange(len(y), device=y.device)
-    return run_in_order(runs, model, x, y, rng, all_samples)
+    return best_of_runs(runs, model, x, y, rng, all_samples)

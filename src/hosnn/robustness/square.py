@@ -18,7 +18,7 @@ from hosnn.robustness.losses import margin
 from hosnn.robustness.model import Model, scores, subset
 from hosnn.robustness.threats import L2, Linf, Threat, per_sample
 
-HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries, of 10,000, after which the share of pixels changed at a time halves (the authors' schedule)."""
 
 
@@ -28,10 +28,10 @@ class Square:
     """Change one square at a time and keep what raises the margin loss.
 
     threat    Linf (squares of x ± eps) or L2 (perturbation moved from one square to another)
-    queries   the most images per sample and restart that the model scores; none after the sample is misclassified
+    queries   at most this many per sample and restart; none after the sample is misclassified
     p         share of the pixels that the first squares cover; later ones are smaller, on a schedule over `queries`
     restarts  independent searches, each on the samples that none before it fooled
-    Every sample draws its own positions and signs; all have squares of the same size.
+    Every sample has random positions and signs of its own; at one query all samples have squares of the same size.
     Raises ConfigError for other balls.
     """
 
@@ -65,25 +65,25 @@ class Square:
         """One search: points [B, ...], and whether the model is wrong on them [B]."""
         result, fooled = x.clone(), torch.zeros_like(y, dtype=torch.bool)
         robust = torch.arange(len(y), device=y.device)
-        centre, robust_model = _image(x), model
+        clean, robust_model = _image(x), model
         start, change = (_stripes, _recolour) if isinstance(self.threat.ball, Linf) else (_tiles, _move)
-        best, highest = centre, torch.full(y.shape, -math.inf, dtype=x.dtype, device=x.device)
+        best, highest = clean, torch.full(y.shape, -math.inf, dtype=x.dtype, device=x.device)
         for query in range(self.queries):
             if not len(robust):
                 break
             stream = rng.subset(robust).fold("square", query)
             if query:
-                halved = sum(query * 10_000 // self.queries > limit for limit in HALVINGS)
-                candidate = change(self.threat, centre, best, self.p / 2**halved, stream)
+                halved = sum(query * 10_000 // self.queries > limit for limit in HALVED_AFTER)
+                candidate = change(self.threat, clean, best, self.p / 2**halved, stream)
             else:
-                candidate = start(self.threat, centre, stream)
+                candidate = start(self.threat, clean, stream)
             logits = scores(robust_model, candidate.view(-1, *x.shape[1:]))
             value, wrong = margin(logits, y[robust]), logits.argmax(1) != y[robust]
             better = wrong | (value > highest)
             best, highest = torch.where(per_sample(better, best), candidate, best), torch.where(better, value, highest)
             if query == self.queries - 1 or wrong.any():
                 result[robust], fooled[robust] = best.view(-1, *x.shape[1:]), wrong
-                robust, centre, best, highest = (value[~wrong] for value in (robust, centre, best, highest))
+                robust, clean, best, highest = (value[~wrong] for value in (robust, clean, best, highest))
                 robust_model = subset(model, robust)
         return result, fooled
 
@@ -166,8 +166,8 @@ def _move(threat: Threat, x: Tensor, best: Tensor, share: float, rng: SampleRand
 def _window(top: Tensor, left: Tensor, side: int, like: Tensor) -> Tensor:
     """Positions of a window's pixels in `like.flatten(2)`: [B, C, side * side]"""
     step = torch.arange(side, device=like.device)
-    rows_ = (top[:, None] + step)[:, :, None] * like.shape[3]
-    return (rows_ + (left[:, None] + step)[:, None]).view(len(like), 1, -1).expand(-1, like.shape[1], -1)
+    row_start = (top[:, None] + step)[:, :, None] * like.shape[3]
+    return (row_start + (left[:, None] + step)[:, None]).view(len(like), 1, -1).expand(-1, like.shape[1], -1)
 
 
 def _bump(side: int, transpose: Tensor, like: Tensor) -> Tensor:

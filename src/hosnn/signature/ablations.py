@@ -26,7 +26,10 @@ from hosnn.nn.thresholds import ThresholdLIF
 from hosnn.signature.calibration import trajectories
 from hosnn.signature.homeostasis import Share, replace_layer
 from hosnn.spiking.gradient_rule import Rule
-from hosnn.spiking.state import Step
+from hosnn.spiking.state import Trajectory
+
+HIGHEST_THRESHOLD, HALVINGS = 1e6, 40
+"""Limits of the search for the threshold of a firing rate."""
 
 M = TypeVar("M", bound=nn.Module)
 Batches = Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]]
@@ -34,7 +37,7 @@ Batches = Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]]
 
 
 def without_adaptation(model: M) -> M:
-    """A copy with k = 0: the weights trained along with adaptation, in plain LIF neurons.
+    """A copy with k = 0: plain LIF neurons, with the weights that were trained together with adaptation.
 
     Raises SignatureError if no layer adapts.
     """
@@ -55,7 +58,7 @@ def frozen_at_mean_threshold(model: M, batches: Batches, over_time: bool = True)
     """
     ablated = copy.deepcopy(model)
     layers = _adaptive(ablated)
-    means = _mean(model, batches, lambda step: step.threshold.double().sum(1))
+    means = _mean(model, batches, lambda trajectory: trajectory.threshold.double().sum(1))
     for name, layer in layers.items():
         mean = means[name] if over_time else means[name].mean(0, keepdim=True)
         mean = mean.to(layer.signature.dtype)
@@ -68,21 +71,21 @@ def static_thresholds(model: M, images: Tensor, share: Share = Share.NEURON, rul
 
     images  a few inputs of the network, from which the shapes of its layers are taken
     rule    the gradient rule of the copy's hidden layers; None keeps their own
-    Trained like a homeostatic network, it separates "thresholds adapt" from "each neuron has its own threshold".
+    Train it like a homeostatic network, to separate "thresholds adapt" from "each neuron has its own threshold".
     Raises SignatureError for adapting layers, ConfigError if the rule gives thresholds no gradient.
     """
-    other = [name for name, layer in hidden_neurons(model).items() if isinstance(layer, (TALIF, ThresholdLIF))]
-    if other:
+    not_lif = [name for name, layer in hidden_neurons(model).items() if isinstance(layer, (TALIF, ThresholdLIF))]
+    if not_lif:
         raise SignatureError(
-            f"static_thresholds got layers that are not plain LIF: {other}; start from a LIF network, or use "
+            f"static_thresholds got layers that are not plain LIF: {not_lif}; start from a LIF network, or use "
             "frozen_at_mean_threshold to keep the thresholds that adaptation reached"
         )
     with evaluating(model), torch.no_grad():
-        runs = trajectories(model, images.to(device_of(model, images)))
+        of_images = trajectories(model, images.to(device_of(model, images)))
     ablated = copy.deepcopy(model)
     for name, layer in hidden_neurons(ablated).items():
         layer.rule = rule or layer.rule
-        membrane = runs[name].membrane
+        membrane = of_images[name].membrane
         thresholds = membrane.new_full((1, *share.shape(membrane.shape[2:])), layer.dynamics.threshold)
         replace_layer(ablated, name, ThresholdLIF.from_lif(layer, thresholds))
     return ablated
@@ -90,7 +93,7 @@ def static_thresholds(model: M, images: Tensor, share: Share = Share.NEURON, rul
 
 @dataclass(frozen=True)
 class LayerRate:
-    """Spikes per neuron and time step of one layer, before and after its threshold was chosen to reach `target`."""
+    """Spikes per neuron and time step of one layer, before and after its threshold was set to reach `target`."""
 
     layer: str
     threshold: float
@@ -121,11 +124,11 @@ def rate_matched(model: M, target: nn.Module, batches: Batches, tolerance: float
     Raises SignatureError if the networks' layers differ or those of `model` adapt or there are no images, ConfigError
     if no positive threshold reaches a rate (a rate of 0 is never reached).
     """
-    layers, others = hidden_neurons(model), hidden_neurons(target)
-    if set(layers) != set(others) or any(isinstance(layer, TALIF) for layer in layers.values()):
+    layers, target_layers = hidden_neurons(model), hidden_neurons(target)
+    if set(layers) != set(target_layers) or any(isinstance(layer, TALIF) for layer in layers.values()):
         raise SignatureError(
-            f"rate_matched got networks with the spiking layers {sorted(layers)} and {sorted(others)}; expected a LIF "
-            "network, without adaptation, and one with the same layers"
+            f"rate_matched got networks with the spiking layers {sorted(layers)} and {sorted(target_layers)}; expected "
+            "a LIF network, without adaptation, and one with the same layers"
         )
     nonempty = [images for images in map(_images, batches) if len(images)]
     targets, before = firing_rates(target, nonempty), firing_rates(model, nonempty)
@@ -142,7 +145,7 @@ def firing_rates(model: nn.Module, batches: Batches) -> dict[str, float]:
 
     Raises SignatureError if there are no images.
     """
-    means = _mean(model, batches, lambda step: step.spikes.double().sum() / step.spikes[:, 0].numel())
+    means = _mean(model, batches, lambda layer: layer.spikes.double().sum() / layer.spikes[:, 0].numel())
     return {name: mean.item() for name, mean in means.items()}
 
 
@@ -159,13 +162,12 @@ def _match_rate(model: nn.Module, name: str, rate: float, batches: list[Tensor],
             return sum(replacement.trajectory(currents).spikes.double().sum().item() for currents in inputs) / size
 
     low, high = 0.0, 2 * layer.dynamics.threshold
-    while rate_at(high) > rate and high < _HIGHEST:
+    while rate_at(high) > rate and high < HIGHEST_THRESHOLD:
         low, high = high, 2 * high
     middle, reached = high, rate_at(high)
-    for _ in range(_HALVINGS):
-        if (
-            abs(reached - rate) < tolerance / 2 * rate
-        ):  # half the tolerance, because rounding elsewhere may move a spike
+    for _ in range(HALVINGS):
+        # Half the tolerance, because rounding elsewhere may move a spike.
+        if abs(reached - rate) < tolerance / 2 * rate:
             return middle
         middle = (low + high) / 2
         reached = rate_at(middle)
@@ -174,9 +176,6 @@ def _match_rate(model: nn.Module, name: str, rate: float, batches: list[Tensor],
         f"the layer {name} fires {reached:.4f} spikes per neuron and step at the threshold {middle:.4g} and cannot be "
         f"brought to {rate:.4f} by one positive threshold; take more images, another network or a wider tolerance"
     )
-
-
-_HIGHEST, _HALVINGS = 1e6, 40
 
 
 def _currents(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
@@ -196,16 +195,16 @@ def _currents(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     return currents
 
 
-def _mean(model: nn.Module, batches: Batches, measure: Callable[[Step], Tensor]) -> dict[str, Tensor]:
-    """The mean over all images, by layer, of a quantity that `measure` sums over a batch of a hidden layer's run."""
+def _mean(model: nn.Module, batches: Batches, measure: Callable[[Trajectory], Tensor]) -> dict[str, Tensor]:
+    """The mean over all images, by layer, of what `measure` sums over a batch of images from a layer's trajectory."""
     totals: dict[str, Tensor] = {}
     count = 0
     with evaluating(model), torch.no_grad():
         for images in map(_images, batches):
             if len(images) == 0:
                 continue
-            for name, step in trajectories(model, images.to(device_of(model, images))).items():
-                batch_sum = measure(step)
+            for name, trajectory in trajectories(model, images.to(device_of(model, images))).items():
+                batch_sum = measure(trajectory)
                 totals[name] = totals[name] + batch_sum if name in totals else batch_sum
             count += len(images)
     if count == 0:

@@ -12,14 +12,14 @@ from hosnn.images import check_pixels
 from hosnn.nn.modes import evaluating
 from hosnn.nn.neurons import LIF, hidden_neurons
 from hosnn.signature.signature import LayerSignature, Signature, network_identity
-from hosnn.spiking.state import Step
+from hosnn.spiking.state import Trajectory
 
 T = TypeVar("T")
 
 
 def calibrate(
     model: nn.Module,
-    loader: Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]],
+    batches: Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]],
     *,
     dataset: str = "",
     dataset_sha256: str = "",
@@ -28,10 +28,10 @@ def calibrate(
 
         u*[t] = mean over samples of u[t]
 
-    loader   batches of images x [B, ...] in [0, 1], or (x, ...) with x first
+    batches  of images x [B, ...] in [0, 1], or (x, ...) with x first; any iterable, e.g. a DataLoader
     returns  a `Signature` in float64; signatures of two halves of the data `merge` to that of the whole
     The model's mode, weights and gradients are unchanged.
-    Raises SignatureError if the model has no spiking layers or the loader no images; ShapeError for images that are not
+    Raises SignatureError if the model has no spiking layers or there are no images; ShapeError for images that are not
     raw pixels in [0, 1], or that the model does not take.
     Source: HoSNN, arXiv:2308.10373.
     """
@@ -39,23 +39,22 @@ def calibrate(
         raise SignatureError(
             f"calibrate got a {type(model).__name__} without hosnn.LIF layers; put LIF() after each synaptic layer"
         )
-    running: Signature | None = None
-    source = network_identity(model)
+    merged: Signature | None = None
+    identity = network_identity(model)
     with evaluating(model), torch.inference_mode():
-        for batch in loader:
+        for batch in batches:
             images = _images_of(batch)
             if len(images) == 0:
                 continue
             check_pixels(images, "calibrate")
             layers = _for_each_layer(model, images, lambda layer, currents: _moments(layer.membranes(currents)))
-            part = Signature(layers, len(images), dataset, dataset_sha256, source)
-            running = part if running is None else running.merge(part)
-    if running is None:
+            of_batch = Signature(layers, len(images), dataset, dataset_sha256, identity)
+            merged = of_batch if merged is None else merged.merge(of_batch)
+    if merged is None:
         raise SignatureError("calibrate got no images; pass batches of clean training data")
-    layers = {
-        name: LayerSignature(layer.mean.clone(), layer.variance.clone()) for name, layer in running.layers.items()
-    }
-    return Signature(layers, running.samples, dataset, dataset_sha256, source)
+    # Copies, because tensors made in inference mode cannot be used in autograd.
+    layers = {name: LayerSignature(layer.mean.clone(), layer.variance.clone()) for name, layer in merged.layers.items()}
+    return Signature(layers, merged.samples, dataset, dataset_sha256, identity)
 
 
 def _images_of(batch: Any) -> Tensor:
@@ -66,7 +65,7 @@ def _images_of(batch: Any) -> Tensor:
     return torch.as_tensor(images)
 
 
-def trajectories(model: nn.Module, images: Tensor) -> dict[str, Step]:
+def trajectories(model: nn.Module, images: Tensor) -> dict[str, Trajectory]:
     """The membrane, threshold, spikes and trace of every hidden spiking layer for a batch, each [T, B, *N]."""
     return _for_each_layer(model, images, LIF.trajectory)
 
@@ -74,7 +73,7 @@ def trajectories(model: nn.Module, images: Tensor) -> dict[str, Step]:
 def _for_each_layer(model: nn.Module, images: Tensor, measure: Callable[[LIF, Tensor], T]) -> dict[str, T]:
     """`measure(layer, currents)` of every hidden spiking layer in one forward pass, by module path.
 
-    Measured in hooks, so that the network keeps no state and only one layer's currents are in memory at a time.
+    Measured in hooks, so that the currents of only one layer are in memory at a time.
     """
     layers, measured = hidden_neurons(model), dict[str, T]()
 
@@ -111,10 +110,10 @@ def _for_each_layer(model: nn.Module, images: Tensor, measure: Callable[[LIF, Te
 def _moments(membrane: Tensor) -> LayerSignature:
     """[T, B, *N] -> mean and population variance over B, float64; `membrane` is overwritten.
 
-    The first mean is rounded to the membrane's precision; the mean of the residuals corrects it.
+    The mean in the precision of the membrane is rounded; the mean of the residuals corrects it.
     """
-    first = membrane.mean(1)
-    residuals = membrane.sub_(first[:, None])
+    rounded_mean = membrane.mean(1)
+    residuals = membrane.sub_(rounded_mean[:, None])
     correction = residuals.mean(1).double()
     variance = residuals.square_().mean(1).double() - correction.square()
-    return LayerSignature(first.double() + correction, variance.clamp_(min=0))
+    return LayerSignature(rounded_mean.double() + correction, variance.clamp_(min=0))

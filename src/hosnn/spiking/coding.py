@@ -13,7 +13,7 @@ def filter_synaptic(frames: Tensor, tau_synapse: float, initial: Tensor | None =
     initial  a[0]  broadcastable to [B, ...]; None: 0
     returns  a[t]  [T, B, ...]
     """
-    trace = _start(frames[0], initial)
+    trace = _initial_state(frames[0], initial)
     traces = []
     for frame in frames.unbind(0):
         trace = (1 - 1 / tau_synapse) * trace + frame / tau_synapse
@@ -29,7 +29,7 @@ def encode_constant(images: Tensor, steps: int, tau_synapse: float, initial: Ten
     returns  a     [T, B, ...], bit for bit `filter_synaptic` of T copies of x
     """
     rise = images / tau_synapse
-    trace = _start(rise, initial)
+    trace = _initial_state(rise, initial)
     traces = []
     for _ in range(steps):
         trace = (1 - 1 / tau_synapse) * trace + rise
@@ -37,5 +37,5 @@ def encode_constant(images: Tensor, steps: int, tau_synapse: float, initial: Ten
     return torch.stack(traces)
 
 
-def _start(like: Tensor, initial: Tensor | None) -> Tensor:
+def _initial_state(like: Tensor, initial: Tensor | None) -> Tensor:
     return torch.zeros_like(like) if initial is None else initial.expand_as(like)

@@ -23,8 +23,8 @@ def target_traces(labels: Tensor, spikes: tuple[int, ...], classes: int, tau_syn
     returns  [T, B, K] float32
     """
     one_hot = functional.one_hot(labels, classes).float()
-    train = torch.tensor(spikes, dtype=one_hot.dtype, device=one_hot.device)
-    return filter_synaptic(train[:, None, None] * one_hot, tau_synapse)
+    spike_train = torch.tensor(spikes, dtype=one_hot.dtype, device=one_hot.device)
+    return filter_synaptic(spike_train[:, None, None] * one_hot, tau_synapse)
 
 
 def van_rossum_loss(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""One time step of a leaky integrate-and-fire neuron whose threshold is fixed (LIF), adapts (TA-LIF) or is given.
+"""One time step of a leaky integrate-and-fire neuron whose threshold is constant (LIF), adaptive (TA-LIF) or static.
 
 Pure functions of tensors: the specification that every faster backend equals.
 Shapes: B batch, N neuron dimensions (any number).  Potentials are dimensionless: 1 is the resting threshold.
@@ -30,7 +30,7 @@ def lif_step(current: Tensor, state: State, dynamics: Dynamics, rule: GradientRu
     returns  the step and the next state; gradients as `rule` says.
     """
     membrane = dynamics.membrane_decay * state.membrane + current
-    return _fire(membrane, state.threshold, state, dynamics, rule)
+    return _fire_and_reset(membrane, state.threshold, state, dynamics, rule)
 
 
 def talif_step(
@@ -55,31 +55,32 @@ def talif_step(
     """
     membrane = dynamics.membrane_decay * state.membrane + current
     threshold = state.threshold + adaptation * (membrane - signature)
-    return _fire(membrane, threshold if rule.threshold else threshold.detach(), state, dynamics, rule)
+    return _fire_and_reset(membrane, threshold if rule.threshold else threshold.detach(), state, dynamics, rule)
 
 
 def static_threshold_step(
     current: Tensor, state: State, threshold: Tensor, dynamics: Dynamics, rule: GradientRule
 ) -> tuple[Step, State]:
-    """One step of `lif_step` with the threshold θ[t] given.
+    """As `lif_step`, with a threshold of its own for each time step (and neuron), which does not react to the membrane.
 
-    threshold  θ[t], broadcastable to [B, *N], potential; it gets a gradient as TA-LIF's does
+    threshold  θ[t], broadcastable to [B, *N], potential; its gradient is cut where `rule` cuts TA-LIF's
     """
     membrane = dynamics.membrane_decay * state.membrane + current
     threshold = threshold.expand_as(membrane)
-    return _fire(membrane, threshold if rule.threshold else threshold.detach(), state, dynamics, rule)
+    return _fire_and_reset(membrane, threshold if rule.threshold else threshold.detach(), state, dynamics, rule)
 
 
-def _fire(
+def _fire_and_reset(
     membrane: Tensor, threshold: Tensor, state: State, dynamics: Dynamics, rule: GradientRule
 ) -> tuple[Step, State]:
+    """Spikes, reset and trace from u[t] and θ[t]."""
     backward_distance = membrane - dynamics.threshold if rule.at_resting_threshold else None
     spikes = rule.surrogate.spike(membrane - threshold, backward_distance)
-    leaking = membrane if rule.leak else membrane.detach()
+    before_reset = membrane if rule.leak else membrane.detach()
     if dynamics.reset is Reset.HARD:
-        after = leaking * (1 - (spikes if rule.reset else spikes.detach()))
+        after_reset = before_reset * (1 - (spikes if rule.reset else spikes.detach()))
     else:
         drop = threshold * spikes
-        after = leaking - (drop if rule.reset else drop.detach())
+        after_reset = before_reset - (drop if rule.reset else drop.detach())
     trace = dynamics.synaptic_decay * state.trace + spikes / dynamics.tau_synapse
-    return Step(membrane, threshold, spikes, trace), State(after, threshold, trace)
+    return Step(membrane, threshold, spikes, trace), State(after_reset, threshold, trace)

@@ -11,16 +11,19 @@ from hosnn.identity import identified
 from hosnn.spiking.surrogate import Sigmoid, Surrogate
 
 if TYPE_CHECKING:
-    from hosnn.spiking.state import Dynamics, Step
+    from hosnn.spiking.state import Dynamics, Trajectory
 
 
 class Sharpness(NamedTuple):
-    """State of a surrogate that is as sharp as each neuron's distances so far (ASSG, `estimators/sharpness.py`).
+    """The state of ASSG, a surrogate with a sharpness per sample, neuron and time step (`estimators/sharpness.py`).
 
-    mean, deviation  M and D of every remembered sample, updated in place  [T, samples, *N]
-    rows             which of the samples these are                                      [B]
-    keep, scale      β, or 0 the first time; a                                           [B] each
-    learning         whether to update
+        M <- |x| + β (M - |x|),   D <- ||x| - M| + β (D - ||x| - M|),   sharpness = a / (M + ρ D + 1e-4)
+
+    mean, deviation  M and D of every sample of the attack, updated in place  [T, samples, *N]
+    rows             rows of the batch's samples in M and D                        [B]
+    keep, scale      β (0 in a sample's first pass, 1 without update) and a        [B] each
+    relax            ρ
+    learning         whether to update M and D
     """
 
     mean: Tensor
@@ -35,16 +38,16 @@ class Sharpness(NamedTuple):
 @identified("GradientRule")
 @dataclass(frozen=True)
 class GradientRule:
-    """Back-propagation through time over the open paths.
+    """Back-propagation through time along the open paths.
 
-    Per step the membrane u[t] reaches the loss through the spike s[t] (surrogate) and through three further paths:
+    At each step the membrane u[t] influences the loss through the spike s[t] (surrogate) and along three further paths:
 
     leak       u[t+1] = (1 - 1/τ_m) v[t] + I[t+1]
     reset      v[t] = u[t] (1 - s[t])   or   u[t] - θ[t] s[t], by way of s[t] (and of θ[t])
     threshold  θ[t] = θ[t-1] + k (u[t] - u*[t]), hence every later spike
 
-    A path set to False carries no gradient.  With `threshold` cut, autograd gives k none; `local_adaptation` then
-    replaces it by the rule of the authors' code,  dL/dk = -0.1 mean_t(sum_B dL/dI) mean_{t,B}(u - u*).
+    A path set to False is cut: it carries no gradient.  With `threshold` cut, k gets no gradient from autograd;
+    `local_adaptation` gives it that of the authors' code,  dL/dk = -0.1 mean_t(sum_B dL/dI) mean_{t,B}(u - u*).
     With `at_resting_threshold` the surrogate is evaluated at u[t] - θ[0] instead of at u[t] - θ[t].
     Source: authors' code, functions/tsslbp.py; TSSL-BP, Zhang & Li, NeurIPS 2020.
     """
@@ -65,7 +68,7 @@ class GradientRule:
 
     @property
     def is_local_in_time(self) -> bool:
-        """True if no path joins two time steps inside the neuron, so that one step's gradient needs no other step."""
+        """True if no open path joins two time steps inside the neuron, so that gradients of steps are independent."""
         return not (self.leak or self.reset or self.threshold)
 
     def with_surrogate(self, surrogate: Surrogate) -> "GradientRule":
@@ -75,34 +78,34 @@ class GradientRule:
         """The rule of time step 0, 1, ..; the same at every step unless a subclass says otherwise."""
         return self
 
-    def sharpness(self, shape: tuple[int, ...], room: Callable[[int], tuple[Tensor, Tensor]]) -> Sharpness | None:
-        """ASSG's state for a layer's next run, for backends that compute it over all steps at once; None: see `at`.
+    def sharpness(self, shape: tuple[int, ...], allocate: Callable[[int], tuple[Tensor, Tensor]]) -> Sharpness | None:
+        """ASSG's state for one call of a layer, for a kernel that computes all its steps at once; None for other rules.
 
-        shape  of the run, (T, *N)
-        room   number of samples -> two arrays of zeros, M and D
+        shape     of a sample's currents, (T, *N)
+        allocate  number of samples -> two arrays of zeros, for M and D
         """
         return None
 
 
 @dataclass(frozen=True)
-class WholeLayer:
-    """A backward computed from a layer's whole run at once rather than step by step; subclasses define `backward`.
+class WholeLayerRule:
+    """A gradient rule that computes a layer's backward from all time steps at once; subclasses define `backward`.
 
     The adaptation rate k gets no gradient.
     """
 
-    def backward(self, gradient: Tensor, run: "Step", currents: Tensor, dynamics: "Dynamics") -> Tensor:
+    def backward(self, gradient: Tensor, trajectory: "Trajectory", currents: Tensor, dynamics: "Dynamics") -> Tensor:
         """dL/dI from dL/ds.
 
-        gradient  dL/ds, of the loss to the spikes                  [T, B, *N]
-        run       u, θ, s, a of the layer                           [T, B, *N] each
-        currents  I                                                 [T, B, *N]
-        returns   dL/dI                                             [T, B, *N]
+        gradient    dL/ds                   [T, B, *N]
+        trajectory  u, θ, s, a of the layer  [T, B, *N] each
+        currents    I                       [T, B, *N]
+        returns     dL/dI                   [T, B, *N]
         """
-        raise TypeError(f"{type(self).__name__} does not define backward(gradient, run, currents, dynamics)")
+        raise TypeError(f"{type(self).__name__} does not define backward(gradient, trajectory, currents, dynamics)")
 
 
-Rule = GradientRule | WholeLayer
+Rule = GradientRule | WholeLayerRule
 
 
 def bptt(surrogate: Surrogate | None = None) -> GradientRule:
@@ -111,7 +114,7 @@ def bptt(surrogate: Surrogate | None = None) -> GradientRule:
 
 
 def tssl_bp() -> GradientRule:
-    """TSSL-BP as the HoSNN authors' code has it.
+    """TSSL-BP as implemented in the HoSNN authors' code.
 
     ga[t] = (1 - 1/τ_s) ga[t+1] + g[t];   dI[t] = ga[t]/τ_s · σ'((u[t] - 1)/0.2)/0.2, argument clamped to ±8;
     no path through leak, reset or threshold; k by the local rule of `GradientRule`.

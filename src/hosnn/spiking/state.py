@@ -58,12 +58,16 @@ class State(NamedTuple):
 
 
 class Step(NamedTuple):
-    """The quantities of one step, each [B, *N] (or [T, B, *N] for a whole run)."""
+    """The variables of neurons at one time step, each [B, *N]."""
 
     membrane: Tensor  # u, before reset
     threshold: Tensor  # θ
     spikes: Tensor  # s in {0, 1}
     trace: Tensor  # a, the layer's output
+
+
+class Trajectory(Step):
+    """The same variables over T steps from rest, each [T, B, *N]."""
 
 
 class AdaptiveThreshold(NamedTuple):
@@ -74,7 +78,7 @@ class AdaptiveThreshold(NamedTuple):
 
 
 class StaticThreshold(NamedTuple):
-    """A threshold known beforehand, whatever the membrane does: θ[t] = values[t]."""
+    """A threshold that does not react to the membrane, but may differ between time steps: θ[t] = values[t]."""
 
     values: Tensor  # [T, *N], or what broadcasts to [*N] at each step; potential
 
@@ -84,14 +88,17 @@ Threshold = AdaptiveThreshold | StaticThreshold | None
 
 
 def threshold_tensors(threshold: Threshold) -> tuple[Tensor | None, Tensor | None]:
-    """(u*, k) of an adaptive threshold, (θ, None) of a static one, (None, None) of none."""
+    """(u*, k) of an adaptive threshold, (θ, None) of a static one, (None, None) of none.
+
+    Kernels call the first one `target`, the second one `adaptation`.
+    """
     if threshold is None:
         return None, None
     return (threshold.values, None) if isinstance(threshold, StaticThreshold) else (*threshold,)
 
 
-def threshold_of(target: Tensor | None, adaptation: Tensor | None) -> Threshold:
-    """The threshold that `threshold_tensors` took apart."""
+def threshold_from_tensors(target: Tensor | None, adaptation: Tensor | None) -> Threshold:
+    """The inverse of `threshold_tensors`."""
     if target is None:
         return None
     return StaticThreshold(target) if adaptation is None else AdaptiveThreshold(target, adaptation)

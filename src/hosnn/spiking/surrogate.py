@@ -39,7 +39,10 @@ class Surrogate:
         raise TypeError(f"{type(self).__name__} does not define derivative(x)")
 
     def prepared(self, x: Tensor) -> "Surrogate":
-        """The surrogate for a forward with the distances x: itself, unless it depends on distances seen before."""
+        """The surrogate that differentiates a forward pass with distances x; called once per pass and time step.
+
+        Itself, unless it adapts to the distances of this pass and earlier ones.
+        """
         return self
 
     def spike(self, distance: Tensor, backward_distance: Tensor | None = None) -> Tensor:
@@ -49,24 +52,24 @@ class Surrogate:
         backward_distance  where h is evaluated, if not at `distance`  [...]  potential
         returns            spikes in {0, 1}, the dtype of `distance`   [...]
         """
-        at = distance if backward_distance is None else backward_distance
-        return _Spike.apply(distance, at.detach(), self.prepared(at.detach()) if torch.is_grad_enabled() else self)  # type: ignore[no-any-return, no-untyped-call]
+        x = (distance if backward_distance is None else backward_distance).detach()
+        return _Spike.apply(distance, x, self.prepared(x) if torch.is_grad_enabled() else self)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Spike(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, distance: Tensor, at: Tensor, surrogate: Surrogate) -> Tensor:
-        ctx.save_for_backward(at)
+    def forward(ctx: Any, distance: Tensor, x: Tensor, surrogate: Surrogate) -> Tensor:
+        ctx.save_for_backward(x)
         ctx.surrogate = surrogate
         return (distance > 0).to(distance.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (at,) = ctx.saved_tensors
-        gradient = grads[0] * ctx.surrogate.derivative(at)
-        # Denormal numbers, far below what any sum would notice, make the backward of narrow surrogates twice as slow.
-        least = min(torch.finfo(gradient.dtype).tiny, torch.finfo(torch.float32).tiny)
-        return functional.hardshrink(gradient, least), None, None
+        (x,) = ctx.saved_tensors
+        gradient = grads[0] * ctx.surrogate.derivative(x)
+        # Denormal numbers are too small to matter in any sum, but make the backward of narrow surrogates twice as slow.
+        smallest_normal = min(torch.finfo(gradient.dtype).tiny, torch.finfo(torch.float32).tiny)
+        return functional.hardshrink(gradient, smallest_normal), None, None
 
 
 @identified("Sigmoid")
@@ -159,14 +162,14 @@ class StraightThrough(Surrogate):
 @identified("PotentialDependent")
 @dataclass(frozen=True)
 class PotentialDependent(Surrogate):
-    """PDSG: a Gaussian as wide as the potentials of its layer are spread.
+    """PDSG: a Gaussian whose width is the spread of its layer's potentials.
 
         h(x) = exp(-(x - σ/2)^2 / (2 σ^2)) / (sqrt(2π) σ),   σ = standard deviation of x, 1 where that is 0
 
-    x [B, N]: σ over all neurons of a sample; x [B, C, ...]: over the places of a channel of a sample; at one time step.
+    x [B, N]: σ over all neurons of a sample; x [B, C, ...]: over the positions of a channel of a sample; per time step.
     Source: Lun et al., CVPR 2025 (arXiv:2503.03272) and its code, for the shape, its centre at σ/2 and σ per channel.
-    Ours: the paper pools σ over the batch and all steps so far, which would let samples change one another's gradient;
-    and where the threshold adapts, σ is that of the distance to it.  With a fixed threshold both spreads are the same.
+    Different from the paper: its σ is over the batch and all steps so far, by which samples would change one another's
+    gradient; ours is of the distance to the threshold, which has the spread of the potential only where θ is constant.
     """
 
     def derivative(self, x: Tensor) -> Tensor:
@@ -177,8 +180,8 @@ class PotentialDependent(Surrogate):
 
 def spread(x: Tensor) -> Tensor:
     """PDSG's σ, population standard deviation or 1 where that is 0: [B, N] -> [B, 1], [B, C, ...] -> [B, C, 1, ..]."""
-    over = tuple(range(2 if x.dim() > 2 else 1, x.dim()))
-    sigma = x.std(over, correction=0, keepdim=True) if over else torch.zeros_like(x)
+    dims = tuple(range(2 if x.dim() > 2 else 1, x.dim()))
+    sigma = x.std(dims, correction=0, keepdim=True) if dims else torch.zeros_like(x)
     return torch.where(sigma > 0, sigma, torch.ones_like(sigma))
 
 

@@ -8,11 +8,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hosnn.nn.layers import SpikingNetwork
 
-BESIDE = "weights."
-"""Prefix of the weights themselves in the training state of a checkpoint, whose weights are the averaged ones."""
+OWN_WEIGHTS = "weights."
+"""Prefix of the network's own weights in the training state of a checkpoint, whose network has the averaged ones."""
 
 
-class Averaged:
+class WeightAverage:
     """w' <- decay w' + (1 - decay) w after every step, beginning with w after the first; buffers are copied.
 
     network  the one with the averaged weights
@@ -28,12 +28,12 @@ class Averaged:
         self._averaged.update_parameters(network)
 
     def restore(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:
-        """Resume from a checkpoint that filled both networks with averaged weights: `network` gets its own back."""
-        own = {name.removeprefix(BESIDE): tensor for name, tensor in state.items() if name.startswith(BESIDE)}
+        """After both networks were loaded with the averaged weights of a checkpoint, give `network` its own back."""
+        own = {name.removeprefix(OWN_WEIGHTS): tensor for name, tensor in state.items() if name.startswith(OWN_WEIGHTS)}
         network.load_state_dict(own)
-        self._averaged.n_averaged.fill_(1)  # not the first update any more
+        self._averaged.n_averaged.fill_(1)  # at 0, the next update would overwrite the average
 
 
-def weights_beside(network: nn.Module) -> dict[str, Tensor]:
-    """The network's own weights, for the training state."""
-    return {BESIDE + name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+def own_weights(network: nn.Module) -> dict[str, Tensor]:
+    """The network's own weights under the names they have in the training state."""
+    return {OWN_WEIGHTS + name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}

@@ -36,13 +36,13 @@ FORMAT = "hosnn-checkpoint-1"
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What a run needs beside the weights to resume with the same bits."""
+    """What a run needs besides the network to resume with the same bits."""
 
-    tensors: Mapping[str, Tensor]
-    position: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]  # of the optimiser, and the network's own weights beside averaged ones
+    position: Mapping[str, Any]  # step, best accuracy, seconds, ..; see `loop`
 
 
-class Loaded(NamedTuple):
+class LoadedNetwork(NamedTuple):
     """A network with its config.json."""
 
     network: SpikingNetwork
@@ -50,7 +50,7 @@ class Loaded(NamedTuple):
 
 
 class Pointer(NamedTuple):
-    """Names of a run's two generations in force: the last one, and the one with the best validation accuracy."""
+    """Names of the two generations that a run keeps: the last one, and the one with the best validation accuracy."""
 
     last: str
     best: str
@@ -71,11 +71,11 @@ def save_generation(
     """Write the next generation, move the pointer to it, then remove generations it no longer names.
 
     best  the generation that stays best; None makes the new one best
-    Raises CheckpointError if it cannot; the pointer then names the old generations still.
+    Raises CheckpointError if it cannot; the pointer then still names the old generations.
     """
-    name, in_force = f"step-{state.position['step']:08d}", read_pointer(checkpoints)
-    while in_force is not None and name in in_force:
-        name += "-again"  # a generation in force is never touched
+    name, pointer_before = f"step-{state.position['step']:08d}", read_pointer(checkpoints)
+    while pointer_before is not None and name in pointer_before:
+        name += "-again"  # a generation that the pointer names is never touched
 
     def write(temporary: Path) -> None:
         _write_model(network, temporary, config)
@@ -95,7 +95,7 @@ def save_generation(
 
 
 def read_pointer(checkpoints: Path) -> Pointer | None:
-    """The generations in force, None if nothing was ever saved.  Raises CheckpointError if the pointer is damaged."""
+    """The pointer, None if nothing was ever saved.  Raises CheckpointError if it is damaged."""
     path = checkpoints / "current.json"
     if not path.exists():
         return None
@@ -106,7 +106,7 @@ def read_pointer(checkpoints: Path) -> Pointer | None:
     return Pointer(last, best)
 
 
-def load(path: Path, generation: str = "best") -> Loaded:
+def load(path: Path, generation: str = "best") -> LoadedNetwork:
     """A network from a checkpoint folder, or from a run folder (its `best` or `last` generation).
 
     Raises CheckpointError if files are missing or truncated, or the weights belong to another architecture.
@@ -118,7 +118,7 @@ def load(path: Path, generation: str = "best") -> Loaded:
     except (HosnnError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder / 'config.json'} describes a network that is unknown here: {error}") from error
     load_weights(network, read_tensors(folder / "model.safetensors"), config, folder)
-    return Loaded(network.eval(), config)
+    return LoadedNetwork(network.eval(), config)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: Path) -> None:
-    """Fill a freshly built network, with its layers made homeostatic or static as the checkpoint says.
+    """Load weights into a freshly built network, after giving it the checkpoint's kinds of layers, in place.
 
     Raises CheckpointError if the tensors are damaged or do not fit.
     """
@@ -229,7 +229,7 @@ def _write_folder(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 def _remove_leftovers(checkpoints: Path, pointer: Pointer) -> None:
-    """Remove generations that the pointer does not name, and what killed writers left."""
+    """Remove generations that the pointer does not name, and unfinished files of killed processes."""
     for path in (*checkpoints.glob("step-*"), *checkpoints.glob(".*.tmp")):
         if path.is_dir() and path.name not in pointer:
             shutil.rmtree(path, ignore_errors=True)

@@ -8,7 +8,7 @@ from enum import Enum
 
 from hosnn.data.augment import Augmentation
 from hosnn.errors import ConfigError
-from hosnn.identity import ADDED, identified
+from hosnn.identity import OMITTED_AT_DEFAULT, identified
 from hosnn.nn.blueprint import Blueprint
 from hosnn.nn.neurons import Extrapolation
 from hosnn.signature.homeostasis import Share
@@ -21,12 +21,12 @@ from hosnn.training.objectives import Objective
 class Optimisation:
     """AdamW with a cosine schedule to zero.
 
-    batch_size  images per step, those of all ranks together
+    batch_size  images per step, on all ranks together
     clip        largest norm of the gradient; 0 switches clipping off
-    accumulate  parts that a rank takes its share of a batch in, one after the other, to need less memory; BatchNorm
-                goes by each part
-    average     decay per step of the exponential moving average of the weights (Polyak & Juditsky 1992), which is then
-                what is validated and saved, e.g. 0.999; 0: the weights themselves
+    accumulate  gradient accumulation: micro-batches per step on each rank, to need less memory; BatchNorm in train mode
+                uses the statistics of each micro-batch
+    average     decay per step of the exponential moving average of the weights (Polyak & Juditsky 1992), e.g. 0.999,
+                which is then validated and saved in place of the weights; 0: no average
     Raises ConfigError for values that cannot train.
     """
 
@@ -35,8 +35,8 @@ class Optimisation:
     lr: float = 5e-4
     weight_decay: float = 0.01
     clip: float = 1.0
-    accumulate: int = field(default=1, metadata=ADDED)
-    average: float = field(default=0.0, metadata=ADDED)
+    accumulate: int = field(default=1, metadata=OMITTED_AT_DEFAULT)
+    average: float = field(default=0.0, metadata=OMITTED_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         wrong = [
@@ -62,7 +62,7 @@ class Optimisation:
 @identified("Homeostasis")
 @dataclass(frozen=True)
 class Homeostasis:
-    """Turn the starting network homeostatic: calibrate it on its training split, then adapt thresholds.
+    """Make the starting network homeostatic: calibrate it on its training split, then let its thresholds adapt.
 
     adaptation  k at the beginning, per time step
     share       which neurons share one k
@@ -80,10 +80,10 @@ class Homeostasis:
 @identified("LearnedThresholds")
 @dataclass(frozen=True)
 class LearnedThresholds:
-    """Give the starting network a learnable static threshold per neuron (or channel, or layer): a control.
+    """Give the starting network a learnable static threshold per neuron (or channel, or layer), as a control.
 
     It separates "thresholds adapt" from "each neuron has a threshold of its own" (`signature.static_thresholds`).
-    learn  always True: what a checkpoint must know to give thresholds their gradient back
+    learn  always True; stored in checkpoints, which make thresholds learnable again by it
     """
 
     share: Share = Share.NEURON
@@ -91,11 +91,11 @@ class LearnedThresholds:
 
 
 @identified("Statistics")
-class Statistics(Enum):
-    """What BatchNorm in train mode goes by where several ranks share a batch.
+class BatchStatistics(Enum):
+    """The images whose statistics BatchNorm uses in train mode where several ranks share a batch.
 
     ALL_RANKS  the whole batch, so that the number of ranks changes nothing but roundings
-    EACH_RANK  each rank its own part: quicker; running statistics are the mean over ranks
+    EACH_RANK  the rank's own share: faster; running statistics are the mean over ranks
     """
 
     ALL_RANKS = "all-ranks"
@@ -108,9 +108,9 @@ class Experiment:
     """One training run.
 
     data         a name known to `hosnn.data.load_dataset`
-    start        the experiment whose best checkpoint this one begins with; None: fresh weights
-    homeostasis  what becomes of the starting network's neurons: TA-LIF, or a control; None: they stay
-    augmentation  of the training images, before the attack sees them; not of those that a signature comes from
+    start        the experiment whose best checkpoint this one begins with; None: initial weights
+    homeostasis  how the starting network's neurons are replaced, by TA-LIF or a control; None: not
+    augmentation  of training images, before the attack; not of those that a signature is recorded on
     statistics   of BatchNorm where several ranks share a batch
     Raises ConfigError for homeostasis without a start (the signature comes from a trained network), and for a start
     with another network or data set.
@@ -124,8 +124,8 @@ class Experiment:
     seed: int = 0
     start: "Experiment | None" = None
     homeostasis: Homeostasis | LearnedThresholds | None = None
-    augmentation: Augmentation | None = field(default=None, metadata=ADDED)
-    statistics: Statistics = field(default=Statistics.ALL_RANKS, metadata=ADDED)
+    augmentation: Augmentation | None = field(default=None, metadata=OMITTED_AT_DEFAULT)
+    statistics: BatchStatistics = field(default=BatchStatistics.ALL_RANKS, metadata=OMITTED_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w-][\w.-]*", self.name):

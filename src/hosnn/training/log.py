@@ -11,6 +11,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from hosnn.errors import CheckpointError
 from hosnn.files import write_bytes
 
+_UNREADABLE = 2**62
+
 
 class RunLog:
     """Appends one line per epoch to FOLDER/log.jsonl and the same figures to FOLDER/tensorboard.
@@ -30,13 +32,13 @@ class RunLog:
             self._events = folder / "tensorboard" / f"events.out.tfevents.{from_step:010d}"
             self._events.write_bytes(b"")
             self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-            restart = SessionLog(status=SessionLog.START)  # TensorBoard forgets what came after this step
+            restart = SessionLog(status=SessionLog.START)  # makes TensorBoard drop later steps of earlier files
             self._write(Event(wall_time=time.time(), step=from_step + 1, session_log=restart))
         except OSError as error:
             raise _cannot_write(folder, error) from error
 
     def epoch(self, epoch: int, step: int, loss: float, accuracy: float, lr: float) -> None:
-        """Record the mean training loss and the validation accuracy of an epoch."""
+        """Record the mean training loss, the validation accuracy and the learning rate of an epoch."""
         entry = {"step": step, "epoch": epoch, "loss": loss, "validation_accuracy": accuracy, "lr": lr}
         try:
             with self._path.open("a", encoding="utf-8") as file:
@@ -62,9 +64,6 @@ def read_log(folder: Path) -> list[dict[str, float]]:
     path = folder / "log.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [json.loads(line) for line in lines if _step_of(line) < _UNREADABLE]
-
-
-_UNREADABLE = 2**62
 
 
 def _step_of(line: str) -> int:

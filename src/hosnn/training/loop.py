@@ -1,8 +1,8 @@
 """The training loop.  A run is a folder; killed at any instant, it resumes from its last checkpoint with the same bits.
 
-Everything random in step s derives from (seed, s): the order of an epoch from (seed, epoch), dropout from (seed, s, its
-part), augmentation from (seed, epoch, sample index), attacks from (seed, s, sample index).  So the position alone
-restores all random state, and several ranks (processes) draw what one would, but for dropout.
+All randomness is a function of the seed and the position: the order of an epoch of (seed, epoch), dropout in step s of
+(seed, s, micro-batch), augmentation of (seed, epoch, sample index), attacks of (seed, s, sample index).  The position
+alone restores all random state, and several ranks (processes) draw the same numbers as one, except in dropout.
 """
 
 import math
@@ -25,7 +25,7 @@ from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.neurons import constrain_
 from hosnn.progress import Progress
 from hosnn.rng import SampleRandom
-from hosnn.training.averaging import Averaged, weights_beside
+from hosnn.training.averaging import WeightAverage, own_weights
 from hosnn.training.checkpoint import (
     Pointer,
     TrainingState,
@@ -37,25 +37,25 @@ from hosnn.training.checkpoint import (
     save_generation,
 )
 from hosnn.training.configuration import describe
-from hosnn.training.experiment import Experiment, Statistics
+from hosnn.training.experiment import BatchStatistics, Experiment
 from hosnn.training.log import RunLog
 from hosnn.training.optimiser_state import optimiser_state, restore_optimiser
-from hosnn.training.ranks import LossOf, Ranks, check_parts, share_statistics
+from hosnn.training.ranks import LossOf, Ranks, checked_batch_size, share_statistics
 from hosnn.training.spiking_layers import describe_homeostasis
 
-SAVE_EVERY_SECONDS = 120.0  # between checkpoints within an epoch: the most work that a kill may lose
-VALIDATION_BATCH = 100  # images; with more, attacks in validation would need more memory than training does
+SAVE_EVERY_SECONDS = 120.0  # between checkpoints within an epoch: the most work that a kill can lose
+VALIDATION_BATCH = 100  # images; with more, attacks in validation would need more memory than training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """How a training run ended.
+class TrainingOutcome:
+    """The state of a run after a call that trained it.
 
     folder    its run folder; `hosnn.load(folder)` gives the best network
     finished  False if time ran out or the user stopped it; resume=True then resumes it
-    steps     steps of the optimiser
-    seconds   wall time of training, interruptions left out
-    accuracy  best validation accuracy, on images moved by the objective's attack if it has one
+    steps     steps of the optimiser so far
+    seconds   wall time of training, without interruptions
+    accuracy  best validation accuracy, on adversarial images if the objective has an attack
     """
 
     folder: Path
@@ -75,7 +75,7 @@ def fit(
     progress: Progress | None = None,
     resume: bool = False,
     provenance: dict[str, Any] | None = None,
-) -> Run:
+) -> TrainingOutcome:
     """Train `network` as `experiment` says; the best epoch is chosen on the validation split, never on test.
 
     folder  run folder: checkpoints/, log.jsonl and tensorboard/ are written there
@@ -84,7 +84,7 @@ def fit(
     """
     deadline, progress, ranks = deadline or Deadline(), progress or Progress(), Ranks(fabric)
     optim, checkpoints = experiment.optim, folder / "checkpoints"
-    batch_size = check_parts(optim, len(data.train), ranks.count)
+    batch_size = checked_batch_size(optim, len(data.train), ranks.world_size)
     pointer, position = None, _fresh_position(ranks)
     state: Mapping[str, Tensor] = {}
     if resume and (pointer := read_pointer(checkpoints)) is not None:
@@ -92,16 +92,16 @@ def fit(
     # Only now, because restoring may give the network new parameters (k) or another precision.
     fabric.strategy.precision.convert_module(network).to(fabric.device)
     optimiser = torch.optim.AdamW(network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
-    averaged = Averaged(network, optim.average) if optim.average else None
+    averaged = WeightAverage(network, optim.average) if optim.average else None
     if pointer is not None:
         restore_optimiser(optimiser, state, checkpoints / pointer.last)
         if averaged is not None:
             averaged.restore(network, state)
     saved_network = network if averaged is None else averaged.network
-    if ranks.count > 1 and experiment.statistics is Statistics.ALL_RANKS:
+    if ranks.world_size > 1 and experiment.statistics is BatchStatistics.ALL_RANKS:
         share_statistics(network)
-    survives = f"the last checkpoint in {checkpoints} is intact"
-    with ranks.communicating(survives):
+    what_is_kept = f"the last checkpoint in {checkpoints} is intact"
+    with ranks.communicating(what_is_kept):
         model = fabric.strategy.setup_module(LossOf(network))
 
     steps_per_epoch = len(data.train) // batch_size
@@ -122,49 +122,50 @@ def fit(
     )
 
     def checkpoint(is_best: bool = False) -> Pointer:
-        tensors = optimiser_state(optimiser) | ({} if averaged is None else weights_beside(network))
+        tensors = optimiser_state(optimiser) | ({} if averaged is None else own_weights(network))
         best = None if is_best or pointer is None else pointer.best
         state = TrainingState(tensors, position)
-        return ranks.first(lambda: save_generation(checkpoints, saved_network, config, state, best))
+        return ranks.on_first(lambda: save_generation(checkpoints, saved_network, config, state, best))
 
     step, order, train = position["step"], None, data.train.to(fabric.device)
-    started = saved = time.monotonic()
-    started -= position["seconds"]
-    with stopping(deadline), ranks.communicating(survives), progress.task(experiment.name, total, step) as bar:
-        log = ranks.first(lambda: RunLog(folder, position["step"]))
+    last_save = time.monotonic()
+    started = last_save - position["seconds"]
+    with stopping(deadline), ranks.communicating(what_is_kept), progress.task(experiment.name, total, step) as bar:
+        log = ranks.on_first(lambda: RunLog(folder, position["step"]))
         while step < total and not ranks.any(deadline.reached):
-            epoch, within = divmod(step, steps_per_epoch)
-            if order is None or within == 0:
+            epoch, step_in_epoch = divmod(step, steps_per_epoch)
+            if order is None or step_in_epoch == 0:
                 order = _epoch_order(data.train, experiment.seed, epoch)
-            rows = order[within * batch_size : (within + 1) * batch_size]
+            rows = order[step_in_epoch * batch_size : (step_in_epoch + 1) * batch_size]
             for group in optimiser.param_groups:
                 group["lr"] = optim.lr * (1 + math.cos(math.pi * step / total)) / 2
-            loss = _step(model, network, optimiser, experiment, train, rows, step, epoch, ranks)
+            loss = _optimiser_step(model, network, optimiser, experiment, train, rows, step, epoch, ranks)
             step += 1
             position |= {"step": step, "finished": step == total, "seconds": time.monotonic() - started}
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"{experiment.name}: the loss or its gradient became {loss} at step {step} of {total} (epoch "
-                    f"{epoch + 1}); "
-                    f"{_kept(pointer, checkpoints)}.  Lower optim.lr or check the data, then train again"
+                    f"{epoch + 1}); {_last_checkpoint(pointer, checkpoints)}.  Lower optim.lr or check the data, then "
+                    "train again"
                 )
             if averaged is not None:
                 averaged.update(network)
-            position["loss"] = loss if within == 0 else position["loss"] + (loss - position["loss"]) / (within + 1)
+            mean_loss = position["loss"] if step_in_epoch else loss
+            position["loss"] = mean_loss + (loss - mean_loss) / (step_in_epoch + 1)
             bar.advance(loss)
             if step % steps_per_epoch == 0:
                 accuracy = validate(saved_network, experiment, data.validation, ranks)
                 is_best = accuracy > position["best"]
                 position["best"] = max(accuracy, position["best"])
                 lr = optimiser.param_groups[0]["lr"]
-                ranks.first(lambda: log.epoch(epoch + 1, step, position["loss"], accuracy, lr))  # noqa: B023
+                ranks.on_first(lambda: log.epoch(epoch + 1, step, position["loss"], accuracy, lr))  # noqa: B023
                 bar.report(f"epoch {epoch + 1}: loss {position['loss']:.4f}, validation accuracy {accuracy:.2%}")
-                pointer, saved = checkpoint(is_best), time.monotonic()
-            elif ranks.any(time.monotonic() - saved > SAVE_EVERY_SECONDS):
-                pointer, saved = checkpoint(), time.monotonic()
+                pointer, last_save = checkpoint(is_best), time.monotonic()
+            elif ranks.any(time.monotonic() - last_save > SAVE_EVERY_SECONDS):
+                pointer, last_save = checkpoint(), time.monotonic()
         if step % steps_per_epoch:
             pointer = checkpoint()
-    return Run(
+    return TrainingOutcome(
         folder=folder, finished=step >= total, steps=step, accuracy=position["best"], seconds=position["seconds"]
     )
 
@@ -173,10 +174,10 @@ def fit(
 def validate(
     network: SpikingNetwork, experiment: Experiment, split: Split, ranks: Ranks, batch_size: int = VALIDATION_BATCH
 ) -> float:
-    """Accuracy on the validation split, on images as the objective sees them."""
+    """Accuracy on the validation split, on adversarial images if the objective has an attack."""
     network.eval()
     correct = 0
-    for rows in split.blocks(batch_size)[ranks.number :: ranks.count]:
+    for rows in split.blocks(batch_size)[ranks.rank :: ranks.world_size]:
         x, y = (tensor.to(ranks.fabric.device) for tensor in split.batch(rows))
         rng = SampleRandom(experiment.seed, split.index[rows]).fold("validation")
         x = experiment.objective.perturbed(network, x, y, rng)
@@ -184,7 +185,7 @@ def validate(
     return ranks.total(correct) / len(split)
 
 
-def _step(
+def _optimiser_step(
     model: nn.Module,
     network: SpikingNetwork,
     optimiser: torch.optim.Optimizer,
@@ -195,39 +196,43 @@ def _step(
     epoch: int,
     ranks: Ranks,
 ) -> float:
-    """One step of the optimiser on a batch, of which this rank takes its share; returns the mean loss of all of it."""
+    """One step of the optimiser on a batch, of which this rank takes its share in micro-batches; returns its mean loss.
+
+    model    the loss of `network` as a module, wrapped by Fabric for several ranks
+    rows     the batch, as rows of `split`
+    """
     fabric, accumulate = ranks.fabric, experiment.optim.accumulate
     optimiser.zero_grad()
     network.train()
-    mean = 0.0
+    mean_loss = 0.0
     for number in range(accumulate):
-        part, parts = number * ranks.count + ranks.number, accumulate * ranks.count
-        own = rows[part::parts]
-        x, y = split.batch(own)
-        streams = SampleRandom(experiment.seed, split.index[own.to(split.index.device)])
+        micro_batch, micro_batches = number * ranks.world_size + ranks.rank, accumulate * ranks.world_size
+        micro_rows = rows[micro_batch::micro_batches]
+        x, y = split.batch(micro_rows)
+        streams = SampleRandom(experiment.seed, split.index[micro_rows.to(split.index.device)])
         rng = streams.fold("training", step)
-        torch.manual_seed((rng.fold("part", part) if part else rng).seed)
+        torch.manual_seed((rng.fold("part", micro_batch) if micro_batch else rng).seed)
         if experiment.augmentation is not None:
             x = augment(x, streams.index, experiment.augmentation, seed=experiment.seed, epoch=epoch)
-        # The attack uses the bare network: the wrapper for several ranks must see one forward and backward per part.
+        # The attack uses the bare network: the wrapper for several ranks must run once per micro-batch.
         with fabric.autocast():
             x = experiment.objective.perturbed(network, x, y, rng)
         with ranks.without_gradient_exchange(model) if number < accumulate - 1 else nullcontext():
             with fabric.autocast():
                 loss = model(experiment.objective.loss, x, y) / accumulate
-            value = ranks.mean(loss.detach())
-            if not math.isfinite(value):
-                return value
+            loss_share = ranks.mean(loss.detach())
+            if not math.isfinite(loss_share):
+                return loss_share
             fabric.backward(loss)
-        mean += value
+        mean_loss += loss_share
     norm = nn.utils.clip_grad_norm_(network.parameters(), experiment.optim.clip or math.inf)
     if not math.isfinite(norm):
-        return math.nan  # a step would make weights NaN, whose neurons stay silent and whose loss is finite again
+        return math.nan  # a step would make weights NaN; neurons would stay silent and the loss become finite again
     optimiser.step()
     constrain_(network)
-    if experiment.statistics is Statistics.EACH_RANK:
+    if experiment.statistics is BatchStatistics.EACH_RANK:
         ranks.average_statistics(network)
-    return mean
+    return mean_loss
 
 
 def _epoch_order(split: Split, seed: int, epoch: int) -> Tensor:
@@ -243,7 +248,7 @@ def precision_of(fabric: Fabric) -> str:
 
 def _fresh_position(ranks: Ranks) -> dict[str, Any]:
     position = {"step": 0, "finished": False, "best": -1.0, "loss": 0.0, "seconds": 0.0}
-    return position | {"ranks": ranks.count, "precision": precision_of(ranks.fabric)}
+    return position | {"ranks": ranks.world_size, "precision": precision_of(ranks.fabric)}
 
 
 def _restore(
@@ -263,20 +268,20 @@ def _restore(
             "data it began with, or choose another folder"
         )
     state = load_state(checkpoints, pointer.last)
-    here = _fresh_position(ranks)
-    position = here | {"ranks": 1} | dict(state.position)
-    if position["ranks"] != ranks.count and not position["finished"]:
+    fresh = _fresh_position(ranks)
+    position = fresh | {"ranks": 1} | dict(state.position)  # older runs recorded no ranks, and had one
+    if position["ranks"] != ranks.world_size and not position["finished"]:
         raise TrainingError(
-            f"{checkpoints.parent} was begun on {position['ranks']} ranks, this is {ranks.count}, which would not give "
-            f"the same bits; resume with --devices {position['ranks']} in all, or train in another folder"
+            f"{checkpoints.parent} was begun on {position['ranks']} ranks, this is {ranks.world_size}, which would not "
+            f"give the same bits; resume with --devices {position['ranks']} in all, or train in another folder"
         )
-    check_precision(position, here["precision"], checkpoints.parent)
+    check_precision(position, fresh["precision"], checkpoints.parent)
     load_weights(network, saved.network.state_dict(), saved.config, checkpoints / pointer.last)
     return position, state.tensors
 
 
 def check_precision(position: Mapping[str, Any], precision: str, folder: Path) -> None:
-    """Raises TrainingError if a run was trained in another precision; runs before it was recorded pass."""
+    """Raises TrainingError if a run was trained in another precision; runs that recorded none pass."""
     trained = position.get("precision", precision)
     if trained != precision:
         raise TrainingError(
@@ -285,7 +290,7 @@ def check_precision(position: Mapping[str, Any], precision: str, folder: Path) -
         )
 
 
-def _kept(pointer: Pointer | None, checkpoints: Path) -> str:
+def _last_checkpoint(pointer: Pointer | None, checkpoints: Path) -> str:
     if pointer is None:
         return "no checkpoint had been written yet"
     return f"the last good checkpoint is {checkpoints / pointer.last}"

@@ -27,7 +27,7 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Te
     for key, value in tensors.items():
         number, _, name = key.partition(".")
         if not number.isdigit():
-            continue  # a network's own weights, beside averaged ones
+            continue  # weights, see `averaging`
         if int(number) >= len(shapes) or (value.dim() and value.shape != shapes[int(number)]):
             raise CheckpointError(
                 f"{source} holds {name} {tuple(value.shape)} of parameter {number}, which this network does not have; "

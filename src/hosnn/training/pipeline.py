@@ -1,4 +1,4 @@
-"""An experiment with everything it starts from: train the start, calibrate, make homeostatic, train."""
+"""An experiment after the one it starts from: train the start, calibrate it, make it homeostatic, train further."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -22,12 +22,12 @@ from hosnn.signature.ablations import static_thresholds
 from hosnn.signature.signature import network_identity
 from hosnn.training.checkpoint import load, load_state, read_pointer
 from hosnn.training.experiment import Experiment, LearnedThresholds
-from hosnn.training.loop import Run, check_precision, fit, precision_of
-from hosnn.training.ranks import Ranks, check_parts
+from hosnn.training.loop import TrainingOutcome, check_precision, fit, precision_of
+from hosnn.training.ranks import Ranks, checked_batch_size
 from hosnn.training.run_lock import exclusive, holder
 
 CALIBRATION_BATCH = 100
-"""Images per batch when a signature is recorded; larger batches only take more memory."""
+"""Images per batch when a signature is recorded; larger batches would only need more memory."""
 
 
 def run(
@@ -38,15 +38,15 @@ def run(
     deadline: Deadline | None = None,
     progress: Progress | None = None,
     resume: bool = False,
-) -> Run:
-    """Train `experiment` in runs/NAME, first training what it starts from where that is not finished already.
+) -> TrainingOutcome:
+    """Train `experiment` in runs/NAME, after the experiment it starts from if that is not finished already.
 
     A finished run of the same identity is not trained again.  With `resume`, an unfinished one is resumed.
-    Raises CheckpointError if runs/NAME holds another experiment, or an unfinished one and `resume` is not set.
+    Raises CheckpointError if runs/NAME holds another experiment, or an unfinished one and `resume` is False.
     """
     deadline, progress, ranks = deadline or Deadline(), progress or Progress(), Ranks(fabric)
     folder = runs / experiment.name
-    earlier = finished(experiment, data, folder, precision_of(fabric))
+    earlier = finished_run(experiment, data, folder, precision_of(fabric))
     if earlier is not None:
         return earlier
     if (experiment.network.image, experiment.network.classes) != (data.image_shape, data.num_classes):
@@ -54,9 +54,9 @@ def run(
             f"{data.name} has images {data.image_shape} of {data.num_classes} classes but the network of "
             f"{experiment.name!r} takes {experiment.network.image} and {experiment.network.classes}; make them agree"
         )
-    check_parts(experiment.optim, len(data.train), fabric.world_size)  # before hours of work on what it starts from
+    checked_batch_size(experiment.optim, len(data.train), fabric.world_size)  # before hours of training the start
     with ranks.communicating(f"what is saved in {runs} is intact"), ExitStack() as stack:
-        ranks.first(lambda: _lock(folder, stack))
+        ranks.on_first(lambda: _lock(folder, stack))
         return _train(experiment, data, runs, fabric, deadline, progress, resume)
 
 
@@ -64,7 +64,7 @@ def _lock(folder: Path, stack: ExitStack) -> None:
     """Keep other processes out of the run folder until `stack` ends.  Raises CheckpointError if one is in it."""
     if not stack.enter_context(exclusive(folder)):
         raise CheckpointError(
-            f"another process ({holder(folder)}) works in {folder}; wait until it ends, or choose another --runs folder"
+            f"another process ({holder(folder)}) is using {folder}; wait until it ends, or choose another --runs folder"
         )
 
 
@@ -76,7 +76,7 @@ def _train(
     deadline: Deadline,
     progress: Progress,
     resume: bool,
-) -> Run:
+) -> TrainingOutcome:
     folder = runs / experiment.name
     if _unfinished(experiment, data, folder, resume):
         saved = load(folder, "last")
@@ -92,76 +92,78 @@ def _train(
         network = load(start.folder).network
         provenance = {"start": experiment.start.identity}
     if isinstance(experiment.homeostasis, LearnedThresholds):
-        few = next(images(data.train, 2)).to(fabric.device)
-        network = static_thresholds(network.to(fabric.device), few, experiment.homeostasis.share)
+        two_images = next(images(data.train, 2)).to(fabric.device)
+        network = static_thresholds(network.to(fabric.device), two_images, experiment.homeostasis.share)
     elif experiment.homeostasis is not None:
-        chosen = experiment.homeostasis
+        homeostasis = experiment.homeostasis
         path = start.folder / "signature.safetensors"
         ranks = Ranks(fabric)
         with stopping(deadline):
-            recorded = _signature(network.to(fabric.device), data, path, ranks, deadline, progress)
-        if recorded is None:
-            return Run(folder=folder, finished=False, steps=0, accuracy=-1.0, seconds=0.0)
-        network = homeostatic(network, recorded, chosen.adaptation, chosen.share, chosen.beyond)
-        provenance |= {"signature_samples": str(recorded.samples), "signature_model": recorded.model_sha256}
+            signature = _signature(network.to(fabric.device), data, path, ranks, deadline, progress)
+        if signature is None:
+            return TrainingOutcome(folder=folder, finished=False, steps=0, accuracy=-1.0, seconds=0.0)
+        network = homeostatic(network, signature, homeostasis.adaptation, homeostasis.share, homeostasis.beyond)
+        provenance |= {"signature_samples": str(signature.samples), "signature_model": signature.model_sha256}
     return fit(network, experiment, data, folder, fabric, deadline, progress, provenance=provenance)
 
 
 def _signature(
     network: SpikingNetwork, data: Dataset, path: Path, ranks: Ranks, deadline: Deadline, progress: Progress
 ) -> Signature | None:
-    """The signature of all training images: read from `path` if it is of this network and data, else written there.
+    """The signature over all training images: read from `path` if it is of this network and data, else written there.
 
-    Each rank records its share of the blocks.  None if the deadline comes first.
+    Each rank records its share of the images.  None if the deadline comes first.
     """
     with ExitStack() as stack:  # of several processes that need the same signature, the first records it
-        locked = ranks.first(lambda: stack.enter_context(exclusive(path.parent, deadline, f"{path.stem}.lock")))
-        stored = ranks.first(lambda: _stored_signature(network, data, path))
+        locked = ranks.on_first(lambda: stack.enter_context(exclusive(path.parent, deadline, f"{path.stem}.lock")))
+        stored = ranks.on_first(lambda: _stored_signature(network, data, path))
         if stored is not None or not locked:
             return stored
         try:
-            part = _part_of_signature(network, data, path, ranks, deadline, progress)
+            share = _share_of_signature(network, data, path, ranks, deadline, progress)
         except _TimeIsUp:
             return None
-        parts = [part for part in ranks.gather(part) if part is not None]
-        whole = reduce(Signature.merge, parts)
-        ranks.first(lambda: whole.save(path))
-        return whole
+        shares = [share for share in ranks.gather(share) if share is not None]
+        signature = reduce(Signature.merge, shares)
+        ranks.on_first(lambda: signature.save(path))
+        return signature
 
 
 class _TimeIsUp(Exception):
     """The deadline came while a signature was recorded."""
 
 
-def _part_of_signature(
+def _share_of_signature(
     network: SpikingNetwork, data: Dataset, path: Path, ranks: Ranks, deadline: Deadline, progress: Progress
 ) -> Signature | None:
-    """The signature of this rank's blocks; None if it has none.  Raises _TimeIsUp, on all ranks at once."""
+    """The signature over this rank's share of the images; None if that is empty.  Raises _TimeIsUp on all ranks."""
     blocks = data.train.blocks(CALIBRATION_BATCH)
-    own = blocks[ranks.number :: ranks.count]
-    with progress.task(f"signature of {path.parent.name}", len(own)) as bar:
+    own_blocks = blocks[ranks.rank :: ranks.world_size]
+    with progress.task(f"signature of {path.parent.name}", len(own_blocks)) as bar:
 
         def batches() -> Iterator[Tensor]:
-            for number in range(-(-len(blocks) // ranks.count)):  # as many times on each rank, for they agree each time
+            # Equally often on every rank, also with fewer blocks, because the ranks agree each time whether time is up.
+            for number in range(-(-len(blocks) // ranks.world_size)):
                 if ranks.any(deadline.reached):
                     raise _TimeIsUp
-                if number < len(own):
-                    yield data.train.batch(own[number])[0].to(ranks.fabric.device)
+                if number < len(own_blocks):
+                    yield data.train.batch(own_blocks[number])[0].to(ranks.fabric.device)
                     bar.advance()
 
-        if not own:
+        if not own_blocks:
             deque(batches(), maxlen=0)
             return None
         return calibrate(network, batches(), dataset=f"{data.title} (train)", dataset_sha256=data.sha256)
 
 
 def _stored_signature(network: SpikingNetwork, data: Dataset, path: Path) -> Signature | None:
+    """The signature in `path` if it is of this network and these training images, else None."""
     try:
         stored = Signature.load(path)
     except SignatureError:  # missing or damaged: it is recorded again
         return None
-    wanted = (network_identity(network), data.sha256, len(data.train), network.steps)
-    return stored if (stored.model_sha256, stored.dataset_sha256, stored.samples, stored.steps) == wanted else None
+    expected = (network_identity(network), data.sha256, len(data.train), network.steps)
+    return stored if (stored.model_sha256, stored.dataset_sha256, stored.samples, stored.steps) == expected else None
 
 
 def images(split: Split, batch_size: int = CALIBRATION_BATCH) -> Iterator[Tensor]:
@@ -170,8 +172,10 @@ def images(split: Split, batch_size: int = CALIBRATION_BATCH) -> Iterator[Tensor
         yield split.batch(rows)[0]
 
 
-def finished(experiment: Experiment, data: Dataset, folder: Path, precision: str | None = None) -> Run | None:
-    """The run in `folder` if it is this experiment on this data and complete, else None.
+def finished_run(
+    experiment: Experiment, data: Dataset, folder: Path, precision: str | None = None
+) -> TrainingOutcome | None:
+    """The outcome of the run in `folder` if it is this experiment on this data and finished, else None.
 
     Raises TrainingError if it was trained in another precision than `precision` (None: in any).
     """
@@ -183,7 +187,7 @@ def finished(experiment: Experiment, data: Dataset, folder: Path, precision: str
         return None
     if precision is not None:
         check_precision(position, precision, folder)
-    return Run(
+    return TrainingOutcome(
         folder=folder,
         finished=True,
         steps=position["step"],
@@ -198,7 +202,7 @@ def _is_of(folder: Path, experiment: Experiment, data: Dataset) -> bool:
 
 
 def _unfinished(experiment: Experiment, data: Dataset, folder: Path, resume: bool) -> bool:
-    """Whether `folder` holds an unfinished run to resume.  Raises CheckpointError if it must not be."""
+    """Whether `folder` holds an unfinished run to resume.  Raises CheckpointError if it must not be resumed."""
     if read_pointer(folder / "checkpoints") is None:
         return False
     if not _is_of(folder, experiment, data):

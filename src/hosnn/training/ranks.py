@@ -28,16 +28,16 @@ class _Raised:
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among the `count` that run the same code; with one, nothing is communicated."""
+    """This process, number `rank` of the `world_size` that run the same code; a single one communicates nothing."""
 
     fabric: Fabric
 
     @property
-    def number(self) -> int:
+    def rank(self) -> int:
         return self.fabric.global_rank
 
     @property
-    def count(self) -> int:
+    def world_size(self) -> int:
         return self.fabric.world_size
 
     def any(self, flag: bool) -> bool:
@@ -45,22 +45,22 @@ class Ranks:
         return self.total(float(flag)) > 0
 
     def mean(self, value: float | Tensor) -> float:
-        return self.total(value) / self.count
+        return self.total(value) / self.world_size
 
     def total(self, value: float | Tensor) -> float:
         """The sum over ranks, the same bits on each."""
-        if self.count == 1:
+        if self.world_size == 1:
             return float(value)
-        number = torch.as_tensor(value, dtype=torch.float64).to(self.fabric.device, copy=True)
-        distributed.all_reduce(number)
-        return float(number)
+        total = torch.as_tensor(value, dtype=torch.float64).to(self.fabric.device, copy=True)
+        distributed.all_reduce(total)
+        return float(total)
 
-    def first(self, action: Callable[[], T]) -> T:
+    def on_first(self, action: Callable[[], T]) -> T:
         """Run `action` on the first rank only; every rank returns its result, or raises its HosnnError."""
-        if self.count == 1:
+        if self.world_size == 1:
             return action()
         outcome: T | _Raised | None = None
-        if self.number == 0:
+        if self.rank == 0:
             try:
                 outcome = action()
             except HosnnError as error:
@@ -72,14 +72,14 @@ class Ranks:
 
     def gather(self, value: T) -> list[T]:
         """The values of all ranks in their order, on every rank."""
-        if self.count == 1:
+        if self.world_size == 1:
             return [value]
-        values: list[T | None] = [None] * self.count
+        values: list[T | None] = [None] * self.world_size
         distributed.all_gather_object(values, value)
         return values  # type: ignore[return-value]  # all are filled now
 
     def average_statistics(self, network: nn.Module) -> None:
-        """Running statistics of normalisation become their mean over ranks, in place."""
+        """Replace running statistics of normalisation by their mean over ranks, in place."""
         running = [
             statistic
             for module in network.modules()
@@ -87,37 +87,37 @@ class Ranks:
             for statistic in (module.running_mean, module.running_var)
             if statistic is not None
         ]
-        if self.count == 1 or not running:
+        if self.world_size == 1 or not running:
             return
-        together = torch.cat(running)
-        distributed.all_reduce(together)
-        means = torch.split(together / self.count, [len(statistic) for statistic in running])
+        concatenated = torch.cat(running)
+        distributed.all_reduce(concatenated)
+        means = torch.split(concatenated / self.world_size, [len(statistic) for statistic in running])
         for statistic, mean in zip(running, means, strict=True):
             statistic.copy_(mean)
 
     def without_gradient_exchange(self, model: nn.Module) -> AbstractContextManager[None]:
-        """Inside, gradients are summed on each rank and not yet over ranks."""
+        """Inside, each rank accumulates its own gradients, not yet summed over ranks."""
         return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
     @contextmanager
-    def communicating(self, saved: str) -> Iterator[None]:
-        """Turn failures of communication into a TrainingError; `saved` says in it what is kept."""
+    def communicating(self, what_is_kept: str) -> Iterator[None]:
+        """Turn failures of communication into a TrainingError whose message contains `what_is_kept`."""
         try:
             yield
         except RuntimeError as error:
-            if self.count == 1 or not (isinstance(error, distributed.DistError) or "gloo" in str(error).lower()):
+            if self.world_size == 1 or not (isinstance(error, distributed.DistError) or "gloo" in str(error).lower()):
                 raise
             raise TrainingError(
-                f"rank {self.number} of {self.count} lost another rank: {str(error).splitlines()[0]}.  Its own "
-                f"message, if it had time for one, says why; {saved}; resume with --resume on as many ranks"
+                f"rank {self.rank} of {self.world_size} lost another rank: {str(error).splitlines()[0]}.  Its "
+                f"message, if it could print one, says why; {what_is_kept}; resume with --resume on as many ranks"
             ) from error
 
 
 class LossOf(nn.Module):
-    """The mean loss as a module's forward pass, for DDP exchanges gradients only of what its own forward computed.
+    """The mean loss as a module's forward pass, because DDP exchanges gradients only of what its own forward computes.
 
-    Not Fabric's own wrapper, which rounds images to bfloat16, leaves out autocast around a marked method on one device
-    (lightning-fabric 2.6.6), and gives float64 back as float32.
+    Used instead of Fabric's own wrapper, which rounds images to bfloat16, omits autocast around a marked method on one
+    device (lightning-fabric 2.6.6), and returns float64 as float32.
     """
 
     def __init__(self, network: SpikingNetwork) -> None:
@@ -129,14 +129,14 @@ class LossOf(nn.Module):
 
 
 def share_statistics(network: nn.Module) -> None:
-    """From now on, BatchNorm in train mode takes its statistics over the batches of all ranks."""
+    """Make BatchNorm in train mode take its statistics over the batches of all ranks, in place."""
     for module in network.modules():
         if isinstance(module, TimeBatchNorm):
             module.over_ranks = True
 
 
-def check_parts(optim: Optimisation, images: int, ranks: int) -> int:
-    """Images per step, of `images` in all.  Raises ConfigError if ranks cannot share them in equal parts."""
+def checked_batch_size(optim: Optimisation, images: int, ranks: int) -> int:
+    """Images per optimiser step, of `images` in all.  Raises ConfigError if micro-batches would differ in size."""
     batch = min(optim.batch_size, images)
     if batch % (ranks * optim.accumulate):
         raise ConfigError(

@@ -24,12 +24,14 @@ from hosnn.spiking.kernels.kernel_spec import KernelSpec
 from hosnn.spiking.kernels.memory import Gradients
 from hosnn.spiking.state import Threshold
 
-ENOUGH = 1 << 17
-"""Element-steps below which a second thread costs more than it saves."""
+MIN_PARALLEL = 1 << 17
+"""Elements of the currents, T x B x N, below which a second thread costs more than it saves."""
 
 
-class _Neuron(ctypes.Structure):
-    _fields_ = declarations.fields(declarations.NEURON)
+class _LayerSpec(ctypes.Structure):
+    """A `KernelSpec` and the sizes of its arrays, as C has them."""
+
+    _fields_ = declarations.fields(declarations.LAYER_SPEC)
 
 
 class _Arrays(ctypes.Structure):
@@ -38,31 +40,31 @@ class _Arrays(ctypes.Structure):
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The native code, None where it was not built or does not load.
+    """The native code; None if it was not built or cannot be loaded.
 
-    The environment variable HOSNN_NATIVE names another build of it, one with sanitizers, say.
+    The environment variable HOSNN_NATIVE names another build of it, e.g. one with sanitizers.
     """
     named = os.environ.get("HOSNN_NATIVE")
     if named and not Path(named).exists():
         raise BackendError(
-            f"HOSNN_NATIVE names {named}, which is not there; unset it to use the kernel built with hosnn"
+            f"HOSNN_NATIVE names {named}, which does not exist; unset it to use the kernel built with hosnn"
         )
     beside = [Path(__file__).with_name(f"_neuron{suffix}") for suffix in EXTENSION_SUFFIXES]
     for path in [Path(named)] if named else beside:
         if path.exists():
             try:
-                return _typed(ctypes.CDLL(str(path)))
+                return _with_types(ctypes.CDLL(str(path)))
             except (OSError, AttributeError):
                 return None
     return None
 
 
-def _typed(native: ctypes.CDLL) -> ctypes.CDLL:
-    """The library with the types of its functions.  Raises AttributeError for one that was built from other source."""
+def _with_types(native: ctypes.CDLL) -> ctypes.CDLL:
+    """The library with the types of its functions.  Raises AttributeError for one built from other declarations."""
     native.hosnn_structures.restype = ctypes.c_int64
-    if native.hosnn_structures() != 1000 * ctypes.sizeof(_Neuron) + ctypes.sizeof(_Arrays):
-        raise AttributeError("built from other source")
-    pointers: list[Any] = [ctypes.POINTER(_Neuron), ctypes.POINTER(_Arrays)]
+    if native.hosnn_structures() != 1000 * ctypes.sizeof(_LayerSpec) + ctypes.sizeof(_Arrays):
+        raise AttributeError("built from other declarations")
+    pointers: list[Any] = [ctypes.POINTER(_LayerSpec), ctypes.POINTER(_Arrays)]
     native.hosnn_units.argtypes, native.hosnn_units.restype = pointers[:1], ctypes.c_int64
     for name in ("hosnn_forward", "hosnn_backward", "hosnn_sharpness"):
         function = getattr(native, name)
@@ -71,41 +73,41 @@ def _typed(native: ctypes.CDLL) -> ctypes.CDLL:
 
 
 class _Call(NamedTuple):
-    """What calls of the native code have in common for currents of one shape and memory order."""
+    """What all calls of the native code with currents of one shape and memory order have in common."""
 
-    neuron: _Neuron
+    spec: _LayerSpec
     units: int  # of work, which threads share
-    laid_out: bool  # whether the kernel reads such currents as they are
+    laid_out: bool  # whether the kernel can read such currents without a copy
     output_shape: tuple[int, ...]
     output_strides: tuple[int, ...]
-    several_threads: bool  # whether more than one is worth it
+    several_threads: bool  # whether more than one is faster
 
 
 @lru_cache(maxsize=1024)
-def _call(spec: KernelSpec, shape: torch.Size, strides: tuple[int, ...], dtype: torch.dtype, **of_assg: float) -> _Call:
+def _call(spec: KernelSpec, shape: torch.Size, strides: tuple[int, ...], dtype: torch.dtype, **assg: float) -> _Call:
     currents = torch.empty_strided(shape, strides, dtype=dtype, device="meta")
     output = memory.empty_output(spec, currents)
-    steps, batch = memory.lengths(spec, currents)
+    steps, batch = memory.steps_and_batch(spec, currents)
     channels, rows, columns = shape[2:] if spec.pooled else (0, 0, 0)
     constants = {name: value for name, value in spec._asdict().items() if name != "pooled"}
     sizes = {"neurons": shape[2:].numel(), "rows": rows, "columns": columns, "channels": channels}
-    neuron = _Neuron(
+    native_spec = _LayerSpec(
         steps=steps,
         batch=batch,
         bfloat16=dtype == torch.bfloat16,
         **sizes,
         **constants,
-        **of_assg,
+        **assg,
     )
     laid_out = currents.permute(0, 1, 3, 4, 2).is_contiguous() if spec.pooled else memory.dense(currents)
-    units = _native().hosnn_units(neuron) if currents.numel() else 0
-    return _Call(neuron, units, laid_out, tuple(output.shape), output.stride(), currents.numel() >= ENOUGH)
+    units = _native().hosnn_units(native_spec) if currents.numel() else 0
+    return _Call(native_spec, units, laid_out, tuple(output.shape), output.stride(), currents.numel() >= MIN_PARALLEL)
 
 
 def forward(spec: KernelSpec, currents: Tensor, threshold: Threshold, initial: Tensor | None = None) -> Tensor:
-    """What the layer emits: [T, B, *N], or [T, B, C, H/2, W/2] if pooled.
+    """The layer's output: [T, B, *N], or [T, B, C, H/2, W/2] if pooled.
 
-    currents   [T, B, *N], float32 or bfloat16, [1, B, *N] if constant; if pooled [T, B, C, H, W], best channels last
+    currents   [T, B, *N], float32 or bfloat16; [1, B, *N] if constant; [T, B, C, H, W] if pooled, best channels last
     initial    of a `ConstantInput`, broadcastable to [*N]
     Arrays of another memory order are copied into that of the currents.
     """
@@ -114,12 +116,12 @@ def forward(spec: KernelSpec, currents: Tensor, threshold: Threshold, initial: T
         return forward(spec, memory.laid_out(currents, spec.pooled), threshold, initial)
     output = torch.empty_strided(call.output_shape, call.output_strides, dtype=currents.dtype)
     target, adaptation, initial = memory.parameters(spec, currents, threshold, initial)
-    arrays = _addresses(currents=currents, target=target, adaptation=adaptation, initial=initial, output=output)
+    arrays = _arrays(currents=currents, target=target, adaptation=adaptation, initial=initial, output=output)
     function = _native().hosnn_forward
     if call.several_threads and torch.get_num_threads() > 1:
-        _in_parallel(function, call.neuron, arrays, call.units)
-    elif function(call.neuron, arrays, 0, call.units):
-        raise _no_memory(call.neuron, call.units)
+        _in_parallel(function, call.spec, arrays, call.units)
+    elif function(call.spec, arrays, 0, call.units):
+        raise _no_memory(call.spec, call.units)
     return output
 
 
@@ -135,10 +137,10 @@ def backward(
 ) -> Gradients:
     """The gradients of `forward`.
 
-    gradient        of what `forward` gave
-    derivative      the surrogate's h [T, B, *N] for KernelSpec.surrogate = GIVEN
-    wanted          further fields of `Gradients` than currents
-    input_reusable  the currents' gradient may be written over the currents, each of which is read before
+    gradient        of the output of `forward`
+    derivative      the surrogate's h [T, B, *N], if KernelSpec.surrogate is PRECOMPUTED
+    wanted          fields of `Gradients` to compute besides currents
+    input_reusable  the currents' gradient may be written over the currents
     """
     currents = memory.laid_out(currents, spec.pooled)
     call = _call(spec, currents.shape, currents.stride(), currents.dtype)
@@ -147,20 +149,24 @@ def backward(
             f"the native kernel got a gradient {tuple(gradient.shape)} of an output {call.output_shape}; give one of "
             "the same shape"
         )
-    odd = spec.pooled and (currents.shape[-1] % 2 or currents.shape[-2] % 2)
-    if odd:  # the kernel does not reach what no window covers, whose gradient is 0
+    uncovered = spec.pooled and (currents.shape[-1] % 2 or currents.shape[-2] % 2)
+    if uncovered:  # the kernel writes nothing where no window covers a neuron; the gradient there is 0
         output = torch.zeros_like(currents)
     elif input_reusable:
         output = currents.detach()
-        torch.autograd.graph.increment_version(output)  # whoever saved them after all gets an error, not garbage
+        torch.autograd.graph.increment_version(
+            output
+        )  # so that another user of the currents gets an error, not garbage
     else:
         output = torch.empty_like(currents)
     sums = {name: memory.empty_sum(spec, currents, name).zero_() for name in wanted}
     if derivative is not None:
-        derivative = memory.in_memory_order(derivative.to(currents.dtype), currents, *memory.lengths(spec, currents))
-    upstream = memory.upstream(spec, currents, gradient)
+        derivative = memory.in_memory_order(
+            derivative.to(currents.dtype), currents, *memory.steps_and_batch(spec, currents)
+        )
+    upstream = memory.upstream_gradient(spec, currents, gradient)
     target, adaptation, initial = memory.parameters(spec, currents, threshold, initial)
-    arrays = _addresses(
+    arrays = _arrays(
         currents=currents,
         target=target,
         adaptation=adaptation,
@@ -175,45 +181,45 @@ def backward(
 
 
 def sharpness(
-    spec: KernelSpec, currents: Tensor, threshold: Threshold, initial: Tensor | None, remembered: Sharpness
+    spec: KernelSpec, currents: Tensor, threshold: Threshold, initial: Tensor | None, assg: Sharpness
 ) -> Tensor:
-    """ASSG's surrogate derivative h [T, B, *N] at these currents; what is remembered is brought up to date.
+    """ASSG's surrogate derivative h [T, B, *N] at these currents; updates the moments M and D in `assg`.
 
     spec  emits distances, not pooled
     """
-    order = (*currents.stride()[:2], *remembered.mean.stride()[2:])
+    order = (*currents.stride()[:2], *assg.mean.stride()[2:])
     if currents.stride() != order or not memory.dense(currents):
-        copy = memory.empty(remembered.mean, *currents.shape[:2], dtype=currents.dtype)
+        copy = memory.empty(assg.mean, *currents.shape[:2], dtype=currents.dtype)
         currents = copy.copy_(currents)
-    steps, batch = memory.lengths(spec, currents)
+    steps, batch = memory.steps_and_batch(spec, currents)
     output = memory.empty(currents, steps, batch, dtype=currents.dtype)
     target, adaptation, initial = memory.parameters(spec, currents, threshold, initial)
-    rows = remembered.rows.to(torch.int64).contiguous()
-    keep = remembered.keep.to(torch.float32).contiguous()
-    scale = remembered.scale.to(torch.float32).expand(batch).contiguous()
+    rows = assg.rows.to(torch.int64).contiguous()
+    keep = assg.keep.to(torch.float32).contiguous()
+    scale = assg.scale.to(torch.float32).expand(batch).contiguous()
     if len(rows) != batch or len(keep) != batch:
         raise ShapeError(f"the native kernel got {len(rows)} rows and {len(keep)} weights for a batch of {batch}")
-    arrays = _addresses(
+    arrays = _arrays(
         currents=currents,
         target=target,
         adaptation=adaptation,
         initial=initial,
         output=output,
-        mean=remembered.mean,
-        deviation=remembered.deviation,
+        mean=assg.mean,
+        deviation=assg.deviation,
         sample_rows=rows,
         keep=keep,
         scale=scale,
     )
-    of_assg = {"samples": remembered.mean.shape[1], "relax": remembered.relax, "learning": remembered.learning}
-    call = _call(spec, currents.shape, currents.stride(), currents.dtype, **of_assg)
+    constants = {"samples": assg.mean.shape[1], "relax": assg.relax, "learning": assg.learning}
+    call = _call(spec, currents.shape, currents.stride(), currents.dtype, **constants)
     _run(_native().hosnn_sharpness, call, arrays)
     return output
 
 
-def no_moments(spec: KernelSpec, currents: Tensor, samples: int) -> tuple[Tensor, Tensor]:
-    """M and D of `sharpness` before the first distances, in the memory order of these currents."""
-    shape = (memory.lengths(spec, currents)[0], samples)
+def zero_moments(spec: KernelSpec, currents: Tensor, samples: int) -> tuple[Tensor, Tensor]:
+    """ASSG's moments M and D before its first pass, zeros [T, samples, *N] in the memory order of these currents."""
+    shape = (memory.steps_and_batch(spec, currents)[0], samples)
     currents = memory.laid_out(currents)
     return memory.empty(currents, *shape).zero_(), memory.empty(currents, *shape).zero_()
 
@@ -221,11 +227,11 @@ def no_moments(spec: KernelSpec, currents: Tensor, samples: int) -> tuple[Tensor
 def _native() -> ctypes.CDLL:
     native = library()
     if native is None:
-        raise BackendError("the native kernel is not there; `hosnn doctor` says why and what to do")
+        raise BackendError("the native kernel is not available; `hosnn doctor` says why and what to do")
     return native
 
 
-def _addresses(**tensors: Tensor | None) -> _Arrays:
+def _arrays(**tensors: Tensor | None) -> _Arrays:
     arrays = _Arrays()
     for name, tensor in tensors.items():
         if tensor is not None:
@@ -235,27 +241,27 @@ def _addresses(**tensors: Tensor | None) -> _Arrays:
 
 def _run(function: Callable[..., int], call: _Call, arrays: _Arrays) -> None:
     if call.several_threads:
-        _in_parallel(function, call.neuron, arrays, call.units)
-    elif function(call.neuron, arrays, 0, call.units):
-        raise _no_memory(call.neuron, call.units)
+        _in_parallel(function, call.spec, arrays, call.units)
+    elif function(call.spec, arrays, 0, call.units):
+        raise _no_memory(call.spec, call.units)
 
 
-def _in_parallel(function: Callable[..., int], neuron: _Neuron, arrays: _Arrays, units: int) -> None:
-    """Units of work on as many threads as torch would use; each neuron's sums stay on one thread, in one order."""
+def _in_parallel(function: Callable[..., int], spec: _LayerSpec, arrays: _Arrays, units: int) -> None:
+    """Divide units among as many threads as torch would use; a neuron's sums stay on one thread, in the same order."""
     threads = max(1, min(torch.get_num_threads(), units))
-    cuts = [units * part // threads for part in range(threads + 1)]
-    shares = [(neuron, arrays, begin, end) for begin, end in pairwise(cuts)]
-    others = [_pool().submit(function, *share) for share in shares[1:]]
+    bounds = [units * number // threads for number in range(threads + 1)]
+    shares = [(spec, arrays, begin, end) for begin, end in pairwise(bounds)]
+    futures = [_pool().submit(function, *share) for share in shares[1:]]
     try:
         failed = function(*shares[0])
     finally:
-        wait(others)  # interrupted or not: they write into arrays that must not be given back before
-    if failed or any(other.result() for other in others):
-        raise _no_memory(neuron, units)
+        wait(futures)  # also when interrupted: the threads write into arrays that must not be freed before
+    if failed or any(future.result() for future in futures):
+        raise _no_memory(spec, units)
 
 
-def _no_memory(neuron: _Neuron, units: int) -> MemoryError:
-    return MemoryError(f"no memory for {neuron.steps} time steps of {units} units")
+def _no_memory(spec: _LayerSpec, units: int) -> MemoryError:
+    return MemoryError(f"no memory for {spec.steps} time steps of {units} units")
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The fused GPU backend: a layer over all time steps in one kernel (`triton_kernels`), as `cpu` does on a processor.
+"""The fused GPU backend: a layer over all time steps in one kernel (`triton_kernels`), as `cpu` on a CPU.
 
 Only the currents are kept for the backward, which computes membranes and thresholds again.
 Shapes: T time, B batch, N neuron dimensions.
@@ -19,23 +19,23 @@ from hosnn.spiking.kernels.kernel_spec import KernelSpec
 from hosnn.spiking.kernels.memory import Gradients
 from hosnn.spiking.state import Threshold
 
-LONGEST, CHUNK = 16, 8
-"""Time steps that are unrolled: all of them up to LONGEST, else CHUNK at a time."""
+MAX_UNROLLED, CHUNK = 16, 8
+"""Time steps that a kernel unrolls: all of them up to MAX_UNROLLED, else CHUNK at a time."""
 
 WARPS = 4
-PROGRAMS = 2048
-"""Enough to keep the largest GPUs busy: 16 on each of some 130 multiprocessors."""
+MIN_PROGRAMS = 2048
+"""Programs that keep the largest GPUs busy: 16 on each of some 130 multiprocessors."""
 
-STATES = 2
-"""v and θ."""
+NUM_STATES = 2
+"""State variables of a neuron, v and θ."""
 
-MOST_SPLITS = 65535
-"""What the second dimension of a launch can hold."""
+MAX_SPLITS = 65535
+"""The largest second dimension of a launch."""
 
 
 @cache
 def kernels() -> ModuleType | None:
-    """The kernels, None where there is no Triton."""
+    """The module of kernels; None if Triton is not installed."""
     try:
         from hosnn.spiking.kernels import triton_kernels
     except ImportError:
@@ -44,32 +44,32 @@ def kernels() -> ModuleType | None:
 
 
 def available() -> bool:
-    """Whether there is Triton; it compiles for any GPU that torch calls CUDA."""
+    """Whether Triton is installed; it compiles for any GPU that torch calls CUDA."""
     return kernels() is not None
 
 
 def forward(spec: KernelSpec, currents: Tensor, threshold: Threshold, initial: Tensor | None = None) -> Tensor:
-    """What the layer emits; arguments as in `cpu.forward`."""
+    """The layer's output; arguments as in `cpu.forward`."""
     if spec.constant_steps:
-        unrolled = _unroll(spec, currents, initial)
-        return forward(spec._replace(constant_steps=0), unrolled, threshold).to(currents.dtype)
+        over_time = _constant_currents(spec, currents, initial)
+        return forward(spec._replace(constant_steps=0), over_time, threshold).to(currents.dtype)
     currents = memory.laid_out(currents, spec.pooled)
-    steps, batch = memory.lengths(spec, currents)
+    steps, batch = memory.steps_and_batch(spec, currents)
     output = memory.empty_output(spec, currents)
     target, adaptation, _ = memory.parameters(spec, currents, threshold, None)
     if output.numel():
         lanes = 32 * WARPS * (1 if spec.pooled else 4 if steps <= CHUNK else 2)
-        emitting = output[0, 0].numel()
+        outputs = output[0, 0].numel()
         arguments = {
             "currents": currents,
             "target": target,
             "adaptation": adaptation,
             "output": output,
-            "outputs": emitting,
+            "outputs": outputs,
             "EMIT": int(spec.emit),
             "BLOCK": lanes,
         }
-        grid = -(-emitting // lanes), min(batch, MOST_SPLITS)
+        grid = -(-outputs // lanes), min(batch, MAX_SPLITS)
         _launch("forward", grid, spec, currents, arguments)
     return output
 
@@ -85,25 +85,25 @@ def backward(
 ) -> Gradients:
     """The gradients of `forward`; arguments as in `cpu.backward`.
 
-    A program sums over time and a split of the batch, torch over the splits: in one order always.
+    A program sums over time and one of `splits` parts of the batch, torch over these: always in the same order.
     """
     if spec.constant_steps:
-        unrolled, at_each_step = _unroll(spec, currents, initial), spec._replace(constant_steps=0)
+        over_time, spec_over_time = _constant_currents(spec, currents, initial), spec._replace(constant_steps=0)
         names = [name for name in wanted if name != "initial"]
-        gradients = backward(at_each_step, gradient, unrolled, threshold, None, derivative, names)
-        to_input, to_initial = _unroll_back(spec, gradients.currents)
-        total = to_initial if "initial" in wanted else None
-        return gradients._replace(currents=to_input.to(currents.dtype), initial=total)
+        gradients = backward(spec_over_time, gradient, over_time, threshold, None, derivative, names)
+        to_input, to_initial = _constant_currents_backward(spec, gradients.currents)
+        initial_gradient = to_initial if "initial" in wanted else None
+        return gradients._replace(currents=to_input.to(currents.dtype), initial=initial_gradient)
     currents = memory.laid_out(currents, spec.pooled)
-    steps, batch = memory.lengths(spec, currents)
+    steps, batch = memory.steps_and_batch(spec, currents)
     neurons = math.prod(currents.shape[2:])
     output = torch.empty_like(currents)
     lanes = 32 * WARPS * (2 if steps <= CHUNK else 1)
     blocks = -(-neurons // lanes)
-    chunks = -(-steps // _unrolled(steps))
-    splits = _splits(batch, blocks) if wanted or chunks > 1 else min(batch, MOST_SPLITS)
+    chunks = -(-steps // _chunk_length(steps))
+    splits = _splits(batch, blocks) if wanted or chunks > 1 else min(batch, MAX_SPLITS)
     sums = {name: memory.empty_sum(spec, currents, name) for name in wanted}
-    parts = {name: currents.new_zeros((splits, total.numel()), dtype=torch.float32) for name, total in sums.items()}
+    by_split = {name: currents.new_zeros((splits, total.numel()), dtype=torch.float32) for name, total in sums.items()}
     if currents.numel():
         if derivative is not None:
             derivative = memory.in_memory_order(derivative.to(currents.dtype), currents, steps, batch)
@@ -113,14 +113,14 @@ def backward(
             "target": target,
             "adaptation": adaptation,
             "derivative": derivative,
-            "gradient": memory.upstream(spec, currents, gradient),
+            "gradient": memory.upstream_gradient(spec, currents, gradient),
             "output": output,
             "states": None,
         }
         if chunks > 1:
-            arguments["states"] = currents.new_empty((chunks, STATES, splits, blocks, lanes), dtype=torch.float32)
+            arguments["states"] = currents.new_empty((chunks, NUM_STATES, splits, blocks, lanes), dtype=torch.float32)
         for name in ("adaptation", "target", "membrane_sum", "current_sum"):
-            arguments[name if name.endswith("_sum") else f"{name}_sum"] = parts.get(name)
+            arguments[name if name.endswith("_sum") else f"{name}_sum"] = by_split.get(name)
         constants = {
             "outputs": gradient[0, 0].numel(),
             "rows": currents.shape[-2] if spec.pooled else 1,
@@ -128,21 +128,21 @@ def backward(
             "extra": spec.extra,
             "EMIT": int(spec.emit),
             "SURROGATE": int(spec.surrogate),
-            "LEAK": bool(spec.leak),
-            "RESET": bool(spec.reset),
-            "THRESHOLD": bool(spec.threshold),
+            "LEAK_OPEN": bool(spec.leak),
+            "RESET_OPEN": bool(spec.reset),
+            "THRESHOLD_OPEN": bool(spec.threshold),
             "BLOCK": lanes,
         }
         _launch("backward", (blocks, splits), spec, currents, arguments | constants)
     for name, total in sums.items():
-        torch.sum(parts[name], 0, out=total.as_strided((total.numel(),), (1,)))  # in memory order
+        torch.sum(by_split[name], 0, out=total.as_strided((total.numel(),), (1,)))  # in memory order
     return Gradients(output, **sums)
 
 
-def _unroll(spec: KernelSpec, constant: Tensor, initial: Tensor | None) -> Tensor:
+def _constant_currents(spec: KernelSpec, constant: Tensor, initial: Tensor | None) -> Tensor:
     """The currents [T, B, *N], float32, of a `ConstantInput` [1, B, *N]."""
     constant = memory.laid_out(constant, spec.pooled)
-    currents = memory.empty(constant, *memory.lengths(spec, constant))
+    currents = memory.empty(constant, *memory.steps_and_batch(spec, constant))
     rise = constant[0].float() / spec.input_tau
     current = torch.zeros_like(rise) if initial is None else initial.to(rise).expand_as(rise)
     for t in range(len(currents)):
@@ -151,30 +151,31 @@ def _unroll(spec: KernelSpec, constant: Tensor, initial: Tensor | None) -> Tenso
     return currents
 
 
-def _unroll_back(spec: KernelSpec, gradient: Tensor) -> tuple[Tensor, Tensor]:
+def _constant_currents_backward(spec: KernelSpec, gradient: Tensor) -> tuple[Tensor, Tensor]:
     """dL/d input [1, B, *N] and dL/d initial [*N] from dL/d currents [T, B, *N]."""
-    along = total = torch.zeros_like(gradient[:1])
+    to_current = total = torch.zeros_like(gradient[:1])
     for t in reversed(range(len(gradient))):
-        along = spec.input_decay * along + gradient[t]
-        total = total + along
-    return total / spec.input_tau, (spec.input_decay * along).sum((0, 1))
+        to_current = spec.input_decay * to_current + gradient[t]
+        total = total + to_current
+    return total / spec.input_tau, (spec.input_decay * to_current).sum((0, 1))
 
 
-def _unrolled(steps: int) -> int:
-    return steps if steps <= LONGEST else CHUNK
+def _chunk_length(steps: int) -> int:
+    """Time steps of a chunk, see `MAX_UNROLLED`."""
+    return steps if steps <= MAX_UNROLLED else CHUNK
 
 
 def _splits(batch: int, blocks: int) -> int:
-    """Into how many parts the batch goes, each summed by one program per block of neurons."""
-    return max(1, min(batch, -(-PROGRAMS // max(1, blocks)), MOST_SPLITS))
+    """The number of parts that the batch is divided into, each summed by one program per block of neurons."""
+    return max(1, min(batch, -(-MIN_PROGRAMS // max(1, blocks)), MAX_SPLITS))
 
 
 def _launch(name: str, grid: tuple[int, int], spec: KernelSpec, currents: Tensor, arguments: dict[str, Any]) -> None:
     module = kernels()
     if module is None:
-        raise BackendError("there is no Triton here, which the kernels for GPUs need; `pip install triton`")
+        raise BackendError("Triton is not installed, which the kernels for GPUs need; `pip install triton`")
     threshold = "FIXED" if arguments["target"] is None else "STATIC" if arguments["adaptation"] is None else "ADAPTIVE"
-    steps, batch = memory.lengths(spec, currents)
+    steps, batch = memory.steps_and_batch(spec, currents)
     channels, _, columns = currents.shape[2:] if spec.pooled else (1, 1, 1)
     with torch.cuda.device_of(currents):  # type: ignore[no-untyped-call]
         getattr(module, name)[grid](
@@ -183,16 +184,16 @@ def _launch(name: str, grid: tuple[int, int], spec: KernelSpec, currents: Tensor
             neurons=currents[0, 0].numel(),
             columns=columns,
             channels=channels,
-            decay=spec.membrane_decay,
-            fade=spec.synaptic_decay,
-            jump=spec.trace_of_spike,
-            rest=spec.rest,
+            membrane_decay=spec.membrane_decay,
+            synaptic_decay=spec.synaptic_decay,
+            spike_increment=spec.spike_increment,
+            resting_threshold=spec.resting_threshold,
             gain=spec.gain,
             STEPS=steps,
-            CHUNK=_unrolled(steps),
-            KIND=declarations.THRESHOLDS[threshold],
+            CHUNK=_chunk_length(steps),
+            THRESHOLD=declarations.THRESHOLDS[threshold],
             SOFT=bool(spec.soft),
-            AT_REST=bool(spec.at_rest),
+            AT_RESTING_THRESHOLD=bool(spec.at_resting_threshold),
             POOLED=bool(spec.pooled),
             num_warps=WARPS,
             enable_fp_fusion=False,

@@ -13,21 +13,22 @@ from torch import Tensor
 
 from hosnn.spiking.coding import filter_synaptic
 from hosnn.spiking.dynamics import lif_step, resting, static_threshold_step, talif_step
-from hosnn.spiking.gradient_rule import GradientRule, Rule, WholeLayer, bptt
+from hosnn.spiking.gradient_rule import GradientRule, Rule, WholeLayerRule, bptt
 from hosnn.spiking.state import (
     Dynamics,
     StaticThreshold,
     Step,
     Threshold,
-    threshold_of,
+    Trajectory,
+    threshold_from_tensors,
     threshold_tensors,
 )
 
 
 class LayerRecord(NamedTuple):
-    """One layer's run, with its autograd graph, and the constants it ran with."""
+    """One call of a layer: its trajectory with the autograd graph, and the constants it ran with."""
 
-    run: Step  # [T, B, *N] each
+    trajectory: Trajectory
     threshold: Threshold
     dynamics: Dynamics
 
@@ -37,10 +38,10 @@ _records: ContextVar[list[LayerRecord] | None] = ContextVar("layer records", def
 
 @contextmanager
 def record_layers() -> Iterator[list[LayerRecord]]:
-    """Record the run of every layer called in this thread within the context, in the order of their calls.
+    """Record every call of a layer in this thread within the context, in order.
 
-    Outputs keep their bits; membrane and threshold carry a gradient as the layer's rule says (under a `WholeLayer`
-    rule, which defines none for them, that of full BPTT).
+    Outputs keep their bits; membrane and threshold carry a gradient as the layer's rule says (under a
+    `WholeLayerRule`, which defines none for them, that of full BPTT).
     """
     records: list[LayerRecord] = []
     token = _records.set(records)
@@ -60,13 +61,13 @@ def trajectory(
     dynamics: Dynamics,
     rule: Rule,
     threshold: Threshold = None,
-) -> Step:
-    """Membrane, threshold, spikes and trace of a layer over T steps from rest, each [T, B, *N]; see `traces`."""
-    run = Step(*map(torch.stack, zip(*_steps(currents, dynamics, rule, threshold), strict=True)))
-    if isinstance(rule, WholeLayer) and torch.is_grad_enabled():
-        fired = _whole(currents, dynamics, rule, threshold)
-        return run._replace(spikes=fired, trace=filter_synaptic(fired, dynamics.tau_synapse))
-    return run
+) -> Trajectory:
+    """Membrane, threshold, spikes and trace of a layer over T steps from rest; arguments as in `traces`."""
+    stepwise = Trajectory(*map(torch.stack, zip(*_steps(currents, dynamics, rule, threshold), strict=True)))
+    if isinstance(rule, WholeLayerRule) and torch.is_grad_enabled():
+        spikes = _whole_layer_spikes(currents, dynamics, rule, threshold)
+        return stepwise._replace(spikes=spikes, trace=filter_synaptic(spikes, dynamics.tau_synapse))
+    return stepwise
 
 
 def spikes(
@@ -79,8 +80,8 @@ def spikes(
     records = _records.get()
     if records is not None:
         return _record(records, currents, dynamics, rule, threshold).spikes
-    if isinstance(rule, WholeLayer) and torch.is_grad_enabled():
-        return _whole(currents, dynamics, rule, threshold)
+    if isinstance(rule, WholeLayerRule) and torch.is_grad_enabled():
+        return _whole_layer_spikes(currents, dynamics, rule, threshold)
     return torch.stack([step.spikes for step in _steps(currents, dynamics, rule, threshold)])
 
 
@@ -99,8 +100,9 @@ def traces(
     if records is not None:
         return _record(records, currents, dynamics, rule, threshold).trace
     if torch.is_grad_enabled():
-        if isinstance(rule, WholeLayer):
-            return filter_synaptic(_whole(currents, dynamics, rule, threshold), dynamics.tau_synapse)
+        if isinstance(rule, WholeLayerRule):
+            spikes = _whole_layer_spikes(currents, dynamics, rule, threshold)
+            return filter_synaptic(spikes, dynamics.tau_synapse)
         if rule.is_local_in_time:
             return _LocalInTime.apply(currents, *threshold_tensors(threshold), dynamics, rule)  # type: ignore[no-any-return, no-untyped-call]
     return torch.stack([step.trace for step in _steps(currents, dynamics, rule, threshold)])
@@ -112,10 +114,10 @@ def _record(
     dynamics: Dynamics,
     rule: Rule,
     threshold: Threshold,
-) -> Step:
-    run = trajectory(currents, dynamics, rule, threshold)
-    records.append(LayerRecord(run, threshold, dynamics))
-    return run
+) -> Trajectory:
+    recorded = trajectory(currents, dynamics, rule, threshold)
+    records.append(LayerRecord(recorded, threshold, dynamics))
+    return recorded
 
 
 def _steps(
@@ -125,26 +127,26 @@ def _steps(
     threshold: Threshold,
 ) -> Iterator[Step]:
     state = resting(currents[0], dynamics)
-    stepwise = bptt() if isinstance(rule, WholeLayer) else rule
+    step_rule = bptt() if isinstance(rule, WholeLayerRule) else rule
     # unbind once: indexing inside the loop would make autograd build a full-size gradient per step.
     for t, current in enumerate(currents.unbind(0)):
         if threshold is None:
-            step, state = lif_step(current, state, dynamics, stepwise.at(t))
+            step, state = lif_step(current, state, dynamics, step_rule.at(t))
         elif isinstance(threshold, StaticThreshold):
-            step, state = static_threshold_step(current, state, threshold.values[t], dynamics, stepwise.at(t))
+            step, state = static_threshold_step(current, state, threshold.values[t], dynamics, step_rule.at(t))
         else:
             step, state = talif_step(
-                current, state, threshold.signature[t], threshold.adaptation, dynamics, stepwise.at(t)
+                current, state, threshold.signature[t], threshold.adaptation, dynamics, step_rule.at(t)
             )
         yield step
 
 
-def _whole(currents: Tensor, dynamics: Dynamics, rule: WholeLayer, threshold: Threshold) -> Tensor:
-    return _WholeLayer.apply(currents, *threshold_tensors(threshold), dynamics, rule)  # type: ignore[no-any-return, no-untyped-call]
+def _whole_layer_spikes(currents: Tensor, dynamics: Dynamics, rule: WholeLayerRule, threshold: Threshold) -> Tensor:
+    return _WholeLayerSpikes.apply(currents, *threshold_tensors(threshold), dynamics, rule)  # type: ignore[no-any-return, no-untyped-call]
 
 
-class _WholeLayer(torch.autograd.Function):
-    """The spikes of `_steps`, differentiated by a rule that sees the whole run."""
+class _WholeLayerSpikes(torch.autograd.Function):
+    """The spikes of `_steps`, differentiated by a rule that needs all time steps at once."""
 
     @staticmethod
     def forward(
@@ -153,23 +155,23 @@ class _WholeLayer(torch.autograd.Function):
         target: Tensor | None,
         adaptation: Tensor | None,
         dynamics: Dynamics,
-        rule: WholeLayer,
+        rule: WholeLayerRule,
     ) -> Tensor:
-        run = trajectory(currents, dynamics, rule, threshold_of(target, adaptation))
-        ctx.save_for_backward(currents, *run)
+        forward = trajectory(currents, dynamics, rule, threshold_from_tensors(target, adaptation))
+        ctx.save_for_backward(currents, *forward)
         ctx.dynamics, ctx.rule = dynamics, rule
-        return run.spikes
+        return forward.spikes
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
-        currents, *run = ctx.saved_tensors
-        return ctx.rule.backward(grads[0], Step(*run), currents, ctx.dynamics), None, None, None, None
+        currents, *forward = ctx.saved_tensors
+        return ctx.rule.backward(grads[0], Trajectory(*forward), currents, ctx.dynamics), None, None, None, None
 
 
 class _LocalInTime(torch.autograd.Function):
     """The traces of `_steps` for rules without a path between steps, with the gradient in closed form.
 
-    Equal to autograd through the step (a test says so) but needs only the membrane, and adds the local rule for k.
+    Equal to autograd through the steps, as a test shows, but keeps only the membrane, and adds the local rule for k.
     """
 
     @staticmethod
@@ -183,7 +185,7 @@ class _LocalInTime(torch.autograd.Function):
     ) -> Tensor:
         membrane, output = torch.empty_like(currents), torch.empty_like(currents)
         distance = None if rule.at_resting_threshold else torch.empty_like(currents)
-        for t, step in enumerate(_steps(currents, dynamics, rule, threshold_of(target, adaptation))):
+        for t, step in enumerate(_steps(currents, dynamics, rule, threshold_from_tensors(target, adaptation))):
             membrane[t] = step.membrane
             output[t] = step.trace
             if distance is not None:
@@ -201,8 +203,8 @@ class _LocalInTime(torch.autograd.Function):
         through_trace = torch.zeros_like(membrane[0])
         for t in reversed(range(len(membrane))):
             through_trace.mul_(dynamics.synaptic_decay).add_(grads[0][t])
-            at = membrane[t] - dynamics.threshold if distance is None else distance[t]
-            torch.mul(through_trace, rule.surrogate.derivative(at).div_(dynamics.tau_synapse), out=gradient[t])
+            x = membrane[t] - dynamics.threshold if distance is None else distance[t]
+            torch.mul(through_trace, rule.surrogate.derivative(x).div_(dynamics.tau_synapse), out=gradient[t])
         adaptation_gradient = None
         if ctx.needs_input_grad[2] and rule.local_adaptation:
             error = membrane.mean((0, 1)) - signature.mean(0)

@@ -1,6 +1,7 @@
-"""Fused kernels in torch: the operators `hosnn::neuron` and `hosnn::neuron_gradient`, and their place in autograd.
+"""Fused kernels as differentiable operations of torch.
 
-Registered with torch, so that torch.compile sees through a network; called directly where nothing is compiled.
+`FusedLayer` where nothing is compiled; for torch.compile the operators `hosnn::neuron` and `hosnn::neuron_gradient`,
+registered with torch so that it can trace through a network.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,16 +14,16 @@ from torch import Tensor
 from hosnn.errors import BackendError
 from hosnn.spiking.gradient_rule import GradientRule
 from hosnn.spiking.kernels import cpu, cuda, memory
-from hosnn.spiking.kernels.kernel_spec import ConstantInput, Emitted, KernelSpec, kernel_spec
-from hosnn.spiking.state import Dynamics, Threshold, threshold_of
+from hosnn.spiking.kernels.kernel_spec import ConstantInput, KernelOutput, KernelSpec, kernel_spec
+from hosnn.spiking.state import Dynamics, Threshold, threshold_from_tensors
 
-INPUTS = 5
-"""Tensors that `FusedLayer` and `neuron` take: currents; target and adaptation of the threshold
+NUM_TENSORS = 5
+"""The tensors that `FusedLayer` and `neuron` take: currents; target and adaptation of the threshold
 (`state.threshold_tensors`); initial state of a `ConstantInput`; the surrogate's derivative."""
 
 
 class FusedLayer(torch.autograd.Function):
-    """A layer by a native kernel: `apply(*tensors, spec, local, input_reusable)`, tensors as `INPUTS` says.
+    """A layer by a fused kernel: `apply(*tensors, spec, local, input_reusable)`, tensors as `NUM_TENSORS` says.
 
     local           the adaptation rate learns by the local rule of `GradientRule`
     input_reusable  as in `FusionContext`
@@ -31,9 +32,9 @@ class FusedLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         currents, target, adaptation, initial, _, ctx.spec, ctx.local, ctx.input_reusable = inputs
-        ctx.save_for_backward(*inputs[:INPUTS])
-        run = cuda.forward if currents.is_cuda else cpu.forward
-        return run(ctx.spec, currents, threshold_of(target, adaptation), initial)
+        ctx.save_for_backward(*inputs[:NUM_TENSORS])
+        forward = cuda.forward if currents.is_cuda else cpu.forward
+        return forward(ctx.spec, currents, threshold_from_tensors(target, adaptation), initial)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -43,27 +44,28 @@ class FusedLayer(torch.autograd.Function):
         if functorch.is_legacy_batchedtensor(grads[0]) or functorch.is_functorch_wrapped_tensor(grads[0]):
             raise BackendError("a fused layer takes one gradient at a time, not a batch of them; use the eager backend")
         reusable = ctx.input_reusable and not torch._C._autograd._get_current_graph_task_keep_graph()
-        gradients = partial(_gradients, input_reusable=reusable)
+        compute = partial(_compute_gradients, input_reusable=reusable)
         tensors = ctx.saved_tensors
-        return *_differentiate(ctx, tensors, grads[0], gradients, _used(ctx, tensors)), None, None, None, None
+        used = _gradients_used(ctx, tensors)
+        return *_differentiate(ctx, tensors, grads[0], compute, used), None, None, None, None
 
 
-def apart_from_leaves(*parameters: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The same values as outputs of an operation, of which `FusedLayer` can tell whether their gradients are used."""
-    apart = list(parameters)
-    for at, parameter in enumerate(parameters):
+def as_non_leaves(*parameters: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Views of the parameters: only of tensors that are no leaves of the graph does `_gradients_used` work."""
+    views = list(parameters)
+    for number, parameter in enumerate(parameters):
         if parameter is not None and parameter.requires_grad:
-            apart[at] = parameter.view_as(parameter)
-    return tuple(apart)
+            views[number] = parameter.view_as(parameter)
+    return tuple(views)
 
 
-def _used(ctx: Any, tensors: Sequence[Tensor | None]) -> list[bool]:
-    """Whether the gradients of target, adaptation and initial are used, which attacks on the images do not need."""
+def _gradients_used(ctx: Any, tensors: Sequence[Tensor | None]) -> list[bool]:
+    """Whether this backward pass uses the gradients of target, adaptation and initial; attacks on images do not."""
     nodes = [node for node, _ in ctx.next_functions]  # of the tensors that are not None
     present = [tensor is not None for tensor in tensors]
     return [
-        needed and torch._C._will_engine_execute_node(nodes[sum(present[:at])])
-        for at, needed in enumerate(ctx.needs_input_grad[1:4], 1)
+        needed and torch._C._will_engine_execute_node(nodes[sum(present[:number])])
+        for number, needed in enumerate(ctx.needs_input_grad[1:4], 1)
     ]
 
 
@@ -73,22 +75,25 @@ def surrogate_derivative(
 ) -> Tensor:
     """h(x) [T, B, *N] of a surrogate that the layer's kernel does not compute itself."""
     steps, tau, initial = constant or (0, 1.0, None)
-    spec = kernel_spec(dynamics, rule, Emitted.DISTANCE, None, steps, tau)
-    remembered = None
+    spec = kernel_spec(dynamics, rule, KernelOutput.DISTANCE, None, steps, tau)
+    assg = None
     if not currents.is_cuda:
         shape = (steps or len(currents), *currents.shape[2:])
-        remembered = rule.sharpness(shape, partial(cpu.no_moments, spec, currents))
-    if remembered is not None:
-        return cpu.sharpness(spec, currents, threshold, initial, remembered)
-    # In float32 whatever the currents are: surrogates look closely at the threshold.
+        assg = rule.sharpness(shape, partial(cpu.zero_moments, spec, currents))
+    if assg is not None:
+        return cpu.sharpness(spec, currents, threshold, initial, assg)
+    # In float32 whatever the currents are: near the threshold, bfloat16 is coarser than narrow surrogates.
     forward = cuda.forward if currents.is_cuda else cpu.forward
     distance = forward(spec, currents.float(), threshold, initial)
     derivatives = []
     for t in range(len(distance)):
-        at_step = rule.at(t)
-        if _paths(at_step) != _paths(rule):
-            raise BackendError(f"{rule} cuts other paths at step {t} than it says; use the eager backend")
-        derivatives.append(at_step.surrogate.prepared(distance[t]).derivative(distance[t]))
+        rule_at_t = rule.at(t)
+        if _paths(rule_at_t) != _paths(rule):
+            raise BackendError(
+                f"{rule} has other open paths at step {t} than as a whole, expected the same at every step; use the "
+                "eager backend"
+            )
+        derivatives.append(rule_at_t.surrogate.prepared(distance[t]).derivative(distance[t]))
     return torch.stack(derivatives)
 
 
@@ -96,7 +101,7 @@ def _paths(rule: GradientRule) -> tuple[bool, ...]:
     return rule.leak, rule.reset, rule.threshold, rule.at_resting_threshold
 
 
-def _gradients(
+def _compute_gradients(
     spec: KernelSpec,
     gradient: Tensor,
     currents: Tensor,
@@ -108,7 +113,7 @@ def _gradients(
     input_reusable: bool = False,
 ) -> list[Tensor]:
     """The gradient of the currents, then those in `wanted`, which has the order of `memory.Gradients`."""
-    arguments = spec, gradient, currents, threshold_of(target, adaptation), initial, derivative, wanted
+    arguments = spec, gradient, currents, threshold_from_tensors(target, adaptation), initial, derivative, wanted
     if currents.is_cuda:
         gradients = cuda.backward(*arguments)
     else:
@@ -116,30 +121,34 @@ def _gradients(
     return [value for value in gradients if value is not None]
 
 
-def _wanted(used: Sequence[bool], has_rate: bool, local: bool, threshold: bool) -> list[str]:
+def _wanted(used: Sequence[bool], is_adaptive: bool, local: bool, through_threshold: bool) -> list[str]:
     """Names of the gradients to compute, in the order of `memory.Gradients`."""
     target, adaptation, initial = used
-    names = ["adaptation"] if adaptation and threshold else []
-    names += ["target"] if target and threshold else []
+    names = ["adaptation"] if adaptation and through_threshold else []
+    names += ["target"] if target and through_threshold else []
     names += ["initial"] if initial else []
-    return names + (["membrane_sum", "current_sum"] if adaptation and has_rate and local else [])
+    return names + (["membrane_sum", "current_sum"] if adaptation and is_adaptive and local else [])
 
 
 def _differentiate(
     ctx: Any,
     tensors: Sequence[Any],
     gradient: Tensor,
-    gradients: Callable[..., list[Tensor]],
+    compute: Callable[..., list[Tensor]],
     used: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
-    """dL/d currents, target, adaptation and initial, in the shapes of these."""
+    """dL/d currents, target, adaptation and initial, in the shapes of these.
+
+    compute  as `_compute_gradients`
+    used     for target, adaptation and initial, whether the gradient is needed
+    """
     currents, target, adaptation, initial, derivative = tensors
     names = _wanted(used, adaptation is not None, ctx.local, bool(ctx.spec.threshold))
-    values = gradients(ctx.spec, gradient, currents, target, adaptation, initial, derivative, names)
+    values = compute(ctx.spec, gradient, currents, target, adaptation, initial, derivative, names)
     sums = dict(zip(names, values[1:], strict=True))
     to_target, to_adaptation, to_initial = sums.get("target"), sums.get("adaptation"), sums.get("initial")
     if "membrane_sum" in sums and target is not None:
-        steps, batch = memory.lengths(ctx.spec, currents)
+        steps, batch = memory.steps_and_batch(ctx.spec, currents)
         error = sums["membrane_sum"] / (steps * batch) - target.mean(0)
         to_adaptation = -0.1 * (sums["current_sum"] / steps) * error
     if to_adaptation is not None and adaptation is not None:
@@ -147,17 +156,17 @@ def _differentiate(
     if to_initial is not None and initial is not None:
         to_initial = to_initial.sum_to_size(initial.shape).to(initial.dtype)
     if to_target is not None and target is not None:
-        to_target = _over_whole_target(to_target, target)
+        to_target = _in_shape_of_target(to_target, target)
     return values[0], to_target, to_adaptation, to_initial
 
 
-def _over_whole_target(gradient: Tensor, target: Tensor) -> Tensor:
-    """The gradient [T, *N] in the shape of `target`, which may be longer than the run and broadcast to the neurons."""
+def _in_shape_of_target(gradient: Tensor, target: Tensor) -> Tensor:
+    """The gradient [T, *N] in the shape of `target`, which may have more than T steps and broadcast to the neurons."""
     ones = [1] * (gradient.dim() - target.dim())
-    of_steps = gradient.sum_to_size((len(gradient), *ones, *target.shape[1:])).reshape(-1, *target.shape[1:])
-    whole = torch.zeros_like(target)  # later steps were not used
-    whole[: len(of_steps)] = of_steps
-    return whole
+    summed = gradient.sum_to_size((len(gradient), *ones, *target.shape[1:])).reshape(-1, *target.shape[1:])
+    padded = torch.zeros_like(target)  # steps after T were not used
+    padded[: len(summed)] = summed
+    return padded
 
 
 @torch.library.custom_op("hosnn::neuron", mutates_args=())
@@ -171,8 +180,8 @@ def neuron(
     integers: Sequence[int],
     local: bool,
 ) -> Tensor:
-    run = cuda.forward if currents.is_cuda else cpu.forward
-    return run(KernelSpec.unpacked(reals, integers), currents, threshold_of(target, adaptation), initial)
+    forward = cuda.forward if currents.is_cuda else cpu.forward
+    return forward(KernelSpec.unpacked(reals, integers), currents, threshold_from_tensors(target, adaptation), initial)
 
 
 @torch.library.custom_op("hosnn::neuron_gradient", mutates_args=())
@@ -187,9 +196,9 @@ def neuron_gradient(
     integers: Sequence[int],
     wanted: Sequence[int],
 ) -> list[Tensor]:
-    names = [memory.Gradients._fields[at] for at in wanted]
+    names = [memory.Gradients._fields[number] for number in wanted]
     spec = KernelSpec.unpacked(reals, integers)
-    return _gradients(spec, gradient, currents, target, adaptation, initial, derivative, names)
+    return _compute_gradients(spec, gradient, currents, target, adaptation, initial, derivative, names)
 
 
 @neuron.register_fake
@@ -202,7 +211,7 @@ def _(currents: Tensor, *others: Any) -> Tensor:
 def _(gradient: Tensor, currents: Tensor, *others: Any) -> list[Tensor]:
     *_, reals, integers, wanted = others
     spec = KernelSpec.unpacked(reals, integers)
-    names = [memory.Gradients._fields[at] for at in wanted]
+    names = [memory.Gradients._fields[number] for number in wanted]
     return [torch.empty_like(currents), *(memory.empty_sum(spec, currents, name) for name in names)]
 
 

@@ -1,7 +1,7 @@
-"""How arrays of a layer lie in memory, the same for every fused kernel: time and batch outermost, then the neurons.
+"""The memory layout of a layer's arrays, the same for every fused kernel: time and batch outermost, then the neurons.
 
-Shapes: T time, B batch, N neuron dimensions.  "Memory order" is the order in which a layer's neurons follow one another
-in the currents: as in the shape, or with channels last.
+Shapes: T time, B batch, N neuron dimensions.  "Memory order" is the order of a layer's neurons in the memory of its
+currents: that of their dimensions, or channels last.
 """
 
 import math
@@ -46,7 +46,7 @@ class Parameters(NamedTuple):
 
 
 def laid_out(currents: Tensor, channels_last: bool = False) -> Tensor:
-    """The currents without gaps in memory, time and batch outermost, neurons in any order; themselves if they are.
+    """The currents in memory without gaps, time and batch outermost, neurons in any order; not copied if they are so.
 
     channels_last  [T, B, C, H, W] with the channels innermost
     """
@@ -69,13 +69,13 @@ def dense(currents: Tensor) -> bool:
     return (batch == 1 or currents.stride(1) == size) and (steps == 1 or currents.stride(0) == size * batch)
 
 
-def lengths(spec: KernelSpec, currents: Tensor) -> tuple[int, int]:
-    """T and B."""
+def steps_and_batch(spec: KernelSpec, currents: Tensor) -> tuple[int, int]:
+    """T and B of a layer."""
     return spec.constant_steps or len(currents), currents.shape[1]
 
 
 def strides(currents: Tensor, lead: tuple[int, ...]) -> tuple[int, ...]:
-    """Of an array [*lead, *N] without gaps, its neurons in the memory order of the currents."""
+    """The strides of an array [*lead, *N] without gaps whose neurons have the memory order of the currents."""
     outer, size = [], math.prod(currents.shape[2:])
     for length in reversed(lead):
         outer.append(size)
@@ -84,59 +84,60 @@ def strides(currents: Tensor, lead: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def empty(currents: Tensor, *lead: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """An array [*lead, *N] with such strides, not filled."""
+    """An array [*lead, *N] in the memory order of the currents, not filled."""
     shape = (*lead, *currents.shape[2:])
     return torch.empty_strided(shape, strides(currents, lead), dtype=dtype, device=currents.device)
 
 
 def in_memory_order(value: Tensor, currents: Tensor, *lead: int) -> Tensor:
-    """`value` [*lead, *N] with such strides; itself if it has them."""
-    alike = value.shape == currents.shape and value.stride() == currents.stride()  # the usual case, and quick to check
-    if alike or value.stride() == strides(currents, lead):
+    """`value` [*lead, *N] in the memory order of the currents; not copied if it is so."""
+    like_currents = value.shape == currents.shape and value.stride() == currents.stride()  # usual, and quick to check
+    if like_currents or value.stride() == strides(currents, lead):
         return value
     return empty(currents, *lead, dtype=value.dtype).copy_(value)
 
 
 class Layout(NamedTuple):
-    """How the arrays of a layer lie in memory."""
+    """The memory layout of a layer's parameters."""
 
     steps: int
     neurons: tuple[int, ...]
     per_step: tuple[int, ...]  # strides of [T, *N]
     per_neuron: tuple[int, ...]  # strides of [*N]
-    contiguous: bool
+    contiguous: bool  # whether these are the strides of contiguous arrays
 
 
 @lru_cache(maxsize=1024)
-def layout(spec: KernelSpec, shape: torch.Size, strides_of_currents: tuple[int, ...]) -> Layout:
-    """The layout that currents of this shape and these strides ask for."""
+def layout_of(spec: KernelSpec, shape: torch.Size, strides_of_currents: tuple[int, ...]) -> Layout:
+    """The layout of parameters that go with currents of this shape and these strides."""
     currents = torch.empty_strided(shape, strides_of_currents, device="meta")
-    steps = lengths(spec, currents)[0]
+    steps = steps_and_batch(spec, currents)[0]
     return Layout(steps, tuple(shape[2:]), strides(currents, (steps,)), strides(currents, ()), currents.is_contiguous())
 
 
 def parameters(spec: KernelSpec, currents: Tensor, threshold: Threshold, initial: Tensor | None) -> Parameters:
-    """The arrays of a layer as its kernel reads them."""
+    """The arrays of a layer besides currents, as its kernel reads them."""
     target, adaptation = threshold_tensors(threshold)
-    of = layout(spec, currents.shape, currents.stride())
+    layout = layout_of(spec, currents.shape, currents.stride())
     if target is not None:
-        target = _over_neurons(target, of, of.steps)
+        target = _over_neurons(target, layout, layout.steps)
     if adaptation is not None:
-        adaptation = _over_neurons(adaptation, of)
+        adaptation = _over_neurons(adaptation, layout)
     if initial is not None:
-        initial = _over_neurons(initial, of)
+        initial = _over_neurons(initial, layout)
     return Parameters(target, adaptation, initial)
 
 
-def _over_neurons(value: Tensor, of: Layout, *lead: int) -> Tensor:
+def _over_neurons(value: Tensor, layout: Layout, *lead: int) -> Tensor:
     """`value`, whose last dimensions broadcast to the neurons, as [*lead, *N] float32 in memory order."""
-    shape, order = (*lead, *of.neurons), of.per_step if lead else of.per_neuron
+    shape, order = (*lead, *layout.neurons), layout.per_step if lead else layout.per_neuron
     if value.dtype == torch.float32 and value.shape == shape:
-        if value.is_contiguous() if of.contiguous else value.stride() == order:
+        if value.is_contiguous() if layout.contiguous else value.stride() == order:
             return value
     if lead and len(value) < lead[0]:
         raise ShapeError(
-            f"a layer got {lead[0]} time steps and a signature of {len(value)}; calibrate at {lead[0]} steps"
+            f"a layer got {lead[0]} time steps and a signature (or thresholds) of {len(value)}; calibrate at {lead[0]} "
+            "steps"
         )
     if lead:  # time stays first
         value = value[: lead[0]].reshape(*lead, *[1] * (len(shape) - value.dim()), *value.shape[1:])
@@ -144,8 +145,8 @@ def _over_neurons(value: Tensor, of: Layout, *lead: int) -> Tensor:
 
 
 def empty_output(spec: KernelSpec, currents: Tensor) -> Tensor:
-    """An array for what `forward` writes, not filled."""
-    steps, batch = lengths(spec, currents)
+    """An array for the output of `forward`, not filled."""
+    steps, batch = steps_and_batch(spec, currents)
     if not spec.pooled:
         if spec.constant_steps:
             return empty(currents, steps, batch, dtype=currents.dtype)
@@ -154,14 +155,14 @@ def empty_output(spec: KernelSpec, currents: Tensor) -> Tensor:
     return currents.new_empty(steps, batch, rows // 2, columns // 2, channels).permute(0, 1, 4, 2, 3)
 
 
-def upstream(spec: KernelSpec, currents: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient of what `forward` wrote, as its kernel reads it."""
+def upstream_gradient(spec: KernelSpec, currents: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient of the output of `forward`, as the backward's kernel reads it."""
     gradient = gradient.to(currents.dtype)
     if spec.pooled:
         return laid_out(gradient, channels_last=True)
-    return in_memory_order(gradient, currents, *lengths(spec, currents))
+    return in_memory_order(gradient, currents, *steps_and_batch(spec, currents))
 
 
 def empty_sum(spec: KernelSpec, currents: Tensor, name: str) -> Tensor:
     """An array for a field of `Gradients` that is summed over the batch, not filled."""
-    return empty(currents, *([lengths(spec, currents)[0]] if name == "target" else []))
+    return empty(currents, *([steps_and_batch(spec, currents)[0]] if name == "target" else []))

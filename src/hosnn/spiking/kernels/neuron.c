@@ -1,14 +1,16 @@
 /* A layer of spiking neurons over all time steps, forward and backward: the equations of dynamics.py, the gradients
    of gradient_rule.py.  No state outlives a call; only the arrays passed in are written.
 
-   Memory: currents and everything of their shape lie as [T][B][N]; target [T][N]; adaptation [N].  With pooling, N
-   is [rows][columns][channels] and the output [T][B][rows/2][columns/2][channels].
-   Work is cut into units (tiles of neurons, or pooled rows).  A unit sees the whole batch, so sums over the batch have
-   one order whatever the number of threads.
+   Memory: currents and everything of their shape are [T][B][N], target is [T][N], adaptation [N].  With pooling, N is
+   [rows][columns][channels] and the output [T][B][rows/2][columns/2][channels].
+   Work is divided into units (tiles of neurons, or rows of pooling windows).  A unit takes the whole batch, so that
+   sums over the batch are added in the same order whatever the number of threads.
 
-   The forward equals the eager specification bit for bit: build with -ffp-contract=off, or a multiply and an add become
-   one rounding.  The work itself is in lanes.h, here once for each set of instructions; the widest is chosen when it is
-   called, so that one build runs on every processor of its kind.  Needs the vector types of GCC and Clang. */
+   The forward equals the eager specification bit for bit: build with -ffp-contract=off, or a multiply and an add are
+   rounded once instead of twice.  The computation is in lanes.h, included once per instruction set, of which each call
+   chooses the widest available one, so that one build runs on every processor.  Needs vector types of GCC and Clang.
+
+   A lane is one neuron of one sample in a vector register. */
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -20,11 +22,11 @@
 
 #define LANES 64
 #define TILE 1024
-#define GROUP 4        /* registers worked on together */
-#define MOST 36        /* registers that 64 lanes in pieces take, with shared lanes */
-#define ROOM (4 * MOST) /* numbers in them, whatever their width */
+#define GROUP 4                 /* registers processed together */
+#define MAX_REGISTERS 36        /* for 64 lanes in pieces, where registers overlap */
+#define ROW (4 * MAX_REGISTERS) /* floats in a row of lanes, whatever the width of a register */
 
-/* Gradients need not be those of the specification to the bit: there a multiply and an add may be one operation. */
+/* Gradients need not equal the specification's to the bit: here a multiply and an add may be one operation. */
 #if defined(__clang__)
 #define FUSED
 #else
@@ -33,7 +35,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* Time steps lie far apart in memory, more streams than a processor foresees by itself. */
+/* Time steps are far apart in memory, in more streams than a processor prefetches by itself. */
 #define PREFETCH(address, written) __builtin_prefetch(address, written, 3)
 
 #if defined(_WIN32)
@@ -44,34 +46,35 @@
 
 #include "declarations.h"
 
-/* Which neurons are worked on at a time: `n` of them from `at` on, in pieces without gaps, `stride` apart. */
+/* The neurons processed at a time: `n` of them from number `at` on, in contiguous pieces that begin `stride` apart. */
 typedef struct {
     int64_t at, n, piece, stride;
 } Lanes;
 
-/* Where the lanes of one sample are read and written: in the arrays themselves where they lie as registers of float32,
-   else in scratch memory, filled before and copied out after.  Of every register: where it lies in currents (`from`), in
-   output (`to`), in target and rate (`place`), and in rows of lanes one after the other (`plain`).  Registers may share
-   lanes, which get the same values twice. */
+/* Where the lanes of one sample are read and written: directly in the arrays if these hold float32 in pieces of at
+   least a register, else in scratch memory, filled before and copied out afterwards.  Offsets of each register: in
+   currents (`from`), in output (`to`), in target and rate (`place`), and in a row of lanes without gaps (`packed`).
+   Registers may overlap; lanes in two of them get the same values twice. */
 typedef struct {
-    int64_t steps, width, dense, ahead; /* T; lengths of rows of registers, of lanes; where the next lanes lie */
-    int writes, registers; /* whether output is written in place */
-    int32_t from[MOST], to[MOST], place[MOST], plain[MOST];
+    int64_t steps, width, row, ahead; /* T; floats in a row of registers, in a row of lanes; offset of the next lanes */
+    int writes, registers; /* whether output is written in place; number of registers */
+    int32_t from[MAX_REGISTERS], to[MAX_REGISTERS], place[MAX_REGISTERS], packed[MAX_REGISTERS];
     const float *currents, *target, *rate, *gradient;
-    int64_t currents_step, target_step, gradient_step, emitted_step, output_step;
+    int64_t currents_step, target_step, gradient_step, emitted_step, output_step; /* floats from one step to the next */
     float *output, *emitted;
-    float *membrane, *threshold, *slope; /* [T][width] */
-    float *to_target, *to_rate, *membranes, *to_currents;
+    float *membrane, *threshold, *slope; /* [T][width]; slope: x, then the surrogate's h(x) */
+    float *to_target, *to_rate; /* dL/d target [T][row], dL/dk [row] */
+    float *membrane_sum, *current_sum; /* sums over time [row] of u and of dL/d currents */
 } Block;
 
-/* Scratch memory of a unit: rows of `ROOM` lanes, of which [T] each for the arrays over time. */
+/* Scratch memory of a unit: rows of `ROW` floats, T of them for each array over time. */
 typedef struct {
     float *memory, *membrane, *threshold, *emitted, *slope, *currents, *target, *output, *sum, *rows;
 } Scratch;
 
-static int allocate(const Neuron *of, Scratch *scratch) {
-    const size_t size = (size_t)of->steps * ROOM;
-    float *memory = calloc(8 * size + 8 * ROOM, sizeof(float));
+static int allocate(const LayerSpec *spec, Scratch *scratch) {
+    const size_t size = (size_t)spec->steps * ROW;
+    float *memory = calloc(8 * size + 8 * ROW, sizeof(float));
     if (!memory) return 0;
     *scratch = (Scratch){memory,
                          memory,
@@ -86,46 +89,47 @@ static int allocate(const Neuron *of, Scratch *scratch) {
     return 1;
 }
 
-INLINE int kind_of(const Block *b) { return !b->target ? FIXED : b->rate ? ADAPTIVE : STATIC; }
+INLINE int threshold_kind(const Block *b) { return !b->target ? FIXED : b->rate ? ADAPTIVE : STATIC; }
 
 INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-INLINE Lanes tiled(const Neuron *of, int64_t unit, int64_t offset) {
+INLINE Lanes tiled(const LayerSpec *spec, int64_t unit, int64_t offset) {
     const int64_t at = unit * TILE + offset;
-    const int64_t n = smaller(LANES, smaller((unit + 1) * TILE, of->neurons) - at);
+    const int64_t n = smaller(LANES, smaller((unit + 1) * TILE, spec->neurons) - at);
     return (Lanes){at, n, n, 0};
 }
 
-/* Of a pooled row: how many windows are worked on at a time, as their channels are few. */
-INLINE int64_t abreast(const Neuron *of) { return of->channels < LANES ? LANES / of->channels : 1; }
+/* Number of pooling windows of a row processed at a time: several where channels are few. */
+INLINE int64_t abreast(const LayerSpec *spec) { return spec->channels < LANES ? LANES / spec->channels : 1; }
 
-/* One of the four neurons of each window, from window x on: row 2y or 2y+1, column 2x or 2x+1. */
-INLINE Lanes windowed(const Neuron *of, int64_t y, int64_t x, int64_t channel, int place) {
-    const int64_t windows = smaller(abreast(of), of->columns / 2 - x), piece = smaller(LANES, of->channels - channel);
-    const int64_t at = ((2 * y + place / 2) * of->columns + 2 * x + place % 2) * of->channels + channel;
-    return (Lanes){at, windows * piece, piece, 2 * of->channels};
+/* One of the four neurons of each pooling window, from window x on: row 2y or 2y+1, column 2x or 2x+1. */
+INLINE Lanes windowed(const LayerSpec *spec, int64_t y, int64_t x, int64_t channel, int place) {
+    const int64_t windows = smaller(abreast(spec), spec->columns / 2 - x);
+    const int64_t piece = smaller(LANES, spec->channels - channel);
+    const int64_t at = ((2 * y + place / 2) * spec->columns + 2 * x + place % 2) * spec->channels + channel;
+    return (Lanes){at, windows * piece, piece, 2 * spec->channels};
 }
 
-INLINE float widened(uint16_t half) {
-    uint32_t bits = (uint32_t)half << 16;
+INLINE float from_bfloat16(uint16_t number) {
+    uint32_t bits = (uint32_t)number << 16;
     float value;
     memcpy(&value, &bits, sizeof value);
     return value;
 }
 
-INLINE uint16_t narrowed(float value) { /* round to nearest, ties to even; NaN stays NaN */
+INLINE uint16_t to_bfloat16(float value) { /* round to nearest, ties to even; NaN stays NaN */
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? (bits >> 16) | 0x40u : rounded);
 }
 
-/* HOSNN_WIDEST, bytes of a register, leaves out wider ones: for tests. */
+/* Tests set HOSNN_WIDEST, in bytes, to leave out wider registers. */
 #ifndef HOSNN_WIDEST
 #define HOSNN_WIDEST 64
 #endif
 
-/* Functions between BEGIN and END may use the instructions named; for GCC also which registers to prefer. */
+/* Functions between BEGIN and END may use the named instructions; GCC is also told which registers to prefer. */
 #define PRAGMA(words) _Pragma(#words)
 #if defined(__clang__)
 #define BEGIN(instructions, preference) \
@@ -158,7 +162,7 @@ END
 #define VECTOR 16
 #include "lanes.h"
 
-/* The work with the widest registers that this processor has. */
+/* The function for the widest registers of this processor. */
 #if defined(HAS_64)
 #define WIDEST(name) (HAS_64 ? name##_64 : HAS_32 ? name##_32 : name##_16)
 #elif defined(HAS_32)
@@ -167,29 +171,29 @@ END
 #define WIDEST(name) (name##_16)
 #endif
 
-/* How many units of work there are. */
-EXPORT int64_t hosnn_units(const Neuron *of) {
-    return of->channels ? of->rows / 2 : (of->neurons + TILE - 1) / TILE;
+/* The number of units of work. */
+EXPORT int64_t hosnn_units(const LayerSpec *spec) {
+    return spec->channels ? spec->rows / 2 : (spec->neurons + TILE - 1) / TILE;
 }
 
-/* Units begin .. end of the forward.  Returns 0, or 1 if there is no memory. */
-EXPORT int hosnn_forward(const Neuron *of, const Arrays *in, int64_t begin, int64_t end) {
-    return WIDEST(forward)(of, in, begin, end);
+/* The forward of units begin to end - 1.  Returns 0, or 1 if memory cannot be allocated. */
+EXPORT int hosnn_forward(const LayerSpec *spec, const Arrays *arrays, int64_t begin, int64_t end) {
+    return WIDEST(forward)(spec, arrays, begin, end);
 }
 
-/* Units begin .. end of the backward; `output` and the sums of its neurons are written to.  Returns as the forward. */
-EXPORT int hosnn_backward(const Neuron *of, const Arrays *in, int64_t begin, int64_t end) {
-    return WIDEST(backward)(of, in, begin, end);
+/* The backward of units begin to end - 1: writes `output`, adds to the gradients and sums of its neurons. */
+EXPORT int hosnn_backward(const LayerSpec *spec, const Arrays *arrays, int64_t begin, int64_t end) {
+    return WIDEST(backward)(spec, arrays, begin, end);
 }
 
-/* Units begin .. end of ASSG's surrogate: h [T][B][N] into `output`, `mean` and `deviation` brought up to date.  Neurons
-   lie in tiles, pooled or not.  Returns as above. */
-EXPORT int hosnn_sharpness(const Neuron *of, const Arrays *in, int64_t begin, int64_t end) {
-    return WIDEST(sharpness)(of, in, begin, end);
+/* ASSG's surrogate for units begin to end - 1: writes h [T][B][N] to `output` and updates `mean` and `deviation`.
+   Units are tiles of neurons, pooled or not. */
+EXPORT int hosnn_sharpness(const LayerSpec *spec, const Arrays *arrays, int64_t begin, int64_t end) {
+    return WIDEST(sharpness)(spec, arrays, begin, end);
 }
 
-/* Sizes of the structures, for the caller to see that it speaks of the same ones. */
-EXPORT int64_t hosnn_structures(void) { return (int64_t)(1000 * sizeof(Neuron) + sizeof(Arrays)); }
+/* Sizes of the structures, by which the caller checks that it was built from the same declarations. */
+EXPORT int64_t hosnn_structures(void) { return (int64_t)(1000 * sizeof(LayerSpec) + sizeof(Arrays)); }
 
-/* Python loads this file by its name, not as a module; a linker that exports modules only finds this one. */
+/* Python loads the library by path, not as a module; some linkers demand a module's entry point nevertheless. */
 EXPORT void *PyInit__neuron(void) { return NULL; }

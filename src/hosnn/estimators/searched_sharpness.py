@@ -1,4 +1,4 @@
-"""A search for the best value of ASSG's free parameter A/2, for each sample."""
+"""ASSG with its free parameter A/2 searched for each sample."""
 
 from dataclasses import dataclass
 
@@ -20,11 +20,11 @@ from hosnn.robustness.pgd import misclassified
 class SearchedSharpness:
     """ASSG with A/2 by ternary search: of two values, the one at which `probe` reaches the larger margin is better.
 
-    attack     run at the best value of each sample and, on samples still robust, at the default one of `settings`, so
-               that every sample that ASSG without a search fools is fooled
+    attack     run at the best value of each sample, then on samples still robust at the default one of `settings`, so
+               that the search breaks every sample that ASSG without it breaks
     probe      a short attack to search with; None for `attack` itself
-    low, high  the interval searched
-    rounds     of the search, two probes each; a round leaves two thirds of the interval
+    low, high  the interval to search
+    rounds     of the search, two probes each; a round keeps two thirds of the interval
     Source: Wang et al., arXiv:2512.22522, and its code: 8 rounds over [0.35, 0.49] with full attacks, one value for a
     whole test set, chosen by accuracy.  Ours: one value per sample, chosen by margin max_{j != y} z_j - z_y, so that
     samples stay independent; the best point of all probes counts.
@@ -46,19 +46,19 @@ class SearchedSharpness:
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
         low, high = x.new_full((len(y),), self.low), x.new_full((len(y),), self.high)
-        best = _BestPoints(model, x, y, (low + high) / 2)
+        state = _SearchState(model, x, y, (low + high) / 2)
         probe = self.probe or self.attack
         for number in range(self.rounds):
             third, stream = (high - low) / 3, rng.fold("sharpness", number)  # the same draws for both values
-            margins = [best.improve(probe, self.settings, value, stream) for value in (low + third, high - third)]
+            margins = [state.improve(probe, self.settings, value, stream) for value in (low + third, high - third)]
             lower = margins[0] > margins[1]
             low, high = torch.where(lower, low, low + third), torch.where(lower, high - third, high)
-        for vanishing in (best.vanishing, torch.full_like(low, self.settings.vanishing)):
-            best.improve(self.attack, self.settings, vanishing, rng)
-        return best.point if best.point is not None else x
+        for vanishing in (state.vanishing, torch.full_like(low, self.settings.vanishing)):
+            state.improve(self.attack, self.settings, vanishing, rng)
+        return state.point if state.point is not None else x
 
 
-class _BestPoints:
+class _SearchState:
     """The best point so far of each sample, its margin and its A/2; a misclassified sample is not attacked again."""
 
     def __init__(self, model: Model, x: Tensor, y: Tensor, vanishing: Tensor) -> None:
@@ -83,8 +83,8 @@ class _BestPoints:
         self.broken[robust] = wrong = misclassified(outputs, y)
         better = margins > self.margin
         better[robust] |= wrong  # of two equal scores argmax may take the wrong one, at a margin of 0
-        chosen = better[robust]
-        self.point[robust[chosen]] = points[chosen]
+        improved = better[robust]
+        self.point[robust[improved]] = points[improved]
         self.margin = torch.where(better, margins, self.margin)
         self.vanishing = torch.where(better, vanishing, self.vanishing)
         return margins

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from hosnn.errors import ConfigError
 from hosnn.rng import SampleRandom
-from hosnn.robustness.decision import HopSkipJump
+from hosnn.robustness.hop_skip_jump import HopSkipJump
 from hosnn.robustness.model import count_passes
 from hosnn.robustness.threats import L1, L2, Ball, Linf, Threat
 from tests.covering import each_value

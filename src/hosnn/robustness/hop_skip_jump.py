@@ -16,8 +16,8 @@ from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Model, scores, subset
 from hosnn.robustness.threats import L2, Linf, Threat, per_sample
 
-HALVINGS = 24
-"""The most often that a step or an interval is halved: the bits of a float32."""
+MAX_HALVINGS = 24
+"""Of a step or of an interval: the bits of a float32."""
 
 
 @identified("HopSkipJump")
@@ -26,13 +26,14 @@ class HopSkipJump:
     """Follow the decision boundary towards x: estimate the boundary's normal from the classes of random points nearby,
     step along it, return to the boundary by bisection between the new point and x.
 
-    threat   Linf or L2: the norm of the distance to x that is made smaller
-    queries  the most images per sample that the model classifies
-    probes   random points of the first estimate; the estimate of iteration t takes probes · sqrt(t)
-    starts   the most random images, fine and coarse, to try as starting points; the first adversarial one is used
-    Returns for a closest adversarial point inside the ball: that point moved out to the ball's surface (away from the
-    boundary) if the model is still wrong there, else the point itself; for one outside, its projection; and x if no
-    start was adversarial.
+    threat   Linf or L2: the norm in which the distance to x is made smaller
+    queries  at most this many model queries per sample
+    probes   random points for the first estimate of the normal; iteration t takes probes · sqrt(t)
+    starts   at most this many random images, fine and coarse, are tried as starting point; the first adversarial one is
+             used
+    Returns, with p the closest adversarial point found: if p lies inside the ball, p moved away from x to the ball's
+    surface where the model is still wrong there, else p; if p lies outside, its projection; x if no start was
+    adversarial.
     Raises ConfigError for other balls.
     """
 
@@ -75,29 +76,29 @@ class HopSkipJump:
         for iteration in range(1, self.queries):
             distance = ball.size(point - x)
             probes = int(self.probes * math.sqrt(iteration))
-            # A sample without queries left for an iteration's worst case stops, whatever the rest of the batch does.
+            # A sample stops when its queries may not suffice for an iteration, whatever the rest of the batch does.
             active = active & (ball.size(best - x) > stop_at)
-            active &= oracle.left >= probes + HALVINGS + self._precision(x)
+            active &= oracle.queries_left >= probes + MAX_HALVINGS + self._precision(x)
             if not active.any():
                 break
-            # A tenth of the pixel range at first, then what the bisection's precision calls for.
+            # A tenth of the pixel range at first, then as short as the precision of the bisection allows.
             length = torch.full_like(distance, 0.1) if iteration == 1 else self._probe_length(distance, x)
             normal = self._normal(oracle, x, point, length, probes, active, rng.fold("probes", iteration))
-            step_size, pending, stepped = distance / math.sqrt(iteration), active, point
-            for _ in range(HALVINGS):
+            step_size, pending, after_step = distance / math.sqrt(iteration), active, point
+            for _ in range(MAX_HALVINGS):
                 if not pending.any():
                     break
                 candidate = self._in_domain(point + per_sample(step_size, x) * normal)
                 fooled = oracle.fooled(candidate, pending)
-                stepped = torch.where(per_sample(fooled, x), candidate, stepped)
+                after_step = torch.where(per_sample(fooled, x), candidate, after_step)
                 pending, step_size = pending & ~fooled, step_size / 2
-            point = self._approach(oracle, x, stepped, active)
+            point = self._approach(oracle, x, after_step, active)
             closer = ball.size(point - x) < ball.size(best - x)
             best = torch.where(per_sample(closer, x), point, best)
         return best
 
     def _start(self, oracle: "_Oracle", x: Tensor, rng: SampleRandom) -> tuple[Tensor, Tensor]:
-        """A first adversarial point, else x [B, ...]; and whether there is one other than x itself [B]."""
+        """A first adversarial point, else x  [B, ...]; and whether one other than x was found  [B]."""
         point = x
         searching = ~oracle.fooled(x, torch.ones_like(oracle.y, dtype=torch.bool))
         started = torch.zeros_like(searching)
@@ -131,7 +132,7 @@ class HopSkipJump:
     def _precision(self, x: Tensor) -> int:
         """Halvings of a bisection until its interval is as short as the paper asks: d^-3/2 in l2, d^-2 in linf."""
         power = 2.0 if isinstance(self.threat.ball, Linf) else 1.5
-        return min(math.ceil(power * math.log2(max(math.prod(x.shape[1:]), 2))), HALVINGS)
+        return min(math.ceil(power * math.log2(max(math.prod(x.shape[1:]), 2))), MAX_HALVINGS)
 
     def _probe_length(self, distance: Tensor, x: Tensor) -> Tensor:
         """The length of a probe: distance / d, or longer where its pixels, 1 / sqrt(d) of it, would be rounded away."""
@@ -168,7 +169,11 @@ class HopSkipJump:
         mean over probes u of (phi(u) - mean phi) u, phi = 1 where point + length · u is adversarial, else -1; mean phi
         is not subtracted where all probes agree.
         """
-        signed, plain, total = torch.zeros_like(point), torch.zeros_like(point), torch.zeros_like(length)
+        signed_sum, sum_of_steps, sum_of_signs = (
+            torch.zeros_like(point),
+            torch.zeros_like(point),
+            torch.zeros_like(length),
+        )
         scale = per_sample(length.clamp(min=torch.finfo(x.dtype).tiny), x)
         for probe in range(probes):
             stream = rng.fold(probe)
@@ -176,11 +181,12 @@ class HopSkipJump:
             noise = noise / per_sample(L2(0).size(noise), x)
             probed = self._in_domain(point + scale * noise)
             sign = oracle.fooled(probed, active).to(x.dtype) * 2 - 1
-            moved = (probed - point) / scale
-            signed, plain, total = signed + per_sample(sign, x) * moved, plain + moved, total + sign
-        mean = total / probes
+            step = (probed - point) / scale
+            signed_sum = signed_sum + per_sample(sign, x) * step
+            sum_of_steps, sum_of_signs = sum_of_steps + step, sum_of_signs + sign
+        mean = sum_of_signs / probes
         mean = torch.where(mean.abs() == 1, 0, mean)
-        return self.threat.ball.steepest((signed - per_sample(mean, x) * plain).nan_to_num())
+        return self.threat.ball.steepest((signed_sum - per_sample(mean, x) * sum_of_steps).nan_to_num())
 
 
 @dataclass
@@ -190,16 +196,16 @@ class _Oracle:
     model: Model
     y: Tensor
     queries: int
-    left: Tensor = field(init=False)  # [B]
+    queries_left: Tensor = field(init=False)  # [B]
 
     def __post_init__(self) -> None:
-        self.left = torch.full_like(self.y, self.queries)
+        self.queries_left = torch.full_like(self.y, self.queries)
 
-    def fooled(self, points: Tensor, asked: Tensor) -> Tensor:
-        """Whether the model is wrong on each point; False for samples not `asked` [B] or without queries left."""
-        queried = (asked & (self.left > 0)).nonzero()[:, 0]
+    def fooled(self, points: Tensor, active: Tensor) -> Tensor:
+        """Whether the model is wrong on each point; False for samples not `active` [B] or without queries left."""
+        queried = (active & (self.queries_left > 0)).nonzero()[:, 0]
         wrong = torch.zeros_like(self.y, dtype=torch.bool)
         if len(queried):
-            self.left[queried] -= 1
+            self.queries_left[queried] -= 1
             wrong[queried] = scores(subset(self.model, queried), points[queried]).argmax(1) != self.y[queried]
         return wrong

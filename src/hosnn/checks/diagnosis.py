@@ -1,7 +1,7 @@
-"""Probes of a model: can its answers and gradients be relied on?
+"""What the checks of the model need, measured on a few images: can its answers and gradients be relied on?
 
 Shapes: x [n, ...] in [0, 1], y [n], logits [n, K].  Nothing here changes the model's modes, the global random numbers
-or a count of passes.  Images go in blocks of 50; all probes together cost about 35 forwards and 4 backwards per image.
+or a count of passes.  Images go in blocks of 50; all of it costs about 35 forwards and 4 backwards per image.
 """
 
 import copy
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hosnn.checks.model_checks import FAITHFUL, FEW, SAME
-from hosnn.checks.queries import (
+from hosnn.checks.measurements import (
     BLOCK,
     first_layer_input,
     fraction,
@@ -22,6 +21,7 @@ from hosnn.checks.queries import (
     seeded_scores,
     without_side_effects,
 )
+from hosnn.checks.model_checks import FAITHFUL, REPEATABLE, WARN_SHARE
 from hosnn.estimators import with_rule
 from hosnn.nn.layers import TimeDropout
 from hosnn.nn.neurons import neurons
@@ -34,16 +34,16 @@ from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import bptt
 
 RADII = (0.25, 1.0, 4.0)
-"""Sizes of the fidelity probe's steps over eps: spikes answer in jumps, so a small step may change nothing."""
+"""Step sizes over eps that fidelity is measured at: spikes jump, so a small step may change nothing."""
 
 TRIALS = 4
-"""Random steps per image that the gradient's step is compared with."""
+"""Random steps per image that the step along the gradient is compared with."""
 
 SINGLE_IMAGES = 16
 """Images that are also passed through the model one by one."""
 
 FEWEST_TRIALS = 20
-"""Trials in which a step changed something that a fidelity must rest on."""
+"""Fewest trials, in which a step changed something, for a fidelity to be given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +62,11 @@ class Diagnosis:
     training_logits, training_gradients   other logits, or another gradient, in train mode; NaN: no logits there
 
     Other shares:
-    distinct_logits  different logits of the class that has most of them, over images
+    distinct_logits  number of distinct logits of the class that has most, over the number of images
     fidelity         trials in which a gradient step beats a random one, at the size `fidelity_eps`
     bptt_fidelity    the same through full BPTT; only for hosnn layers whose own gradient is of little use
-    dead_pixels      pixels without a gradient that matter
-    unmoved_inputs   inputs of the first layer that stay the same when all pixels move
+    dead_pixels      pixels without a gradient that change the logits
+    unmoved_inputs   inputs of the first layer that stay the same when all pixels change
 
     Differences of logits, relative to their spread:
     randomness     between forward passes with different random numbers
@@ -100,12 +100,12 @@ class Diagnosis:
 
 
 def diagnose(model: Model, x: Tensor, y: Tensor, threat: Threat, seed: int = 0) -> Diagnosis:
-    """Measure everything that needs the model itself, on x [n, ...] with labels y [n]; n of 100 to 200 is enough."""
+    """Measure all of it on x [n, ...] with labels y [n]; 100 to 200 images are enough."""
     rng = SampleRandom(seed, torch.arange(len(y))).fold("probes")
     with without_side_effects(model):
         logits = seeded_scores(model, x, seed)
         repeatability = _repeatability(model, x, logits, seed)
-        repeatable = max(repeatability.values()) <= SAME
+        repeatable = max(repeatability.values()) <= REPEATABLE
         gradients = input_gradients(model, x, y, margin)
         gradient_shares = {} if gradients is None else _gradient_shares(model, x, y, gradients, threat, rng)
         top = logits.float().topk(2, dim=1).values
@@ -129,24 +129,24 @@ def diagnose(model: Model, x: Tensor, y: Tensor, threat: Threat, seed: int = 0) 
 
 
 def _repeatability(model: Model, x: Tensor, logits: Tensor, seed: int) -> dict[str, float]:
-    """`randomness` and `carried_state`; another batch comes between the passes that a state could make differ."""
+    """`randomness` and `carried_state`, by passes of one batch with a pass of another batch between them."""
     again = seeded_scores(model, x, seed)
     seeded_scores(model, 1 - x.flip(0), seed)
     later = seeded_scores(model, x, seed)
     state = max(relative_difference(logits, again), relative_difference(logits, later))
-    if state > SAME:  # such a model differs from call to call anyway, which says nothing of random numbers
+    if state > REPEATABLE:  # the answers differ anyway, so nothing can be said about random numbers
         return {"carried_state": state, "randomness": 0.0}
     return {"carried_state": state, "randomness": relative_difference(later, seeded_scores(model, x, seed + 1))}
 
 
 def _batch_shares(model: Model, x: Tensor, logits: Tensor, seed: int) -> dict[str, float]:
     """The same images in small batches, in reverse order, and some of them alone."""
-    everyone = torch.arange(len(x), device=x.device)
+    all_images = torch.arange(len(x), device=x.device)
     other_class, other_logits = (torch.zeros(len(x), dtype=torch.bool, device=logits.device) for _ in range(2))
-    for chosen, block in ((everyone, 7), (everyone.flip(0), BLOCK // 2 + 1), (everyone[:SINGLE_IMAGES], 1)):
+    for chosen, block in ((all_images, 7), (all_images.flip(0), BLOCK // 2 + 1), (all_images[:SINGLE_IMAGES], 1)):
         try:
             regrouped = seeded_scores(model, x[chosen], seed, block)
-        except RuntimeError:  # a model that takes one batch size only depends on it indeed
+        except RuntimeError:  # a model that takes one batch size only depends on the batch
             return {"batch_logits": 1.0, "batch_classes": 1.0}
         other_class[chosen] |= regrouped.argmax(1) != logits[chosen].argmax(1)
         other_logits[chosen] |= noticeably_different(regrouped, logits[chosen], logits)
@@ -156,29 +156,29 @@ def _batch_shares(model: Model, x: Tensor, logits: Tensor, seed: int) -> dict[st
 def _training_shares(
     model: Model, x: Tensor, y: Tensor, logits: Tensor, gradients: Tensor | None, seed: int
 ) -> dict[str, float]:
-    """All modules but dropout and normalisation in train mode, on a copy, since training may leave traces."""
+    """All modules but dropout and normalisation in train mode, on a copy, because train mode may change state."""
     if not isinstance(model, nn.Module):
         return {}
     try:
-        twin = copy.deepcopy(model)
+        copied = copy.deepcopy(model)
     except (RuntimeError, TypeError):  # tensors with a graph, open handles
         return {}
-    for module in twin.modules():
+    for module in copied.modules():
         module.training = not _is_meant_to_differ(module)
     try:
-        in_training, other_seed = (seeded_scores(twin, x, number) for number in (seed, seed + 1))
-        if relative_difference(in_training, other_seed) > SAME:  # dropout by a function: random, as it should be
+        in_training, other_seed = (seeded_scores(copied, x, number) for number in (seed, seed + 1))
+        if relative_difference(in_training, other_seed) > REPEATABLE:  # functional dropout, which is meant to be random
             return {}
-        in_training_gradients = input_gradients(twin, x, y, margin)
-    except Exception:  # a foreign model may well return its loss, or ask for labels, where it is to be trained
+        in_training_gradients = input_gradients(copied, x, y, margin)
+    except Exception:  # a foreign model may return its loss, or need labels, in train mode
         return {"training_logits": math.nan, "training_gradients": math.nan}
     if in_training_gradients is None or gradients is None:
-        turned = float((in_training_gradients is None) != (gradients is None))
+        changed_gradients = float((in_training_gradients is None) != (gradients is None))
     else:
         cosine = nn.functional.cosine_similarity(_rescaled(in_training_gradients), _rescaled(gradients))
-        turned = fraction((cosine < 0.9) & (in_training_gradients.flatten(1) != gradients.flatten(1)).any(1))
-    changed = noticeably_different(in_training, logits, logits)
-    return {"training_logits": fraction(changed), "training_gradients": turned}
+        changed_gradients = fraction((cosine < 0.9) & (in_training_gradients.flatten(1) != gradients.flatten(1)).any(1))
+    changed_logits = noticeably_different(in_training, logits, logits)
+    return {"training_logits": fraction(changed_logits), "training_gradients": changed_gradients}
 
 
 def _is_meant_to_differ(module: nn.Module) -> bool:
@@ -196,7 +196,7 @@ def _gradient_shares(
     of_cross_entropy = input_gradients(model, x, y, cross_entropy)
     saturated = torch.zeros_like(zero)
     if of_cross_entropy is not None:
-        # A loss may be flat in part: where most pixels lost their sign an attack steps no better than by chance.
+        # Where cross-entropy has no gradient for most pixels, a sign step is hardly better than chance.
         lost = (of_cross_entropy.flatten(1) == 0) & (flat != 0)
         saturated = lost.sum(1) > (flat != 0).sum(1) / 2
     shares = {"zero_gradients": fraction(zero), "saturated_loss": fraction(saturated & ~zero)}
@@ -210,13 +210,15 @@ def _bptt_fidelity(
     model: Model, x: Tensor, y: Tensor, threat: Threat, rng: SampleRandom, own: dict[str, float]
 ) -> float | None:
     """Fidelity of full BPTT with an ordinary surrogate, where the model's own gradient is not good enough."""
-    if own.get("fidelity", 0.0) >= FAITHFUL and own.get("zero_gradients", 1.0) <= FEW:
+    if own.get("fidelity", 0.0) >= FAITHFUL and own.get("zero_gradients", 1.0) <= WARN_SHARE:
         return None
     if not isinstance(model, nn.Module) or not neurons(model):
         return None
-    twin = with_rule(model, bptt())
-    gradients = input_gradients(twin, x, y, margin)
-    return None if gradients is None else _fidelity(twin, x, y, gradients.nan_to_num(), threat, rng).get("fidelity")
+    bptt_model = with_rule(model, bptt())
+    gradients = input_gradients(bptt_model, x, y, margin)
+    return (
+        None if gradients is None else _fidelity(bptt_model, x, y, gradients.nan_to_num(), threat, rng).get("fidelity")
+    )
 
 
 def _fidelity(
@@ -224,7 +226,7 @@ def _fidelity(
 ) -> dict[str, float]:
     """How often a step along the gradient raises the margin more than random steps of its size, ties counting half.
 
-    Trials in which neither changes anything do not count.  Of several sizes the one that suits the gradient best.
+    Trials in which neither changes anything do not count.  Of several step sizes, the one with the highest fidelity.
     """
     start = margin(seeded_scores(model, x, 0), y)
     best: dict[str, float] = {}
@@ -251,7 +253,7 @@ def _fidelity(
 
 
 def _dead_pixels(model: Model, x: Tensor, without_gradient: Tensor) -> float:
-    """Share of pixels without a gradient, in images where moving those to the other end of the range changes logits.
+    """Share of pixels without a gradient, in images whose logits change when these pixels move to the other extreme.
 
     without_gradient  [n, pixels] bool
     """

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hosnn.checks.diagnosis import Diagnosis, diagnose
 from hosnn.checks.inspection import inspect_network
-from hosnn.checks.model_checks import training_mode
-from hosnn.checks.probes import Diagnosis, diagnose
+from hosnn.checks.model_checks import train_and_eval_mode
 from hosnn.nn.neurons import LIF, TALIF
 from hosnn.robustness.model import count_passes
 from hosnn.robustness.threats import L1, L2, Linf, Threat
@@ -255,7 +255,7 @@ def test_a_model_that_gives_no_logits_in_train_mode_is_diagnosed_all_the_same(ma
     for name in ("training_logits", "training_gradients"):
         assert math.isnan(found.pop(name)) and plain.pop(name) == 0
     assert found == plain
-    check = training_mode(math.nan, math.nan, 32)
+    check = train_and_eval_mode(math.nan, math.nan, 32)
     assert check.severity == "warn" and "could not be measured" in check.figure
 
 

@@ -1,4 +1,4 @@
-"""Queries to a model that change nothing in it: scores and gradients in blocks, inputs of layers, spikes inside.
+"""Measurements of a model without side effects: scores and gradients in blocks, inputs of layers, spikes inside.
 
 Shapes: x [n, ...], logits [n, K].
 """
@@ -18,7 +18,7 @@ BLOCK = 50
 """Images per forward pass."""
 
 NOTICEABLE = 1e-2
-"""A change of logits, relative to their spread, that is no rounding."""
+"""A change of logits, relative to their spread, that rounding does not explain."""
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def scores_in_blocks(model: Model, x: Tensor, block: int = BLOCK) -> Tensor:
 
 
 def seeded_scores(model: Model, x: Tensor, seed: int, block: int = BLOCK) -> Tensor:
-    """The same with all global random numbers seeded first."""
+    """`scores_in_blocks` after seeding all global random numbers."""
     seed_everything(seed)
     return scores_in_blocks(model, x, block)
 
@@ -67,14 +67,14 @@ def first_layer_input(model: nn.Module, x: Tensor) -> Tensor | None:
     """Input of the first layer with weights; None if no layer without children has weights and a tensor as input."""
     inputs: list[Tensor] = []
 
-    def keep(module: nn.Module, arguments: tuple[object, ...]) -> None:
+    def record(module: nn.Module, arguments: tuple[object, ...]) -> None:
         if not inputs and arguments and isinstance(arguments[0], Tensor):
             inputs.append(arguments[0].detach().clone())
 
     leaves = [
         module for module in model.modules() if not any(module.children()) and any(True for _ in module.parameters())
     ]
-    handles = [module.register_forward_pre_hook(keep) for module in leaves]
+    handles = [module.register_forward_pre_hook(record) for module in leaves]
     try:
         scores_in_blocks(model, x)
     finally:
