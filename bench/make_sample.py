@@ -21,9 +21,9 @@ from PIL import Image
 from torch import Tensor
 
 from hosnn.data import Split, fashion_mnist
-from hosnn.data.dataset import content_sha256
 from hosnn.data.fashion_mnist_files import FASHION_MNIST, SAMPLE, SAMPLE_FOLDER
 from hosnn.data.selection import shuffled_rank_in_class
+from hosnn.data.split import content_sha256
 
 
 def main() -> None:

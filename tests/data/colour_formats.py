@@ -13,8 +13,9 @@ from torch import Tensor
 
 from hosnn.data import catalogue, cifar
 from hosnn.data.cifar_files import CifarVersion
-from hosnn.data.dataset import Specification, Split, content_sha256
 from hosnn.data.hashes import file_hash
+from hosnn.data.specification import Specification
+from hosnn.data.split import Split, content_sha256
 
 from .formats import CLASSES, random_split
 

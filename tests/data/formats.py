@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hosnn.data.dataset import Specification, Split, content_sha256
+from hosnn.data.specification import Specification
+from hosnn.data.split import Split, content_sha256
 
 SHAPE = (1, 4, 5)
 CLASSES = ("even", "odd")

@@ -12,7 +12,7 @@ from hosnn.data.cifar import cifar10, cifar100
 from hosnn.data.cifar_files import (
     CIFAR10_PYTHON,
 )
-from hosnn.data.dataset import Split
+from hosnn.data.split import Split
 from hosnn.errors import DataError
 
 from .colour_formats import (

@@ -17,8 +17,8 @@ from hosnn.data.cifar_files import (
     CifarVersion,
     read_records,
 )
-from hosnn.data.dataset import Split
 from hosnn.data.published_dataset import PublishedDataset
+from hosnn.data.split import Split
 from hosnn.errors import DataError
 
 from .colour_formats import (

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from hosnn.data import Dataset, load_dataset
-from hosnn.data.dataset import Verified
+from hosnn.data.specification import Verified
 from hosnn.errors import ConfigError, DataError
 
 from .formats import encoded, random_split

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hosnn.data import Dataset, Split
-from hosnn.data.dataset import content_sha256
+from hosnn.data.split import content_sha256
 from hosnn.errors import ConfigError, DataError
 
 from .formats import CLASSES, SHAPE, TEST, TRAIN, random_split

@@ -5,9 +5,9 @@ import torch
 
 from hosnn.data import Dataset, describe_sources, fashion_mnist, fashion_mnist_sample, load_dataset
 from hosnn.data.catalogue import NAMES
-from hosnn.data.dataset import check_split
 from hosnn.data.fashion_mnist_files import FASHION_MNIST, SAMPLE, SAMPLE_FOLDER
 from hosnn.data.sources import load_files
+from hosnn.data.split import check_split
 from hosnn.errors import ConfigError, DataError
 
 

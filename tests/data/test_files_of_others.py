@@ -14,12 +14,12 @@ import torch
 from hosnn.data import Dataset, Split, load_dataset
 from hosnn.data.cifar import CIFAR10, CIFAR100
 from hosnn.data.cifar_files import CIFAR100_BINARY, CIFAR100_PYTHON
-from hosnn.data.dataset import Verified
 from hosnn.data.events import Binning, Bins, Values, frames_of, read_events
 from hosnn.data.matlab import read_mat
 from hosnn.data.parquet import read_split, rows_of
 from hosnn.data.pickles import read_pickle
 from hosnn.data.pictures import decode
+from hosnn.data.specification import Verified
 from hosnn.data.svhn_files import SVHN_PREFIX
 from hosnn.errors import DataError
 

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hosnn.data.dataset import Split
 from hosnn.data.idx import IdxFiles, read_idx
+from hosnn.data.split import Split
 from hosnn.errors import DataError
 
 from .formats import TEST, TINY, TRAIN, idx_bytes, write_idx_files

@@ -24,7 +24,8 @@ from hosnn.data.cifar_files import (
     CIFAR100_PYTHON,
     CifarVersion,
 )
-from hosnn.data.dataset import Split, Verified
+from hosnn.data.specification import Verified
+from hosnn.data.split import Split
 from hosnn.errors import DataError
 
 from .colour_formats import TEST, TINY_COLOUR, TRAIN, batches, binary_batch, write_archive, write_cifar

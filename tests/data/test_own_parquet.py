@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from hosnn.data import Dataset, load_dataset
-from hosnn.data.dataset import Split
+from hosnn.data.split import Split
 from hosnn.errors import DataError
 
 from .formats import encoded, random_split

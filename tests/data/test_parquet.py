@@ -6,8 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from hosnn.data.dataset import Specification, Split
 from hosnn.data.parquet import ParquetFiles, read_split
+from hosnn.data.specification import Specification
+from hosnn.data.split import Split
 from hosnn.errors import DataError
 
 from .formats import TEST, TINY, TRAIN, encoded, parquet_table, random_split, write_parquet, write_parquet_files

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hosnn.data import catalogue, svhn, svhn_files
-from hosnn.data.dataset import Verified
+from hosnn.data.specification import Verified
 from hosnn.data.svhn_files import SVHN
 from hosnn.errors import DataError
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hosnn.data.corruptions import Corruption, corrupt
-from hosnn.data.dataset import Split
+from hosnn.data.split import Split
 from hosnn.errors import ConfigError
 from hosnn.evaluation.ablations import ablation_protocol
 from hosnn.evaluation.generalisation import corruption_accuracy, steps_at_test_time

@@ -19,10 +19,12 @@ from hosnn.data.cifar_files import (
     CifarFiles,
     CifarVersion,
 )
-from hosnn.data.dataset import Dataset, Specification, Split
+from hosnn.data.dataset import Dataset
 from hosnn.data.parquet import ParquetFiles
 from hosnn.data.published_dataset import PublishedDataset
 from hosnn.data.sources import FolderLayout
+from hosnn.data.specification import Specification
+from hosnn.data.split import Split
 
 HOST = "https://www.cs.toronto.edu/~kriz/"
 

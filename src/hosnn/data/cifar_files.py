@@ -15,9 +15,10 @@ from typing import Self
 import numpy as np
 import torch
 
-from hosnn.data.dataset import Specification, Split, check_split
 from hosnn.data.pickles import Batch, read_pickle
 from hosnn.data.sources import Contents
+from hosnn.data.specification import Specification
+from hosnn.data.split import Split, check_split
 from hosnn.errors import DataError
 
 LARGEST_BATCH = 1 << 28  # bytes; the largest of CIFAR's is 155 MB

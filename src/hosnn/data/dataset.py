@@ -3,127 +3,16 @@
 Legend: N rows, T time, C channels, H height, W width.
 """
 
-import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from hosnn.data.selection import balanced_rows, shuffled_rank_in_class
+from hosnn.data.selection import shuffled_rank_in_class
+from hosnn.data.specification import Verified
+from hosnn.data.split import Split, check_split, content_sha256
 from hosnn.errors import ConfigError, DataError
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Split:
-    """Images and labels, in memory.
-
-    images   [N, C, H, W], or frames [N, T, C, H, W]: uint8, 0..divisor, or float32 in [0, 1]
-    labels   [N] int64
-    index    [N] int64, each row's position in the original split: it names a sample in every result file
-    divisor  what whole numbers are divided by to lie in [0, 1]; of frames of events, the largest count of a pixel
-    """
-
-    images: Tensor
-    labels: Tensor
-    index: Tensor
-    divisor: int = 255
-
-    @classmethod
-    def in_order(cls, images: Tensor, labels: Tensor) -> Self:
-        """A split in the original order: index is 0..N-1."""
-        return cls(images, labels, torch.arange(len(labels)))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __repr__(self) -> str:
-        return f"Split({len(self)} images of {list(self.images.shape[1:])})"
-
-    def _chosen(self, rows: Tensor | slice) -> Self:
-        return replace(self, images=self.images[rows], labels=self.labels[rows], index=self.index[rows])
-
-    def subset(self, rows: Tensor | int) -> Self:
-        """Some of the rows.
-
-        rows  [n] int64 row numbers, kept in that order; or a number n: a fixed choice of n rows, even over the classes
-              (`selection.balanced_rows`), in which the choice for n = 100 is part of that for n = 200
-        Raises ConfigError if n is negative or more than there are.
-        """
-        if isinstance(rows, int):
-            rows = balanced_rows(self.labels, self.index, self._at_most(rows)).to(self.labels.device)
-        return self._chosen(rows)
-
-    def take(self, count: int) -> Self:
-        """The first `count` rows.  Raises ConfigError if there are fewer."""
-        return self._chosen(slice(self._at_most(count)))
-
-    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """What a model takes: images as float32 in [0, 1], [n, C, H, W] (uint8 / divisor), and labels [n] int64.
-
-        rows  [n] int64 row numbers (not `index`)
-        """
-        rows = rows.to(self.labels.device)
-        images = self.images[rows]
-        if not images.is_floating_point():
-            images = images.to(torch.float32).div_(self.divisor)
-        return images, self.labels[rows]
-
-    def blocks(self, size: int) -> list[Tensor]:
-        """All row numbers in order, in blocks of at most `size`; evaluations divide their work at these blocks only."""
-        return [torch.arange(at, min(at + size, len(self))) for at in range(0, len(self), size)]
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same split on `device`; a split already there is not copied."""
-        moved = {name: getattr(self, name).to(device) for name in ("images", "labels", "index")}
-        return replace(self, **moved)
-
-    def _at_most(self, count: int) -> int:
-        if not 0 <= count <= len(self):
-            raise ConfigError(
-                f"got a request for {count} rows of a split that has {len(self)}; ask for 0 to {len(self)}"
-            )
-        return count
-
-
-class Verified(Enum):
-    """What of a data set's content a published hash vouches for: the pixels, the labels and their order, or nothing."""
-
-    PIXELS = "pixels"
-    LABELS = "labels"
-    NOTHING = "nothing"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Specification:
-    """The properties that a data set must have, whichever source it comes from.
-
-    image_shape  [C, H, W], or [T, C, H, W] of frames
-    train_size   with the validation split still inside
-    sha256       what `content_sha256` must give; None if nobody here ever held the whole set to compute it
-    verify       (train, test) -> whether their pixels are the published ones, for sets of which only the hashes of
-                 original files are known (`cifar.published_pixels`); None: nothing to compare with
-    published    MD5 or SHA-256 by file name, for downloads, and for files whose content nothing else vouches for
-    label_parts  SHA-256 of the labels (one byte each) of equal parts of train, in the original order; a source may
-                 bring the parts in another order (`ordering.in_original_order`).  Empty: the order is not checked
-    label_names  columns that hold the labels in Parquet files, the first that is there
-    divisor      `Split.divisor`
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    image_shape: tuple[int, ...]
-    train_size: int
-    test_size: int
-    validation_size: int
-    sha256: str | None
-    verify: Callable[["Split", "Split"], bool] | None = None
-    published: Mapping[str, str] = field(default_factory=dict, hash=False)
-    label_parts: tuple[str, ...] = ()
-    label_names: tuple[str, ...] = ("label", "fine_label")
-    divisor: int = 255
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,63 +154,6 @@ class Dataset:
             source=source,
             sha256=content_sha256(train, validation, test),
             lossy=lossy,
-        )
-
-
-def content_sha256(*splits: Split) -> str:
-    """SHA-256 over, for train then test: the text "NxCxHxW\\n", pixels in C order, labels and index as little-endian
-    int64.  It depends on the decoded content only, never on the file format."""
-    digest = hashlib.sha256()
-    for split in splits:
-        digest.update(("x".join(map(str, split.images.shape)) + "\n").encode())
-        digest.update(split.images.cpu().contiguous().numpy().data)
-        for column in (split.labels, split.index):
-            digest.update(column.cpu().numpy().astype("<i8").data)
-    return digest.hexdigest()
-
-
-def check_split(split: Split, image_shape: tuple[int, ...], num_classes: int, origin: str) -> None:
-    """Raise DataError unless `split` is images of `image_shape` with labels in 0..num_classes-1.
-
-    image_shape  [C, H, W], or [T, C, H, W] of frames
-    origin       names the file or source in the message
-    """
-    images, labels, index = split.images, split.labels, split.index
-    if images.dtype not in (torch.uint8, torch.float32):
-        raise DataError(
-            f"{origin}: images are {images.dtype}, expected torch.uint8 (0..255) or torch.float32 in [0, 1]; convert "
-            "them first"
-        )
-    if len(image_shape) not in (3, 4) or tuple(images.shape[1:]) != tuple(image_shape):
-        expected = list(image_shape) if len(image_shape) in (3, 4) else "[C, H, W]"
-        raise DataError(
-            f"{origin}: images are {list(images.shape)} [N, C, H, W], expected {expected} after N; "
-            "is this another data set?"
-        )
-    for name, column in (("labels", labels), ("index", index)):
-        if column.dtype != torch.int64 or column.shape != images.shape[:1]:
-            raise DataError(
-                f"{origin}: {name} are {column.dtype} {list(column.shape)}, expected torch.int64 [{len(images)}], "
-                "one per image; do images and labels come from the same split?"
-            )
-    if len(images) == 0:
-        raise DataError(f"{origin}: there are no images; get the files again")
-    if images.is_floating_point():
-        low, high = (float(extreme) for extreme in images.aminmax())
-        if not (low >= 0 and high <= 1):  # so that NaN is refused too
-            raise DataError(
-                f"{origin}: images are {images.dtype} in [{low:g}, {high:g}], expected [0, 1]; rescale them"
-            )
-    wrong = ((labels < 0) | (labels >= num_classes)).nonzero().flatten()
-    if len(wrong):
-        raise DataError(
-            f"{origin}: label {labels[wrong[0]].item()} in row {wrong[0].item()} (and {len(wrong) - 1} more), "
-            f"expected 0..{num_classes - 1} for {num_classes} classes; is this another data set?"
-        )
-    if int(index.min()) < 0 or bool((index.sort().values.diff() == 0).any()):
-        raise DataError(
-            f"{origin}: index has negative or repeated positions, expected one original position per image; "
-            "write the index column again, or leave it out"
         )
 
 

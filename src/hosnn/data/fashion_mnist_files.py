@@ -7,11 +7,12 @@ published ones (MD5, from the original repository's README) up to the file name 
 from dataclasses import replace
 from pathlib import Path
 
-from hosnn.data.dataset import Dataset, Specification
+from hosnn.data.dataset import Dataset
 from hosnn.data.idx import STEMS, IdxFiles
 from hosnn.data.parquet import ParquetFiles
 from hosnn.data.published_dataset import PublishedDataset
 from hosnn.data.sources import FolderLayout, find_in_folder, load_files
+from hosnn.data.specification import Specification
 
 REPOSITORY = "zalando-datasets/fashion_mnist"
 HOST = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"

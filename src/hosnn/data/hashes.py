@@ -4,7 +4,7 @@ import hashlib
 import logging
 from pathlib import Path
 
-from hosnn.data.dataset import Specification
+from hosnn.data.specification import Specification
 from hosnn.errors import DataError
 
 logger = logging.getLogger(__name__)

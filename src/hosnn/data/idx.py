@@ -14,9 +14,10 @@ from typing import IO, Self, cast
 import torch
 from torch import Tensor
 
-from hosnn.data.dataset import Specification, Split, check_split
 from hosnn.data.hashes import verify_published_hash
 from hosnn.data.sources import Contents
+from hosnn.data.specification import Specification
+from hosnn.data.split import Split, check_split
 from hosnn.errors import DataError
 
 UNSIGNED_BYTE = 0x08

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hosnn.data.cache import decoded
-from hosnn.data.dataset import Dataset, Specification, Split, check_split
+from hosnn.data.dataset import Dataset
 from hosnn.data.events import Binning, frames_of, read_events
 from hosnn.data.naming import natural
 from hosnn.data.parquet import EVENTS, ParquetFiles
 from hosnn.data.published_dataset import PublishedDataset
 from hosnn.data.sources import Contents, DatasetFiles, FolderLayout
+from hosnn.data.specification import Specification
+from hosnn.data.split import Split, check_split
 from hosnn.errors import DataError
 
 SIZE = (34, 34)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hosnn.data.dataset import Split
+from hosnn.data.split import Split
 from hosnn.errors import DataError
 
 

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hosnn.data.cache import decoded
-from hosnn.data.dataset import Specification, Split, check_split
 from hosnn.data.naming import natural
 from hosnn.data.pictures import decode
 from hosnn.data.sources import Contents
+from hosnn.data.specification import Specification
+from hosnn.data.split import Split, check_split
 from hosnn.errors import DataError
 
 BATCH_ROWS = 1024

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hosnn.data.dataset import Dataset, Split, check_split
+from hosnn.data.dataset import Dataset
 from hosnn.data.selection import shuffled_rank_in_class
+from hosnn.data.split import Split, check_split
 from hosnn.errors import DataError
 
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1

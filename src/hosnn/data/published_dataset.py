@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hosnn.data.dataset import Dataset, Specification
+from hosnn.data.dataset import Dataset
 from hosnn.data.download import download_from_hub, fetch_file, find_in_hub_cache
 from hosnn.data.sources import (
     DatasetFiles,
@@ -16,6 +16,7 @@ from hosnn.data.sources import (
     load_files,
     load_first,
 )
+from hosnn.data.specification import Specification
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from hosnn.data.dataset import Dataset, Specification, Split, Verified
+from hosnn.data.dataset import Dataset
 from hosnn.data.ordering import has_published_labels, in_original_order
+from hosnn.data.specification import Specification, Verified
+from hosnn.data.split import Split
 from hosnn.errors import DataError
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from hosnn.data.catalogue import describe_sources, load_dataset
-from hosnn.data.dataset import Verified
+from hosnn.data.specification import Verified
 from hosnn.errors import DataError
 
 HASHES = {

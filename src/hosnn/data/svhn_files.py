@@ -11,12 +11,14 @@ from typing import Self
 import numpy as np
 import torch
 
-from hosnn.data.dataset import Dataset, Specification, Split, check_split
+from hosnn.data.dataset import Dataset
 from hosnn.data.hashes import verify_published_hash
 from hosnn.data.matlab import read_mat
 from hosnn.data.parquet import ParquetFiles
 from hosnn.data.published_dataset import PublishedDataset
 from hosnn.data.sources import Contents, FolderLayout
+from hosnn.data.specification import Specification
+from hosnn.data.split import Split, check_split
 from hosnn.errors import DataError
 
 TRAIN, TEST = "train_32x32.mat", "test_32x32.mat"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hosnn.data.corruptions import SEVERITIES, Corruption, corrupt
-from hosnn.data.dataset import Split
+from hosnn.data.split import Split
 from hosnn.errors import ConfigError
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.modes import device_of, evaluating
