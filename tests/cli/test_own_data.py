@@ -144,8 +144,10 @@ def test_frames_of_ones_own_train_and_are_evaluated_with_every_recipe(hosnn: Run
     assert hosnn("train", recipe, "--data", "events.npz", *ALL_ONCE)[0] == 0
     run = Path("runs") / f"{recipe.replace(':', '-').replace('_', '-')}-events"
     assert load(run).network.steps == 3
-    status, out, err = hosnn("evaluate", run, "--protocol", "smoke", "--samples", 6)
-    assert status in (0, 3, 4), out + err
+    for threat in ("linf:8/255", "linf:8/255/step"):  # the same: each frame is perturbed on its own
+        status, out, err = hosnn("evaluate", run, "--protocol", "smoke", "--samples", 6, "--threat", threat, "--json")
+        assert status in (0, 3, 4), out + err
+        assert json.loads(out)["dataset"] == "events (unverified)"
 
 
 def no_picture(root: Path) -> None:

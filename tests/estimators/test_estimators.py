@@ -123,6 +123,14 @@ def test_attacks_on_frames_move_every_step_by_itself(attack: PGD) -> None:
     assert not torch.equal(frames[:, 0], frames[:, 1])
 
 
+def test_inputs_that_are_frames_already_are_attacked_as_they_are() -> None:
+    network = lif_network()
+    recordings = torch.rand(6, TINY.steps, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    attacked = OnFrames(fgsm(THREAT))(network, recordings, labels(), rng())
+    assert torch.equal(attacked, fgsm(THREAT)(network, recordings, labels(), rng()))
+    assert attacked.shape == recordings.shape
+
+
 def test_attacks_on_frames_are_never_weaker_to_first_order() -> None:
     """Per-step perturbations contain the image perturbations: the gradient's dual norm can only grow."""
     network, x = talif_network().double(), images().double()

@@ -181,8 +181,8 @@ def _precise_scores(model: Model, x: Tensor) -> Tensor:
 
 
 def attacked_input(model: Model, x: Tensor, threat: Threat) -> Tensor:
-    """What the threat perturbs: the images, or their frames [B, T, ...]."""
-    if not threat.per_step:
+    """What the threat perturbs: the images, or their frames [B, T, C, H, W]; event data are frames already."""
+    if not threat.per_step or x.dim() == 5:
         return x
     steps: int = model.steps  # type: ignore[attr-defined]
     return x[:, None].expand(-1, steps, *x.shape[1:]).contiguous()

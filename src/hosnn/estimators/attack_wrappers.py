@@ -17,19 +17,26 @@ from hosnn.robustness.model import Attack, Model
 from hosnn.spiking.decoding import target_traces, trace_cross_entropy
 
 
+FRAMES = 5
+"""Axes of frames [B, T, C, H, W]; images have one fewer."""
+
+
 @identified("OnFrames")
 @dataclass(frozen=True)
 class OnFrames:
     """Repeat the image over the network's time steps, then attack: every step gets its own perturbation.
 
-    A larger threat model than one perturbed image; HoSNN's authors use it.
+    A larger threat model than one perturbed image; HoSNN's authors use it.  Inputs that are frames already, of event
+    data, are attacked as they are.
     returns  frames [B, T, C, H, W]
-    Raises ConfigError for a model without an integer attribute `steps`.
+    Raises ConfigError for images and a model without an integer attribute `steps`.
     """
 
     attack: Attack
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+        if x.dim() == FRAMES:
+            return self.attack(model, x, y, rng)
         steps = getattr(model, "steps", None)
         if not isinstance(steps, int):
             raise ConfigError(
