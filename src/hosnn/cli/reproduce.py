@@ -178,7 +178,7 @@ def _report(result: ReproductionResult, networks: dict[str, SpikingNetwork], dat
     }
     attack = Through(bptt(), PGD(DEFAULT_THREAT))
     split = data.test.take(min(200, len(data.test)))
-    attacked_examples = [
+    pictures = [
         example
         for name, network in pair.items()
         for example in attacked_examples(network, split, attack, count=5, network=name, classes=data.classes)
@@ -187,7 +187,7 @@ def _report(result: ReproductionResult, networks: dict[str, SpikingNetwork], dat
     rng = SampleRandom(0, split.index[:1])
     x_adv = {name: attack(network, x, y, rng) for name, network in pair.items()}
     logs = {cell.experiment: read_log(runs / cell.experiment) for cell in result.cells}
-    return render_reproduction(result, neuron_traces(pair, x, x_adv), attacked_examples, logs)
+    return render_reproduction(result, neuron_traces(pair, x, x_adv), pictures, logs)
 
 
 def _training(experiment: Experiment) -> str:
