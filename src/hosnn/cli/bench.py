@@ -42,12 +42,13 @@ def bench(
     out: Folder = None,
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
-    """How fast is it?  Layers, training, attacks, evaluations, compared with eager PyTorch, torch.compile and peers.
+    """Measure the speed of layers, training, attacks and evaluations beside eager PyTorch, torch.compile and peers.
 
-    Contestants take turns in one run, on one thread each unless their name says otherwise; times are ratios to ours,
-    medians over rounds (on a GPU milliseconds too).  The limit of a layer is a copy of the bytes it must move, that of
-    a network its convolutions and matrix products alone.  SpikingJelly, snnTorch, Norse and sinabs take part if they
-    are installed (bench/requirements-speed.txt).  Run nothing else on the machine at the same time.
+    Every implementation of the same work (a contestant) is timed in turn, round by round, on one thread unless its name
+    says otherwise; times are ratios to ours, medians over rounds (on a GPU milliseconds too).  Lower bounds: for a
+    layer, a copy of the bytes it must move; for a network, its convolutions and matrix products alone.  SpikingJelly,
+    snnTorch, Norse and sinabs take part if they are installed (bench/requirements-speed.txt).  Run nothing else on the
+    machine at the same time.
 
     For example:
 
@@ -60,9 +61,9 @@ def bench(
     Args:
         only: kinds of work to measure: layer; training and attack (with TSSL-BP); full-bptt (the same with full BPTT);
             inference; signature; evaluation; all if not given.
-        contestants: contestants whose names contain one of these take part, besides hosnn; all if not given.
+        contestants: time only contestants whose names contain one of these texts, besides hosnn; all if not given.
         quick: about a minute: a small layer and a small network, 3 rounds, nothing compiled, no peak memory.
-        rounds: turns of each contestant; at most 3 for evaluations.
+        rounds: rounds, in each of which every contestant is timed once; at most 3 for evaluations.
         accelerator: cpu or cuda.
         out: folder for bench.json, bench.md and bench.svg; nothing is written if not given.
         json_output: print the result as JSON and nothing else.
