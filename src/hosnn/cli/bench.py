@@ -13,7 +13,7 @@ from rich.table import Table
 
 from hosnn.benchmark.calibration import SignatureCase
 from hosnn.benchmark.evaluation import EvaluationCase
-from hosnn.benchmark.layers import SHAPES, LayerCase
+from hosnn.benchmark.layers import LAYER_SHAPES, LayerCase
 from hosnn.benchmark.networks import NetworkCase, Precision, Workload
 from hosnn.benchmark.peers import peer_versions
 from hosnn.benchmark.report import HEADINGS, BenchmarkResult, benchmark_markdown, table_cells, timing_figure
@@ -94,7 +94,7 @@ def cases(only: Sequence[Work], quick: bool, device: str) -> list[Case]:
         return NetworkCase(workload, batch, precision, device, not quick, replace(blueprint, rule=rule))
 
     by_work: dict[Work, list[Case]] = {
-        "layer": [LayerCase(shape, device, not quick) for shape in (SHAPES[:1] if quick else SHAPES)],
+        "layer": [LayerCase(shape, device, not quick) for shape in (LAYER_SHAPES[:1] if quick else LAYER_SHAPES)],
         "training": [network("FGSM training step", precision) for precision in precisions],
         "attack": [network("PGD-10", precision) for precision in precisions],
         "full-bptt": [] if quick else [network("FGSM training step", rule=bptt()), network("PGD-10", rule=bptt())],
