@@ -66,12 +66,12 @@ def _advice(sources: list[SourceStatus]) -> list[str]:
     for name in sorted({source.dataset for source in sources}):
         of_dataset = [source for source in sources if source.dataset == name]
         if not any(source.found for source in of_dataset):
-            way = (
+            remedy = (
                 "it is downloaded on first use, or"
                 if any(source.needs_network for source in of_dataset)
                 else "to use it,"
             )
-            advice.append(f"{name} is not on this machine; {way} give --data-folder")
+            advice.append(f"{name} is not on this machine; {remedy} give --data-folder")
     if cpu.library() is None:
         advice.append(
             "the native kernel was not built, so networks on the CPU run slower than they could: install GCC or "
