@@ -157,3 +157,25 @@ def test_the_checks_see_upward_imports_and_circles(tmp_path: Path) -> None:
     one, two, three = (Path(name) for name in "abc")
     assert cycle({one: {two}, two: {three}, three: {two}}) == [two, three, two]
     assert cycle({one: {two, three}, two: {three}}) == []
+
+
+def test_no_local_name_hides_a_function_that_it_calls() -> None:
+    """A renamed local once took the name of the function that filled it, which neither linter nor types see."""
+    hidden = {}
+    for file in FILES:
+        module = ast.parse(file.read_text(encoding="utf-8"))
+        outer = {
+            alias.asname or alias.name
+            for node in module.body
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        outer |= {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
+        for function in (node for node in ast.walk(module) if isinstance(node, ast.FunctionDef)):
+            names = [node for node in ast.walk(function) if isinstance(node, ast.Name)]
+            calls = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]
+            stored = {name.id for name in names if isinstance(name.ctx, ast.Store)}
+            called = {name.id for name in calls if isinstance(name, ast.Name)}
+            if found := stored & called & outer:
+                hidden[f"{relative(file)}:{function.name}"] = found
+    assert not hidden

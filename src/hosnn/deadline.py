@@ -57,9 +57,10 @@ def stopping(deadline: Deadline) -> Iterator[None]:
 
 
 class Interrupted(HosnnError):
-    """Work stopped before its end, at `place`, from where the same call resumes.
+    """Work was stopped by its deadline before its end.
 
-    kept    False: nothing was saved, so the same call begins again
+    place   how far it got, for the message
+    kept    whether that is saved, so that the same call resumes from there; False: it begins again
     status  exit status of a command: 1 if the time was up, 128 + number if a signal asked to stop
     """
 

@@ -16,14 +16,15 @@ T = TypeVar("T")
 
 
 def cannot_write(path: Path, error: Exception) -> ConfigError:
-    """What is raised where a caller has nothing more to say."""
+    """The error for a file that cannot be written, unless the caller has a more specific one."""
     return ConfigError(f"cannot write {path}: {error}; choose another place or free some space")
 
 
 def read_json(path: Path, kind: str, parse: Callable[[Any], T], advice: str = "") -> T:
     """`parse` of a JSON file's content.
 
-    kind    what the file should be, e.g. "evaluation"; advice: an end for the error's sentence
+    kind    what the file should contain, e.g. "evaluation", for the error's message
+    advice  the end of that message
     Raises ConfigError if the file cannot be read, is no JSON, or `parse` raises.
     """
     try:

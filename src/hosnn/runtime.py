@@ -1,4 +1,4 @@
-"""The process: devices and precision (Lightning Fabric), threads, random numbers, its exit."""
+"""The running process: devices and precision (Lightning Fabric), threads, global random state, exit."""
 
 import os
 import random
@@ -17,7 +17,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 
 from hosnn.errors import ConfigError
 
-PATIENCE = timedelta(minutes=10)
+RANK_TIMEOUT = timedelta(minutes=10)
 """How long a rank waits for the others before it fails; validation and saving take less."""
 
 
@@ -32,19 +32,19 @@ Precision = Literal["32-true", "64-true", "bf16-mixed"]
 
 @dataclass(frozen=True)
 class Hardware:
-    """What to run on."""
+    """The hardware to run on, and how."""
 
     accelerator: str = "auto"  # cpu, cuda, mps or auto
-    devices: int = 1  # how many of them, on each machine
-    nodes: int = 1  # machines, each with so many devices, that a cluster's scheduler started this on
-    precision: Precision = "32-true"  # bf16-mixed is for training on GPUs; results are measured in 32-true
-    threads: int = 0  # CPU threads of torch; 0 leaves torch's own choice
+    devices: int = 1  # number of accelerators to use on each machine
+    nodes: int = 1  # number of machines, where a cluster's scheduler started this command on several
+    precision: Precision = "32-true"  # bf16-mixed is for training, on GPUs above all; results are measured in 32-true
+    threads: int = 0  # CPU threads of torch; 0: torch's own choice
 
     def fabric(self, several: bool = False) -> Fabric:
         """A launched Fabric.  Raises ConfigError if the accelerator is not there.
 
-        several  whether the caller can use several devices, each by a process (rank) of its own.  Under torchrun there
-                 are as many as it started; otherwise the first process starts the others.
+        several  whether the caller can use several devices, with a process (rank) for each.  Under torchrun these are
+                 the processes that it started; otherwise the first process starts the others.
         """
         check_threads(self.threads)
         devices, nodes = self.devices, self.nodes
@@ -59,8 +59,8 @@ class Hardware:
             )
         if self.threads:
             torch.set_num_threads(self.threads)
-        # Training keeps buffers equal on all ranks; sent with every step, signatures would cost time.
-        ddp = DDPStrategy(timeout=PATIENCE, broadcast_buffers=False)
+        # Training keeps buffers equal on all ranks by itself; broadcasting signatures at every step would cost time.
+        ddp = DDPStrategy(timeout=RANK_TIMEOUT, broadcast_buffers=False)
         try:
             fabric = Fabric(
                 accelerator=self.accelerator,
@@ -72,7 +72,7 @@ class Hardware:
         except (ValueError, RuntimeError) as error:
             raise ConfigError(
                 f"cannot use {devices} x accelerator {self.accelerator!r} at precision {self.precision!r}: {error}"
-                "; `hosnn doctor` lists what is here"
+                "; `hosnn doctor` lists what this machine has"
             ) from error
         fabric.launch()
         return fabric
@@ -81,8 +81,8 @@ class Hardware:
 def leave(status: int) -> NoReturn:
     """End the process with a status.
 
-    One rank of several exits without cleaning up: gloo's threads sometimes abort a process that does, with another
-    status, above all where their peers have ended.  All files are written by then.
+    A rank of several exits without cleaning up: gloo's threads sometimes abort a process that cleans up, with another
+    status, above all after other ranks have ended.  All files are written by then.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         sys.stdout.flush()
@@ -103,7 +103,7 @@ def full_precision() -> Iterator[None]:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed torch, numpy and Python, whichever of them a foreign model draws random numbers from."""
+    """Seed torch, numpy and Python, as a user's model may draw random numbers from any of them."""
     torch.manual_seed(seed)
     numpy.random.seed(seed % 2**32)  # noqa: NPY002
     random.seed(seed)
@@ -111,7 +111,7 @@ def seed_everything(seed: int) -> None:
 
 @contextmanager
 def own_randomness(seed: int | None = None) -> Iterator[None]:
-    """Restore the state of random numbers afterwards; inside, they are drawn from `seed` if one is given."""
+    """Inside, global random numbers start from `seed` (None: continue); afterwards their former state is restored."""
     numpy_state, python_state = numpy.random.get_state(), random.getstate()  # noqa: NPY002
     try:
         with torch.random.fork_rng(list(range(torch.cuda.device_count()))):

@@ -1,4 +1,4 @@
-"""`hosnn sweep` and `hosnn evaluate --shards` without Ray: its tasks are done here, one after the other."""
+"""`hosnn sweep` and `hosnn evaluate --shards` without Ray: its jobs are run here, one after the other."""
 
 import json
 import time
@@ -15,8 +15,8 @@ from hosnn.cli.main import main
 from hosnn.cli.request import EvaluationRequest, _absolute
 from hosnn.cli.sweep import jobs
 from hosnn.cluster import work
+from hosnn.cluster.jobs import Cluster, Job, _attempt
 from hosnn.cluster.record import Sweep
-from hosnn.cluster.tasks import Cluster, Job, _attempt
 from hosnn.cluster.trials import trials
 from hosnn.cluster.work import Conditions
 from hosnn.deadline import Deadline

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from hosnn.cluster.record import EvaluationFigures, Sweep, TrialResult
-from hosnn.cluster.tables import failures, lines, markdown_sweep, mean_and_deviation, rich_sweep
+from hosnn.cluster.record import EvaluationSummary, Sweep, TrialResult
+from hosnn.cluster.tables import failures, markdown_sweep, mean_and_deviation, rich_sweep, sweep_rows
 from hosnn.cluster.trials import trials
 from hosnn.errors import ConfigError
 
@@ -18,8 +18,8 @@ MACHINE: dict[str, str | int] = {"processor": "P", "cores": 2, "threads": 1, "gp
 VERSIONS = {"hosnn": "0.1.0", "torch": "2.13.0"}
 
 
-def figures(clean: float, worst: float) -> EvaluationFigures:
-    return EvaluationFigures(
+def figures(clean: float, worst: float) -> EvaluationSummary:
+    return EvaluationSummary(
         protocol="smoke",
         threat="linf:8/255",
         samples=256,
@@ -34,7 +34,7 @@ def figures(clean: float, worst: float) -> EvaluationFigures:
     )
 
 
-def result(validation: float, evaluation: EvaluationFigures | None = None) -> TrialResult:
+def result(validation: float, evaluation: EvaluationSummary | None = None) -> TrialResult:
     return TrialResult(
         validation=validation, steps=100, seconds=90.0, versions=VERSIONS, machine=MACHINE, evaluation=evaluation
     )
@@ -52,7 +52,7 @@ def sweep() -> Sweep:
         threat="linf:8/255",
         samples=None,
     )
-    return plain.of(trials(recipes, plain.settings, GRID, SEEDS), Path("runs"))
+    return plain.with_trials(trials(recipes, plain.settings, GRID, SEEDS), Path("runs"))
 
 
 @pytest.fixture
@@ -96,17 +96,17 @@ def test_what_is_known_to_be_finished_is_kept_when_the_same_sweep_goes_on(sweep:
     after = sweep.resumed(partly)
     assert [entry.state for entry in after.trials] == ["finished"] * 4 + ["waiting"] * 2
     assert replace(sweep, protocol="standard").resumed(partly).count("finished") == 0
-    other = sweep.of(trials(sweep.recipes, ("optim.epochs=3",), GRID, SEEDS), Path("runs"))
+    other = sweep.with_trials(trials(sweep.recipes, ("optim.epochs=3",), GRID, SEEDS), Path("runs"))
     assert other.resumed(partly).count("finished") == 0, "another experiment of the same name"
 
 
 def test_lines_show_mean_and_deviation_over_seeds(partly: Sweep):
-    first, second = lines(partly)
+    first, second = sweep_rows(partly)
     assert first.title == ("demo:lif_fgsm", "optim.lr=1e-3")
     assert first.seeds == "0, 1, 2"
-    assert first.texts == ("80.0 ± 10.0", "1.5", "80.0 ± 10.0", "50.0 ± 0.0", "warn")
+    assert first.cells == ("80.0 ± 10.0", "1.5", "80.0 ± 10.0", "50.0 ± 0.0", "warn")
     assert second.seeds == "0 of 0, 1, 2"
-    assert second.texts == ("60.0", "1.5", "60.0", "20.0", "warn")
+    assert second.cells == ("60.0", "1.5", "60.0", "20.0", "warn")
     assert mean_and_deviation([]) == "not run"
 
 
@@ -123,8 +123,8 @@ def test_tables_say_what_failed_and_where_numbers_come_from(partly: Sweep):
 
 
 def test_a_sweep_without_results_or_protocol_has_tables_too(sweep: Sweep):
-    assert [line.texts for line in lines(sweep)] == [("not run",) * 5] * 2
-    assert [line.texts for line in lines(replace(sweep, protocol=None))] == [("not run",) * 2] * 2
+    assert [line.cells for line in sweep_rows(sweep)] == [("not run",) * 5] * 2
+    assert [line.cells for line in sweep_rows(replace(sweep, protocol=None))] == [("not run",) * 2] * 2
     assert "Versions: unknown" in markdown_sweep(sweep)
 
 

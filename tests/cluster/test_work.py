@@ -8,7 +8,7 @@ import pytest
 
 from hosnn.cluster import work
 from hosnn.cluster.record import TrialResult
-from hosnn.cluster.work import Conditions, carry_out, train, working_in
+from hosnn.cluster.work import Conditions, run_trial, train_start, working_in
 from hosnn.deadline import Deadline, Interrupted
 from hosnn.errors import ConfigError
 from hosnn.runtime import Hardware
@@ -32,13 +32,13 @@ def stamps(folder: Path) -> dict[Path, int]:
 
 
 def test_a_trial_is_trained_and_evaluated_and_found_the_next_time(conditions: Conditions):
-    train(CLEAN, conditions, Deadline())
-    first = carry_out(ROBUST, conditions, Deadline())
+    train_start(CLEAN, conditions, Deadline())
+    first = run_trial(ROBUST, conditions, Deadline())
     assert first.evaluation is not None
     assert (first.evaluation.samples, first.evaluation.file) == (12, "evaluations/smoke-n12.json")
     assert first.versions["torch"] and first.machine["processor"]
     before = stamps(conditions.runs)
-    assert carry_out(ROBUST, conditions, Deadline()) == first
+    assert run_trial(ROBUST, conditions, Deadline()) == first
     assert stamps(conditions.runs) == before
 
 
@@ -46,21 +46,21 @@ def test_stopped_at_any_step_it_goes_on_to_the_same_bits(conditions: Conditions,
     trained = replace(conditions, protocol=None)
     for steps in (2, 9):
         with pytest.raises(Interrupted):
-            carry_out(ROBUST, trained, StopAfter(steps))
-    assert isinstance(carry_out(ROBUST, trained, Deadline()), TrialResult)
+            run_trial(ROBUST, trained, StopAfter(steps))
+    assert isinstance(run_trial(ROBUST, trained, Deadline()), TrialResult)
     run(ROBUST, toy_data(), tmp_path / "undisturbed", cpu())
     same_bits(conditions.runs / "robust", tmp_path / "undisturbed" / "robust")
 
 
 def test_a_run_of_another_verb_is_found_and_its_machine_is_unknown(conditions: Conditions):
     run(CLEAN, toy_data(), conditions.runs, cpu())
-    found = carry_out(CLEAN, replace(conditions, protocol=None), Deadline())
+    found = run_trial(CLEAN, replace(conditions, protocol=None), Deadline())
     assert found.machine == {} and found.evaluation is None
 
 
 def test_more_images_than_there_are_are_refused(conditions: Conditions):
     with pytest.raises(ConfigError, match="--samples got 17; toy has 16 test images"):
-        carry_out(CLEAN, replace(conditions, samples=17), Deadline())
+        run_trial(CLEAN, replace(conditions, samples=17), Deadline())
 
 
 def test_a_folder_is_worked_in_by_one_process_until_it_ends_however_it_ends(

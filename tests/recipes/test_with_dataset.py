@@ -2,6 +2,7 @@
 
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,7 +46,8 @@ def test_the_network_is_fitted_to_images_and_classes(recipe, data: Dataset) -> N
     for stage in stages(with_dataset(recipe(), data)):
         network = stage.network.build()
         assert stage.data == data.name
-        assert (network.blueprint.image, network.blueprint.mean, network.blueprint.std) == (data.image_shape, mean, std)
+        blueprint: Any = network.blueprint
+        assert (blueprint.image, blueprint.mean, blueprint.std) == (data.image_shape, mean, std)
         x, _ = data.train.batch(torch.arange(2))
         assert network(x).shape == (2, data.num_classes)
         if data.steps is not None:

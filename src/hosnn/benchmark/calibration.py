@@ -1,4 +1,4 @@
-"""What recording a signature costs, compared with the forward passes it is recorded in."""
+"""The time to record a signature, compared with the forward passes alone."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ FORWARD, CALIBRATION = "forward pass", "signature, its forward pass included"
 
 @dataclass(frozen=True)
 class SignatureCase:
-    """The signature of the HoSNN authors' CIFAR-10 network, 3.1 million values, on random images in one batch."""
+    """The signature of the HoSNN authors' CIFAR-10 network, 3.1 million values, on one batch of random images."""
 
     batch: int = 50
     device: str = "cpu"

@@ -18,7 +18,8 @@ from hosnn.spiking.kernels import backend
 class EvaluationCase:
     """The protocol `standard` without panels on a few random images, labelled as the network predicts.
 
-    Attacks stop at an image once it is broken, so backends whose gradients differ in the last bits may do other work.
+    Attacks stop at an image once it is misclassified, so the amount of work may differ between backends whose gradients
+    differ in the last bits.
     """
 
     samples: int = 16

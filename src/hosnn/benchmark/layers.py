@@ -19,7 +19,8 @@ from hosnn.spiking.kernels.kernel_spec import FusionContext
 from hosnn.spiking.state import AdaptiveThreshold, Dynamics
 
 BYTES = 20
-"""Least bytes moved per element-step in float32: read currents twice and a gradient, write output and gradient."""
+"""Bytes that must be moved per element of the currents, in float32: the currents read twice, the output written, and
+its gradient read, the currents' gradient written."""
 
 OURS, OUR_LIF = "hosnn TA-LIF", "hosnn LIF"
 TWO_THREADS = "hosnn TA-LIF, 2 threads"
@@ -27,7 +28,7 @@ REUSED = "hosnn TA-LIF, input buffer reused, copied before"
 EAGER = "eager TA-LIF"
 LIMIT = f"copy of {BYTES} bytes per element-step"
 
-SHAPES = (
+LAYER_SHAPES = (
     (5, 64, 1024),
     (5, 64, 32, 14, 14),
     (5, 16, 128, 32, 32),
@@ -40,8 +41,8 @@ SHAPES = (
 class LayerCase:
     """Forward and backward of one layer in float32: output from currents, dL/dI (and dL/dk) from dL/doutput.
 
-    TA-LIF returns traces and learns one k per neuron; LIF, ours and the peers', returns spikes.  After a convolution
-    our layer may overwrite its input; here it gets a copy to overwrite.
+    TA-LIF returns traces and learns one k per neuron; LIF, ours and the peers', returns spikes.  `REUSED` is our layer
+    as after a convolution, where it may overwrite its input: a copy, whose making is part of the time.
     """
 
     shape: tuple[int, ...]
@@ -67,7 +68,7 @@ class LayerCase:
             LIMIT: Contestant(self._copy, memory=False),
         }
         if not self.compiled:
-            contestants = {name: each for name, each in contestants.items() if "compile" not in name}
+            contestants = {name: value for name, value in contestants.items() if "compile" not in name}
         if self.device == "cpu":
             contestants[REUSED] = Contestant(self._input_reused, like=OURS)
         if self.device == "cpu" and cores() > 1:

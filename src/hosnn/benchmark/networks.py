@@ -56,8 +56,8 @@ class PerStep(nn.Module):
         return torch.stack([self.layers(x_t) for x_t in x.unbind(0)])
 
 
-class Foreign(nn.Module):
-    """Another library's layer in place of ours."""
+class PeerNeurons(nn.Module):
+    """Neurons of another library, to replace ours."""
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
@@ -80,9 +80,9 @@ def stepwise(network: SpikingNetwork) -> SpikingNetwork:
 class NetworkCase:
     """One workload on a batch of random images.
 
-    Weights are the initial ones, doubled so that every layer fires; the signature is of other random images.
+    Weights are the initial ones, doubled so that every layer fires; the signature is recorded on other random images.
 
-    blueprint  the network; its gradient rule decides what is stored and computed for the backward pass
+    blueprint  the network; its gradient rule decides what the backward pass computes
     """
 
     workload: Workload
@@ -104,7 +104,7 @@ class NetworkCase:
     def contestants(self) -> dict[str, Contestant]:
         contestants = self._same_precision()
         if self.precision == "bfloat16":  # sums are in another order, so results differ too much to be compared
-            contestants = {name: replace(each, like="") for name, each in contestants.items()}
+            contestants = {name: replace(value, like="") for name, value in contestants.items()}
             float32 = replace(self, precision="float32")
             contestants[PER_STEP_FLOAT32] = replace(float32.contestants()[PER_STEP], like="")
         return contestants
@@ -159,7 +159,7 @@ class NetworkCase:
     def _with_neurons_of(self, name: str) -> Call:
         network = self._lif()
         for path in neurons(network):
-            replace_layer(network, path, Foreign(peer_layer(name)))
+            replace_layer(network, path, PeerNeurons(peer_layer(name)))
         return self._call(network)
 
     def images(self, seed: int) -> Tensor:
@@ -189,7 +189,7 @@ class NetworkCase:
         if self.workload == "inference":
             return lambda: scores(model, x)
         if self.workload == "PGD-10":
-            attack = PGD(THREAT, steps=PGD_STEPS, keep_best=False)  # or its cost would depend on its success
+            attack = PGD(THREAT, steps=PGD_STEPS, keep_best=False)  # otherwise its cost depends on its success
             return lambda: attack(model, x, y, rng)
         objective = Adversarial(fgsm(THREAT), CrossEntropy(), craft_in="eval")
         optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4)
@@ -200,8 +200,8 @@ class NetworkCase:
             optimiser.zero_grad()
             total = torch.zeros(())
             for rows in torch.arange(self.batch).chunk(parts):
-                moved = objective.perturbed(model, x[rows], y[rows], rng.subset(rows))
-                loss = objective.loss(model, moved, y[rows]).sum() / self.batch
+                x_adv = objective.perturbed(model, x[rows], y[rows], rng.subset(rows))
+                loss = objective.loss(model, x_adv, y[rows]).sum() / self.batch
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.detach().cpu()
             optimiser.step()
@@ -216,10 +216,10 @@ class NetworkCase:
         Inputs do not change over time, so the first convolution is done once.
         """
         dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
-        work = [(layer.to(dtype), x.to(dtype)) for layer, x in self._products()]
+        products = [(layer.to(dtype), x.to(dtype)) for layer, x in self._products()]
 
         def gradient(weights: bool) -> Tensor:
-            for number, (layer, x) in enumerate(work):
+            for number, (layer, x) in enumerate(products):
                 inputs = [] if weights and number == 0 else [x.requires_grad_()]
                 out: Tensor = layer(x)
                 torch.autograd.grad(out, [*inputs, *(layer.parameters() if weights else ())], torch.ones_like(out))
@@ -227,7 +227,7 @@ class NetworkCase:
 
         @torch.no_grad()
         def inference() -> Tensor:
-            for layer, x in work:
+            for layer, x in products:
                 out: Tensor = layer(x)
             return out
 
@@ -238,11 +238,11 @@ class NetworkCase:
             gradient(weights=False)
             return gradient(weights=True)
 
-        tasks: dict[Workload, Callable[[], Tensor]] = {"inference": inference, "PGD-10": attack}
-        return tasks.get(self.workload, training)
+        by_workload: dict[Workload, Callable[[], Tensor]] = {"inference": inference, "PGD-10": attack}
+        return by_workload.get(self.workload, training)
 
     def _products(self) -> list[tuple[nn.Module, Tensor]]:
-        """Every convolution and linear layer, with an input of the shape it gets."""
+        """Every convolution and linear layer, with a random input of the shape that it has in the network."""
         network, shapes = self._network().to(self.device).eval(), []
         for module in network.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):

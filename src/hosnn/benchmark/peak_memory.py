@@ -1,4 +1,4 @@
-"""How much memory a call takes at its peak."""
+"""Peak memory of a call."""
 
 import gc
 import os
@@ -16,13 +16,13 @@ Make = Callable[[], Callable[[], object]]
 
 
 def peak_memory(make: Make, threads: int = 1, device: str = "cpu") -> int | None:
-    """Bytes of one call at its peak, above what is allocated between calls.  None where it cannot be measured.
+    """Bytes that one call needs at its peak, besides what is allocated between calls.  None if it cannot be measured.
 
     make     builds the call; it can be pickled
     threads  of torch while it runs on a CPU
-    On a GPU by torch's allocator.  On Linux in a new process: the peak of its resident memory (VmHWM, reset before the
-    call) less its resident memory before the call, after two calls for warm-up; its malloc returns memory at once, so
-    that nothing freed is counted.  Inputs, weights and what a library keeps between calls are not counted.
+    On a GPU from torch's allocator.  On Linux in a new process: the peak of its resident memory (VmHWM, reset before
+    the call) minus its resident memory before the call, after two calls for warm-up; its malloc returns freed memory at
+    once.  Inputs, weights and buffers that a library keeps between calls are not counted.
     """
     if device == "cuda":
         run = make()

@@ -1,4 +1,4 @@
-"""LIF layers of other libraries as functions of currents, each computing what our LIF with spikes computes.
+"""LIF layers of other libraries (peers) as functions of currents, each computing the spikes of our LIF.
 
     u[t] = (1 - 1/τ) v[t-1] + I[t],   s[t] = 1 if u[t] > 1,   v[t] = u[t] (1 - s[t]);   τ = 5, full BPTT
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 
 Layer = Callable[[Tensor], Tensor]
-"""currents [T, B, *N] -> spikes [T, B, *N], from rest, differentiable"""
+"""(currents [T, B, *N]) -> spikes [T, B, *N], from rest, differentiable."""
 
 TAU = 5.0
 DECAY = 1 - 1 / TAU

@@ -1,6 +1,6 @@
-"""Speed side by side: contestants called in turn, round by round, and compared with a reference.
+"""Contestants (implementations of the same work) timed in turn, round by round, and compared with a reference.
 
-On a CPU only ratios are kept; an absolute time means something on a named GPU alone.
+On a CPU only ratios are kept, as absolute times depend on the machine and its load; on a GPU both are.
 """
 
 import gc
@@ -27,7 +27,7 @@ LONG_CALL = 10.0
 """Seconds of a first call after which there is no further warm-up."""
 
 Call = Callable[[], Tensor]
-"""Does the work once; the tensor it returns is compared with that of another contestant."""
+"""Does the work once and returns a result, which is compared with that of another contestant."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Contestant:
 
     make     builds the call that is timed; it may raise if the contestant is not available here
     threads  of torch while it runs
-    like     the contestant whose results it should equal ("" for none)
+    like     the contestant whose result it should equal ("" for none)
     memory   whether to measure its peak memory, in a process of its own
     """
 
@@ -47,7 +47,7 @@ class Contestant:
 
 
 class Case(Protocol):
-    """Work that several contestants do; it can be pickled, and has the same contestants in any process."""
+    """Work that several contestants can do; it can be pickled, and has the same contestants in any process."""
 
     @property
     def title(self) -> str: ...
@@ -66,10 +66,10 @@ class Case(Protocol):
 class Timing:
     """What one contestant took for one case.
 
-    ratio      time over the reference's, the median over rounds; low, high: quartiles
+    ratio      time over the reference's, the median over rounds; low, high: its quartiles
     seconds    median time, on a GPU only
     memory     peak bytes, see `peak_memory.peak_memory`; None if not measured
-    agreement  share of results equal to those of the contestant that it should equal, None without one
+    agreement  share of the result's elements equal to those of `Contestant.like`; None without one
     refused    why it could not run, "" if it did
     """
 
@@ -108,7 +108,7 @@ def measure(
     threads_before = torch.get_num_threads()
     torch.compiler.reset()
     try:
-        # Compiled contestants share code, and past a limit of versions torch would quietly run them uncompiled.
+        # Compiled contestants share code; beyond a limit of versions torch would silently run it uncompiled.
         with torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True):
             calls, first_results, first_seconds, refused = _build(contestants, case.reference)
             times = race(calls, rounds, threads, case.device, min_turn, first_seconds)
@@ -181,10 +181,10 @@ def race(
 ) -> dict[str, list[float]]:
     """Seconds per call of each contestant, one number per round.
 
-    In every round each contestant has one turn, and the one that begins moves on by one from round to round.  A turn is
-    as many calls as took `min_turn` seconds in the warm-up, with a fixed number of threads and no garbage collection.
+    In every round each contestant has one turn, the first one being the next contestant each time.  A turn is as many
+    calls as took `min_turn` seconds in the warm-up, with a fixed number of threads and no garbage collection.
 
-    first_seconds  of a first call made before; from `LONG_CALL` on that is warm-up enough
+    first_seconds  seconds of a call made before; one of at least `LONG_CALL` replaces the warm-up
     """
     threads, first_seconds = threads or {}, first_seconds or {}
     times: dict[str, list[float]] = {name: [] for name in calls}

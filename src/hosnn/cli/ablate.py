@@ -57,7 +57,7 @@ def ablate(
     hardware: Hardware = Hardware(),  # noqa: B008
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
-    """How much of a network's robustness is homeostasis?  Attack it, and copies of it that lack a part of homeostasis.
+    """Measure how much of a network's robustness comes from homeostasis: attack it and copies without parts of it.
 
     The copies: adaptation switched off after training (k = 0), and thresholds frozen at their mean; with --lif also a
     LIF network trained the same way, and the same at the firing rates of MODEL.  Each is attacked by APGD-CE through
@@ -72,7 +72,7 @@ def ablate(
     hosnn ablate runs/demo/demo-homeostatic-fgsm --samples 100 --max-time 10
 
     Args:
-        model: a network with adapting thresholds, named as for `hosnn evaluate`.
+        model: a network with adapting thresholds, given as for `hosnn evaluate`.
         lif: a LIF network trained the same way.
         others: further networks to compare with.
         threat: norm:eps, e.g. linf:8/255.
@@ -82,7 +82,7 @@ def ablate(
         data_folder: folder of the data set, if it is not in one of the usual places.
         out: folder for ablations.json and ablations.md; MODEL/evaluations if not given.
         max_time: stop after this many minutes; the same command resumes.
-        hardware: where to run.
+        hardware: what to run on.
         json_output: print the result as JSON and nothing else.
     """
     protocol = ablation_protocol(Threat.parse(threat))

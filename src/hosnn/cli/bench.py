@@ -13,7 +13,7 @@ from rich.table import Table
 
 from hosnn.benchmark.calibration import SignatureCase
 from hosnn.benchmark.evaluation import EvaluationCase
-from hosnn.benchmark.layers import SHAPES, LayerCase
+from hosnn.benchmark.layers import LAYER_SHAPES, LayerCase
 from hosnn.benchmark.networks import NetworkCase, Precision, Workload
 from hosnn.benchmark.peers import peer_versions
 from hosnn.benchmark.report import HEADINGS, BenchmarkResult, benchmark_markdown, table_cells, timing_figure
@@ -42,12 +42,13 @@ def bench(
     out: Folder = None,
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
-    """How fast is it?  Layers, training, attacks, evaluations, compared with eager PyTorch, torch.compile and peers.
+    """Measure the speed of layers, training, attacks and evaluations beside eager PyTorch, torch.compile and peers.
 
-    Contestants take turns in one run, on one thread each unless their name says otherwise; times are ratios to ours,
-    medians over rounds (on a GPU milliseconds too).  The limit of a layer is a copy of the bytes it must move, that of
-    a network its convolutions and matrix products alone.  SpikingJelly, snnTorch, Norse and sinabs take part if they
-    are installed (bench/requirements-speed.txt).  Run nothing else on the machine at the same time.
+    Every implementation of the same work (a contestant) is timed in turn, round by round, on one thread unless its name
+    says otherwise; times are ratios to ours, medians over rounds (on a GPU milliseconds too).  Lower bounds: for a
+    layer, a copy of the bytes it must move; for a network, its convolutions and matrix products alone.  SpikingJelly,
+    snnTorch, Norse and sinabs take part if they are installed (bench/requirements-speed.txt).  Run nothing else on the
+    machine at the same time.
 
     For example:
 
@@ -60,9 +61,9 @@ def bench(
     Args:
         only: kinds of work to measure: layer; training and attack (with TSSL-BP); full-bptt (the same with full BPTT);
             inference; signature; evaluation; all if not given.
-        contestants: contestants whose names contain one of these take part, besides hosnn; all if not given.
+        contestants: time only contestants whose names contain one of these texts, besides hosnn; all if not given.
         quick: about a minute: a small layer and a small network, 3 rounds, nothing compiled, no peak memory.
-        rounds: turns of each contestant; at most 3 for evaluations.
+        rounds: rounds, in each of which every contestant is timed once; at most 3 for evaluations.
         accelerator: cpu or cuda.
         out: folder for bench.json, bench.md and bench.svg; nothing is written if not given.
         json_output: print the result as JSON and nothing else.
@@ -93,7 +94,7 @@ def cases(only: Sequence[Work], quick: bool, device: str) -> list[Case]:
         return NetworkCase(workload, batch, precision, device, not quick, replace(blueprint, rule=rule))
 
     by_work: dict[Work, list[Case]] = {
-        "layer": [LayerCase(shape, device, not quick) for shape in (SHAPES[:1] if quick else SHAPES)],
+        "layer": [LayerCase(shape, device, not quick) for shape in (LAYER_SHAPES[:1] if quick else LAYER_SHAPES)],
         "training": [network("FGSM training step", precision) for precision in precisions],
         "attack": [network("PGD-10", precision) for precision in precisions],
         "full-bptt": [] if quick else [network("FGSM training step", rule=bptt()), network("PGD-10", rule=bptt())],

@@ -45,7 +45,7 @@ def calibrate(
         data: data set to record on; the one the network was trained on if not given.
         data_folder: folder of the data set, if it is not in one of the usual places.
         out: write the signature to this safetensors file.
-        hardware: where to run.
+        hardware: what to run on.
         json_output: print the statistics as JSON.
     """
     loaded = load_model(model)

@@ -13,7 +13,7 @@ from torch import nn
 
 from hosnn.cli.options import DataArgument, Folder, Minutes, ModelArgument, console, console_for, deadline_after
 from hosnn.cli.request import EvaluationRequest, PreparedEvaluation, prepare, run_shard
-from hosnn.cluster.tasks import Cluster, Failed, Job, Stopped, run_jobs
+from hosnn.cluster.jobs import Cluster, Failed, Job, Stopped, run_jobs
 from hosnn.deadline import Deadline, Interrupted, stopping
 from hosnn.errors import ConfigError
 from hosnn.estimators import Through
@@ -89,15 +89,15 @@ def evaluate(
         seed: seed of random starts.
         data: data set; the one the network was trained on if not given.
         data_folder: folder of the data set, if it is not in one of the usual places.
-        transfer_sources: other models, named as MODEL is, to transfer attacks from (standard and full).
-        out: folder for PROTOCOL.json, .md and .html (options other than the protocol's own show in the name);
+        transfer_sources: other models, given like MODEL, to transfer attacks from (standard and full).
+        out: folder for PROTOCOL.json, .md and .html (file names also contain options that differ from the protocol's);
             MODEL/evaluations if not given, runs/FILE-FUNCTION/evaluations for a model of your own.
-        shard: do shard I (from 0) of N only; the command without it gathers all shards in the same folder.
-        shards: have N shards done by workers of Ray (pip install 'hosnn[ray]'), then gather them; the same result.
+        shard: evaluate only shard I (from 0) of N shards of the images; the same command without it merges all shards.
+        shards: divide the images into N shards for workers of Ray (pip install 'hosnn[ray]'), then merge the results.
         address: head of a Ray cluster for --shards, or auto for the one that this machine belongs to; this machine if
-            not given.  All machines of the cluster must see model and --out under the same path.
+            not given.  All machines of the cluster must see MODEL and --out under the same path.
         max_time: stop after this many minutes; the same command resumes.
-        hardware: where to run; --threads is the number of blocks of images worked on at a time (0: one per core).
+        hardware: what to run on; --threads is the number of blocks of images worked on at a time (0: one per core).
         json_output: print the result as JSON and nothing else.
     """
     request = EvaluationRequest(

@@ -42,7 +42,7 @@ from hosnn.training.pipeline import run
 
 
 def reproduce(
-    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")],
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")],
     *,
     seeds: tuple[int, ...] = (0,),
     runs: Path = Path("runs"),
@@ -52,9 +52,10 @@ def reproduce(
     hardware: Hardware = Hardware(),  # noqa: B008
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
-    """Train LIF and TA-LIF, clean and FGSM-trained, attack all four, print the 2x2 with the paper's numbers.
+    """Train LIF and TA-LIF, each clean and on FGSM, attack all four, and print them beside the paper's numbers.
 
-    What is finished in --runs is not done again, so after an interruption the same command resumes.
+    Training and evaluations that are finished in --runs are not repeated; after an interruption the same command
+    resumes.
 
     For example:
 
@@ -63,20 +64,20 @@ def reproduce(
     hosnn reproduce fashion-mnist --seeds 0 1 2
 
     Args:
-        what: demo (embedded sample, minutes); fashion-mnist (an hour and a half on two cores); cifar10-small (an hour
+        name: demo (embedded sample, minutes); fashion-mnist (an hour and a half on two cores); cifar10-small (an hour
             on two cores with --precision bf16-mixed); cifar10, cifar100, svhn (the authors' networks, for a GPU).
-        seeds: each seed trains and evaluates the whole 2x2.
+        seeds: training seeds; all four networks are trained and attacked for each.
         runs: folder of run folders.
-        out: folder for comparison.json, table.md, bars.svg and report.html; RUNS/WHAT if not given.
+        out: folder for comparison.json, table.md, bars.svg and report.html; RUNS/NAME if not given.
         data_folder: folder of the data set, if it is not in one of the usual places.
         max_time: stop after this many minutes; the same command resumes.
-        hardware: where to run.
+        hardware: what to run on.
         json_output: print the comparison as JSON at the end.
     """
-    reproduction = _reproduction(what)
+    reproduction = _reproduction(name)
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"--seeds got {' '.join(map(str, seeds)) or 'nothing'}; expected at least one, each once")
-    out = writable_folder(out or runs / what)
+    out = writable_folder(out or runs / name)
     experiments = [with_seed(recipe(), seed) for seed in seeds for recipe in reproduction.grid]
     data = load_dataset(experiments[0].data, data_folder)
     console = console_for(json_output)
@@ -109,13 +110,13 @@ def reproduce(
     return 0
 
 
-def _reproduction(what: str) -> Reproduction:
-    if what not in REPRODUCTIONS:
+def _reproduction(name: str) -> Reproduction:
+    if name not in REPRODUCTIONS:
         raise ConfigError(
-            f"unknown reproduction {what!r}; expected {' or '.join(REPRODUCTIONS)}; did you mean "
-            f"{nearest(what, REPRODUCTIONS)!r}?"
+            f"unknown reproduction {name!r}; expected {' or '.join(REPRODUCTIONS)}; did you mean "
+            f"{nearest(name, REPRODUCTIONS)!r}?"
         )
-    return REPRODUCTIONS[what]
+    return REPRODUCTIONS[name]
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ def _report(result: ReproductionResult, networks: dict[str, SpikingNetwork], dat
     }
     attack = Through(bptt(), PGD(DEFAULT_THREAT))
     split = data.test.take(min(200, len(data.test)))
-    attacked_examples = [
+    pictures = [
         example
         for name, network in pair.items()
         for example in attacked_examples(network, split, attack, count=5, network=name, classes=data.classes)
@@ -187,7 +188,7 @@ def _report(result: ReproductionResult, networks: dict[str, SpikingNetwork], dat
     rng = SampleRandom(0, split.index[:1])
     x_adv = {name: attack(network, x, y, rng) for name, network in pair.items()}
     logs = {cell.experiment: read_log(runs / cell.experiment) for cell in result.cells}
-    return render_reproduction(result, neuron_traces(pair, x, x_adv), attacked_examples, logs)
+    return render_reproduction(result, neuron_traces(pair, x, x_adv), pictures, logs)
 
 
 def _training(experiment: Experiment) -> str:

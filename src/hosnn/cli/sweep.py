@@ -10,11 +10,11 @@ from typing import Annotated
 import tyro
 
 from hosnn.cli.options import DataArgument, Folder, Minutes, Name, console_for, deadline_after, writable_folder
-from hosnn.cluster.record import EvaluationFigures, Sweep, TrialResult
+from hosnn.cluster.jobs import Cluster, Failed, Job, run_jobs
+from hosnn.cluster.record import EvaluationSummary, Sweep, TrialResult
 from hosnn.cluster.tables import failures, markdown_sweep, rich_sweep
-from hosnn.cluster.tasks import Cluster, Failed, Job, run_jobs
 from hosnn.cluster.trials import Trial, starts, trials
-from hosnn.cluster.work import Conditions, carry_out, train
+from hosnn.cluster.work import Conditions, run_trial, train_start
 from hosnn.data import load_dataset
 from hosnn.data.own import absolute_source
 from hosnn.deadline import Interrupted
@@ -50,13 +50,13 @@ def sweep(
     hardware: Hardware = Hardware(),  # noqa: B008
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
-    """Train, and evaluate, every recipe with every combination of values at every seed, on Ray.
+    """Train every recipe with every combination of values and every seed, and evaluate the networks, on Ray.
 
-    A trial whose worker is killed resumes from its last checkpoint on another.  Whatever stopped a sweep, the same
-    command resumes it; what is finished is not done again.  Needs pip install 'hosnn[ray]'.
+    A trial whose worker is killed resumes from its last checkpoint on another worker.  Whatever stopped a sweep, the
+    same command resumes it; finished trials are not repeated.  Needs pip install 'hosnn[ray]'.
 
     Ray runs on this machine's cores unless --address names a cluster.  Then --runs and --out (and --data-folder) must
-    be on a file system that all its machines see under the same path, and each needs hosnn of the same version.
+    be on a file system that all its machines see under the same path, and each needs the same version of hosnn.
 
     Exit status: 0 all trials are finished, 1 the time limit was reached, 2 some trials failed (they are listed) or
     there is an error to correct, 128 + signal if stopped by one.
@@ -72,10 +72,10 @@ def sweep(
     Args:
         recipes: module:function, ours (`hosnn train` lists them) or your own.
         grid: values of a field, path=value,value,...; several --grid are combined.  Names of runs contain the values.
-        set: a field that all trials share, path=value, as for `hosnn train`; names do not contain it.
-        seeds: every recipe with every combination of values is run with each of them.
-        protocol: evaluate each trial under it (smoke, standard, ...); trained only if not given.
-        threat: of the evaluation, norm:eps, e.g. linf:8/255.
+        set: set a field in all trials, path=value, as for `hosnn train`; names of runs do not contain it.
+        seeds: run every recipe with every combination of values with each of these seeds.
+        protocol: evaluate each trial under this protocol (smoke, standard, ...); only train if not given.
+        threat: threat of the evaluation, norm:eps, e.g. linf:8/255.
         samples: number of test images of the evaluation; the protocol's own number if not given.
         runs: folder of run folders.
         out: folder for sweep.json and sweep.md; RUNS/sweep if not given.
@@ -85,7 +85,7 @@ def sweep(
         address: head of a Ray cluster, or auto for the one that this machine belongs to.
         gpus_per_trial: GPUs set aside for each trial, at most 1; 0.5 lets two share one.
         max_time: stop after this many minutes; the same command resumes.
-        hardware: where to run; --threads is the number of cores of a trial (0: one).
+        hardware: what to run on; --threads is the number of cores of a trial (0: one).
         json_output: print the sweep as JSON at the end.
     """
     data = None if data is None else absolute_source(data)
@@ -99,7 +99,7 @@ def sweep(
     target = writable_folder(out or runs / "sweep") / "sweep.json"
     state = Sweep(
         recipes=recipes, settings=set, grid=grid, seeds=seeds, protocol=protocol, threat=threat, samples=samples
-    ).of(all_trials, writable_folder(runs))
+    ).with_trials(all_trials, writable_folder(runs))
     if target.exists():
         before = Sweep.load(target)
         if lost := state.missing(before):
@@ -154,7 +154,7 @@ def jobs(all_trials: Sequence[Trial], conditions: Conditions) -> list[Job]:
     all_starts = starts(all_trials)
     start_names = {start.name for start in all_starts}
     start_jobs = [
-        Job(START + start.name, train, (start, conditions), START + start.start.name if start.start else "")
+        Job(START + start.name, train_start, (start, conditions), START + start.start.name if start.start else "")
         for start in all_starts
     ]
     trial_jobs = []
@@ -164,7 +164,7 @@ def jobs(all_trials: Sequence[Trial], conditions: Conditions) -> list[Job]:
             after = START + experiment.name
         else:
             after = START + experiment.start.name if experiment.start else ""
-        trial_jobs.append(Job(experiment.name, carry_out, (experiment, conditions), after))
+        trial_jobs.append(Job(experiment.name, run_trial, (experiment, conditions), after))
     return [*start_jobs, *trial_jobs]
 
 
@@ -195,5 +195,5 @@ def cluster_for(workers: int | None, address: str | None, gpus: float, hardware:
     return cluster, replace(hardware, accelerator=accelerator, threads=cores)
 
 
-def _accuracies(figures: EvaluationFigures | None) -> str:
+def _accuracies(figures: EvaluationSummary | None) -> str:
     return "" if figures is None else f", {figures.protocol}: clean {figures.clean:.2%}, worst case {figures.worst:.2%}"

@@ -28,7 +28,7 @@ def train(
     hardware: Hardware = Hardware(),  # noqa: B008
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
-    """Train one recipe, and before it the recipe that it starts from.  Without a recipe, list all.
+    """Train the experiment of a recipe, after the one it starts from.  Without RECIPE, list all recipes.
 
     For example:
 
@@ -45,16 +45,16 @@ def train(
     torchrun --nproc-per-node 4 -m hosnn train cifar10:homeostatic_fgsm --precision bf16-mixed
 
     Args:
-        recipe: module:function, one of ours (listed without argument) or your own.
+        recipe: module:function, one of ours or your own.
         set: change a field of the experiment, e.g. optim.lr=3e-4; may be given several times.
-        seed: seed of weights, order and attacks, also of what the recipe starts from.
-        runs: folder of run folders; this run goes to RUNS/NAME.
+        seed: seed of initial weights, order of images and attacks, also for the experiment it starts from.
+        runs: folder of run folders; this run is written to RUNS/NAME.
         data: another data set than the recipe's, by name, or a path to your own (class folders, .npz, .pt, .parquet,
             file.py:function); the network is fitted to its images and classes.
         data_folder: folder of the data set, if it is not in one of the usual places.
         resume: resume an unfinished run.
-        max_time: stop after this many minutes with a checkpoint, from which --resume continues.
-        hardware: where to run.
+        max_time: stop after this many minutes with a checkpoint; --resume continues from it.
+        hardware: what to run on.
         json_output: print the outcome as JSON.
     """
     if recipe is None:

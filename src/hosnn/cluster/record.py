@@ -13,8 +13,8 @@ State = Literal["finished", "failed", "waiting"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationFigures:
-    """The main numbers of an evaluation, accuracies as fractions of 1."""
+class EvaluationSummary:
+    """The main numbers of an evaluation; accuracies are fractions of 1."""
 
     protocol: str
     """Name of the protocol."""
@@ -33,7 +33,7 @@ class EvaluationFigures:
     seconds: Amount
     """Its wall time."""
     file: str
-    """The file with all of it, in the run folder."""
+    """The file with the whole evaluation, in the run folder."""
     versions: Versions
     """Versions of the software that made it."""
     machine: Machine
@@ -45,7 +45,7 @@ class TrialResult:
     """What a finished trial measured."""
 
     validation: Number
-    """Best validation accuracy, on images as the objective sees them."""
+    """Best validation accuracy, on adversarial images if the objective has an attack."""
     steps: Count
     """Steps of the optimiser."""
     seconds: Amount
@@ -54,8 +54,8 @@ class TrialResult:
     """Versions of the software that trained it."""
     machine: Machine
     """The hardware; empty if it was not trained in a sweep."""
-    evaluation: EvaluationFigures | None = None
-    """None if trials are trained only."""
+    evaluation: EvaluationSummary | None = None
+    """None if trials are only trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class TrialRecord:
     folder: str
     """Its run folder."""
     state: State = "waiting"
-    """waiting: not begun, under way or interrupted; failed: `error` says why."""
+    """waiting: not begun, running or interrupted; failed: `error` says why."""
     error: str = ""
     """Why it failed."""
     result: TrialResult | None = None
@@ -93,21 +93,21 @@ class Sweep(Document):
     recipes: tuple[str, ...]
     """Names of the recipes."""
     settings: tuple[str, ...]
-    """What all trials share, as path=value."""
+    """Fields set in all trials, as path=value."""
     grid: tuple[str, ...]
-    """What trials differ in, as path=value,value,..."""
+    """Fields in which trials differ, as path=value,value,..."""
     seeds: tuple[Integer, ...]
     """Seeds of each combination."""
     protocol: str | None
-    """What trials are evaluated under; None: they are trained only."""
+    """The protocol that trials are evaluated under; None: they are only trained."""
     threat: str
-    """Of the evaluations."""
+    """The threat of the evaluations."""
     samples: Count | None
     """Images per evaluation; None: the protocol's own number."""
     trials: tuple[TrialRecord, ...] = ()
     """In the order of recipes, grid and seeds."""
 
-    def of(self, trials: Sequence[Trial], runs: Path) -> "Sweep":
+    def with_trials(self, trials: Sequence[Trial], runs: Path) -> "Sweep":
         """The sweep with these trials, all waiting."""
         records = (
             TrialRecord(
@@ -131,7 +131,7 @@ class Sweep(Document):
         return replace(self, trials=tuple(changed))
 
     def resumed(self, earlier: "Sweep") -> "Sweep":
-        """The sweep with the outcomes of trials that an earlier call finished, if it evaluated them in the same way."""
+        """The sweep with the trials that an earlier call finished, if it evaluated them in the same way."""
         if (earlier.protocol, earlier.threat, earlier.samples) != (self.protocol, self.threat, self.samples):
             return self
         finished = {_key(trial): trial for trial in earlier.trials if trial.state == "finished"}

@@ -1,4 +1,4 @@
-"""A sweep as tables: a line per recipe and overrides, mean and standard deviation over seeds."""
+"""A sweep as tables: a row per recipe and overrides, mean and standard deviation over seeds."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -13,16 +13,17 @@ from hosnn.results.text import NOT_RUN, inline, markdown_rule, percent, table_ro
 
 
 @dataclass(frozen=True)
-class Line:
+class SweepRow:
     """A recipe with its overrides, over all seeds.
 
-    title  the recipe, then its overrides; seeds: those that are finished, of those asked for
-    texts  one for each of `headings`
+    title  the recipe, then its overrides
+    seeds  those that are finished, "of" those asked for where some are not
+    cells  the text of one cell for each of `headings`
     """
 
     title: tuple[str, ...]
     seeds: str
-    texts: tuple[str, ...]
+    cells: tuple[str, ...]
 
 
 def headings(sweep: Sweep) -> list[str]:
@@ -31,26 +32,26 @@ def headings(sweep: Sweep) -> list[str]:
     return training if sweep.protocol is None else [*training, "clean", "worst case", "checks"]
 
 
-def lines(sweep: Sweep) -> list[Line]:
-    """One line per recipe and overrides, in the order they were asked for."""
+def sweep_rows(sweep: Sweep) -> list[SweepRow]:
+    """One row per recipe and overrides, in the order they were asked for."""
     groups: dict[tuple[str, tuple[str, ...]], list[TrialRecord]] = {}
     for trial in sweep.trials:
         groups.setdefault((trial.recipe, trial.overrides), []).append(trial)
     return [
-        Line((recipe, *overrides), _seeds(trials), tuple(_texts(sweep, trials)))
+        SweepRow((recipe, *overrides), _seeds(trials), tuple(_cells(sweep, trials)))
         for (recipe, overrides), trials in groups.items()
     ]
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:
-    """Mean ± sample standard deviation in percent; of one value the value."""
+    """Mean ± sample standard deviation in percent; a single value by itself."""
     if len(values) < 2:
         return percent(values[0]) if values else NOT_RUN
     return f"{percent(statistics.fmean(values))} ± {percent(statistics.stdev(values))}"
 
 
 def markdown_sweep(sweep: Sweep) -> str:
-    """The sweep as a Markdown page: the table, what the numbers are, what failed, versions and hardware."""
+    """The sweep as a Markdown page: caption, table, failed trials, versions and hardware."""
     head = ("recipe", "seeds", *headings(sweep))
     return "\n".join(
         [
@@ -60,7 +61,7 @@ def markdown_sweep(sweep: Sweep) -> str:
             "",
             table_row(head),
             markdown_rule(len(head), 2),
-            *(table_row((" ".join(line.title), line.seeds, *line.texts)) for line in lines(sweep)),
+            *(table_row((" ".join(row.title), row.seeds, *row.cells)) for row in sweep_rows(sweep)),
             "",
             *(f"- not done: {inline(text)}" for text in failures(sweep)),
             *([""] if failures(sweep) else []),
@@ -76,13 +77,13 @@ def rich_sweep(sweep: Sweep) -> Table:
     table.add_column("recipe", overflow="fold")
     for heading in ("seeds", *headings(sweep)):
         table.add_column(heading, justify="right")
-    for line in lines(sweep):
-        table.add_row(*map(Text, ("\n".join(line.title), line.seeds, *line.texts)))
+    for row in sweep_rows(sweep):
+        table.add_row(*map(Text, ("\n".join(row.title), row.seeds, *row.cells)))
     return table
 
 
 def caption(sweep: Sweep) -> str:
-    """What the numbers are."""
+    """What the numbers in the table are."""
     evaluations = [result.evaluation for result in _results(sweep.trials) if result.evaluation is not None]
     images = _listed(f"{count:,}" for count in sorted({evaluation.samples for evaluation in evaluations}))
     under = f"; clean and worst case: {sweep.protocol}, {sweep.threat}, {images} images" if evaluations else ""
@@ -112,7 +113,7 @@ def provenance(sweep: Sweep) -> str:
     return f"Versions: {versions or 'unknown'}. Hardware: {machines or 'unknown'}."
 
 
-def _texts(sweep: Sweep, trials: Sequence[TrialRecord]) -> Iterable[str]:
+def _cells(sweep: Sweep, trials: Sequence[TrialRecord]) -> Iterable[str]:
     results = _results(trials)
     yield mean_and_deviation([result.validation for result in results])
     yield f"{statistics.fmean(result.seconds for result in results) / 60:.1f}" if results else NOT_RUN

@@ -41,12 +41,12 @@ def trials(
     """Every recipe with every combination of the grid's values at every seed.
 
     settings  path=value for all trials; names do not show them
-    grid      path=value,value,...; values with commas of their own stand in parentheses
+    grid      path=value,value,...; values that contain commas are in parentheses
     data      what all train on in place of the recipes' own data sets
-    Raises ConfigError for what `resolve` and `override` refuse, and for trials that are the same or of the same name.
+    Raises ConfigError as `resolve` and `override` do, and for two trials that are the same or have the same name.
     """
     if not recipes:
-        raise ConfigError("a sweep got no recipe; give at least one, `hosnn train` lists those that there are")
+        raise ConfigError("a sweep got no recipe; give at least one, `hosnn train` lists them")
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"--seeds got {' '.join(map(str, seeds)) or 'nothing'}; expected at least one, each once")
     for setting in settings:
@@ -67,7 +67,7 @@ def trials(
 
 
 def combinations(grid: Sequence[str]) -> list[tuple[str, ...]]:
-    """Every combination of one value per path; of an empty grid the one that changes nothing."""
+    """Every combination of one value per path; for an empty grid, one combination without values."""
     axes: dict[str, list[str]] = {}
     for text in grid:
         path, equals, values = (part.strip() for part in text.partition("="))
@@ -84,7 +84,7 @@ def combinations(grid: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def with_values(experiment: Experiment, values: Sequence[str]) -> Experiment:
-    """The experiment with fields set, and their values in its name; a start that they change is named so, too.
+    """The experiment with fields set, and their values in its name and in that of a start that they change.
 
     A start that they do not change keeps its name, so that trials share it.
     """
@@ -107,7 +107,7 @@ def starts(trials: Sequence[Trial]) -> list[Experiment]:
 
 
 def _starts_of(experiment: Experiment) -> Iterator[Experiment]:
-    """The experiment that one starts from, the one that starts from, and so on."""
+    """The experiment's start, the start of that, and so on."""
     while experiment.start is not None:
         experiment = experiment.start
         yield experiment
@@ -117,9 +117,9 @@ def _suffix(experiment: Experiment, setting: str) -> str:
     """A value as a part of a run's name, read from the experiment, so that 1e-3 and 0.001 give the same."""
     path = setting.partition("=")[0].split(".")
     value = reduce(getattr, path, experiment)
-    words = [*(word for word in path[:-1] if word == "start"), path[-1]]
+    shown_path = [*(part for part in path[:-1] if part == "start"), path[-1]]
     joint = "" if isinstance(value, (int, float)) and not isinstance(value, bool) else "-"
-    return f"-{'-'.join(words)}{joint}{_plain(value)}"
+    return f"-{'-'.join(shown_path)}{joint}{_plain(value)}"
 
 
 def _plain(value: Any) -> str:
@@ -129,7 +129,7 @@ def _plain(value: Any) -> str:
 
 
 def _check_path(path: str, option: str) -> None:
-    """Raises ConfigError for a field that the sweep sets; option: as on the command line."""
+    """Raises ConfigError for a field that the sweep itself sets.  option  as on the command line, for the message"""
     advice = RESERVED.get(path.replace("start.", ""))
     if advice is not None:
         raise ConfigError(f"{option}: a sweep sets {path} itself; {advice}")
@@ -147,4 +147,4 @@ def _check_names(trials: Sequence[Trial]) -> None:
     names = [trial.experiment.name for trial in trials]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise ConfigError(f"{twice} comes twice in this sweep; give every recipe and every value once")
+        raise ConfigError(f"{twice} occurs twice in this sweep; give every recipe and every value once")

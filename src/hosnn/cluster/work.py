@@ -1,4 +1,4 @@
-"""What workers run: train an experiment and evaluate it, resuming where another worker stopped."""
+"""The work of a sweep's jobs: train an experiment and evaluate it, resuming where another worker stopped."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from hosnn.cluster.record import EvaluationFigures, TrialResult
+from hosnn.cluster.record import EvaluationSummary, TrialResult
 from hosnn.data import Dataset, load_dataset
 from hosnn.deadline import Deadline, Interrupted
 from hosnn.evaluation.store import DEFAULT_THREAT_NAME, file_stem, stored_or_fresh, with_samples
@@ -26,10 +26,10 @@ from hosnn.training.run_lock import exclusive
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """What all trials of a sweep share: folders, hardware, how they are evaluated.
+    """What all trials of a sweep have in common: folders, hardware, how they are evaluated.
 
     runs, data_folder  absolute, for a worker's working directory may be another
-    protocol           None: trials are trained only
+    protocol           None: trials are only trained
     data               name or absolute path of the data set; None: that of the experiment
     """
 
@@ -42,13 +42,13 @@ class Conditions:
     data: str | None = None
 
 
-def train(experiment: Experiment, conditions: Conditions, deadline: Deadline) -> None:
-    """Train what others start from.  Raises Interrupted if the deadline comes first."""
+def train_start(experiment: Experiment, conditions: Conditions, deadline: Deadline) -> None:
+    """Train an experiment that trials start from.  Raises Interrupted if the deadline comes first."""
     with working_in(conditions.runs / experiment.name, deadline):
         _train(experiment, _data(conditions.data or experiment.data, conditions.data_folder), conditions, deadline)
 
 
-def carry_out(experiment: Experiment, conditions: Conditions, deadline: Deadline) -> TrialResult:
+def run_trial(experiment: Experiment, conditions: Conditions, deadline: Deadline) -> TrialResult:
     """A trial: train, then evaluate.  Raises Interrupted if the deadline comes first."""
     folder = conditions.runs / experiment.name
     with working_in(folder, deadline):
@@ -61,7 +61,7 @@ def carry_out(experiment: Experiment, conditions: Conditions, deadline: Deadline
         steps=training.steps,
         seconds=training.seconds,
         versions=versions,
-        machine=_trained_on(folder, experiment),
+        machine=_training_machine(folder, experiment),
         evaluation=figures,
     )
 
@@ -79,23 +79,23 @@ def _train(experiment: Experiment, data: Dataset, conditions: Conditions, deadli
     return training
 
 
-def _evaluate(experiment: Experiment, data: Dataset, conditions: Conditions, deadline: Deadline) -> EvaluationFigures:
-    named = protocol_by_name(conditions.protocol or "", Threat.parse(conditions.threat))
-    chosen = with_samples(named, data, conditions.samples)
-    name = f"{file_stem(chosen.name, conditions.threat, conditions.samples, experiment.seed)}.json"
+def _evaluate(experiment: Experiment, data: Dataset, conditions: Conditions, deadline: Deadline) -> EvaluationSummary:
+    by_name = protocol_by_name(conditions.protocol or "", Threat.parse(conditions.threat))
+    resized = with_samples(by_name, data, conditions.samples)
+    name = f"{file_stem(resized.name, conditions.threat, conditions.samples, experiment.seed)}.json"
     folder = conditions.runs / experiment.name
     fabric = conditions.hardware.fabric()
     result = stored_or_fresh(
         load(folder).network.to(fabric.device),
         data,
-        chosen,
+        resized,
         folder / "evaluations" / name,
         name=experiment.name,
         seed=experiment.seed,
         threads=conditions.hardware.threads if fabric.device.type == "cpu" else 0,
         deadline=deadline,
     )
-    return EvaluationFigures(
+    return EvaluationSummary(
         protocol=result.protocol,
         threat=result.threat,
         samples=result.samples,
@@ -110,7 +110,7 @@ def _evaluate(experiment: Experiment, data: Dataset, conditions: Conditions, dea
     )
 
 
-def _trained_on(folder: Path, experiment: Experiment) -> dict[str, str | int]:
+def _training_machine(folder: Path, experiment: Experiment) -> dict[str, str | int]:
     """The machine that finished the training; empty if it was not trained in a sweep."""
     try:
         content: dict[str, Any] = json.loads((folder / "machine.json").read_text(encoding="utf-8"))

@@ -6,7 +6,7 @@ the paper's, its Cutout grey.  Learning rate: the authors' 5e-4.  Nothing was tu
 
 from hosnn.data.augment import Cutout, InTurn, RandomCrop, RandomFlip
 from hosnn.nn.convnet import paper_cifar10
-from hosnn.recipes.variants import fgsm_trained, made_homeostatic, trained_on
+from hosnn.recipes.variants import fgsm_trained, made_homeostatic, trained_further
 from hosnn.training.experiment import Experiment, Optimisation
 from hosnn.training.objectives import Clean, VanRossum
 
@@ -25,7 +25,7 @@ def start() -> Experiment:
 
 def lif_clean() -> Experiment:
     """LIF, trained on clean images."""
-    return trained_on(start(), epochs=30)
+    return trained_further(start(), epochs=30)
 
 
 def lif_fgsm() -> Experiment:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from hosnn.data.augment import Cutout, InTurn, RandomCrop, RandomFlip
 from hosnn.data.trivial_augment import TrivialAugment
 from hosnn.nn.convnet import paper_cifar100
-from hosnn.recipes.variants import fgsm_trained, made_homeostatic, trained_on
+from hosnn.recipes.variants import fgsm_trained, made_homeostatic, trained_further
 from hosnn.training.experiment import Experiment, Optimisation
 from hosnn.training.objectives import Clean, CrossEntropy
 
@@ -28,7 +28,7 @@ def start() -> Experiment:
 
 def lif_clean() -> Experiment:
     """LIF, trained on clean images."""
-    return trained_on(start(), epochs=30)
+    return trained_further(start(), epochs=30)
 
 
 def lif_fgsm() -> Experiment:

@@ -5,7 +5,7 @@ Trained in bfloat16 (`--precision bf16-mixed`) it takes less than an hour on two
 
 from hosnn.data.augment import InTurn, RandomCrop, RandomFlip
 from hosnn.nn.convnet import small_convnet
-from hosnn.recipes.variants import fgsm_trained, made_homeostatic, trained_on
+from hosnn.recipes.variants import fgsm_trained, made_homeostatic, trained_further
 from hosnn.training.experiment import Experiment, Optimisation
 from hosnn.training.objectives import Clean, VanRossum
 
@@ -24,7 +24,7 @@ def start() -> Experiment:
 
 def lif_clean() -> Experiment:
     """LIF, trained on clean images."""
-    return trained_on(start(), epochs=3)
+    return trained_further(start(), epochs=3)
 
 
 def lif_fgsm() -> Experiment:

@@ -9,7 +9,7 @@ FGSM-trained LIF.
 from dataclasses import replace
 
 from hosnn.nn.lenet import lenet_15c5_40c5_300, lenet_32c5_64c5_1024
-from hosnn.recipes.variants import fgsm_trained, made_homeostatic, trained_on
+from hosnn.recipes.variants import fgsm_trained, made_homeostatic, trained_further
 from hosnn.training.experiment import Experiment, LearnedThresholds, Optimisation
 from hosnn.training.objectives import Clean, VanRossum
 
@@ -27,7 +27,7 @@ def start() -> Experiment:
 
 def lif_clean() -> Experiment:
     """LIF, trained on clean images."""
-    return trained_on(start(), epochs=6)
+    return trained_further(start(), epochs=6)
 
 
 def lif_fgsm() -> Experiment:

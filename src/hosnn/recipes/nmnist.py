@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from hosnn.nn.convnet import ConvNet
 from hosnn.nn.normalisation import Norm
-from hosnn.recipes.variants import made_homeostatic, trained_on
+from hosnn.recipes.variants import made_homeostatic, trained_further
 from hosnn.robustness.pgd import fgsm
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.spiking.gradient_rule import bptt
@@ -41,7 +41,7 @@ def start() -> Experiment:
 
 def lif_clean() -> Experiment:
     """LIF, trained on clean recordings."""
-    return trained_on(start(), epochs=10)
+    return trained_further(start(), epochs=10)
 
 
 def lif_fgsm() -> Experiment:

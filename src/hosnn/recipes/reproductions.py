@@ -10,7 +10,11 @@ from hosnn.training.experiment import Experiment
 
 @dataclass(frozen=True)
 class PlannedEvaluation:
-    """A protocol by name, and its numbers of test images and of images for panels (None: the protocol's own)."""
+    """A protocol by name, and how many images it uses (None: the protocol's own numbers).
+
+    samples        test images to attack
+    panel_samples  images for the protocol's panels, curves of accuracy over a setting of the attack
+    """
 
     protocol: str
     samples: int | None = None
@@ -22,9 +26,9 @@ class Reproduction:
     """A published table to reproduce.
 
     grid       the four recipes: LIF and TA-LIF, clean and FGSM-trained
-    plans      protocols to run on each
-    columns    of the table: heading, protocol, attack ("clean" and "worst" as well as names of attacks); those of one
-               protocol from its weakest attack to its strongest
+    plans      evaluations to run on each
+    columns    of the table: heading, protocol, and name of an attack, "clean" or "worst"; the columns of one protocol
+               from its weakest attack to its strongest
     demonstration  whether it runs on a small part of the data, to show how it works rather than to measure
     """
 

@@ -1,4 +1,4 @@
-"""Finding a recipe by `module:function` and changing its fields by typed `path=value`."""
+"""Finding a recipe by `module:function`, and overriding fields of its experiment by `path=value`."""
 
 import importlib
 import inspect
@@ -49,9 +49,7 @@ def resolve(recipe: str) -> Experiment:
     if not all(part.isidentifier() for part in path.split(".")):
         raise ConfigError(f"recipe got {recipe!r}; expected module:function{_nearest(recipe, ours)}")
     if not is_ours and str(Path.cwd()) not in sys.path:
-        sys.path.insert(
-            0, str(Path.cwd())
-        )  # as for `python -m hosnn`, so that the `hosnn` command too finds recipes in this folder
+        sys.path.insert(0, str(Path.cwd()))  # `python -m hosnn` finds recipes in this folder; so should `hosnn`
     try:
         module = importlib.import_module(path)
     except ModuleNotFoundError as error:
@@ -117,7 +115,7 @@ def _set(value: Any, path: list[str], text: str, dotted: str) -> Any:
 
 
 def _parse(current: Any, text: str, dotted: str) -> Any:
-    """`text` as a value of the type that the field has."""
+    """`text` as a value of the type of `current`, the field's value."""
     kind = type(current)
     try:
         if isinstance(current, bool):

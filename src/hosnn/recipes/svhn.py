@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from hosnn.data.augment import Cutout, InTurn, RandomCrop
 from hosnn.nn.convnet import paper_cifar10
-from hosnn.recipes.variants import fgsm_trained, made_homeostatic, trained_on
+from hosnn.recipes.variants import fgsm_trained, made_homeostatic, trained_further
 from hosnn.training.experiment import Experiment, Optimisation
 from hosnn.training.objectives import Clean, VanRossum
 
@@ -29,7 +29,7 @@ def start() -> Experiment:
 
 def lif_clean() -> Experiment:
     """LIF, trained on clean images."""
-    return trained_on(start(), epochs=20)
+    return trained_further(start(), epochs=20)
 
 
 def lif_fgsm() -> Experiment:

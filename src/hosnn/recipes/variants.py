@@ -80,8 +80,8 @@ def with_epochs(experiment: Experiment, epochs: int) -> Experiment:
     return replace(experiment, optim=replace(experiment.optim, epochs=epochs), start=start)
 
 
-def trained_on(start: Experiment, epochs: int) -> Experiment:
-    """`start` trained further in the same way, from its best weights, for `epochs` epochs.
+def trained_further(start: Experiment, epochs: int) -> Experiment:
+    """`start` trained in the same way for `epochs` more epochs, from its best weights.
 
     x-start becomes x-lif-clean.
     """

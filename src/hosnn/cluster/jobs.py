@@ -1,7 +1,7 @@
-"""Jobs on Ray: which waits for which, retries when a worker is lost, and stopping.
+"""Jobs on Ray: their order, retries when a worker is lost, and stopping.
 
-Ray does the scheduling; no other module knows of it.  A job must resume where it was stopped or killed, for retries
-rely on that.
+Ray does the scheduling; no other module uses it.  A job must resume where it was stopped or killed, as retries rely on
+that.
 """
 
 import math
@@ -47,7 +47,7 @@ class Job:
     """A call for a worker: `work(*arguments, deadline)`.
 
     work   a function that workers can import; it raises Interrupted when the deadline stops it
-    after  name of an earlier job that has to end first; if that fails, this one fails too
+    after  name of an earlier job that has to end first; if that one fails, this one fails too
     """
 
     name: str
@@ -81,12 +81,12 @@ def run_jobs(jobs: Sequence[Job], cluster: Cluster, deadline: Deadline) -> Itera
         for job in jobs:
             running[job.name] = attempt.options(name=job.name).remote(job, until, running.get(job.after))
         names = {reference: name for name, reference in running.items()}
-        waiting, cancelled, over = list(names), False, math.inf
+        waiting, cancelled, time_up_since = list(names), False, math.inf
         while waiting:
             if deadline.reached:
-                over = min(over, time.monotonic())
-            # Workers know the deadline; jobs that wait for room, or whose machine hangs, have to be cancelled.
-            if not cancelled and (deadline.signalled or time.monotonic() > over + GRACE_SECONDS):
+                time_up_since = min(time_up_since, time.monotonic())
+            # Workers stop at the deadline themselves; jobs that are queued, or whose machine hangs, must be cancelled.
+            if not cancelled and (deadline.signalled or time.monotonic() > time_up_since + GRACE_SECONDS):
                 cancelled = True
                 for reference in waiting:
                     ray.cancel(reference, force=False)  # to a worker this is a Ctrl-C
@@ -108,7 +108,7 @@ def _attempt(job: Job, until: float | None, outcome_before: Any = None) -> Any:
             return job.work(*job.arguments, deadline)
     except Interrupted:
         if deadline.signalled == signal.SIGTERM:
-            os._exit(128 + signal.SIGTERM)  # the machine ends this worker, not the job: another one resumes it
+            os._exit(128 + signal.SIGTERM)  # the machine ends this worker, not the job: another worker resumes it
         return Stopped()
     except HosnnError as error:
         return Failed(str(error))
@@ -141,7 +141,7 @@ def _connected(cluster: Cluster, deadline: Deadline) -> Iterator[Any]:
     Raises Interrupted for a SIGTERM while it starts.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its coming default; else it warns
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's future default; without it Ray warns
     try:
         import ray
     except ImportError as error:
@@ -174,7 +174,7 @@ def _connected(cluster: Cluster, deadline: Deadline) -> Iterator[Any]:
 
 
 def _check_address(address: str) -> None:
-    """Raises ValueError for what is no address, OSError if nothing answers there: Ray itself would try for minutes."""
+    """Raises ValueError for text that is no address, OSError if nothing answers there; Ray itself tries for minutes."""
     if address == "auto":
         return
     host, colon, port = address.rpartition(":")

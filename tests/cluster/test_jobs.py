@@ -1,4 +1,4 @@
-"""How tasks end, without Ray: results, errors of a user, stops; what is said where Ray or its cluster is missing."""
+"""How jobs end, without Ray: results, errors of a user, stops; what is said where Ray or its cluster is missing."""
 
 import signal
 import socket
@@ -8,7 +8,7 @@ import time
 import pytest
 
 from hosnn.cli.main import main
-from hosnn.cluster.tasks import Cluster, Failed, Job, Stopped, _attempt, _check_address, _check_room, run_jobs
+from hosnn.cluster.jobs import Cluster, Failed, Job, Stopped, _attempt, _check_address, _check_room, run_jobs
 from hosnn.deadline import Deadline, Interrupted
 from hosnn.errors import ConfigError, TrainingError
 
