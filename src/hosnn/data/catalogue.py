@@ -56,6 +56,13 @@ def load_dataset(name: str, folder: Path | str | None = None) -> Dataset:
     )
 
 
+def load_local(name: str) -> Dataset:
+    """The data set called `name`, one of `NAMES`, without network access.  Raises DataError if it is not here."""
+    if name == SAMPLE.name:
+        return fashion_mnist_sample()
+    return (IMAGES[name] if name in IMAGES else EVENTS[name](Binning())).load_local()
+
+
 def describe_sources() -> list[SourceStatus]:
     """For each data set, where it is found on this machine; quick, no network, contents not verified."""
     embedded = Source("embedded sample", lambda: find_in_folder(SAMPLE_FOLDER, FASHION_MNIST.layout))

@@ -48,6 +48,11 @@ class PublishedDataset:
             return load_files(self.specification, find_in_folder(folder, self.layout), "folder")
         return load_first(self.specification, self.sources(), self.advice)
 
+    def load_local(self) -> Dataset:
+        """The data set from the first source on this machine that has it.  Raises DataError if none does."""
+        local = tuple(source for source in self.sources() if not source.needs_network)
+        return load_first(self.specification, local, self.advice)
+
     def sources(self) -> tuple[Source, ...]:
         """The sources in the order they are tried: local ones, then the network, verifiable ones first."""
         local = [Source("hosnn cache", lambda: find_in_cache(self.specification.name, self.layout))]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import groupby
 
-from hosnn.data.catalogue import describe_sources, load_dataset
+from hosnn.data.catalogue import describe_sources, load_local
 from hosnn.data.specification import Verified
 from hosnn.errors import DataError
 
@@ -54,10 +54,11 @@ def survey_datasets(read: bool = True) -> list[DatasetFinding]:
 
 def _read(name: str, source: str, detail: str) -> DatasetFinding:
     try:
-        data = load_dataset(name)
+        data = load_local(name)
     except DataError as error:
         return DatasetFinding(name=name, source=source, hash="wrong, or damaged", detail=str(error))
     exact = f"all but {data.lossy:,}" if data.lossy else "yes"
+    source, _, detail = data.source.partition(": ")  # another than the first one found if that is damaged
     return DatasetFinding(
         name=name, source=source, images=len(data), exact=exact, hash=HASHES[data.verified], detail=detail
     )

@@ -16,7 +16,6 @@ from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Attack, Model
 from hosnn.spiking.decoding import target_traces, trace_cross_entropy
 
-
 FRAMES = 5
 """Axes of frames [B, T, C, H, W]; images have one fewer."""
 
