@@ -91,6 +91,11 @@ def test_validation_may_not_use_up_a_class() -> None:
     assert len(build(validation_size=0).validation) == 0
 
 
+def test_a_class_without_training_images_is_another_data_set() -> None:
+    with pytest.raises(DataError, match="some of the 2 classes have no training images; is this another data set"):
+        build(train=replace(TRAIN, labels=TRAIN.labels * 0))
+
+
 def test_batch_is_exactly_pixels_over_255() -> None:
     rows = torch.tensor([5, 0, 5])
     x, y = TRAIN.batch(rows)

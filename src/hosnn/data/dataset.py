@@ -169,6 +169,10 @@ def _validation_mask(train: Split, num_classes: int, validation_size: int, origi
             f"from each class); take {per_class * num_classes} or {(per_class + 1) * num_classes}"
         )
     smallest = int(torch.bincount(train.labels, minlength=num_classes).min())
+    if smallest == 0:
+        raise DataError(
+            f"{origin}: some of the {num_classes} classes have no training images; is this another data set?"
+        )
     if smallest <= per_class:
         raise DataError(
             f"{origin}: the smallest class has {smallest} training images, expected more than the {per_class} that "
