@@ -217,6 +217,24 @@ def test_a_picture_cut_anywhere_is_refused(kind: str) -> None:
     assert refused > len(encoded) // 7 // 2
 
 
+EVERY = [content for content, _ in EXACT.values()] + list(LOSSY.values()) + [content for content, _ in REFUSED.values()]
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of odd metadata in pictures that it reads all the same
+def test_random_damage_gives_pixels_or_a_data_error() -> None:
+    rng = np.random.default_rng(1)
+    for encoded in filter(None, EVERY):
+        for _ in range(20):
+            damaged = np.frombuffer(encoded, np.uint8).copy()
+            damaged[rng.integers(0, len(damaged), 3)] = rng.integers(0, 256, 3)
+            try:
+                pixels = decode(damaged.tobytes(), "damaged.png").pixels
+            except DataError as error:
+                assert str(error).startswith("damaged.png: ")
+            else:
+                assert pixels.dtype == np.uint8 and pixels.ndim == 3
+
+
 def test_the_size_of_the_others_is_asked_for() -> None:
     encoded = saved(Image.fromarray(COLOUR))
     assert decode(encoded, "x", size=(4, 6)).pixels.shape == (4, 6, 3)
