@@ -91,7 +91,9 @@ def _module_text(module: nn.Module) -> str:
     declared = vars(type(module)).get("identity_name")
     name = declared if isinstance(declared, str) else type(module).__name__
     extra = module.extra_repr()
-    children = [(place, _module_text(child).replace("\n", "\n  ")) for place, child in module.named_children()]
+    children = [
+        (child_name, _module_text(child).replace("\n", "\n  ")) for child_name, child in module.named_children()
+    ]
     if extra and "\n" not in extra and not children:
         return f"{name}({extra})"
     lines = [*(extra.split("\n") if extra else ()), *_child_lines(children, fold=isinstance(module, nn.ModuleList))]
@@ -101,11 +103,11 @@ def _module_text(module: nn.Module) -> str:
 def _child_lines(children: list[tuple[str, str]], fold: bool) -> Iterator[str]:
     """One line per child; equal neighbours in one line with their number where `fold`."""
     for text, group in groupby(children, key=itemgetter(1)):
-        places = [place for place, _ in group]
-        if fold and len(places) > 1:
-            yield f"({places[0]}-{places[-1]}): {len(places)} x {text}"
+        names = [child_name for child_name, _ in group]
+        if fold and len(names) > 1:
+            yield f"({names[0]}-{names[-1]}): {len(names)} x {text}"
         else:
-            yield from (f"({place}): {text}" for place in places)
+            yield from (f"({child_name}): {text}" for child_name in names)
 
 
 def _is_added_later(part: Field[Any], value: Any) -> bool:
