@@ -103,11 +103,11 @@ def _module_text(module: nn.Module) -> str:
 def _child_lines(children: list[tuple[str, str]], fold: bool) -> Iterator[str]:
     """One line per child (name, text); with `fold`, one line for equal neighbours and their number."""
     for text, group in groupby(children, key=itemgetter(1)):
-        names = [name for name, _ in group]
+        names = [child_name for child_name, _ in group]
         if fold and len(names) > 1:
             yield f"({names[0]}-{names[-1]}): {len(names)} x {text}"
         else:
-            yield from (f"({name}): {text}" for name in names)
+            yield from (f"({child_name}): {text}" for child_name in names)
 
 
 def _is_omitted(field: Field[Any], value: Any) -> bool:

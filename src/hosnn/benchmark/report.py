@@ -76,7 +76,7 @@ def _times(ratio: float) -> str:
 
 
 def benchmark_markdown(result: BenchmarkResult) -> str:
-    """The table, and what it was measured with."""
+    """The table, with rounds, hardware and versions."""
     absent = [name for name, version in result.peers.items() if version == "not installed"]
     installed = [f"{name} {version}" for name, version in result.peers.items() if name not in absent]
     lines = [

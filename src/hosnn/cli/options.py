@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what becomes of them."""
+"""Options that several verbs share, and the objects made from them."""
 
 from pathlib import Path
 from typing import Annotated

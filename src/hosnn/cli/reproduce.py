@@ -133,7 +133,7 @@ class _Pipeline:
         """The experiment's network at its best checkpoint, trained now if it is not finished."""
         outcome = run(experiment, self.data, self.runs, self.fabric, self.deadline, self.progress, resume=True)
         if not outcome.finished:
-            raise Interrupted(f"in the training of {experiment.name} or of what it starts from", self.deadline)
+            raise Interrupted(f"in the training of {experiment.name} or of its start", self.deadline)
         return load(outcome.folder).network.to(self.fabric.device)
 
     def seconds(self, experiment: Experiment) -> float:

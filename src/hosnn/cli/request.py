@@ -1,4 +1,4 @@
-"""What an evaluation was asked for, as a value, so that other processes can prepare the same one."""
+"""The request for an evaluation as a value, from which other processes can prepare the same one."""
 
 import os
 import re
@@ -71,7 +71,7 @@ class PreparedEvaluation:
 
 
 def prepare(request: EvaluationRequest) -> PreparedEvaluation:
-    """Load the model, its data and the protocol.  Raises ConfigError for whatever does not fit."""
+    """Load the model, its data and the protocol.  Raises ConfigError if they do not fit together."""
     networks = load_networks(request.transfer_sources)
     protocol = protocol_by_name(request.protocol, Threat.parse(request.threat), networks)
     hardware = request.hardware
@@ -124,7 +124,7 @@ def run_shard(request: EvaluationRequest, shard: Shard, deadline: Deadline, prog
 
 def _absolute(source: Path) -> Path:
     """What names a model, for a process in another folder: paths become absolute, Hub ids and modules stay."""
-    place, colon, function = str(source).rpartition(":")
+    location, colon, function = str(source).rpartition(":")
     if colon and not source.exists():
-        return Path(f"{Path(place).resolve()}:{function}") if place.endswith(".py") else source
+        return Path(f"{Path(location).resolve()}:{function}") if location.endswith(".py") else source
     return source.resolve() if source.exists() else source

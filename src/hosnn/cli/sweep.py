@@ -150,7 +150,7 @@ def sweep(
 
 
 def jobs(all_trials: Sequence[Trial], conditions: Conditions) -> list[Job]:
-    """Everything that trials start from, each once; then the trials, each after what it starts from."""
+    """Jobs that train the experiments that trials start from, each once; then the trials, each after its start."""
     all_starts = starts(all_trials)
     start_names = {start.name for start in all_starts}
     start_jobs = [

@@ -83,17 +83,17 @@ def _names_a_function(source: Path) -> bool:
 
 def _function_name(text: str) -> str:
     """`file.py:function` or `module:function` as a name that can also be a folder's: file-function."""
-    place, _, function_name = text.rpartition(":")
-    return f"{Path(place).stem if place.endswith('.py') else place}-{function_name}"
+    location, _, function_name = text.rpartition(":")
+    return f"{Path(location).stem if location.endswith('.py') else location}-{function_name}"
 
 
 def _model_of(text: str) -> Model:
     """What the function `file.py:function` or `module:function` returns, or the network of that name."""
-    place, _, function_name = text.rpartition(":")
-    module = _import_file(Path(place), text) if place.endswith(".py") else _import_module(place, text)
+    location, _, function_name = text.rpartition(":")
+    module = _import_file(Path(location), text) if location.endswith(".py") else _import_module(location, text)
     function: Callable[[], object] | None = getattr(module, function_name, None)
     if not callable(function):
-        raise ConfigError(f"{text}: {place} has no function {function_name!r}; expected one that returns the model")
+        raise ConfigError(f"{text}: {location} has no function {function_name!r}; expected one that returns the model")
     with _named_errors(text, "expected a function without arguments that returns the model"):
         model = function if isinstance(function, nn.Module) else function()
     if not callable(model):

@@ -156,7 +156,7 @@ def _connected(cluster: Cluster, deadline: Deadline) -> Iterator[Any]:
         else:
             _check_address(cluster.address)
             ray.init(address=cluster.address, **HEADLESS)
-    except SystemExit as error:  # what Ray makes of a SIGTERM
+    except SystemExit as error:  # raised by Ray for a SIGTERM
         deadline.signalled = signal.SIGTERM
         raise Interrupted("while Ray started", deadline) from error
     except (OSError, ValueError, RuntimeError) as error:

@@ -49,7 +49,7 @@ class TrialResult:
     steps: Count
     """Steps of the optimiser."""
     seconds: Amount
-    """Wall time of its training, without that of what it starts from."""
+    """Wall time of its training, without that of its start."""
     versions: Versions
     """Versions of the software that trained it."""
     machine: Machine

@@ -99,7 +99,7 @@ def with_values(experiment: Experiment, values: Sequence[str]) -> Experiment:
 
 
 def starts(trials: Sequence[Trial]) -> list[Experiment]:
-    """All experiments that trials start from, each once, and after what it starts from itself."""
+    """All experiments that trials start from, each once and after its own start."""
     every: dict[str, Experiment] = {}
     for trial in trials:
         every |= {start.name: start for start in reversed(list(_starts_of(trial.experiment)))}
