@@ -11,6 +11,7 @@ from hosnn.files import write_json, write_text
 from hosnn.report.plotting import svg
 from hosnn.theory.figures import figures
 from hosnn.theory.study import Effort, study
+from hosnn.theory.tables import tables
 
 
 def theory(
@@ -21,7 +22,7 @@ def theory(
     seed: int = 0,
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
-    """Compare the theory of the membrane's error with simulated spikes: every number and figure of docs/theory.md.
+    """Compare the theory of the membrane's error with simulated spikes: every number, table and figure of docs/theory.md.
 
     Takes some minutes at the default size.
 
@@ -32,7 +33,7 @@ def theory(
     hosnn theory --neurons 100 --steps 200 --out runs/theory-quick
 
     Args:
-        out: folder for theory.json and the figures (SVG).
+        out: folder for theory.json, the tables (Markdown) and the figures (SVG).
         neurons: simulated neurons per condition, at least 16.
         steps: time steps of a long run, at least 80.
         seed: seed of every random draw.
@@ -43,6 +44,8 @@ def theory(
     folder = writable_folder(out)
     results = study(effort, lambda part: progress.print(f"{part.replace('_', ' ')} ..."))
     write_json(folder / "theory.json", results)
+    for name, table in tables(results).items():
+        write_text(folder / f"{name}.md", table)
     for name, figure in figures(results).items():
         write_text(folder / f"{name}.svg", svg(figure).decode())
     progress.print(f"written to {folder}")

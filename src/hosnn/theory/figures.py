@@ -58,6 +58,7 @@ def boundary(recursion: dict[str, Any]) -> Figure:
         right.text(0.99, k * 1.06, f"published k = {k:.2g}", ha="right", fontsize=8, color="#555555")
     for axes in (left, right):
         axes.set_yscale("log")
+        axes.set_ylim((3, 100) if axes is left else (0.1, 100))
         _label(axes, "firing rate r, spikes per step", "largest stable k")
     common_legend(figure, (left, right))
     return figure
@@ -84,7 +85,7 @@ def linear_growth(recursion: dict[str, Any]) -> Figure:
             )
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_title(f"{_name(disturbance.value)}", fontsize=10)
+        axes.set_title(_name(disturbance.value), fontsize=10)
         _label(axes, "time step", "E[e²]" if axes is panels[0] else "")
     common_legend(figure, panels)
     return figure
@@ -127,22 +128,22 @@ def spiking_growth(growth: dict[str, Any], reset: str) -> Figure:
     figure = new_figure(WIDTH, 7.2)
     grid = figure.subplots(3, 3, sharex=True)
     kinds = ((0.0, ORANGE, "LIF"), (0.02, SKY, "TA-LIF, k = 0.02"), (0.2, BLUE, "TA-LIF, k = 0.2"))
-    for line, disturbance in zip(grid, Disturbance, strict=True):
+    for place, (line, disturbance) in enumerate(zip(grid, Disturbance, strict=True)):
         for axes, regime in zip(line, ("narrow", "wide", "saturated"), strict=True):
-            place = {"reset": reset, "regime": regime}
+            setting = {"reset": reset, "regime": regime}
             for k, colour, label in kinds:
-                row = _row(growth["rows"], **place, adaptation=k, disturbance=disturbance.value)
+                row = _row(growth["rows"], **setting, adaptation=k, disturbance=disturbance.value)
                 mean, half = np.array(row["mean"]), np.array(row["half_width"])
                 axes.fill_between(growth["times"], mean - half, mean + half, color=colour, alpha=0.25, linewidth=0)
                 axes.plot(growth["times"], mean, color=colour, label=label)
             axes.plot(growth["times"], row["frozen"], color=INK, ls=":", label="frozen rate, k = 0.2")
             axes.set_xscale("log")
             axes.set_yscale("log")
-            if line is grid[0]:
-                axes.set_title(f"{regime}", fontsize=10)
+            if place == 0:
+                axes.set_title(regime, fontsize=10)
             _label(
                 axes,
-                "time step" if line is grid[-1] else "",
+                "time step" if place == 2 else "",
                 f"{_name(disturbance.value)}\nE[e²]" if axes is line[0] else "",
             )
     common_legend(figure, grid.flat)
@@ -154,7 +155,7 @@ def remedies(measured: dict[str, Any]) -> Figure:
     figure = new_figure(WIDTH, 5.0)
     grid = figure.subplots(2, 2, sharex=True, sharey=True)
     colours = {"as published": BLUE, "leak 0.9": GREEN, "leak 0.5": SKY, "bounds 0.5 to 1.5": PINK}
-    for line, reset in zip(grid, RESETS, strict=True):
+    for place, (line, reset) in enumerate(zip(grid, RESETS, strict=True)):
         for axes, regime in zip(line, ("narrow", "wide"), strict=True):
             for variant, colour in colours.items():
                 row = _row(measured["rows"], reset=reset, regime=regime, variant=variant)
@@ -162,7 +163,7 @@ def remedies(measured: dict[str, Any]) -> Figure:
             axes.set_xscale("log")
             axes.set_yscale("log")
             axes.set_title(f"{reset} reset, {regime} noise", fontsize=10)
-            _label(axes, "time step" if line is grid[-1] else "", "mean |θ - θ[0]|" if axes is line[0] else "")
+            _label(axes, "time step" if place == 1 else "", "mean |θ - θ[0]|" if axes is line[0] else "")
     common_legend(figure, grid.flat)
     return figure
 
