@@ -94,3 +94,15 @@ def test_a_saturated_soft_neuron_has_the_boundary_of_the_frozen_rate(k: float, c
 def test_a_rate_that_cannot_be_set_is_named():
     with pytest.raises(ConfigError, match="above 0 and below 1"):
         points(Reset.SOFT, rate=1.0)
+
+
+def test_under_a_constant_current_a_higher_threshold_never_lowers_the_mean_membrane_of_a_hard_reset():
+    dynamics = Dynamics(5.0)
+    drive = torch.full((1, 200), 0.5, dtype=torch.float64)
+    state = resting_population(1, 200, dynamics)
+    state = state._replace(threshold=torch.linspace(0.1, 2.2, 200, dtype=torch.float64)[None])
+    steps = 2520  # divisible by every period up to 10
+    total = torch.zeros_like(drive)
+    for step, _ in run(iter([drive] * steps), state, drive, LIF, dynamics):
+        total += step.membrane
+    assert bool((total.diff() > -1e-6).all()) and float(total.diff().max()) > 1

@@ -22,7 +22,7 @@ def theory(
     seed: int = 0,
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
-    """Compare the theory of the membrane's error with simulated spikes: every number, table and figure of docs/theory.md.
+    """Compare the theory of the membrane's error with simulated spikes: all numbers and figures of docs/theory.md.
 
     Takes some minutes at the default size.
 

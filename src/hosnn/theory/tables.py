@@ -155,11 +155,13 @@ def short_runs(rows: Rows) -> str:
         for row in rows:
             if row["reset"] != reset:
                 continue
-            size = {"constant": "constant " + ("+" if row["sign"] > 0 else "−"), None: "none"}
+            disturbance = str(row["disturbance"] or "none")
+            if disturbance == "constant":
+                disturbance += " +" if row["sign"] > 0 else " −"
             lines.append(
                 [
                     reset,
-                    size.get(row["disturbance"], row["disturbance"]),
+                    disturbance,
                     "LIF" if row["adaptation"] == 0 else f"{row['adaptation']:.3f}",
                     _with_band(row["error"], row["error_half_width"]),
                     _with_band(row["difference"], row["difference_half_width"]),

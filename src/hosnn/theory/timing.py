@@ -25,7 +25,7 @@ def regular_boundary(tau_membrane: float, period: float) -> float:
     decay = 1 - 1 / tau_membrane
     if not (decay > 0 and period >= 1):
         raise ConfigError(f"got tau_membrane {tau_membrane!r}, period {period!r}; expected more than 1 and at least 1")
-    left = decay**period
+    left: float = decay**period
     return 2 * (1 - decay) * (1 + left) / (decay * (1 - left))
 
 

@@ -63,9 +63,9 @@ def _rows(reset: Reset, tau: float, effort: Effort, generator: torch.Generator) 
                 }
             )
     chosen = points.taken(torch.tensor(cells)).repeated(GROUPS)
-    adaptation = torch.tensor([row["adaptation"] for row in rows], dtype=torch.float64)
+    every_k = torch.tensor([row["adaptation"] for row in rows], dtype=torch.float64)
     for name, shared in (("shared", True), ("own", False)):
-        kept = _keeps(chosen, Feedback(adaptation.repeat_interleave(GROUPS)[:, None], shared=shared), effort, generator)
+        kept = _keeps(chosen, Feedback(every_k.repeat_interleave(GROUPS)[:, None], shared=shared), effort, generator)
         for row, share in zip(rows, kept.view(-1, GROUPS).double().mean(1).tolist(), strict=True):
             row[name] = share
     return rows
