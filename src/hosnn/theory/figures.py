@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from hosnn.report.plotting import INK, NEURONS, OTHERS, WIDTH, common_legend, new_figure
 from hosnn.theory.growth import Disturbance, mean_square
@@ -57,7 +58,7 @@ def boundary(recursion: dict[str, Any]) -> Figure:
         right.axhline(k, color=GREY, lw=0.8, ls=":")
         right.text(0.99, k * 1.06, f"published k = {k:.2g}", ha="right", fontsize=8, color="#555555")
     for axes in (left, right):
-        axes.set_yscale("log")
+        _logarithmic(axes)
         axes.set_ylim((3, 100) if axes is left else (0.1, 100))
         _label(axes, "firing rate r, spikes per step", "largest stable k")
     common_legend(figure, (left, right))
@@ -84,7 +85,7 @@ def linear_growth(recursion: dict[str, Any]) -> Figure:
                 label=f"{neuron}, simulated",
             )
         axes.set_xscale("log")
-        axes.set_yscale("log")
+        _logarithmic(axes)
         axes.set_title(_name(disturbance.value), fontsize=10)
         _label(axes, "time step", "E[e²]" if axes is panels[0] else "")
     common_legend(figure, panels)
@@ -138,7 +139,7 @@ def spiking_growth(growth: dict[str, Any], reset: str) -> Figure:
                 axes.plot(growth["times"], mean, color=colour, label=label)
             axes.plot(growth["times"], row["frozen"], color=INK, ls=":", label="frozen rate, k = 0.2")
             axes.set_xscale("log")
-            axes.set_yscale("log")
+            _logarithmic(axes)
             if place == 0:
                 axes.set_title(regime, fontsize=10)
             _label(
@@ -161,7 +162,7 @@ def remedies(measured: dict[str, Any]) -> Figure:
                 row = _row(measured["rows"], reset=reset, regime=regime, variant=variant)
                 axes.plot(measured["times"], row["mean_shift"], "o-", ms=3, color=colour, label=variant)
             axes.set_xscale("log")
-            axes.set_yscale("log")
+            _logarithmic(axes)
             axes.set_title(f"{reset} reset, {regime} noise", fontsize=10)
             _label(axes, "time step" if place == 1 else "", "mean |θ - θ[0]|" if axes is line[0] else "")
     common_legend(figure, grid.flat)
@@ -198,6 +199,15 @@ def short_runs(measured: dict[str, Any]) -> Figure:
 def _row(rows: Sequence[dict[str, Any]], **wanted: object) -> dict[str, Any]:
     """The first row with these values."""
     return next(row for row in rows if all(row[name] == value for name, value in wanted.items()))
+
+
+def _logarithmic(axes: Axes) -> None:
+    """A logarithmic y axis with plain numbers, also where it spans less than a decade; after the lines are drawn."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _label(axes: Axes, x: str, y: str) -> None:
