@@ -17,6 +17,7 @@ from hosnn.cli.doctor import doctor
 from hosnn.cli.evaluate import evaluate
 from hosnn.cli.reproduce import reproduce
 from hosnn.cli.sweep import sweep
+from hosnn.cli.theory import theory
 from hosnn.cli.train import train
 from hosnn.deadline import Interrupted
 from hosnn.errors import HosnnError
@@ -30,6 +31,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "compare": compare,
     "ablate": ablate,
     "sweep": sweep,
+    "theory": theory,
     "bench": bench,
     "doctor": doctor,
 }
