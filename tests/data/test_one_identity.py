@@ -121,6 +121,29 @@ def test_one_identity_in_every_container(name: str, tmp_path: Path) -> None:
                 assert torch.equal(one, another), container
 
 
+@SETS
+@pytest.mark.parametrize("container", ["Parquet of PNG", "arrays"])
+def test_a_path_to_a_published_set_is_recognised_by_its_pixels(
+    name: str, container: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "IMAGES", {name: catalogue.IMAGES[name]})
+
+    def given(train: Split) -> Dataset:
+        if container == "arrays":
+            arrays = {"x_train": train.images, "y_train": train.labels, "x_test": TEST.images, "y_test": TEST.labels}
+            torch.save(arrays, tmp_path / "data.pt")
+            return load_dataset(str(tmp_path / "data.pt"))
+        write_table(tmp_path / "train.parquet", train)
+        write_table(tmp_path / "test.parquet", TEST)
+        return load_dataset(str(tmp_path))
+
+    data = given(TRAIN)
+    assert (data.name, data.title, data.sha256) == (name, name, TINY_COLOUR.sha256)
+    assert data.verified is Verified.PIXELS
+    other = given(altered(TRAIN, 13))
+    assert (other.name.startswith("own:"), other.verified) == (True, Verified.NOTHING)
+
+
 def write_with_pictures(folder: Path, kinds: dict[int, str], split: Split = TRAIN) -> Dataset:
     """CIFAR-10 with some training pictures in another encoding."""
     pictures = [encoded(image, kinds.get(row, "PNG")) for row, image in enumerate(split.images)]

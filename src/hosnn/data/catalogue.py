@@ -28,7 +28,7 @@ NAMES = (SAMPLE.name, *IMAGES, *EVENTS)
 
 def load_dataset(name: str, folder: Path | str | None = None) -> Dataset:
     """The data set called `name`, from `folder` if one is given, else from the first source that has it; or one of the
-    user's own, by its path or `file.py:function` (`own.load_own`).
+    user's own, by its path or `file.py:function` (`own.load_own`), recognised if it is a published one.
 
     Raises ConfigError for an unknown name, DataError if the data is absent or damaged.
     """
@@ -49,7 +49,7 @@ def load_dataset(name: str, folder: Path | str | None = None) -> Dataset:
             raise ConfigError(
                 f"--data {name} says where the data lies, so --data-folder {folder} cannot; leave one out"
             )
-        return load_own(name)
+        return load_own(name, (publication.specification for publication in IMAGES.values()))
     raise ConfigError(
         f"there is no data set {name!r}; did you mean {nearest(name, NAMES)!r}?  Known: {', '.join(NAMES)}; or give "
         "a path to data of your own"

@@ -8,7 +8,7 @@ file.py:function                       a function without arguments that returns
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from hosnn.data.arrays import read_npz, read_pt, returned
@@ -16,6 +16,9 @@ from hosnn.data.class_folders import read_class_folders
 from hosnn.data.dataset import Dataset
 from hosnn.data.own_parquet import read_own_parquet
 from hosnn.data.parts import Parts, dataset_of
+from hosnn.data.sources import Contents, recognised
+from hosnn.data.specification import Specification
+from hosnn.data.split import Split
 from hosnn.errors import DataError
 
 ARRAYS: dict[str, Callable[[Path], Parts]] = {".npz": read_npz, ".pt": read_pt, ".pth": read_pt}
@@ -45,8 +48,9 @@ def is_own(source: str) -> bool:
     return bool(source) and (any(mark in source for mark in ":/\\") or Path(source).expanduser().exists())
 
 
-def load_own(source: str) -> Dataset:
-    """The data set that a path or `file.py:function` means, named after its last part.
+def load_own(source: str, published: Iterable[Specification] = ()) -> Dataset:
+    """The data set that a path or `file.py:function` means, named after its last part; or the one of `published` whose
+    images these are, to the pixel, with its name, splits and hash.
 
     Raises DataError if there is none, or for content that is no data set, naming the file.
     """
@@ -58,6 +62,11 @@ def load_own(source: str) -> Dataset:
     else:
         path = path.resolve()
         parts, name, origin = _read(path), path.stem if path.is_file() else path.name, str(path)
+    for specification in published if parts.images.keys() == {"train", "test"} else ():
+        train, test = (Split.in_order(parts.images[part], parts.labels[part]) for part in ("train", "test"))
+        dataset = recognised(specification, Contents(train, test, parts.lossy), origin)
+        if dataset is not None:
+            return dataset
     return dataset_of(parts, OWN + (re.sub(r"[^\w.-]+", "-", name).strip("-.") or "data"), origin)
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import torch
+
 from hosnn.data.dataset import Dataset
 from hosnn.data.ordering import has_published_labels, in_original_order
 from hosnn.data.specification import Specification, Verified
@@ -81,8 +83,29 @@ def load_files(specification: Specification, files: DatasetFiles, source_name: s
 
     Hashes are compared on what was decoded, so the same images verify in any container.  Raises DataError.
     """
-    contents = files.read(specification)
-    origin = f"{specification.name} ({files})"
+    return _parted(
+        specification, files.read(specification), f"{source_name}: {files}", f"{specification.name} ({files})"
+    )
+
+
+def recognised(specification: Specification, contents: Contents, source: str) -> Dataset | None:
+    """The published data set, if published hashes vouch for each pixel of `contents`; else None."""
+    expected = ((specification.train_size, contents.train), (specification.test_size, contents.test))
+    for size, split in expected:
+        if (len(split), split.images.dtype) != (size, torch.uint8):
+            return None
+        if tuple(split.images.shape[1:]) != specification.image_shape:
+            return None
+        if int(split.labels.min()) < 0 or int(split.labels.max()) >= len(specification.classes):
+            return None
+    try:
+        dataset = _parted(specification, contents, source, source)
+    except DataError:
+        return None
+    return dataset if dataset.verified is Verified.PIXELS else None
+
+
+def _parted(specification: Specification, contents: Contents, source: str, origin: str) -> Dataset:
     train = in_original_order(contents.train, specification.label_parts, origin)
     return Dataset.from_splits(
         specification.name,
@@ -90,7 +113,7 @@ def load_files(specification: Specification, files: DatasetFiles, source_name: s
         train,
         contents.test,
         validation_size=specification.validation_size,
-        source=f"{source_name}: {files}",
+        source=source,
         image_shape=specification.image_shape,
         sha256=specification.sha256,
         lossy=contents.lossy,
