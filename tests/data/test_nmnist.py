@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from hosnn.data import Dataset, load_dataset, nmnist
+from hosnn.data import Dataset, load_dataset, nmnist, nmnist_files
 from hosnn.data.events import Binning, Bins, Values
 from hosnn.data.published_dataset import PublishedDataset
 from hosnn.errors import ConfigError, DataError
 
-MODULE = import_module("hosnn.data.nmnist")  # not the function of the same name
 TRAIN_SIZE, TEST_SIZE = 40, 20
 RNG = np.random.default_rng(0)
 
@@ -40,12 +38,12 @@ LABELS = {name: [number * 7 % 10 for number in range(len(known))] for name, know
 
 @pytest.fixture(autouse=True)
 def tiny_instead_of_the_full_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = MODULE._publication
+    real = nmnist_files._publication
 
     def publication(name: str, *_: Any) -> PublishedDataset:
         return real(name, TRAIN_SIZE, TEST_SIZE, 10, _[-1])  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(MODULE, "_publication", publication)
+    monkeypatch.setattr(nmnist_files, "_publication", publication)
 
 
 def write_files(folder: Path) -> Path:
@@ -118,7 +116,7 @@ def test_frames_are_kept_in_the_cache_by_their_binning(tmp_path: Path, monkeypat
         return [nmnist(binning, folder) for binning in BINNINGS for folder in folders]
 
     first = load_all()
-    monkeypatch.setattr(MODULE, "read_events", None)  # nothing is decoded again
+    monkeypatch.setattr(nmnist_files, "read_events", None)  # nothing is decoded again
     for one, another in zip(first, load_all(), strict=True):
         assert one.sha256 == another.sha256 and torch.equal(one.train.images, another.train.images)
         assert one.train.divisor == another.train.divisor
@@ -168,3 +166,8 @@ def test_frames_are_never_beyond_what_they_are_divided_by(tmp_path: Path) -> Non
     data = load_dataset("nmnist:maximum=1", write_files(tmp_path))
     assert int(data.train.images.max()) == 1
     assert replace(data.train, divisor=1).batch(torch.tensor([0]))[0].max() == 1
+
+
+def test_a_path_to_recordings_is_told_how_to_name_them(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="--data nmnist --data-folder"):
+        load_dataset(str(write_parquet(tmp_path)))

@@ -7,7 +7,7 @@ from hosnn.data.cifar import CIFAR10, CIFAR100
 from hosnn.data.dataset import Dataset
 from hosnn.data.events import Binning
 from hosnn.data.fashion_mnist_files import FASHION_MNIST, SAMPLE, SAMPLE_FOLDER, fashion_mnist_sample
-from hosnn.data.nmnist import publication as nmnist_publication
+from hosnn.data.nmnist_files import publication as nmnist_publication
 from hosnn.data.own import OWN, is_own, load_own
 from hosnn.data.published_dataset import PublishedDataset
 from hosnn.data.sources import Source, SourceStatus, describe, find_in_folder

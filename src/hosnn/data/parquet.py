@@ -148,9 +148,12 @@ def _columns(path: Path, schema: pa.Schema, content: tuple[str, ...], labels: tu
         pa.types.is_integer(schema.field(name).type) for name in integers
     ):
         came = ", ".join(f"{field.name}: {field.type}" for field in schema)
+        advice = "rename or rewrite them"
+        if "events" in schema.names and content == IMAGE:
+            advice = f"for recordings of events give --data nmnist --data-folder {path.parent}"
         raise DataError(
             f"{path} has columns {came}; expected {content[0]}: struct<bytes, path>, {labels[0]}: integer and, if any, "
-            "index: integer (the Hugging Face convention); rename or rewrite them"
+            f"index: integer (the Hugging Face convention); {advice}"
         )
     return columns
 
