@@ -41,7 +41,7 @@ def tiny_instead_of_the_full_set(monkeypatch: pytest.MonkeyPatch) -> None:
     real = nmnist_files._publication
 
     def publication(name: str, *_: Any) -> PublishedDataset:
-        return real(name, TRAIN_SIZE, TEST_SIZE, 10, _[-1])  # type: ignore[no-any-return]
+        return real(name, TRAIN_SIZE, TEST_SIZE, 10, _[-1])
 
     monkeypatch.setattr(nmnist_files, "_publication", publication)
 

@@ -97,3 +97,12 @@ def test_doctor_prints_all_of_it(
     assert any(line.startswith("cifar100 is not on this machine") for line in report["advice"])
     assert main(["doctor", "--no-read"]) == 0
     assert "embedded" in capsys.readouterr().out
+
+
+def test_a_folder_of_data_sets_is_looked_into_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in_for_cifar(monkeypatch)
+    write_cifar(tmp_path / "mine" / "cifar10", CIFAR10_PYTHON)
+    (known,) = [known for known in survey_datasets(folder=tmp_path / "mine") if known.name == "cifar10"]
+    assert (known.source, known.images, known.hash) == ("data folder", 28, "right (pixels and labels)")
+    (absent,) = [known for known in survey_datasets(folder=tmp_path / "mine") if known.name == "svhn"]
+    assert f"{tmp_path / 'mine' / 'svhn'} does not exist" in absent.detail

@@ -26,6 +26,7 @@ BACKENDS = {
 
 def doctor(
     *,
+    data_folder: Path | None = None,
     no_read: bool = False,
     clear_cache: bool = False,
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
@@ -38,11 +39,14 @@ def doctor(
 
     hosnn doctor
 
+    hosnn doctor --data-folder ~/data
+
     hosnn doctor --no-read
 
     hosnn doctor --clear-cache
 
     Args:
+        data_folder: a folder with a subfolder per data set, named after it: it is looked into first.
         no_read: do not read the data sets that are found, which counts their images and checks their hashes.
         clear_cache: remove the decoded data sets that were kept to be read faster.
         json_output: print the same as JSON.
@@ -50,7 +54,7 @@ def doctor(
     if clear_cache:
         freed = cache.clear()
         console_for(json_output).print(f"removed {freed / 1e6:,.0f} MB of decoded data from {cache.folder()}")
-    findings = survey_datasets(not no_read)
+    findings = survey_datasets(not no_read, data_folder)
     facts: dict[str, str | int] = {**versions(), **machine()}
     kept = cache.entries()
     report = {

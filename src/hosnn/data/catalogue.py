@@ -56,17 +56,23 @@ def load_dataset(name: str, folder: Path | str | None = None) -> Dataset:
     )
 
 
-def load_local(name: str) -> Dataset:
-    """The data set called `name`, one of `NAMES`, without network access.  Raises DataError if it is not here."""
+def load_local(name: str, folder: Path | None = None) -> Dataset:
+    """The data set called `name`, one of `NAMES`, without network access.  Raises DataError if it is not here.
+
+    folder  `PublishedDataset.sources`
+    """
     if name == SAMPLE.name:
         return fashion_mnist_sample()
-    return (IMAGES[name] if name in IMAGES else EVENTS[name](Binning())).load_local()
+    return (IMAGES[name] if name in IMAGES else EVENTS[name](Binning())).load_local(folder)
 
 
-def describe_sources() -> list[SourceStatus]:
-    """For each data set, where it is found on this machine; quick, no network, contents not verified."""
+def describe_sources(folder: Path | None = None) -> list[SourceStatus]:
+    """For each data set, where it is found on this machine; quick, no network, contents not verified.
+
+    folder  `PublishedDataset.sources`
+    """
     embedded = Source("embedded sample", lambda: find_in_folder(SAMPLE_FOLDER, FASHION_MNIST.layout))
     statuses = describe(SAMPLE.name, (embedded,))
     for publication in (*IMAGES.values(), *(make(Binning()) for make in EVENTS.values())):
-        statuses += describe(publication.specification.name, publication.sources())
+        statuses += describe(publication.specification.name, publication.sources(folder))
     return statuses

@@ -48,13 +48,19 @@ class PublishedDataset:
             return load_files(self.specification, find_in_folder(folder, self.layout), "folder")
         return load_first(self.specification, self.sources(), self.advice)
 
-    def load_local(self) -> Dataset:
-        """The data set from the first source on this machine that has it.  Raises DataError if none does."""
-        local = tuple(source for source in self.sources() if not source.needs_network)
+    def load_local(self, folder: Path | None = None) -> Dataset:
+        """The data set from the first source on this machine that has it.  Raises DataError if none does.
+
+        folder  see `sources`
+        """
+        local = tuple(source for source in self.sources(folder) if not source.needs_network)
         return load_first(self.specification, local, self.advice)
 
-    def sources(self) -> tuple[Source, ...]:
-        """The sources in the order they are tried: local ones, then the network, verifiable ones first."""
+    def sources(self, folder: Path | None = None) -> tuple[Source, ...]:
+        """The sources in the order they are tried: local ones, then the network, verifiable ones first.
+
+        folder  one that has this data set in a subfolder named after it, tried before all others
+        """
         local = [Source("hosnn cache", lambda: find_in_cache(self.specification.name, self.layout))]
         online = [Source("original host", self._download, needs_network=True)] if self.files else []
         if self.hub is not None:
@@ -65,6 +71,9 @@ class PublishedDataset:
         if self.package:
             debian = f"Debian package dataset-{self.package}"
             local.insert(0, Source(debian, lambda: find_in_system(self.package, self.layout)))
+        if folder is not None:
+            named = folder / self.specification.name
+            local.insert(0, Source("data folder", lambda: find_in_folder(named, self.layout)))
         return (*local, *online)
 
     def _download(self) -> DatasetFiles:

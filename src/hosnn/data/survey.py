@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 from hosnn.data.catalogue import describe_sources, load_local
 from hosnn.data.specification import Verified
@@ -35,10 +36,13 @@ class DatasetFinding:
     downloadable: bool = False
 
 
-def survey_datasets(read: bool = True) -> list[DatasetFinding]:
-    """Every data set by name; without `read` only whether its files are there.  Uses no network."""
+def survey_datasets(read: bool = True, folder: Path | None = None) -> list[DatasetFinding]:
+    """Every data set by name; without `read` only whether its files are there.  Uses no network.
+
+    folder  one with a subfolder per data set, named after it, which is tried before all other sources
+    """
     findings = []
-    for name, group in groupby(describe_sources(), key=lambda status: status.dataset):
+    for name, group in groupby(describe_sources(folder), key=lambda status: status.dataset):
         statuses = list(group)
         found = next((status for status in statuses if status.found), None)
         online = any(status.needs_network for status in statuses)
@@ -46,15 +50,15 @@ def survey_datasets(read: bool = True) -> list[DatasetFinding]:
             details = "; ".join(f"{status.source}: {status.detail}" for status in statuses if not status.needs_network)
             findings.append(DatasetFinding(name=name, detail=details, downloadable=online))
         elif read:
-            findings.append(_read(name, found.source, found.detail))
+            findings.append(_read(name, found.source, found.detail, folder))
         else:
             findings.append(DatasetFinding(name=name, source=found.source, detail=found.detail))
     return findings
 
 
-def _read(name: str, source: str, detail: str) -> DatasetFinding:
+def _read(name: str, source: str, detail: str, folder: Path | None) -> DatasetFinding:
     try:
-        data = load_local(name)
+        data = load_local(name, folder)
     except DataError as error:
         return DatasetFinding(name=name, source=source, hash="wrong, or damaged", detail=str(error))
     exact = f"all but {data.lossy:,}" if data.lossy else "yes"
