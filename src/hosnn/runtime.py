@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 
-from hosnn.errors import ConfigError
+from hosnn.errors import ConfigError, TrainingError
 
 RANK_TIMEOUT = timedelta(minutes=10)
 """How long a rank waits for the others before it fails; validation and saving take less."""
@@ -41,7 +41,7 @@ class Hardware:
     threads: int = 0  # CPU threads of torch; 0: torch's own choice
 
     def fabric(self, several: bool = False) -> Fabric:
-        """A launched Fabric.  Raises ConfigError if the accelerator is not there.
+        """A launched Fabric.  Raises ConfigError if the accelerator is not there, TrainingError if another rank ends.
 
         several  whether the caller can use several devices, with a process (rank) for each.  Under torchrun these are
                  the processes that it started; otherwise the first process starts the others.
@@ -74,7 +74,14 @@ class Hardware:
                 f"cannot use {devices} x accelerator {self.accelerator!r} at precision {self.precision!r}: {error}"
                 "; `hosnn doctor` lists what this machine has"
             ) from error
-        fabric.launch()
+        try:
+            fabric.launch()
+        except torch.distributed.DistError as error:
+            raise TrainingError(
+                f"rank {fabric.global_rank} of {fabric.world_size} lost another rank while connecting: "
+                f"{str(error).splitlines()[0]}.  Its message, if it could print one, says why; then give the same "
+                "command again"
+            ) from error
         return fabric
 
 

@@ -119,9 +119,9 @@ def trained(name: str, runs: Path, fabric: Fabric, stop: int | None = None, resu
 
 def main() -> int:
     runs, ranks, *what = Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
-    fabric = fabric_of(ranks, "32-true" if what[0].startswith("float32") else "64-true")
     found: dict[str, list[float]] = {}
     try:
+        fabric = fabric_of(ranks, "32-true" if what[0].startswith("float32") else "64-true")
         for name in what:
             if name == f"nothing-on-{fabric.global_rank}":
                 raise DataError("this rank has no data")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 from hosnn.errors import ConfigError, TrainingError
 from hosnn.training.checkpoint import load, read_pointer
@@ -159,6 +160,15 @@ def test_a_folder_that_the_first_rank_cannot_use_ends_all_with_its_error(tmp_pat
     with processes(tmp_path, 2, "plain") as running:
         _, errors = running.communicate(timeout=120)
     assert running.returncode == 2 and errors.count("cannot use the folder") == 2, errors
+
+
+def test_a_rank_that_ends_before_the_others_are_connected_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def launch(_: Fabric) -> None:
+        raise torch.distributed.DistNetworkError("Connection reset by peer\nmore")
+
+    monkeypatch.setattr(Fabric, "launch", launch)
+    with pytest.raises(TrainingError, match="rank 0 of 1 lost another rank while connecting: Connection reset by peer"):
+        fabric_of(1)
 
 
 def test_failures_that_are_none_of_communication_stay_what_they_are(tmp_path: Path) -> None:
