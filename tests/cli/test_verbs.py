@@ -135,7 +135,7 @@ def test_doctor_tells_what_is_here(hosnn: Run):
     assert status == 0
     found = json.loads(out)
     assert found["versions"]["torch"]
-    assert any(source["dataset"] == "fashion-mnist-sample" and source["found"] for source in found["data"])
+    assert any(known["name"] == "fashion-mnist-sample" and known["images"] for known in found["data"])
 
 
 def test_a_stopped_training_says_how_to_go_on(hosnn: Run, tmp_path: Path):

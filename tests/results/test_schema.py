@@ -26,7 +26,9 @@ RESULTS = Path(__file__).parents[2] / "docs" / "results"
 STORED = sorted(
     path
     for path in RESULTS.rglob("*.json")
-    if json.loads(path.read_text(encoding="utf-8"))["format"].startswith(("hosnn-evaluation", "hosnn-comparison"))
+    if json.loads(path.read_text(encoding="utf-8"))
+    .get("format", "")
+    .startswith(("hosnn-evaluation", "hosnn-comparison"))
 )
 
 Edit = Callable[[dict[str, Any]], object]

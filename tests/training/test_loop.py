@@ -189,7 +189,7 @@ def test_a_signature_is_recorded_once_for_all_that_start_from_a_network(
     monkeypatch.setattr("hosnn.training.pipeline.calibrate", counting)
     run(ROBUST, data, tmp_path, fabric)
     run(replace(ROBUST, name="again", seed=1, start=CLEAN), data, tmp_path, fabric)
-    assert recorded == ["toy (train)"]
+    assert recorded == ["toy (unverified) (train)"]
     path = tmp_path / "clean" / "signature.safetensors"
     path.write_bytes(path.read_bytes()[:-9])
     run(replace(ROBUST, name="damaged"), data, tmp_path, fabric)
