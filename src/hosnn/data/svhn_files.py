@@ -117,7 +117,7 @@ SVHN_PREFIX = PublishedDataset(
         sha256="028f23a0ef5f63a611adce2b4fbc2270d6605918fda1db11c38f28cfdc15888b",
     ),
     FolderLayout((ParquetFiles.find,), (), "train*.parquet and test*.parquet of SVHN's first 4,434 and 1,952 digits"),
-    "It is a part of SVHN that was cut anew from the full-number pictures, and is published under no stable address; "
+    "It is a part of SVHN that was cut anew from the full-number pictures, and no address publishes it; "
     "name the folder with its two Parquet files.",
 )
 """The first 4,434 training and 1,952 test digits of SVHN.  Its hash is that of the copy that this project uses; it was
