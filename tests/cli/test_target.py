@@ -229,8 +229,9 @@ def test_evaluations_are_compared(pair: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 def test_ablations_are_compared_with_the_network(
-    pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("hosnn.protocols.attacks.SAPGD_STEPS", 20)
     arguments = ["ablate", str(pair / "ta"), "--lif", str(pair / "lif"), "--samples", "6", "--out", str(tmp_path)]
     assert main([*arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
