@@ -6,7 +6,7 @@ A difference must be more than one image to count, because in a small sample one
 from collections.abc import Sequence
 from itertools import pairwise
 
-from hosnn.checks.model_checks import percentage
+from hosnn.checks.model_checks import WARN_SHARE, graded, percentage
 from hosnn.results.check import Check, Severity
 from hosnn.results.statistics import wilson
 
@@ -76,6 +76,19 @@ def panels(broken: int, samples: int) -> Check:
         share,
         "The panels (curves, matrix, search, controls) attack the first images in more ways than the worst case does; "
         "images that only they break show how much too high the worst case still is.",
+    )
+
+
+def ties(tied: int, samples: int) -> Check:
+    """Images whose label shares the highest logit with another class, without attack or after one."""
+    share = tied / samples
+    return Check(
+        "ties",
+        graded(share, WARN_SHARE, 0.5),
+        f"{percentage(share)} of {samples:,} images, clean or attacked",
+        share,
+        "Where two classes share the highest logit only the order of classes decides, so such an image counts as "
+        "misclassified; read out finer values (mean current or membrane instead of few spikes).",
     )
 
 

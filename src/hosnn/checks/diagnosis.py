@@ -55,7 +55,6 @@ class Diagnosis:
     Shares of images, in [0, 1]:
     saturated_softmax       the highest probability is 1 in float32
     changed_without_budget  an attack at eps = 0 changes the image
-    ties                    the two highest logits are equal
     zero_gradients          the margin's gradient is exactly zero, or not a number
     saturated_loss          the cross-entropy has no gradient where the margin has one
     batch_logits, batch_classes           logits, or the class, change with batch size and order
@@ -82,7 +81,6 @@ class Diagnosis:
     changed_without_budget: float
     randomness: float
     carried_state: float
-    ties: float
     logits_dtype: str
     fits_16_bits: bool
     distinct_logits: float
@@ -108,14 +106,12 @@ def diagnose(model: Model, x: Tensor, y: Tensor, threat: Threat, seed: int = 0) 
         repeatable = max(repeatability.values()) <= REPEATABLE
         gradients = input_gradients(model, x, y, margin)
         gradient_shares = {} if gradients is None else _gradient_shares(model, x, y, gradients, threat, rng)
-        top = logits.float().topk(2, dim=1).values
         halves = (torch.half, torch.bfloat16)
         return Diagnosis(
             samples=len(y),
             has_gradient=gradients is not None,
             saturated_softmax=fraction(logits.float().softmax(1).amax(1) == 1),
             changed_without_budget=_changed_without_budget(model, x, y, threat, rng, gradients is not None),
-            ties=fraction(top[:, 0] == top[:, 1]),
             logits_dtype=str(logits.dtype).removeprefix("torch."),
             fits_16_bits=any(torch.equal(logits.to(half).to(logits.dtype), logits) for half in halves),
             distinct_logits=max(len(torch.unique(column)) for column in logits.unbind(1)) / len(y),

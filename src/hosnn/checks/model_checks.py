@@ -149,18 +149,6 @@ def batch(logits: float, predictions: float, samples: int) -> Check:
     )
 
 
-def ties(share: float, samples: int) -> Check:
-    """Images whose two highest logits are equal."""
-    return Check(
-        "ties",
-        graded(share, WARN_SHARE, 0.5),
-        f"{percentage(share)} of {samples} images",
-        share,
-        "Where two classes share the highest logit the order of classes decides, so such a prediction is arbitrary; "
-        "read out finer values (mean current or membrane instead of few spikes).",
-    )
-
-
 def coarse_logits(distinct: float, dtype: str, fits_16_bits: bool, spiking: str) -> Check:
     """Logits in half precision, or on a grid.
 

@@ -64,7 +64,6 @@ def _of_model(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
     yield model_checks.randomness(diagnosis.randomness)
     yield model_checks.state_between_calls(diagnosis.carried_state)
     yield from _of_modes(evaluation, diagnosis)
-    yield model_checks.ties(diagnosis.ties, count)
     yield model_checks.coarse_logits(
         diagnosis.distinct_logits, diagnosis.logits_dtype, diagnosis.fits_16_bits, evaluation.network.spiking
     )
@@ -100,6 +99,7 @@ def _of_attacks(evaluation: Evaluation) -> Iterator[Check]:
     yield attack_checks.attacks(kinds.count("white-box"), sum(map(kinds.count, GRADIENT_FREE)))
     attacked = sum(prediction >= 0 for result in results for prediction in result.predictions)
     yield attack_checks.inside_threat(attacked, evaluation.clamped)
+    yield from _of_ties(evaluation)
     yield from _of_growing_eps(evaluation)
     yield from _of_steps(evaluation)
     yield from _of_controls(evaluation)
@@ -121,6 +121,13 @@ def _of_panels(evaluation: Evaluation) -> Iterator[Check]:
     samples = max(len(result.predictions) for result in results)
     broken = {at for result in results for at, right in enumerate(evaluation.correct_after(result)) if not right}
     yield attack_checks.panels(sum(evaluation.robust[at] for at in broken), samples)
+
+
+def _of_ties(evaluation: Evaluation) -> Iterator[Check]:
+    if evaluation.clean_tied is None:
+        return
+    tied = set(evaluation.clean_tied).union(*(result.tied or () for result in evaluation.rows))
+    yield attack_checks.ties(len(tied), evaluation.samples)
 
 
 def _of_growing_eps(evaluation: Evaluation) -> Iterator[Check]:
@@ -168,7 +175,7 @@ def _of_controls(evaluation: Evaluation) -> Iterator[Check]:
 
 def _noise(evaluation: Evaluation, reference: Sequence[bool], noise: Sequence[bool]) -> Check:
     samples = len(reference)
-    clean = sum(_clean(evaluation)[:samples])
+    clean = sum(evaluation.correct_when_clean[:samples])
     return attack_checks.random_noise(clean, sum(noise), sum(reference), samples)
 
 
@@ -207,17 +214,18 @@ def _survivors(evaluation: Evaluation, results: Sequence[AttackResult]) -> list[
 
     In a cascade a result has no predictions for samples already lost, which count as lost.
     """
-    return [all(after) for after in zip(_clean(evaluation), *map(evaluation.correct_after, results), strict=True)]
+    return [
+        all(after) for after in zip(evaluation.correct_when_clean, *map(evaluation.correct_after, results), strict=True)
+    ]
 
 
 def _robust(evaluation: Evaluation, result: AttackResult) -> list[bool]:
     """Which samples are correct when clean and after a panel's attack."""
-    return [clean and after for clean, after in zip(_clean(evaluation), evaluation.correct_after(result), strict=False)]
+    return [
+        clean and after
+        for clean, after in zip(evaluation.correct_when_clean, evaluation.correct_after(result), strict=False)
+    ]
 
 
 def _robust_counts(evaluation: Evaluation, results: Sequence[AttackResult]) -> list[int]:
     return [sum(_robust(evaluation, result)) for result in results]
-
-
-def _clean(evaluation: Evaluation) -> list[bool]:
-    return [prediction == label for prediction, label in zip(evaluation.clean, evaluation.labels, strict=True)]

@@ -97,6 +97,7 @@ def evaluate(
         index=tuple(images.index.tolist()),
         labels=tuple(images.y.tolist()),
         clean=tuple(outcome.clean.tolist()),
+        clean_tied=tuple(outcome.clean_tied.nonzero()[:, 0].tolist()) if protocol.ties_lost else None,
         rows=outcome.rows,
         panels=outcome.panels,
         seconds=time.monotonic() - started + setup.seconds_before,
@@ -146,9 +147,11 @@ def evaluate_shard(
 
 
 class _AttackOutcome(NamedTuple):
-    """Predictions on clean images, results of the attacks and panels, the estimators that the search selected."""
+    """Predictions on clean images, which of these are tied, results of the attacks and panels, the estimators that the
+    search selected."""
 
     clean: Tensor
+    clean_tied: Tensor
     rows: tuple[AttackResult, ...]
     panels: tuple[Panel, ...]
     estimators: tuple[Estimator, ...]
@@ -161,23 +164,25 @@ def _attack(setup: Setup, progress: Progress) -> _AttackOutcome:
     panels = []
     estimators: tuple[Estimator, ...] = ()
     with progress.task(f"{setup.names.model}, {protocol.name}", _work(protocol, runner.images)) as bar:
-        clean = runner.predict(blocks)
+        clean, clean_tied = runner.predict(blocks)
         if protocol.search:
             panels.append(_panel(runner, search_panel(protocol.search, protocol.threat), protocol.block_size, bar))
             estimators = best_estimators(protocol.search, panels[0].rows, y)
             bar.report(f"best gradient estimators: {', '.join(map(estimator_name, estimators))}")
-        robust = clean == y if protocol.cascade else torch.ones_like(y, dtype=torch.bool)
+        robust = torch.ones_like(y, dtype=torch.bool)
+        if protocol.cascade:
+            robust = (clean == y) & ~(clean_tied & protocol.ties_lost)
         rows = []
         for spec in protocol.attacks:
-            result, predictions = runner.run(spec.resolved(estimators), blocks, robust, bar)
+            result, correct = runner.run(spec.resolved(estimators), blocks, robust, bar)
             if protocol.cascade:
-                robust = robust & (predictions == y)
+                robust = robust & correct
             rows.append(result)
-            bar.report(f"{spec.name} {float((predictions == y).double().mean()):.2%}")
+            bar.report(f"{spec.name} {float(correct.double().mean()):.2%}")
         for plan in protocol.panels:
             resolved = replace(plan, attacks=tuple(spec.resolved(estimators) for spec in plan.attacks))
             panels.append(_panel(runner, resolved, protocol.block_size, bar))
-    return _AttackOutcome(clean, tuple(rows), tuple(panels), estimators)
+    return _AttackOutcome(clean, clean_tied, tuple(rows), tuple(panels), estimators)
 
 
 def _binarization_test(setup: Setup, estimators: tuple[Estimator, ...]) -> BinarizationTest | None:

@@ -19,6 +19,7 @@ from hosnn.progress import Bar
 from hosnn.protocols.protocol import EOT_SAMPLES, AttackSpec
 from hosnn.results.evaluation import AttackResult
 from hosnn.rng import SampleRandom
+from hosnn.robustness.losses import margin
 from hosnn.robustness.model import Model, count_passes
 from hosnn.runtime import own_randomness
 
@@ -63,6 +64,7 @@ class AttackRunner:
              does not depend on their number; 0: one at a time, with torch's own threads; also if the model cannot be
              copied
     random   the model draws random numbers: they are seeded per block, which needs threads = 0
+    ties_lost  an image whose label shares the highest logit with another class counts as misclassified
     """
 
     model: Model
@@ -74,6 +76,7 @@ class AttackRunner:
     shard: Shard = field(default_factory=Shard)
     threads: int = 0
     random: bool = False
+    ties_lost: bool = True
 
     def __post_init__(self) -> None:
         if self.threads:
@@ -85,7 +88,7 @@ class AttackRunner:
     def run(
         self, spec: AttackSpec, blocks: Sequence[slice], robust: Tensor, bar: Bar, panel: str = ""
     ) -> tuple[AttackResult, Tensor]:
-        """One attack over all blocks of this shard: its result, and its predictions [N].
+        """One attack over all blocks of this shard: its result, and which images are classified correctly after it [N].
 
         robust  the images to attack  [N] bool; others, and those of other shards, get the prediction -1
         panel   attacks of one panel share random numbers, so that they differ in their settings only; other attacks
@@ -119,15 +122,18 @@ class AttackRunner:
         self, spec: AttackSpec, blocks: Sequence[slice], outcomes: dict[int, dict[str, Any]]
     ) -> tuple[AttackResult, Tensor]:
         predictions: list[int] = []
+        tied: list[int] = []
         for number, block in enumerate(blocks):
             missing = [-1] * (block.stop - block.start)
             predictions += outcomes[number]["predictions"] if number in outcomes else missing
+            tied += [block.start + at for at in outcomes[number]["tied"]] if number in outcomes else []
         total = {key: sum(outcome[key] for outcome in outcomes.values()) for key in ("seconds", "forward", "backward")}
         result = AttackResult(
             attack=spec.name,
             threat=str(spec.threat),
             eps=float(spec.threat.ball.eps),
             predictions=tuple(predictions),
+            tied=tuple(tied) if self.ties_lost else None,
             seconds=total["seconds"],
             kind=spec.kind.value,
             method=spec.method or spec.name,
@@ -137,7 +143,10 @@ class AttackRunner:
             backward=total["backward"],
             role=spec.role,
         )
-        return result, torch.tensor(predictions)
+        correct = torch.tensor(predictions) == self.images.y[: len(predictions)]
+        if self.ties_lost:
+            correct[tied] = False
+        return result, correct
 
     def _outcomes(
         self, numbers: Sequence[int], work: Callable[[int], dict[str, Any] | None]
@@ -162,9 +171,15 @@ class AttackRunner:
             return None
         started = time.perf_counter()
         with count_passes() as passes, self._randomness(block):
-            predictions = self._attack(self._own_model(), spec, block, robust, stream)
+            predictions, tied = self._attack(self._own_model(), spec, block, robust, stream)
         seconds = time.perf_counter() - started
-        return {"predictions": predictions, "seconds": seconds, "forward": passes.forward, "backward": passes.backward}
+        return {
+            "predictions": predictions,
+            "tied": tied,
+            "seconds": seconds,
+            "forward": passes.forward,
+            "backward": passes.backward,
+        }
 
     def _randomness(self, block: slice) -> AbstractContextManager[None]:
         return own_randomness(self.seed + block.start) if self.random else nullcontext()
@@ -175,8 +190,12 @@ class AttackRunner:
             return self.model
         return copy.deepcopy(self.model, memo={id(parameter): parameter for parameter in self.model.parameters()})
 
-    def _attack(self, model: Model, spec: AttackSpec, block: slice, robust: Tensor, stream: str) -> list[int]:
+    def _attack(
+        self, model: Model, spec: AttackSpec, block: slice, robust: Tensor, stream: str
+    ) -> tuple[list[int], list[int]]:
+        """Predictions for the block's images, and the positions of those whose label is tied for the highest logit."""
         predictions = torch.full((block.stop - block.start,), -1)
+        tied = torch.zeros_like(predictions, dtype=torch.bool)
         attacked = robust.nonzero()[:, 0]
         if len(attacked):
             images = self.images
@@ -187,16 +206,20 @@ class AttackRunner:
                 raise ConfigError(
                     f"attack {spec.name!r} left its threat {spec.threat}, so its result would mean nothing"
                 )
-            predictions[attacked] = _logits(model, x_adv).argmax(1).cpu()
-        return predictions.tolist()
+            logits = _logits(model, x_adv)
+            predictions[attacked], tied[attacked] = logits.argmax(1).cpu(), (margin(logits, y) == 0).cpu()
+        return predictions.tolist(), tied.nonzero()[:, 0].tolist()
 
-    def predict(self, blocks: Sequence[slice]) -> Tensor:
-        """Predictions on the clean images."""
-        predictions = []
+    def predict(self, blocks: Sequence[slice]) -> tuple[Tensor, Tensor]:
+        """Predictions on the clean images [N], and whether their label is tied for the highest logit [N]."""
+        predictions, tied = [], []
         for block in blocks:
             with self._randomness(block):
-                predictions.append(_logits(self.model, self.images.x[block].to(self.device)).argmax(1).cpu())
-        return torch.cat(predictions)
+                logits = _logits(self.model, self.images.x[block].to(self.device))
+            y = self.images.y[block].to(logits.device)
+            predictions.append(logits.argmax(1).cpu())
+            tied.append((margin(logits, y) == 0).cpu())
+        return torch.cat(predictions), torch.cat(tied)
 
 
 def logits_of(model: Model, x: Tensor) -> Tensor:

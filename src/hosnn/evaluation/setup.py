@@ -122,6 +122,7 @@ def prepare(
         shard=shard,
         threads=threads,
         random=network.random,
+        ties_lost=protocol.ties_lost,
     )
     remaining, skipped = fit_to_network(protocol, network, logits.shape[1])
     for spec in remaining.attacks:

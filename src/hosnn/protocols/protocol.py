@@ -160,6 +160,8 @@ class Protocol:
     block_size     work is cut into fixed blocks of this many images, so that reruns, resumes and shards give the same
                    bits
     strength       how much its robust accuracy says; None: not rated
+    ties_lost      a label that shares the highest logit with another class counts as misclassified; else the first of
+                   the classes wins, as in most published evaluations
     """
 
     name: str
@@ -174,6 +176,7 @@ class Protocol:
     binarization_samples: int = 0
     block_size: int = 50
     strength: Strength | None = None
+    ties_lost: bool = True
 
     @property
     def settings(self) -> str:
@@ -181,6 +184,8 @@ class Protocol:
         hashed: tuple[object, ...] = (self.attacks, self.cascade, self.search, self.panels, self.model_check_samples)
         if self.binarization_samples:  # without the test, settings keep the hash they had before there was one
             hashed = (*hashed, self.binarization_samples)
+        if self.ties_lost:  # likewise
+            hashed = (*hashed, "ties lost")
         return digest(hashed)
 
     def resized(self, samples: int | None = None, panel_samples: int | None = None) -> "Protocol":

@@ -7,6 +7,9 @@ from hosnn.results.evaluation import Evaluation
 from hosnn.results.roles import Strength
 from hosnn.results.text import percent
 
+TIES_NAMED = 0.005
+"""A larger difference that ties make is named with the number."""
+
 NAMED_CHECKS = 3
 """Checks named in one sentence; the others are counted."""
 
@@ -15,8 +18,8 @@ def finding(evaluation: Evaluation) -> str:
     """The finding in one sentence: failed checks first, then the number, then what weakens it and what warns."""
     number = (
         f"under the {evaluation.protocol} protocol at {budget(evaluation.threat)}, {evaluation.model} classifies "
-        f"{percent(evaluation.worst_case)} % of {evaluation.samples:,} images correctly after every attack, and "
-        f"{percent(evaluation.clean_accuracy)} % without attack"
+        f"{percent(evaluation.worst_case)} % of {evaluation.samples:,} images correctly after every attack"
+        f"{_of_ties(evaluation)}, and {percent(evaluation.clean_accuracy)} % without attack"
     )
     reason = weakness(evaluation)
     tail = f"; the evaluation is weaker than the protocol intends, because {reason}" if reason else ""
@@ -26,6 +29,14 @@ def finding(evaluation: Evaluation) -> str:
     if evaluation.verdict == "warn":
         tail += f"; {_check_list(evaluation, 'warn', 'warns', 'warn')}"
     return f"{number[0].upper()}{number[1:]}{tail}."
+
+
+def _of_ties(evaluation: Evaluation) -> str:
+    """What ties change, where it is notable: " (53.1 % if ties count by the order of the classes)"."""
+    by_argmax = evaluation.worst_case_by_argmax
+    if by_argmax is None or by_argmax - evaluation.worst_case <= TIES_NAMED:
+        return ""
+    return f" ({percent(by_argmax)} % if the order of the classes decides where the highest logit is shared)"
 
 
 def weakness(evaluation: Evaluation) -> str:

@@ -73,7 +73,7 @@ class ClassRow(NamedTuple):
 
 def attack_rows(evaluation: Evaluation) -> list[AttackRow]:
     """Clean images first, then the attacks in order, then all of them together."""
-    robust = _clean_correct(evaluation)
+    robust = evaluation.correct_when_clean
     rows = [
         AttackRow(
             name="none (clean images)",
@@ -162,7 +162,7 @@ def step_curves(evaluation: Evaluation) -> dict[str, list[PanelRow]]:
 
 def class_rows(evaluation: Evaluation, classes: Sequence[str] = ()) -> list[ClassRow]:
     """The classes among the images, the most robust first; "class 7" where `classes` has no name."""
-    clean, robust = _clean_correct(evaluation), evaluation.robust
+    clean, robust = evaluation.correct_when_clean, evaluation.robust
     rows = []
     for label in sorted(set(evaluation.labels)):
         positions = [position for position, own_label in enumerate(evaluation.labels) if own_label == label]
@@ -221,10 +221,6 @@ def facts(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("Passes", passes(forward, backward) if forward or backward else ""),
     ]
     return [(name, text) for name, text in facts_or_empty if text]
-
-
-def _clean_correct(evaluation: Evaluation) -> list[bool]:
-    return [prediction == label for prediction, label in zip(evaluation.clean, evaluation.labels, strict=True)]
 
 
 def _curve_name(attack: AttackResult, several_estimators: bool) -> str:

@@ -93,7 +93,7 @@ def correct_samples(evaluation: Evaluation, attack: str) -> list[bool]:
     if attack == WORST:
         return evaluation.robust
     if attack == CLEAN:
-        return [prediction == label for prediction, label in zip(evaluation.clean, evaluation.labels, strict=True)]
+        return evaluation.correct_when_clean
     return evaluation.correct_after(evaluation.row(attack))
 
 

@@ -45,6 +45,9 @@ class AttackResult:
     predictions: tuple[Annotated[int, Field(strict=True, ge=-1)], ...]
     """Class predicted for each image after the attack, in the order of index; -1 for an image that it did not attack
     because an earlier attack of the cascade had broken it.  As long as index; in a panel, for the first images only."""
+    tied: tuple[Count, ...] | None = None
+    """Positions of the images whose label shares the highest logit with another class after the attack, which counts as
+    broken; null: ties count by the order of the classes."""
     seconds: Amount
     """Time in seconds, summed over workers."""
     kind: Annotated[str, Field(pattern="^(white-box|queries|transfer|control)$")] = "white-box"
@@ -101,7 +104,10 @@ class Summary:
     clean_accuracy: Fraction
     """Share of images that are right without an attack, a fraction of 1."""
     worst_case_accuracy: Fraction
-    """Share of images that are right when clean and after every attack of rows, a fraction of 1."""
+    """Share of images that are right when clean and after every attack of rows, a fraction of 1; where ties are
+    recorded, a label that shares the highest logit is not right."""
+    worst_case_by_argmax: Fraction | None = None
+    """The same if the predicted class decides where the highest logit is shared; null: ties were not recorded."""
     worst_case_interval_95: tuple[Fraction, Fraction]
     """Wilson's 95 % interval of the worst-case accuracy: low, high; fractions of 1."""
     accuracy: Mapping[str, Fraction]
@@ -146,6 +152,9 @@ class Evaluation(Document):
     """True class of each image, in the order of index."""
     clean: tuple[Count, ...]
     """Class predicted for each image without an attack, in the order of index."""
+    clean_tied: tuple[Count, ...] | None = None
+    """Positions of the images whose label shares the highest logit with another class without an attack; null: not
+    recorded."""
     rows: tuple[AttackResult, ...]
     """The protocol's attacks in their order.  An image counts as robust only if it is right when clean and after every
     one of them."""
@@ -175,6 +184,7 @@ class Evaluation(Document):
         return Summary(
             clean_accuracy=self.clean_accuracy,
             worst_case_accuracy=self.worst_case,
+            worst_case_by_argmax=self.worst_case_by_argmax,
             worst_case_interval_95=self.worst_interval,
             accuracy={row.attack: self.accuracy(row.attack) for row in self.rows},
             verdict=self.verdict,
@@ -188,11 +198,19 @@ class Evaluation(Document):
 
     @property
     def clean_accuracy(self) -> float:
-        return proportion(self._clean_correct())
+        return proportion(self.correct_when_clean)
+
+    @property
+    def correct_when_clean(self) -> list[bool]:
+        """Per image, whether its prediction without an attack is right; of tied classes the first is predicted."""
+        return [guess == label for guess, label in zip(self.clean, self.labels, strict=True)]
 
     def correct_after(self, result: AttackResult) -> list[bool]:
         """Per image, whether it is right after this attack; in a cascade, after it and all before it."""
-        return [guess == label for guess, label in zip(result.predictions, self.labels, strict=False)]
+        correct = [guess == label for guess, label in zip(result.predictions, self.labels, strict=False)]
+        for tied in result.tied or ():
+            correct[tied] = False
+        return correct
 
     def accuracy(self, attack: str) -> float:
         """Accuracy after one attack (in a cascade: after it and all before it).  Raises ConfigError for no such row."""
@@ -200,7 +218,7 @@ class Evaluation(Document):
 
     def interval(self, attack: str | None = None) -> Interval:
         """Wilson's 95 % interval of `accuracy(attack)`, or of the clean accuracy."""
-        correct = self._clean_correct() if attack is None else self.correct_after(self.row(attack))
+        correct = self.correct_when_clean if attack is None else self.correct_after(self.row(attack))
         return wilson(sum(correct), len(correct))
 
     def row(self, attack: str) -> AttackResult:
@@ -213,11 +231,31 @@ class Evaluation(Document):
 
     @property
     def robust(self) -> list[bool]:
-        """Per image, whether it is right when clean and after every attack."""
-        robust = self._clean_correct()
+        """Per image, whether it is right when clean and after every attack; where ties are recorded, never tied."""
+        robust = self.correct_when_clean
+        for tied in self.clean_tied or ():
+            robust[tied] = False
         for row in self.rows:
             robust = [before and after for before, after in zip(robust, self.correct_after(row), strict=True)]
         return robust
+
+    @property
+    def robust_by_argmax(self) -> list[bool]:
+        """`robust`, had the predicted class counted wherever the highest logit is shared: an upper bound, because
+        attacks stop at a tie."""
+        predicted = [self.clean, *(row.predictions for row in self.rows)]
+        robust = [True] * self.samples
+        tied_before: set[int] = set()
+        for guesses, tied in zip(predicted, (self.clean_tied, *(row.tied for row in self.rows)), strict=True):
+            for at, (guess, label) in enumerate(zip(guesses, self.labels, strict=True)):
+                robust[at] &= guess == label or (guess == -1 and at in tied_before)
+            tied_before.update(tied or ())
+        return robust
+
+    @property
+    def worst_case_by_argmax(self) -> float | None:
+        """The share of `robust_by_argmax`; None where ties were not recorded."""
+        return None if self.clean_tied is None else proportion(self.robust_by_argmax)
 
     @property
     def worst_case(self) -> float:
@@ -264,7 +302,7 @@ class Evaluation(Document):
         if not self.curve:
             return []
         count = len(self.curve[0].predictions)
-        clean = self._clean_correct()[:count]
+        clean = self.correct_when_clean[:count]
         points = [(0.0, proportion(clean), wilson(sum(clean), count))]
         for row in self.curve:
             correct = self.correct_after(row)
@@ -279,6 +317,3 @@ class Evaluation(Document):
         fields = {name: value for name, value in content.items() if name not in (*cls.DERIVED, "curve")}
         curve = content.get("curve")
         return with_roles_and_strength(fields | {"panels": [{"name": "eps", "rows": curve}] if curve else []})
-
-    def _clean_correct(self) -> list[bool]:
-        return [guess == label for guess, label in zip(self.clean, self.labels, strict=True)]

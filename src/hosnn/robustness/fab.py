@@ -13,7 +13,7 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
-from hosnn.robustness.losses import WithTarget
+from hosnn.robustness.losses import WithTarget, misclassified
 from hosnn.robustness.model import Model, input_gradient, scores, subset, without_state
 from hosnn.robustness.threats import L1, L2, Linf, Threat, per_sample
 
@@ -109,7 +109,7 @@ class FAB:
         for _ in range(self.steps):
             evaluated = input_gradient(robust_model, point, y[robust], WithTarget(_score_difference, target[robust]))
             point = self._step(point, clean, evaluated.loss, evaluated.gradient)
-            wrong = scores(robust_model, point).argmax(1) != y[robust]
+            wrong = misclassified(scores(robust_model, point), y[robust])
             length = torch.where(wrong, self.threat.ball.size(point - clean).to(distance), torch.inf)
             closer = length < distance[robust]
             best[robust[closer]], distance[robust[closer]] = point[closer], length[closer]
@@ -184,7 +184,7 @@ def to_hyperplane(threat: Threat, z: Tensor, slope: Tensor, height: Tensor) -> T
 def _wrong_classes(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Wrong classes [B, K - 1], most likely first, and whether the model is wrong already [B]."""
     others = logits.nan_to_num().scatter(1, y[:, None], -torch.inf)
-    return others.argsort(dim=1, descending=True, stable=True)[:, :-1], logits.argmax(1) != y
+    return others.argsort(dim=1, descending=True, stable=True)[:, :-1], misclassified(logits, y)
 
 
 def _at_least_float32(x: Tensor) -> torch.dtype:

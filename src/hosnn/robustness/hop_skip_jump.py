@@ -13,6 +13,7 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
+from hosnn.robustness.losses import misclassified
 from hosnn.robustness.model import Model, scores, subset
 from hosnn.robustness.threats import L2, Linf, Threat, per_sample
 
@@ -207,5 +208,5 @@ class _Oracle:
         wrong = torch.zeros_like(self.y, dtype=torch.bool)
         if len(queried):
             self.queries_left[queried] -= 1
-            wrong[queried] = scores(subset(self.model, queried), points[queried]).argmax(1) != self.y[queried]
+            wrong[queried] = misclassified(scores(subset(self.model, queried), points[queried]), self.y[queried])
         return wrong

@@ -44,10 +44,20 @@ def scaled_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 @identified("margin")
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """max_{j != y} logits[j] - logits[y]: positive exactly when misclassified (Carlini & Wagner 2017)."""
+    """max_{j != y} logits[j] - logits[y]: at least 0 exactly when misclassified (Carlini & Wagner 2017)."""
     own = logits.gather(1, y[:, None])[:, 0]
     others = logits.scatter(1, y[:, None], -float("inf"))
     return others.amax(1) - own
+
+
+def misclassified(scores: Tensor, y: Tensor) -> Tensor:
+    """Which samples have a label whose score is not the largest, alone: [B] bool.
+
+    A score shared with another class counts as misclassified, because then only the order of the classes decides.
+    scores  logits [B, K], or outputs over time [T, B, K], whose mean over time counts
+    """
+    logits = scores.mean(0) if scores.dim() == 3 else scores
+    return ~(margin(logits, y) < 0)  # NaN is misclassified
 
 
 @identified("dlr")

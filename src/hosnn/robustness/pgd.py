@@ -13,7 +13,7 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
-from hosnn.robustness.losses import Loss, cross_entropy
+from hosnn.robustness.losses import Loss, cross_entropy, misclassified
 from hosnn.robustness.model import Attack, Model, input_gradient, scores, subset, without_state
 from hosnn.robustness.threats import Ball, Threat, per_sample
 
@@ -135,12 +135,6 @@ def unit_mean(gradient: Tensor) -> Tensor:
     scaled = unit_largest(gradient)  # or the mean of tiny values would underflow
     mean = scaled.flatten(1).abs().mean(1)
     return scaled / per_sample(torch.where(mean > 0, mean, 1), gradient)
-
-
-def misclassified(scores: Tensor, y: Tensor) -> Tensor:
-    """Which samples are misclassified [B]: by logits [B, K], or by the mean over time of outputs [T, B, K]."""
-    logits = scores.mean(0) if scores.dim() == 3 else scores
-    return logits.argmax(1) != y
 
 
 @identified("Again")

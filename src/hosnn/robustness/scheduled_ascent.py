@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from hosnn.rng import SampleRandom
-from hosnn.robustness.losses import Loss
+from hosnn.robustness.losses import Loss, misclassified
 from hosnn.robustness.model import InputGradient, Model, input_gradient, subset, without_state
-from hosnn.robustness.pgd import Start, misclassified
+from hosnn.robustness.pgd import Start
 from hosnn.robustness.threats import Threat, per_sample
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
-from hosnn.robustness.losses import margin
+from hosnn.robustness.losses import margin, misclassified
 from hosnn.robustness.model import Model, scores, subset
 from hosnn.robustness.threats import L2, Linf, Threat, per_sample
 
@@ -78,7 +78,7 @@ class Square:
             else:
                 candidate = start(self.threat, clean, stream)
             logits = scores(robust_model, candidate.view(-1, *x.shape[1:]))
-            value, wrong = margin(logits, y[robust]), logits.argmax(1) != y[robust]
+            value, wrong = margin(logits, y[robust]), misclassified(logits, y[robust])
             better = wrong | (value > highest)
             best, highest = torch.where(per_sample(better, best), candidate, best), torch.where(better, value, highest)
             if query == self.queries - 1 or wrong.any():
