@@ -87,8 +87,8 @@ def evaluate(
     Args:
         model: a run folder, a checkpoint folder, a Hub id, file.py:function or module:function.
         protocol: smoke, standard, full, paper, choices or sweep.
-        attacks_only: the protocol's worst case without its panels and checks, which take a large part of the time; the
-            result and its files are called "PROTOCOL, attacks only".
+        attacks_only: the protocol's worst case without its panels and checks, in less time; the result and its files
+            are called "PROTOCOL, attacks only".
         threat: norm:eps with norm linf, l2 or l1, e.g. linf:8/255; /step after it perturbs every time step.
         samples: number of test images, a fixed class-balanced choice; the protocol's own number if not given.
         seed: seed of random starts.
