@@ -323,7 +323,7 @@ def test_a_hook_leaves_the_memory_order_of_the_first_convolution(channels_last: 
     if channels_last:
         images = images.to(memory_format=torch.channels_last)
     model, seen = pooled_network(SumPool(2)), list[tuple[int, ...]]()
-    neurons = next(layer for layer in model.body if isinstance(layer, LIF))
+    neurons = next(layer for layer in model.modules() if isinstance(layer, LIF))
     neurons.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].stride()))
     with torch.no_grad():
         model(images)
