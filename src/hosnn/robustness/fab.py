@@ -13,6 +13,7 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
+from hosnn.robustness.grid import through_grid
 from hosnn.robustness.losses import WithTarget, misclassified
 from hosnn.robustness.model import Model, input_gradient, scores, subset, without_state
 from hosnn.robustness.threats import L1, L2, Linf, Threat, per_sample
@@ -82,6 +83,7 @@ class FAB:
 
     def _search(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom, stop_at: float) -> Closest:
         """All targets and restarts; a sample is done once an adversarial point lies within the distance `stop_at`."""
+        model = through_grid(model, self.threat, x)
         ranked, wrong = _wrong_classes(scores(model, x), y)
         best, distance = x.clone(), torch.full(y.shape, torch.inf, dtype=_at_least_float32(x), device=x.device)
         distance[wrong] = 0.0
@@ -93,13 +95,13 @@ class FAB:
                 start = x[robust]
                 model = without_state(model) if rank or restart else model
                 if restart:
-                    half, stream = self.threat.scaled(0.5), rng.subset(robust).fold("fab", rank, restart)
+                    half, stream = self.threat.relaxed.scaled(0.5), rng.subset(robust).fold("fab", rank, restart)
                     start = half.project(start + half.ball.sample(start, stream), start)
                 target = ranked[robust, rank]
                 closest = self._run(subset(model, robust), x[robust], y[robust], target, start, stop_at)
                 closer = closest.distance < distance[robust]
                 best[robust[closer]], distance[robust[closer]] = closest.x_adv[closer], closest.distance[closer]
-        return Closest(best, distance)
+        return Closest(self.threat.rounded(best, x), distance)
 
     def _run(self, model: Model, x: Tensor, y: Tensor, target: Tensor, start: Tensor, stop_at: float) -> Closest:
         """One run from `start`, every sample towards its own target [B]."""
