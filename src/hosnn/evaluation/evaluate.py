@@ -58,7 +58,7 @@ def evaluate(
              at a time with torch's own threads; None: one per core on a CPU, and 0 on other devices.  A model that
              draws random numbers, or is no nn.Module, always gets 0.
     Raises ShapeError for images or logits of the wrong shape, range or with NaN; Interrupted when stopped early;
-    ConfigError if an attack left its threat.
+    ConfigError if an attack left its threat, and for a threat to 8 bits and images that are not of 8 bits.
     """
     started = time.monotonic()
     with evaluating(model), full_precision():
@@ -78,7 +78,7 @@ def evaluate(
         images, device, protocol = setup.runner.images, setup.runner.device, setup.protocol
         measured = slice(0, protocol.model_check_samples)
         diagnosis = (
-            diagnose(model, images.x[measured].to(device), images.y[measured].to(device), protocol.threat, seed)
+            diagnose(model, images.x[measured].to(device), images.y[measured].to(device), protocol.threat.relaxed, seed)
             if protocol.model_check_samples
             else None
         )

@@ -68,13 +68,13 @@ def auto_pgd(threat: Threat, steps: int, loss: Loss = cross_entropy, restarts: i
 
 def apgd_ce(threat: Threat, restarts: int = 1) -> AttackSpec:
     """100 steps on cross-entropy, through full BPTT."""
-    return attack_spec(f"{_pgd_name(threat)}-CE", auto_pgd(threat, 100, restarts=restarts), bptt())
+    return attack_spec(f"{pgd_name(threat)}-CE", auto_pgd(threat, 100, restarts=restarts), bptt())
 
 
 def apgd_dlr(threat: Threat, restarts: int = 1) -> AttackSpec:
     """100 steps on the difference of logits ratio, through full BPTT."""
     attack = auto_pgd(threat, 100, dlr, restarts)
-    return attack_spec(f"{_pgd_name(threat)}-DLR", attack, bptt(), classes=3, role=Role.SCALE_FREE_LOSS)
+    return attack_spec(f"{pgd_name(threat)}-DLR", attack, bptt(), classes=3, role=Role.SCALE_FREE_LOSS)
 
 
 def targeted(threat: Threat, name: str, estimator: Estimator | BestEstimator) -> Sequence[AttackSpec]:
@@ -132,5 +132,6 @@ def hop_skip_jump(threat: Threat) -> Sequence[AttackSpec]:
     return (attack_spec("HopSkipJump", HopSkipJump(threat), kind=AttackKind.QUERIES, counted=False),)
 
 
-def _pgd_name(threat: Threat) -> str:
+def pgd_name(threat: Threat) -> str:
+    """What tables call `auto_pgd`."""
     return "APGD" if applicable(AUTO_PGD, threat) else "PGD"

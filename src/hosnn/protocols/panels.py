@@ -1,21 +1,24 @@
 """Panels of the built-in protocols: attacks that all run in full on the first images, for curves, tables and checks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from torch import nn
 
 from hosnn.estimators import BPTR, RGA, AdaptiveSharpness, Estimator
-from hosnn.protocols.applicability import SA_PGD, applicable
+from hosnn.protocols.applicability import AUTO_PGD, SA_PGD, applicable
 from hosnn.protocols.attacks import (
     SAPGD_STEPS,
     attack_spec,
     auto_pgd,
     hop_skip_jump,
+    pgd_name,
     square,
     transfers,
 )
-from hosnn.protocols.protocol import AttackKind, BestEstimator, PanelPlan
+from hosnn.protocols.protocol import AttackKind, AttackSpec, BestEstimator, PanelPlan
 from hosnn.results.roles import Role
+from hosnn.robustness.apgd import APGD
 from hosnn.robustness.ensembles import Noise
 from hosnn.robustness.losses import margin
 from hosnn.robustness.model import Attack
@@ -39,11 +42,18 @@ MATRIX_COLUMNS: tuple[tuple[str, Estimator | BestEstimator], ...] = (
 
 
 def panels(threat: Threat, transfer_sources: Mapping[str, nn.Module]) -> tuple[PanelPlan, ...]:
-    """Accuracy against eps and against steps, the matrix of attacks and estimators, controls for the checks."""
+    """Accuracy against eps and against steps, the matrix of attacks and estimators, images of 8 bits, controls."""
     return (
-        eps_panel(lambda threat: auto_pgd(threat, 20, margin), threat, "APGD-20", BestEstimator(0), PANEL_IMAGES),
+        eps_panel(
+            lambda threat: auto_pgd(threat, 20, margin),
+            threat,
+            f"{pgd_name(threat)}-20",
+            BestEstimator(0),
+            PANEL_IMAGES,
+        ),
         steps_panel(threat),
         matrix_panel(threat),
+        *eight_bit_panel(threat),
         controls_panel(threat, transfer_sources),
     )
 
@@ -69,16 +79,23 @@ def eps_panel(
 def steps_panel(threat: Threat) -> PanelPlan:
     """SA-PGD (where undefined: APGD) with a sixteenth, an eighth, ... and all of its steps."""
     counts = [SAPGD_STEPS // 2**halvings for halvings in (4, 3, 2, 1, 0)]
+    return PanelPlan("steps", tuple(_strongest(threat, count) for count in counts), PANEL_IMAGES)
+
+
+def eight_bit_panel(threat: Threat) -> Sequence[PanelPlan]:
+    """The last attack of `steps_panel`, restricted to adversarial images of 8 bits; none if the threat is restricted to
+    a number of bits already, or to no pixel range."""
+    if threat.bits is not None or threat.domain is None:
+        return ()
+    spec = _strongest(replace(threat, bits=8), SAPGD_STEPS)
+    return (PanelPlan("8bit", (replace(spec, name=f"{spec.name}, images of 8 bits"),), PANEL_IMAGES),)
+
+
+def _strongest(threat: Threat, count: int) -> AttackSpec:
+    """SA-PGD, or APGD where SA-PGD is undefined, with `count` steps."""
     if applicable(SA_PGD, threat):
-        attacks = tuple(
-            attack_spec(f"SA-PGD, {count} steps", SAPGD(threat, count, loss=margin), AdaptiveSharpness())
-            for count in counts
-        )
-    else:
-        attacks = tuple(
-            attack_spec(f"APGD, {count} steps", auto_pgd(threat, count, margin), BestEstimator(0)) for count in counts
-        )
-    return PanelPlan("steps", attacks, PANEL_IMAGES)
+        return attack_spec(f"SA-PGD, {count} steps", SAPGD(threat, count, loss=margin), AdaptiveSharpness())
+    return attack_spec(f"{pgd_name(threat)}, {count} steps", auto_pgd(threat, count, margin), BestEstimator(0))
 
 
 def matrix_panel(threat: Threat) -> PanelPlan:
@@ -86,8 +103,9 @@ def matrix_panel(threat: Threat) -> PanelPlan:
     methods: dict[str, Attack] = {
         "FGSM": fgsm(threat),
         "PGD-20": PGD(threat),
-        "APGD-20": auto_pgd(threat, 20, margin),
     }
+    if applicable(AUTO_PGD, threat):
+        methods["APGD-20"] = APGD(threat, 20, loss=margin)
     if applicable(SA_PGD, threat):
         methods["SA-PGD-20"] = SAPGD(threat, 20)
     attacks = tuple(

@@ -227,8 +227,9 @@ class Threat:
         if self.bits is None:
             return torch.ones(len(x), dtype=torch.bool, device=x.device)
         levels, precise = 2**self.bits - 1, x.to(torch.promote_types(x.dtype, torch.float32))
-        error = (precise - (precise * levels).round() / levels).abs().flatten(1).amax(1)
-        return error <= max(atol, torch.finfo(x.dtype).eps)
+        distance = (precise - (precise * levels).round() / levels).abs().flatten(1)
+        near: Tensor = distance.amax(1) <= max(atol, torch.finfo(x.dtype).eps)
+        return near
 
     def allows(self, x_adv: Tensor, x: Tensor, atol: float = 1e-6) -> Tensor:
         """Whether each x_adv lies in the ball around its x and in the domain.  [B, ...] -> [B] bool"""
