@@ -1,6 +1,7 @@
 """Which attacks of a protocol apply: by the threat's norm when it is built, by the model when it is run."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -16,15 +17,15 @@ from hosnn.robustness.threats import Threat
 
 @dataclass(frozen=True)
 class AttackFamily:
-    """Attacks of one kind: their name in descriptions, the norms they are used in, what is used in other norms."""
+    """Attacks of one kind: their name in descriptions, the norms they are used in, what takes their place by norm."""
 
     name: str
     norms: tuple[str, ...]
-    replacement: str = ""
+    replacements: Mapping[str, str] = field(default_factory=dict)
 
 
-AUTO_PGD = AttackFamily("Auto-PGD", APGD.norms, "plain PGD in its place")
-SA_PGD = AttackFamily("SA-PGD", SAPGD.norms)
+AUTO_PGD = AttackFamily("Auto-PGD", APGD.norms, {"l1": "plain PGD"})
+SA_PGD = AttackFamily("SA-PGD", SAPGD.norms, {"l2": "Auto-PGD", "l1": "FAB-T"})
 FAB_T = AttackFamily("FAB-T", FAB.norms)
 SQUARE = AttackFamily("Square", Square.norms)
 HOP_SKIP_JUMP = AttackFamily("HopSkipJump", HopSkipJump.norms)
@@ -37,8 +38,9 @@ def applicable(family: AttackFamily, threat: Threat) -> bool:
 
 def undefined(threat: Threat) -> list[str]:
     """Attacks of `standard` and `full` that are not defined in the threat's norm, each with what takes its place."""
+    norm = threat.ball.name
     return [
-        f"{family.name} ({family.replacement})" if family.replacement else family.name
+        family.name + (f" ({family.replacements[norm]} in its place)" if norm in family.replacements else "")
         for family in (AUTO_PGD, SA_PGD, FAB_T, SQUARE)
         if not applicable(family, threat)
     ]

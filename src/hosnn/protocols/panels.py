@@ -14,9 +14,10 @@ from hosnn.protocols.attacks import (
     hop_skip_jump,
     pgd_name,
     square,
+    strongest,
     transfers,
 )
-from hosnn.protocols.protocol import AttackKind, AttackSpec, BestEstimator, PanelPlan
+from hosnn.protocols.protocol import AttackKind, AttackSpec, BestEstimator, PanelPlan, steps_of
 from hosnn.results.roles import Role
 from hosnn.robustness.apgd import APGD
 from hosnn.robustness.ensembles import Noise
@@ -77,7 +78,7 @@ def eps_panel(
 
 
 def steps_panel(threat: Threat) -> PanelPlan:
-    """SA-PGD (where undefined: APGD) with a sixteenth, an eighth, ... and all of its steps."""
+    """The strongest attack with a sixteenth, an eighth, ... and all of its steps."""
     counts = [SAPGD_STEPS // 2**halvings for halvings in (4, 3, 2, 1, 0)]
     return PanelPlan("steps", tuple(_strongest(threat, count) for count in counts), PANEL_IMAGES)
 
@@ -92,10 +93,8 @@ def eight_bit_panel(threat: Threat) -> Sequence[PanelPlan]:
 
 
 def _strongest(threat: Threat, count: int) -> AttackSpec:
-    """SA-PGD, or APGD where SA-PGD is undefined, with `count` steps."""
-    if applicable(SA_PGD, threat):
-        return attack_spec(f"SA-PGD, {count} steps", SAPGD(threat, count, loss=margin), AdaptiveSharpness())
-    return attack_spec(f"{pgd_name(threat)}, {count} steps", auto_pgd(threat, count, margin), BestEstimator(0))
+    name, attack = strongest(threat, count)
+    return attack_spec(f"{name}, {steps_of(attack)} steps", attack, AdaptiveSharpness())
 
 
 def matrix_panel(threat: Threat) -> PanelPlan:

@@ -73,7 +73,8 @@ class FAB:
             )
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
-        eps = self.threat.ball.eps
+        # The difference of two points of the grid is a multiple of its step up to the last bit only.
+        eps = self.threat.ball.eps + (0.0 if self.threat.bits is None else 1e-6)
         closest = self._search(model, x, y, rng, stop_at=eps)
         return torch.where(per_sample(closest.distance <= eps, x), closest.x_adv, x)
 
@@ -101,7 +102,7 @@ class FAB:
                 closest = self._run(subset(model, robust), x[robust], y[robust], target, start, stop_at)
                 closer = closest.distance < distance[robust]
                 best[robust[closer]], distance[robust[closer]] = closest.x_adv[closer], closest.distance[closer]
-        return Closest(self.threat.rounded(best, x), distance)
+        return Closest(best, distance)
 
     def _run(self, model: Model, x: Tensor, y: Tensor, target: Tensor, start: Tensor, stop_at: float) -> Closest:
         """One run from `start`, every sample towards its own target [B]."""
@@ -112,9 +113,10 @@ class FAB:
             evaluated = input_gradient(robust_model, point, y[robust], WithTarget(_score_difference, target[robust]))
             point = self._step(point, clean, evaluated.loss, evaluated.gradient)
             wrong = misclassified(scores(robust_model, point), y[robust])
-            length = torch.where(wrong, self.threat.ball.size(point - clean).to(distance), torch.inf)
+            seen = self.threat.rounded(point, clean)
+            length = torch.where(wrong, self.threat.ball.size(seen - clean).to(distance), torch.inf)
             closer = length < distance[robust]
-            best[robust[closer]], distance[robust[closer]] = point[closer], length[closer]
+            best[robust[closer]], distance[robust[closer]] = seen[closer], length[closer]
             point = torch.where(per_sample(wrong, point), clean + self.backward * (point - clean), point)
             done = length <= stop_at
             if done.any():
