@@ -9,15 +9,18 @@ from torch import Tensor, nn
 from hosnn.checks.run_checks import all_checks
 from hosnn.data import fashion_mnist_sample
 from hosnn.errors import ConfigError
+from hosnn.estimators import AdaptiveSharpness
 from hosnn.evaluation.evaluate import evaluate
 from hosnn.evaluation.store import file_stem
 from hosnn.protocols.builtin import PROTOCOLS, full, protocol_by_name, smoke, standard
-from hosnn.protocols.protocol import PanelPlan, Protocol
+from hosnn.protocols.protocol import Protocol
 from hosnn.report.evaluation_markdown import markdown_evaluation
 from hosnn.report.evaluation_summary import finding, limitations
 from hosnn.results.evaluation import Evaluation, Panel
+from hosnn.robustness.apgd import APGD
 from hosnn.robustness.fab import FAB
-from hosnn.robustness.threats import DEFAULT_THREAT, Threat
+from hosnn.robustness.sapgd import SAPGD
+from hosnn.robustness.threats import Threat
 from tests.evaluation.synthetic import attack_result, guesses, rich
 
 GRID = Threat.parse("linf:8/255@8bit")
@@ -114,10 +117,14 @@ def test_in_l1_and_l2_another_attack_takes_the_place_of_sa_pgd_and_the_report_na
     said = " ".join(limitations(result))
     assert "Not defined in l2 and left out: SA-PGD (Auto-PGD in its place). The attacks in l2 are APGD-CE," in said
     assert "left out" not in " ".join(limitations(rich()))
-    first = standard(Threat.parse("l1:12")).attacks[0]
-    assert isinstance(first.attack, FAB) and "FAB-T in its place" in standard(Threat.parse("l1:12")).description
 
 
-def test_a_panel_plan_is_data() -> None:
-    assert [panel.name for panel in standard(DEFAULT_THREAT).panels] == ["eps", "steps", "matrix", "8bit", "controls"]
-    assert all(isinstance(panel, PanelPlan) for panel in standard(GRID).panels)
+@pytest.mark.parametrize(("threat", "attack"), [("linf:8/255", SAPGD), ("l2:1.5", APGD), ("l1:12", FAB)])
+def test_in_every_norm_the_first_attack_and_the_curves_are_of_an_attack_that_is_strong_in_it(
+    threat: str, attack: type
+) -> None:
+    made = standard(Threat.parse(threat))
+    panels = {panel.name: panel.attacks for panel in made.panels}
+    assert {type(spec.attack) for spec in (made.attacks[0], *panels["steps"], *panels["8bit"])} == {attack}
+    assert {type(spec.attack) for spec in panels["eps"]} == {FAB if attack is FAB else APGD}
+    assert made.attacks[0].estimator == AdaptiveSharpness()

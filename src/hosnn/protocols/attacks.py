@@ -89,7 +89,9 @@ def targeted(threat: Threat, name: str, estimator: Estimator | BestEstimator) ->
 def sa_pgd(threat: Threat, restarts: int = 1) -> Sequence[AttackSpec]:
     """Stable adaptive PGD through a surrogate of adaptive sharpness, or what takes its place in l2 and l1."""
     name, attack = strongest(threat, SAPGD_STEPS, restarts)
-    return (attack_spec(name if applicable(SA_PGD, threat) else f"{name}, ASSG", attack, AdaptiveSharpness()),)
+    if not applicable(SA_PGD, threat):
+        name += f", {steps_of(attack)} steps, ASSG"
+    return (attack_spec(name, attack, AdaptiveSharpness()),)
 
 
 def strongest(threat: Threat, steps: int, restarts: int = 1) -> tuple[str, Attack]:

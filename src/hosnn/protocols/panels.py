@@ -10,9 +10,7 @@ from hosnn.protocols.applicability import AUTO_PGD, SA_PGD, applicable
 from hosnn.protocols.attacks import (
     SAPGD_STEPS,
     attack_spec,
-    auto_pgd,
     hop_skip_jump,
-    pgd_name,
     square,
     strongest,
     transfers,
@@ -21,6 +19,7 @@ from hosnn.protocols.protocol import AttackKind, AttackSpec, BestEstimator, Pane
 from hosnn.results.roles import Role
 from hosnn.robustness.apgd import APGD
 from hosnn.robustness.ensembles import Noise
+from hosnn.robustness.fab import FAB
 from hosnn.robustness.losses import margin
 from hosnn.robustness.model import Attack
 from hosnn.robustness.pgd import PGD, fgsm
@@ -44,19 +43,21 @@ MATRIX_COLUMNS: tuple[tuple[str, Estimator | BestEstimator], ...] = (
 
 def panels(threat: Threat, transfer_sources: Mapping[str, nn.Module]) -> tuple[PanelPlan, ...]:
     """Accuracy against eps and against steps, the matrix of attacks and estimators, images of 8 bits, controls."""
+    name, estimator = _short(threat)[0], BestEstimator(0) if applicable(AUTO_PGD, threat) else AdaptiveSharpness()
     return (
-        eps_panel(
-            lambda threat: auto_pgd(threat, 20, margin),
-            threat,
-            f"{pgd_name(threat)}-20",
-            BestEstimator(0),
-            PANEL_IMAGES,
-        ),
+        eps_panel(lambda threat: _short(threat)[1], threat, name, estimator, PANEL_IMAGES),
         steps_panel(threat),
         matrix_panel(threat),
         *eight_bit_panel(threat),
         controls_panel(threat, transfer_sources),
     )
+
+
+def _short(threat: Threat) -> tuple[str, Attack]:
+    """A short attack that is sound in the threat's norm, and its name; plain PGD is not in l1."""
+    if applicable(AUTO_PGD, threat):
+        return "APGD-20", APGD(threat, 20, loss=margin)
+    return "FAB-T", FAB(threat, 50, targets=3)
 
 
 def eps_panel(
@@ -103,8 +104,7 @@ def matrix_panel(threat: Threat) -> PanelPlan:
         "FGSM": fgsm(threat),
         "PGD-20": PGD(threat),
     }
-    if applicable(AUTO_PGD, threat):
-        methods["APGD-20"] = APGD(threat, 20, loss=margin)
+    methods |= [_short(threat)]
     if applicable(SA_PGD, threat):
         methods["SA-PGD-20"] = SAPGD(threat, 20)
     attacks = tuple(
