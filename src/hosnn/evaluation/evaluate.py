@@ -169,16 +169,14 @@ def _attack(setup: Setup, progress: Progress) -> _AttackOutcome:
             panels.append(_panel(runner, search_panel(protocol.search, protocol.threat), protocol.block_size, bar))
             estimators = best_estimators(protocol.search, panels[0].rows, y)
             bar.report(f"best gradient estimators: {', '.join(map(estimator_name, estimators))}")
-        robust = torch.ones_like(y, dtype=torch.bool)
-        if protocol.cascade:
-            robust = (clean == y) & ~(clean_tied & protocol.ties_lost)
+        robust = clean == y if protocol.cascade else torch.ones_like(y, dtype=torch.bool)
         rows = []
         for spec in protocol.attacks:
-            result, correct = runner.run(spec.resolved(estimators), blocks, robust, bar)
+            result, predictions = runner.run(spec.resolved(estimators), blocks, robust, bar)
             if protocol.cascade:
-                robust = robust & correct
+                robust = robust & (predictions == y)
             rows.append(result)
-            bar.report(f"{spec.name} {float(correct.double().mean()):.2%}")
+            bar.report(f"{spec.name} {float((predictions == y).double().mean()):.2%}")
         for plan in protocol.panels:
             resolved = replace(plan, attacks=tuple(spec.resolved(estimators) for spec in plan.attacks))
             panels.append(_panel(runner, resolved, protocol.block_size, bar))

@@ -19,7 +19,7 @@ from hosnn.progress import Bar
 from hosnn.protocols.protocol import EOT_SAMPLES, AttackSpec
 from hosnn.results.evaluation import AttackResult
 from hosnn.rng import SampleRandom
-from hosnn.robustness.losses import margin
+from hosnn.robustness.losses import tied as is_tied
 from hosnn.robustness.model import Model, count_passes
 from hosnn.runtime import own_randomness
 
@@ -64,7 +64,7 @@ class AttackRunner:
              does not depend on their number; 0: one at a time, with torch's own threads; also if the model cannot be
              copied
     random   the model draws random numbers: they are seeded per block, which needs threads = 0
-    ties_lost  an image whose label shares the highest logit with another class counts as misclassified
+    ties_lost  record which images have a label that shares the highest logit with another class
     """
 
     model: Model
@@ -88,7 +88,7 @@ class AttackRunner:
     def run(
         self, spec: AttackSpec, blocks: Sequence[slice], robust: Tensor, bar: Bar, panel: str = ""
     ) -> tuple[AttackResult, Tensor]:
-        """One attack over all blocks of this shard: its result, and which images are classified correctly after it [N].
+        """One attack over all blocks of this shard: its result, and its predictions [N].
 
         robust  the images to attack  [N] bool; others, and those of other shards, get the prediction -1
         panel   attacks of one panel share random numbers, so that they differ in their settings only; other attacks
@@ -143,10 +143,7 @@ class AttackRunner:
             backward=total["backward"],
             role=spec.role,
         )
-        correct = torch.tensor(predictions) == self.images.y[: len(predictions)]
-        if self.ties_lost:
-            correct[tied] = False
-        return result, correct
+        return result, torch.tensor(predictions)
 
     def _outcomes(
         self, numbers: Sequence[int], work: Callable[[int], dict[str, Any] | None]
@@ -207,7 +204,7 @@ class AttackRunner:
                     f"attack {spec.name!r} left its threat {spec.threat}, so its result would mean nothing"
                 )
             logits = _logits(model, x_adv)
-            predictions[attacked], tied[attacked] = logits.argmax(1).cpu(), (margin(logits, y) == 0).cpu()
+            predictions[attacked], tied[attacked] = logits.argmax(1).cpu(), is_tied(logits, y).cpu()
         return predictions.tolist(), tied.nonzero()[:, 0].tolist()
 
     def predict(self, blocks: Sequence[slice]) -> tuple[Tensor, Tensor]:
@@ -218,7 +215,7 @@ class AttackRunner:
                 logits = _logits(self.model, self.images.x[block].to(self.device))
             y = self.images.y[block].to(logits.device)
             predictions.append(logits.argmax(1).cpu())
-            tied.append((margin(logits, y) == 0).cpu())
+            tied.append(is_tied(logits, y).cpu())
         return torch.cat(predictions), torch.cat(tied)
 
 

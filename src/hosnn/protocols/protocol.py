@@ -161,7 +161,7 @@ class Protocol:
     block_size     work is cut into fixed blocks of this many images, so that reruns, resumes and shards give the same
                    bits
     strength       how much its robust accuracy says; None: not rated
-    ties_lost      a label that shares the highest logit with another class counts as misclassified; else the first of
+    ties_lost      an image whose label shares the highest logit with another class counts as lost; else the first of
                    the classes wins, as in most published evaluations
     """
 

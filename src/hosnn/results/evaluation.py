@@ -47,7 +47,7 @@ class AttackResult:
     because an earlier attack of the cascade had broken it.  As long as index; in a panel, for the first images only."""
     tied: tuple[Count, ...] | None = None
     """Positions of the images whose label shares the highest logit with another class after the attack, which counts as
-    broken; null: ties count by the order of the classes."""
+    broken; null: not recorded, the order of the classes decides."""
     seconds: Amount
     """Time in seconds, summed over workers."""
     kind: Annotated[str, Field(pattern="^(white-box|queries|transfer|control)$")] = "white-box"
@@ -208,9 +208,19 @@ class Evaluation(Document):
     def correct_after(self, result: AttackResult) -> list[bool]:
         """Per image, whether it is right after this attack; in a cascade, after it and all before it."""
         correct = [guess == label for guess, label in zip(result.predictions, self.labels, strict=False)]
-        for tied in result.tied or ():
-            correct[tied] = False
+        for at in self._tied_after(result):
+            correct[at] = False
         return correct
+
+    def _tied_after(self, result: AttackResult) -> set[int]:
+        """Images that are tied after an attack; in a cascade, after it or any before it."""
+        tied = set(result.tied or ())
+        if self.cascade and any(row is result for row in self.rows):
+            for row in self.rows:
+                if row is result:
+                    break
+                tied.update(row.tied or ())
+        return tied
 
     def accuracy(self, attack: str) -> float:
         """Accuracy after one attack (in a cascade: after it and all before it).  Raises ConfigError for no such row."""
@@ -241,16 +251,9 @@ class Evaluation(Document):
 
     @property
     def robust_by_argmax(self) -> list[bool]:
-        """`robust`, had the predicted class counted wherever the highest logit is shared: an upper bound, because
-        attacks stop at a tie."""
-        predicted = [self.clean, *(row.predictions for row in self.rows)]
-        robust = [True] * self.samples
-        tied_before: set[int] = set()
-        for guesses, tied in zip(predicted, (self.clean_tied, *(row.tied for row in self.rows)), strict=True):
-            for at, (guess, label) in enumerate(zip(guesses, self.labels, strict=True)):
-                robust[at] &= guess == label or (guess == -1 and at in tied_before)
-            tied_before.update(tied or ())
-        return robust
+        """`robust` if the first of the classes that share the highest logit counted as the prediction."""
+        after = zip(self.clean, *(row.predictions for row in self.rows), strict=True)
+        return [set(guesses) == {label} for guesses, label in zip(after, self.labels, strict=True)]
 
     @property
     def worst_case_by_argmax(self) -> float | None:
