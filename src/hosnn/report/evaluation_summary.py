@@ -6,7 +6,7 @@ from hosnn.report.phrases import NOTABLE, budget
 from hosnn.results.check import Check
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.roles import Strength
-from hosnn.results.text import percent
+from hosnn.results.text import ATTACKS_ONLY, percent
 from hosnn.robustness.threats import Threat
 
 TIES_NAMED = 0.005
@@ -19,7 +19,7 @@ NAMED_CHECKS = 3
 def finding(evaluation: Evaluation) -> str:
     """The finding in one sentence: failed checks first, then the number, then what weakens it and what warns."""
     number = (
-        f"under the {evaluation.protocol} protocol at {budget(evaluation.threat)}, {evaluation.model} classifies "
+        f"under {_protocol(evaluation)} at {budget(evaluation.threat)}, {evaluation.model} classifies "
         f"{percent(evaluation.worst_case)} % of {evaluation.samples:,} images correctly after every attack"
         f"{_of_ties(evaluation)}, and {percent(evaluation.clean_accuracy)} % without attack"
     )
@@ -31,6 +31,12 @@ def finding(evaluation: Evaluation) -> str:
     if evaluation.verdict == "warn":
         tail += f"; {_check_list(evaluation, 'warn', 'warns', 'warn')}"
     return f"{number[0].upper()}{number[1:]}{tail}."
+
+
+def _protocol(evaluation: Evaluation) -> str:
+    if evaluation.attacks_only:
+        return f'"{evaluation.protocol}", a worst case without panels and checks,'
+    return f"the {evaluation.protocol} protocol"
 
 
 def _of_ties(evaluation: Evaluation) -> str:
@@ -56,6 +62,7 @@ def weakness(evaluation: Evaluation) -> str:
 def limitations(evaluation: Evaluation) -> list[str]:
     """What limits the number, for a careful reader."""
     low, high = evaluation.worst_interval
+    base = evaluation.protocol.removesuffix(ATTACKS_ONLY)
     sentences = []
     if (high - low) / 2 > NOTABLE:
         sentences.append(
@@ -64,12 +71,12 @@ def limitations(evaluation: Evaluation) -> list[str]:
         )
     if evaluation.strength in (Strength.PUBLISHED_ATTACKS, Strength.FIRST_LOOK):
         sentences.append(
-            f"The {evaluation.protocol} protocol is a weak attack; true robustness is lower or equal. Run a stronger "
+            f"The {base} protocol is a weak attack; true robustness is lower or equal. Run a stronger "
             "protocol before quoting a number."
         )
     if evaluation.strength is Strength.GRADIENTS_ONLY:
         sentences.append(
-            f"The {evaluation.protocol} protocol only follows gradients. Attacks without gradients may break more "
+            f"The {base} protocol only follows gradients. Attacks without gradients may break more "
             "images: run the standard protocol before quoting a number."
         )
     if not evaluation.network.gradient:
@@ -88,7 +95,12 @@ def limitations(evaluation: Evaluation) -> list[str]:
             "over several passes (EOT), and repeating the evaluation gives slightly different numbers."
         )
     sentences += [*_of_norm(evaluation), *_of_eight_bits(evaluation)]
-    if not evaluation.checks:
+    if evaluation.attacks_only:
+        sentences.append(
+            f"Only the attacks of the {base} protocol were run. Its checks would show whether they work on this model: "
+            "run the whole protocol before quoting a number."
+        )
+    elif not evaluation.checks:
         sentences.append("No checks were run, so nothing shows whether the attacks work on this model at all.")
     if evaluation.skipped:
         count = f"{len(evaluation.skipped)} attack{'s' if len(evaluation.skipped) > 1 else ''}"

@@ -79,14 +79,14 @@ class Document:
         except ValidationError as error:
             raise ConfigError(_first_fault(error)) from error
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write its file, whole or not at all.  Raises ConfigError if the place cannot be written."""
-        write_json(path, self.to_json())
+        write_json(Path(path), self.to_json())
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path | str) -> Self:
         """Read what `save` wrote.  Raises ConfigError if it is something else."""
-        return read_json(path, cls.KIND, cls.from_json, cls.ADVICE)
+        return read_json(Path(path), cls.KIND, cls.from_json, cls.ADVICE)
 
     @classmethod
     def fields_in(cls, content: Mapping[str, Any]) -> dict[str, Any]:
