@@ -89,7 +89,8 @@ def evaluate(
         protocol: smoke, standard, full, paper, choices or sweep.
         attacks_only: the protocol's worst case without its panels and checks, in less time; the result and its files
             are called "PROTOCOL, attacks only".
-        threat: norm:eps with norm linf, l2 or l1, e.g. linf:8/255; /step after it perturbs every time step.
+        threat: norm:eps with norm linf, l2 or l1, e.g. linf:8/255; /step after it perturbs every time step, @8bit at
+            the end allows adversarial images of 8 bits only.
         samples: number of test images, a fixed class-balanced choice; the protocol's own number if not given.
         seed: seed of random starts.
         data: data set; the one the network was trained on if not given.

@@ -64,7 +64,8 @@ def evaluate(
              at a time with torch's own threads; None: one per core on a CPU, and 0 on other devices.  A model that
              draws random numbers, or is no nn.Module, always gets 0.
     Raises ShapeError for images or logits of the wrong shape, range or with NaN; Interrupted when stopped early;
-    ConfigError for an unknown protocol, or if an attack left its threat.
+    ConfigError for an unknown protocol, if an attack left its threat, and for a threat to 8 bits and images that are
+    not of 8 bits.
     """
     started = time.monotonic()
     with evaluating(model), full_precision():
@@ -84,7 +85,7 @@ def evaluate(
         images, device, fitted = setup.runner.images, setup.runner.device, setup.protocol
         measured = slice(0, fitted.model_check_samples)
         diagnosis = (
-            diagnose(model, images.x[measured].to(device), images.y[measured].to(device), fitted.threat, seed)
+            diagnose(model, images.x[measured].to(device), images.y[measured].to(device), fitted.threat.relaxed, seed)
             if fitted.model_check_samples
             else None
         )

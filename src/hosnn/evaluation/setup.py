@@ -21,11 +21,12 @@ from hosnn.evaluation.runner import AttackRunner, Images, Shard, logits_of
 from hosnn.identity import digest
 from hosnn.images import check_images
 from hosnn.nn.modes import device_of, evaluating
-from hosnn.protocols.applicability import fit_to_network
+from hosnn.protocols.applicability import fit_to_task
 from hosnn.protocols.protocol import AttackSpec, Protocol
 from hosnn.provenance import versions
 from hosnn.results.evaluation import Network
 from hosnn.robustness.ensembles import Transfer
+from hosnn.robustness.grid import check_on_grid
 from hosnn.robustness.model import Model
 from hosnn.signature import fingerprint
 from hosnn.spiking.kernels import backend
@@ -91,6 +92,7 @@ def prepare(
     if samples is not None:
         protocol = protocol.resized(_at_most(samples, len(split)))
     images = _images(split, protocol.samples)
+    check_on_grid(protocol.threat, images.x)
     names = names or _names(data, split, len(images.y))
     model_hash = fingerprint(model) if isinstance(model, nn.Module) else ""
     if journal is not None and not model_hash:
@@ -124,7 +126,7 @@ def prepare(
         random=network.random,
         ties_lost=protocol.ties_lost,
     )
-    remaining, skipped = fit_to_network(protocol, network, logits.shape[1])
+    remaining, skipped = fit_to_task(protocol, network, logits.shape[1], images.x)
     for spec in remaining.attacks:
         _check_transfer_source(spec, first_images, logits.shape[1])
     return Setup(

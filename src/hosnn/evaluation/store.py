@@ -30,7 +30,7 @@ def file_stem(protocol: str, threat: str = DEFAULT_THREAT_NAME, samples: int | N
         ("n", samples is not None, samples),
         ("seed", seed != 0, seed),
     )
-    parts = [re.sub(r"[:/]", "_", f"{word}{value}") for word, differs, value in options if differs]
+    parts = [re.sub(r"[:/@]", "_", f"{word}{value}") for word, differs, value in options if differs]
     return "-".join([re.sub(r"[^\w.-]+", "-", protocol), *parts])
 
 

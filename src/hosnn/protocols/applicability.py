@@ -1,10 +1,14 @@
 """Which attacks of a protocol apply: by the threat's norm when it is built, by the model when it is run."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
 
 from hosnn.protocols.protocol import AttackKind, AttackSpec, Protocol
 from hosnn.results.evaluation import Network
 from hosnn.robustness.apgd import APGD
+from hosnn.robustness.fab import FAB
 from hosnn.robustness.hop_skip_jump import HopSkipJump
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.square import Square
@@ -13,16 +17,16 @@ from hosnn.robustness.threats import Threat
 
 @dataclass(frozen=True)
 class AttackFamily:
-    """Attacks of one kind: their name in descriptions, the norms they are used in, what is used in other norms."""
+    """Attacks of one kind: their name in descriptions, the norms they are used in, what takes their place by norm."""
 
     name: str
     norms: tuple[str, ...]
-    replacement: str = ""
+    replacements: Mapping[str, str] = field(default_factory=dict)
 
 
-AUTO_PGD = AttackFamily("Auto-PGD", APGD.norms, "plain PGD in its place")
-SA_PGD = AttackFamily("SA-PGD", SAPGD.norms)
-FAB_T = AttackFamily("FAB-T", ("linf", "l2"))  # FAB supports L1, but adding it would change `full` under L1
+AUTO_PGD = AttackFamily("Auto-PGD", APGD.norms, {"l1": "plain PGD"})
+SA_PGD = AttackFamily("SA-PGD", SAPGD.norms, {"l2": "Auto-PGD", "l1": "FAB-T"})
+FAB_T = AttackFamily("FAB-T", FAB.norms)
 SQUARE = AttackFamily("Square", Square.norms)
 HOP_SKIP_JUMP = AttackFamily("HopSkipJump", HopSkipJump.norms)
 
@@ -32,22 +36,29 @@ def applicable(family: AttackFamily, threat: Threat) -> bool:
     return threat.ball.name in family.norms
 
 
-def restriction(threat: Threat) -> str:
-    """The end of a protocol's description: attacks left out because of the threat's norm; empty if there are none."""
-    missing = [
-        f"{family.name} ({family.replacement})" if family.replacement else family.name
+def undefined(threat: Threat) -> list[str]:
+    """Attacks of `standard` and `full` that are not defined in the threat's norm, each with what takes its place."""
+    norm = threat.ball.name
+    return [
+        family.name + (f" ({family.replacements[norm]} in its place)" if norm in family.replacements else "")
         for family in (AUTO_PGD, SA_PGD, FAB_T, SQUARE)
         if not applicable(family, threat)
     ]
+
+
+def restriction(threat: Threat) -> str:
+    """The end of a protocol's description: attacks left out because of the threat's norm; empty if there are none."""
+    missing = undefined(threat)
     return f"; not defined in {threat.ball.name} and left out: {', '.join(missing)}" if missing else ""
 
 
-def fit_to_network(protocol: Protocol, network: Network, classes: int) -> tuple[Protocol, tuple[str, ...]]:
-    """The protocol without attacks that cannot apply to the network, and what was left out, with the reason."""
+def fit_to_task(protocol: Protocol, network: Network, classes: int, images: Tensor) -> tuple[Protocol, tuple[str, ...]]:
+    """The protocol without attacks that cannot apply to the network, to its number of classes or to the images
+    [N, ...], and what was left out, with the reason."""
     skipped: dict[str, str] = {}
 
     def applies(spec: AttackSpec) -> bool:
-        reason = _obstacle(spec, network, classes)
+        reason = _obstacle(spec, network, classes, images)
         if reason:
             skipped[spec.name] = reason
         return not reason
@@ -61,8 +72,8 @@ def fit_to_network(protocol: Protocol, network: Network, classes: int) -> tuple[
     return fitted, tuple(f"{name}: {reason}" for name, reason in skipped.items())
 
 
-def _obstacle(spec: AttackSpec, network: Network, classes: int) -> str:
-    """Why the attack cannot apply to the network; empty if it can."""
+def _obstacle(spec: AttackSpec, network: Network, classes: int, images: Tensor) -> str:
+    """Why the attack cannot apply; empty if it can."""
     if spec.kind is AttackKind.WHITE_BOX and not network.gradient:
         return "the model has no gradient to its input"
     if spec.spiking and not network.layers:
@@ -71,4 +82,6 @@ def _obstacle(spec: AttackSpec, network: Network, classes: int) -> str:
         return "no adapting threshold found"
     if spec.classes > classes:
         return f"its loss needs {spec.classes} classes, the model has {classes}"
+    if not bool(spec.threat.on_grid(images).all()):
+        return f"the images have pixels that {spec.threat.bits} bits do not hold"
     return ""

@@ -155,7 +155,8 @@ class Protocol:
     samples        images of the test split, a fixed class-balanced choice; None for all
     cascade        each attack gets only the images that those before it left robust
     search         run first, for attacks with a `BestEstimator`
-    panels         further attacks on the first images; names known to tables and checks: eps, steps, matrix, controls
+    panels         further attacks on the first images; names known to tables and checks: eps, steps, matrix,
+                   8bit, controls
     model_check_samples   images on which the checks measure the model itself; 0 for none
     binarization_samples  images for the binarization test of the attacks; 0 for none
     block_size     work is cut into fixed blocks of this many images, so that reruns, resumes and shards give the same

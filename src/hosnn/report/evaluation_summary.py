@@ -1,11 +1,13 @@
 """What one evaluation shows in plain words, computed from its numbers: the finding, and what limits it."""
 
+from hosnn.protocols.applicability import undefined
 from hosnn.report.evaluation_tables import sorted_checks
 from hosnn.report.phrases import NOTABLE, budget
 from hosnn.results.check import Check
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.roles import Strength
 from hosnn.results.text import ATTACKS_ONLY, percent
+from hosnn.robustness.threats import Threat
 
 TIES_NAMED = 0.005
 """A larger difference that ties make is named with the number."""
@@ -92,6 +94,7 @@ def limitations(evaluation: Evaluation) -> list[str]:
             "The model is randomised: two passes of the same images give different scores. Its gradient is averaged "
             "over several passes (EOT), and repeating the evaluation gives slightly different numbers."
         )
+    sentences += [*_of_norm(evaluation), *_of_eight_bits(evaluation)]
     if evaluation.attacks_only:
         sentences.append(
             f"Only the attacks of the {base} protocol were run. Its checks would show whether they work on this model: "
@@ -103,6 +106,30 @@ def limitations(evaluation: Evaluation) -> list[str]:
         count = f"{len(evaluation.skipped)} attack{'s' if len(evaluation.skipped) > 1 else ''}"
         sentences.append(f"{count} of the protocol could not be run: {'; '.join(evaluation.skipped)}.")
     return sentences
+
+
+def _of_norm(evaluation: Evaluation) -> list[str]:
+    """Which attacks the protocol has in the threat's norm, where some of its attacks are not defined in it."""
+    norm, missing = Threat.parse(evaluation.threat).ball.name, undefined(Threat.parse(evaluation.threat))
+    if not missing or evaluation.strength not in (Strength.PUBLISHABLE, Strength.EXHAUSTIVE):
+        return []
+    attacks = dict.fromkeys(attack.method or attack.attack for attack in evaluation.rows)
+    return [
+        f"Not defined in {norm} and left out: {', '.join(missing)}. The attacks in {norm} are {', '.join(attacks)}."
+    ]
+
+
+def _of_eight_bits(evaluation: Evaluation) -> list[str]:
+    """What is left of the strongest attack of the panel of steps if adversarial images must have 8 bits."""
+    panel, steps = evaluation.panel("8bit"), evaluation.panel("steps")
+    if not panel or not steps:
+        return []
+    rounded, free = (sum(evaluation.correct_after(result)) for result in (panel[-1], steps[-1]))
+    return [
+        "Adversarial images here have pixels of any value, which an image file rounds to 8 bits. Restricted to images "
+        f"of 8 bits, {steps[-1].attack} leaves {rounded:,} of {len(panel[-1].predictions):,} images correct, and "
+        f"{free:,} without that restriction."
+    ]
 
 
 def _check_list(evaluation: Evaluation, severity: str, one: str, many: str) -> str:

@@ -15,7 +15,11 @@ from hosnn.results.text import describe_machine
 PANELS_WITH_SECTION = ("search", "eps", "steps", "matrix")
 """Panels that have a section of their own; any other is shown as a table."""
 
-TITLES = {"controls": "Controls", "decision": "Attacks that see only the predicted class"}
+TITLES = {
+    "8bit": "Adversarial images of 8 bits",
+    "controls": "Controls",
+    "decision": "Attacks that see only the predicted class",
+}
 
 SPIKING = {
     "hosnn": "spiking layers of this package",

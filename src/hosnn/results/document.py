@@ -39,7 +39,7 @@ Name = Annotated[str, Field(min_length=1)]
 SettingsHash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 ContentHash = Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
 """SHA-256 of a model or a data set; empty where there is none."""
-ThreatText = Annotated[str, Field(pattern=r"^(linf|l2|l1):[0-9.e+-]+(/[0-9.]+)?(/step)?$")]
+ThreatText = Annotated[str, Field(pattern=r"^(linf|l2|l1):[0-9.e+-]+(/[0-9.]+)?(/step)?(@[0-9]{1,2}bit)?$")]
 Versions = Mapping[str, str]
 Machine = Mapping[str, str | Integer]
 

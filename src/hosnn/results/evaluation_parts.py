@@ -52,7 +52,7 @@ class Panel:
 
     name: Name
     """search: the search for the best gradient estimators; eps, steps: curves; matrix: attacks by gradient estimators;
-    controls: attacks for the checks.  Other names are allowed."""
+    8bit: adversarial images of 8 bits; controls: attacks for the checks.  Other names are allowed."""
     rows: tuple[AttackResult, ...]
     """The attacks."""
 

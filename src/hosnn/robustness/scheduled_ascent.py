@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hosnn.rng import SampleRandom
+from hosnn.robustness.grid import through_grid
 from hosnn.robustness.losses import Loss, misclassified, tied
 from hosnn.robustness.model import InputGradient, Model, input_gradient, subset, without_state
 from hosnn.robustness.pgd import Start
@@ -180,7 +181,8 @@ class ScheduledAscent:
         loss_of  the loss of some of the samples, by position
         Takes at most steps + 1 forward and backward passes a sample.
         """
-        x_adv = self.threat.project(x + self.start(self.threat.ball, x, rng.fold("start")), x)
+        model, threat = through_grid(model, self.threat, x), self.threat.relaxed
+        x_adv = threat.project(x + self.start(threat.ball, x, rng.fold("start")), x)
         evaluated = input_gradient(model, x_adv, y, loss_of(torch.arange(len(y), device=y.device)))
         state = _initial_state(x, y, x_adv, evaluated, self.step_size)
         nothing = torch.zeros_like(y, dtype=torch.bool)
@@ -188,7 +190,7 @@ class ScheduledAscent:
         checkpoints, last_checkpoint = self.schedule.checkpoints, 0
         for steps_taken in range(self.schedule.steps + 1):
             if steps_taken:
-                point, momentum = self.rule(self.threat, state)
+                point, momentum = self.rule(threat, state)
                 evaluated = input_gradient(model, point, state.y, loss_of(state.position))
                 state = _after_step(state, point, momentum, evaluated)
             wrong, tie = misclassified(evaluated.scores, state.y), tied(evaluated.scores, state.y)
@@ -205,7 +207,7 @@ class ScheduledAscent:
         result.loss[state.position] = state.best_loss
         untied = ~result.tied[state.position]
         result.x_adv[state.position[untied]] = state.best_x[untied]
-        return result
+        return result._replace(x_adv=self.threat.rounded(result.x_adv, x))
 
 
 AttackRun = Callable[[Model, Tensor, Tensor, SampleRandom, Tensor], BestPoints]
