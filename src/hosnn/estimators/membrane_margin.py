@@ -44,7 +44,9 @@ class WithMembraneMargin:
         if neurons is None:
             return self.attack(model, x, y, rng)
         currents: list[Tensor] = []
-        handle = neurons.register_forward_pre_hook(lambda _, arguments: currents.__setitem__(slice(None), arguments[:1]))
+        handle = neurons.register_forward_pre_hook(
+            lambda _, arguments: currents.__setitem__(slice(None), arguments[:1])
+        )
         attack: Any = self.attack
         try:
             loss = _WithMembrane(attack.loss, neurons.dynamics, neurons.emit, self.weight, currents)
@@ -65,8 +67,8 @@ def output_neurons(model: Model) -> LIF | None:
 def logit_scale(dynamics: Dynamics, emit: Emit, steps: int) -> float:
     """The ratio of logit to mean membrane without spikes, over `steps` time steps of a constant current I:
 
-        logit  = I/θ · 1/T sum_t (1 - (1 - 1/τ_s)^t)   (of traces; of spikes I/θ)
-        m      = I · 1/T sum_t τ_m (1 - (1 - 1/τ_m)^t),      t = 1 .. T
+    logit  = I/θ · 1/T sum_t (1 - (1 - 1/τ_s)^t)   (of traces; of spikes I/θ)
+    m      = I · 1/T sum_t τ_m (1 - (1 - 1/τ_m)^t),      t = 1 .. T
     """
     times = torch.arange(1, steps + 1, dtype=torch.float64)
     trace = 1 - dynamics.synaptic_decay**times if emit is Emit.TRACE else torch.ones_like(times)

@@ -1,7 +1,9 @@
 """Which attacks of a protocol apply: by the threat's norm when it is built, by the model when it is run."""
 
+import re
 from dataclasses import dataclass, replace
 
+from hosnn.estimators import Through
 from hosnn.protocols.protocol import AttackKind, AttackSpec, Protocol
 from hosnn.results.evaluation import Network
 from hosnn.robustness.apgd import APGD
@@ -25,6 +27,9 @@ SA_PGD = AttackFamily("SA-PGD", SAPGD.norms)
 FAB_T = AttackFamily("FAB-T", ("linf", "l2"))  # FAB supports L1, but adding it would change `full` under L1
 SQUARE = AttackFamily("Square", Square.norms)
 HOP_SKIP_JUMP = AttackFamily("HopSkipJump", HopSkipJump.norms)
+
+ESTIMATOR_IN_NAME = r",? (full )?BPTT( w=\S+)?$"
+"""The end of the names of attacks that the built-in protocols run through several estimators."""
 
 
 def applicable(family: AttackFamily, threat: Threat) -> bool:
@@ -72,3 +77,27 @@ def _obstacle(spec: AttackSpec, network: Network, classes: int) -> str:
     if spec.classes > classes:
         return f"its loss needs {spec.classes} classes, the model has {classes}"
     return ""
+
+
+def without_estimators(protocol: Protocol) -> Protocol:
+    """The protocol for a model without hosnn's spiking layers, of which only its own gradient can be followed.
+
+    Attacks have no estimator, and none in their names.
+    """
+    panels = tuple(replace(panel, attacks=_by_own_gradient(panel.attacks)) for panel in protocol.panels)
+    return replace(protocol, attacks=_by_own_gradient(protocol.attacks), panels=panels)
+
+
+def _by_own_gradient(specs: tuple[AttackSpec, ...]) -> tuple[AttackSpec, ...]:
+    changed: list[AttackSpec] = []
+    for spec in specs:
+        attack = spec.attack.attack if isinstance(spec.attack, Through) else spec.attack
+        if spec.estimator is None and attack is spec.attack:
+            changed.append(spec)
+            continue
+        name, method = (re.sub(ESTIMATOR_IN_NAME, "", text) for text in (spec.name, spec.method))
+        taken = {other.name for other in (*changed, *specs) if other is not spec}
+        numbered = (name, *(f"{name}, run {number}" for number in range(2, len(specs) + 2)))
+        free = next(candidate for candidate in numbered if candidate not in taken)
+        changed.append(replace(spec, attack=attack, estimator=None, name=free, method=method))
+    return tuple(changed)

@@ -1,0 +1,22 @@
+"""Spiking libraries by the package of their modules: their name, and the call that puts a network at rest."""
+
+from torch import nn
+
+RESET_CALLS = {
+    "snntorch": "snntorch.utils.reset(network)",
+    "spikingjelly": "spikingjelly.activation_based.functional.reset_net(network)",
+    "sinabs": "sinabs.utils.reset_states(network)",
+}
+"""Per package, the call that clears the membranes of a network's layers."""
+
+
+def spiking_library(module: nn.Module) -> str:
+    """The spiking library that the module's class, or a class it is made from, belongs to; empty if none is known."""
+    packages = (kind.__module__.partition(".")[0] for kind in type(module).__mro__)
+    return next((package for package in packages if package in RESET_CALLS), "")
+
+
+def reset_call(model: object) -> str:
+    """The reset call of the first spiking library found among the model's modules; empty if none is known."""
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    return next((RESET_CALLS[library] for library in map(spiking_library, modules) if library), "")
