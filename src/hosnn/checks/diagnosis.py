@@ -165,7 +165,7 @@ def _training_shares(
 
     Nothing of a model whose copy gives other answers in eval mode, too.
     """
-    if not isinstance(model, nn.Module) or compare_copy(model, x[:SINGLE_IMAGES]) in ("different", "impossible"):
+    if not isinstance(model, nn.Module) or compare_copy(model, x[:BLOCK]) in ("different", "impossible"):
         return {}
     copied = copy.deepcopy(model)
     for module in copied.modules():

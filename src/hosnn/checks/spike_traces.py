@@ -59,7 +59,7 @@ def emissions(model: nn.Module, x: Tensor) -> list[Emission]:
 
     def record(module: nn.Module, arguments: tuple[object, ...], outputs: object) -> None:
         results = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
-        levels = next(filter(None, map(levels_of, results)), None)
+        levels = next((levels for levels in map(levels_of, results) if levels), None)
         if levels and not any(map(levels_of, arguments)):
             seen.append(Emission(module, levels))
 
@@ -104,11 +104,11 @@ def watch_operations(model: nn.Module, x: Tensor) -> Operations:
     return Operations(watcher.steps, _foreign_functions(logits), _storage(logits) in watcher.from_images)
 
 
-class _Watcher(TorchDispatchMode):
+class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows values by their storage: those computed from the images, and truth values that compare such values."""
 
     def __init__(self, x: Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.from_images = {_storage(x)}
         self.compared: set[int] = set()
         self.steps: list[str] = []
