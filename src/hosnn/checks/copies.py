@@ -4,7 +4,7 @@ import copy
 import threading
 from collections.abc import Callable, Iterator
 from pickle import PicklingError
-from types import FunctionType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Literal
 
 import torch
@@ -20,7 +20,7 @@ Copies = Literal["equal", "different", "shared", "impossible"]
 """equal: as good as the model; different: it gives other answers; shared: it runs modules or uses values of the model;
 impossible: the model cannot be copied."""
 
-HARMLESS = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, type)
+HARMLESS = (type(None), bool, int, float, complex, str, bytes, type, BuiltinFunctionType, ModuleType, torch.dtype)
 """Values in a function's closure that several threads can use at once."""
 
 

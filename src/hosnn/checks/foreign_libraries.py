@@ -9,6 +9,9 @@ RESET_CALLS = {
 }
 """Per package, the call that clears the membranes of a network's layers."""
 
+RESET_METHODS = ("reset", "reset_state", "reset_states", "reset_mem", "reset_hidden")
+"""Usual names of a layer's own method that does so."""
+
 
 def spiking_library(module: nn.Module) -> str:
     """The spiking library that the module's class, or a class it is made from, belongs to; empty if none is known."""
@@ -17,6 +20,13 @@ def spiking_library(module: nn.Module) -> str:
 
 
 def reset_call(model: object) -> str:
-    """The reset call of the first spiking library found among the model's modules; empty if none is known."""
-    modules = model.modules() if isinstance(model, nn.Module) else ()
-    return next((RESET_CALLS[library] for library in map(spiking_library, modules) if library), "")
+    """The call that puts the model's layers at rest: that of their library, or their own method; empty if neither."""
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    of_libraries = (RESET_CALLS[library] for library in map(spiking_library, modules) if library)
+    of_layers = (
+        f"{method}() of every {type(module).__name__}"
+        for module in modules
+        for method in RESET_METHODS
+        if callable(getattr(module, method, None))
+    )
+    return next(of_libraries, next(of_layers, ""))

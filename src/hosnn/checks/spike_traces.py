@@ -54,16 +54,20 @@ class Operations:
 
 
 def emissions(model: nn.Module, x: Tensor) -> list[Emission]:
-    """Modules inside the model that turn values which are no multiples of one another into few levels."""
+    """Modules inside the model, none of torch's own, that turn real numbers into few levels."""
     seen: list[Emission] = []
 
-    def record(module: nn.Module, arguments: tuple[object, ...], outputs: object) -> None:
-        results = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
-        levels = next((levels for levels in map(levels_of, results) if levels), None)
-        if levels and not any(map(levels_of, arguments)):
+    def record(module: nn.Module, arguments: tuple[object, ...], named: dict[str, object], outputs: object) -> None:
+        inputs = [value for value in tree_leaves((arguments, named)) if _is_float(value)]
+        levels = next((levels for levels in map(levels_of, tree_leaves(outputs)) if levels), None)
+        if levels and inputs and not any(map(levels_of, inputs)):
             seen.append(Emission(module, levels))
 
-    handles = [module.register_forward_hook(record) for module in model.modules() if module is not model]
+    handles = [
+        module.register_forward_hook(record, with_kwargs=True)
+        for module in model.modules()
+        if module is not model and type(module).__module__.partition(".")[0] != "torch"
+    ]
     try:
         scores_in_blocks(model, x)
     finally:
@@ -74,7 +78,7 @@ def emissions(model: nn.Module, x: Tensor) -> list[Emission]:
 
 def levels_of(value: object) -> Levels | None:
     """Whether a float tensor holds zeros and few multiples of one magnitude, each many times; None: it does not."""
-    if not isinstance(value, Tensor) or not value.is_floating_point():
+    if not isinstance(value, Tensor) or not _is_float(value):
         return None
     magnitudes = value.detach().abs().float()
     nonzero = magnitudes[magnitudes > 0]
@@ -87,6 +91,10 @@ def levels_of(value: object) -> Levels | None:
     if len(nonzero) < 2 * len(torch.unique(multiples.round())):  # real numbers hardly ever coincide
         return None
     return "two" if round(highest) == 1 else "several"
+
+
+def _is_float(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def watch_operations(model: nn.Module, x: Tensor) -> Operations:

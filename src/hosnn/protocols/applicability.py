@@ -31,6 +31,8 @@ HOP_SKIP_JUMP = AttackFamily("HopSkipJump", HopSkipJump.norms)
 ESTIMATOR_IN_NAME = r",? (full )?BPTT( w=\S+)?$"
 """The end of the names of attacks that the built-in protocols run through several estimators."""
 
+ESTIMATOR_IN_DESCRIPTION = "surrogate|estimator|BPTT|TSSL-BP|gradients? through"
+
 
 def applicable(family: AttackFamily, threat: Threat) -> bool:
     """Whether protocols use these attacks under the threat."""
@@ -82,10 +84,13 @@ def _obstacle(spec: AttackSpec, network: Network, classes: int) -> str:
 def without_estimators(protocol: Protocol) -> Protocol:
     """The protocol for a model without hosnn's spiking layers, of which only its own gradient can be followed.
 
-    Attacks have no estimator, and none in their names.
+    Attacks have no estimator, and neither their names nor the description speak of one.
     """
     panels = tuple(replace(panel, attacks=_by_own_gradient(panel.attacks)) for panel in protocol.panels)
-    return replace(protocol, attacks=_by_own_gradient(protocol.attacks), panels=panels)
+    description = protocol.description
+    if re.search(ESTIMATOR_IN_DESCRIPTION, description):
+        description = f"the attacks of {protocol.name} that apply to every model, by the model's own gradient"
+    return replace(protocol, attacks=_by_own_gradient(protocol.attacks), panels=panels, description=description)
 
 
 def _by_own_gradient(specs: tuple[AttackSpec, ...]) -> tuple[AttackSpec, ...]:

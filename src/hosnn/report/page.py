@@ -67,7 +67,9 @@ def protocol_texts(evaluations: Sequence[Evaluation]) -> list[dict[str, str]]:
         extent = "another one at every time step" if per_step else "the same at every time step"
         texts[evaluation.protocol] = {
             "name": evaluation.protocol,
-            "text": PROTOCOL_EXPLANATIONS.get(evaluation.protocol, evaluation.description),
+            "text": evaluation.description
+            if evaluation.network.own_gradient_only  # the explanations speak of gradient estimators
+            else PROTOCOL_EXPLANATIONS.get(evaluation.protocol, evaluation.description),
             "detail": f"Threat {evaluation.threat}: a perturbation of at most {budget(evaluation.threat)}, {extent}. "
             f"Attacks: {', '.join(row.attack for row in evaluation.rows)}. Settings: {evaluation.description}.",
         }

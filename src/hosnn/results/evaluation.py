@@ -101,6 +101,11 @@ class Network:
     """Whether a copy of the model answers as it does: equal; different; shared: it uses modules or values of the model;
     impossible: it cannot be copied; unknown: not inspected.  Unless equal, images are attacked by one worker."""
 
+    @property
+    def own_gradient_only(self) -> bool:
+        """Whether the model was inspected and has no layers that gradient estimators apply to."""
+        return self.copies != "unknown" and not self.layers
+
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
