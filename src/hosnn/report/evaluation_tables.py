@@ -203,9 +203,7 @@ def facts(evaluation: Evaluation) -> list[tuple[str, str]]:
         f"{network.adaptive} of them with an adapting threshold" if network.layers else "",
         "" if network.gradient else "no gradient",
         "random" if network.random else "",
-        "differentiated by its own gradient only"
-        if network.spiking in ("foreign", "none") and network.gradient
-        else "",
+        "differentiated by its own gradient only" if network.own_gradient_only and network.gradient else "",
     ]
     facts_or_empty = [
         ("Model", evaluation.model),
