@@ -1,5 +1,6 @@
 """A copy of a model serves another thread only if it answers alike and shares nothing that a call changes."""
 
+import warnings
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -104,10 +105,17 @@ def with_a_graph() -> nn.Module:
     return network
 
 
+def traced() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.trace(planted.ordinary(), X)  # type: ignore[no-any-return, no-untyped-call]
+
+
 CASES: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "ordinary": (planted.ordinary, "equal"),
     "LIF": (planted.spiking, "equal"),
     "TA-LIF": (planted.adapting, "equal"),
+    "traced": (traced, "equal"),
     "state": (lambda: foreign.WithLayer(foreign.Stateful()), "equal"),
     "random": (planted.Noisy, "equal"),
     "a number in a closure": (captured_number, "equal"),

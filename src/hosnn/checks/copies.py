@@ -1,8 +1,8 @@
 """Whether a copy of a model can stand in for it in another thread: does it copy, share nothing, answer the same?"""
 
 import copy
-import threading
 from collections.abc import Callable, Iterator
+from inspect import getattr_static
 from pickle import PicklingError
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Literal
@@ -54,11 +54,9 @@ def compare_copy(model: nn.Module, x: Tensor) -> Copies:
 def _answers_and_modules(model: nn.Module, x: Tensor) -> tuple[Tensor, set[nn.Module]]:
     """The logits [n, K], and all modules that were called for them."""
     called: set[nn.Module] = set()
-    thread = threading.get_ident()
 
     def record(module: nn.Module, _: object) -> None:
-        if threading.get_ident() == thread:
-            called.add(module)
+        called.add(module)
 
     handle = register_module_forward_pre_hook(record)
     try:
@@ -70,7 +68,7 @@ def _answers_and_modules(model: nn.Module, x: Tensor) -> tuple[Tensor, set[nn.Mo
 def _functions(model: nn.Module) -> Iterator[FunctionType]:
     """Functions that modules hold, as attributes or hooks or in containers of them; copies share functions."""
     for module in model.modules():
-        waiting: list[object] = [type(module).forward, *vars(module).values()]
+        waiting: list[object] = [getattr_static(type(module), "forward", None), *vars(module).values()]
         while waiting:
             value = waiting.pop()
             if isinstance(value, FunctionType):
