@@ -22,7 +22,7 @@ def inspect_network(model: Model, x: Tensor) -> Network:
         if not isinstance(model, nn.Module):
             return Network(gradient=gradient, random=random)
         layers = neurons(model).values()
-        spiking, evidence = ("hosnn", "") if layers else foreign_spikes(model, x)
+        spiking, evidence = ("hosnn", _beside_ours(model, x)) if layers else foreign_spikes(model, x)
         return Network(
             spiking=spiking,
             evidence=evidence,
@@ -58,3 +58,10 @@ def foreign_spikes(model: nn.Module, x: Tensor) -> tuple[str, str]:
     if operations.steps:
         return "unknown", f"values pass through {operations.steps[0]}"
     return ("none", "") if operations.followed else ("unknown", "its operations cannot be seen")
+
+
+def _beside_ours(model: nn.Module, x: Tensor) -> str:
+    """What shows foreign spikes in a network that has hosnn's layers, too; empty if nothing does."""
+    kinds = (type(emission.module) for emission in emissions(model, x) if not neurons(emission.module))
+    foreign = (kind.__name__ for kind in kinds if kind.__module__.partition(".")[0] != "hosnn")
+    return next((f"{name} emits spikes" for name in foreign), "")

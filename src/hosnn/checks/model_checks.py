@@ -244,7 +244,7 @@ def copies(state: str, estimators: bool) -> Check:
 
 
 def gradient_estimators(spiking: str, evidence: str = "") -> Check:
-    """Whether gradient estimators apply to the model's spikes, of which `evidence` says what was seen."""
+    """Whether gradient estimators apply to the model's spikes; `evidence` says which they do not apply to."""
     foreign = spiking == "foreign"
     figure = {"foreign": "spikes, but not from hosnn layers", "hosnn": "hosnn layers", "none": "no spikes seen"}
     words = figure.get(spiking, "spikes not ruled out" if evidence else "unknown")

@@ -48,6 +48,8 @@ def weakness(evaluation: Evaluation) -> str:
         return "its spikes come from layers of another library, which can only be differentiated by their own gradient"
     if network.spiking == "unknown" and not evaluation.model_sha256:
         return "the model is a plain function, whose layers cannot be examined"
+    if network.spiking == "hosnn" and network.evidence:
+        return f"not all spikes come from layers of this package ({network.evidence})"
     if network.spiking == "unknown" and network.evidence:
         return f"the model may spike ({network.evidence}), and only its own gradient was followed"
     return ""

@@ -86,7 +86,7 @@ class Network:
     """hosnn: spiking layers of this package, to which gradient estimators apply; foreign: spikes from layers of another
     library; none: no spikes found; unknown: not inspected, or neither spikes nor their absence could be shown."""
     evidence: str = ""
-    """What shows foreign spikes, or why none can be ruled out; empty if nothing does."""
+    """What shows foreign spikes, beside layers of this package too, or why none can be ruled out; empty if nothing."""
     layers: Count = 0
     """Number of this package's spiking layers."""
     adaptive: Count = 0
