@@ -45,7 +45,8 @@ def weakness(evaluation: Evaluation) -> str:
     if not network.gradient:
         return "the model gives no gradient, so it could only be queried"
     if network.spiking == "foreign":
-        return "its spikes come from layers of another library, which can only be differentiated by their own gradient"
+        source = f"another library's layers or functions{f' ({network.evidence})' if network.evidence else ''}"
+        return f"its spikes come from {source}, which can only be differentiated by their own gradient"
     if network.spiking == "unknown" and not evaluation.model_sha256:
         return "the model is a plain function, whose layers cannot be examined"
     if network.spiking == "hosnn" and network.evidence:
