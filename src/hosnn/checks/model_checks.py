@@ -238,8 +238,8 @@ def copies(state: str, estimators: bool) -> Check:
         "a copy gives other answers" if differs else "answer alike" if state == "equal" else f"none used ({state})",
         float(differs),
         "Several workers, and gradient estimators, use copies of the model; one that answers differently (layers that "
-        "keep state outside themselves, or copy only part of it) is another network: then images are attacked one block "
-        "at a time, on the model itself.",
+        "keep state outside themselves, or copy only part of it) is another network: then images are attacked one "
+        "block at a time, on the model itself.",
     )
 
 
