@@ -283,6 +283,9 @@ def test_our_layers_are_ours_even_beside_foreign_ones() -> None:
             self.ours, self.theirs = LIF(), planted.ForeignSpikes()
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.theirs(self.ours(x[None]).mean(0))  # type: ignore[no-any-return]
+            return self.theirs(x + self.ours(x[None]).mean(0))  # type: ignore[no-any-return]
 
-    assert inspect_network(Both(), X).spiking == "hosnn"
+    both = inspect_network(Both(), X)
+    assert (both.spiking, both.evidence) == ("hosnn", "Heaviside emits spikes")
+    for ours in (planted.spiking(), planted.adapting()):
+        assert inspect_network(ours, X).evidence == ""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hosnn.checks.copies import compare_copy
+from hosnn.checks.foreign_libraries import reset_call
 from hosnn.checks.measurements import (
     BLOCK,
     first_layer_input,
@@ -71,6 +73,8 @@ class Diagnosis:
     randomness     between forward passes with different random numbers
     carried_state  between passes before and after others, with equal random numbers
 
+    reset_call  how the spiking library of the model's layers puts them at rest; empty if none is known
+
     has_gradient, logits_dtype, fits_16_bits  whether autograd reaches the input; the logits' type, and whether all of
                                               them fit into half precision
     """
@@ -84,6 +88,7 @@ class Diagnosis:
     logits_dtype: str
     fits_16_bits: bool
     distinct_logits: float
+    reset_call: str = ""
     zero_gradients: float | None = None
     saturated_loss: float | None = None
     batch_logits: float | None = None
@@ -102,7 +107,7 @@ def diagnose(model: Model, x: Tensor, y: Tensor, threat: Threat, seed: int = 0) 
     rng = SampleRandom(seed, torch.arange(len(y))).fold("probes")
     with without_side_effects(model):
         logits = seeded_scores(model, x, seed)
-        repeatability = _repeatability(model, x, logits, seed)
+        repeatability = _repeatability(model, x[:BLOCK], seed)
         repeatable = max(repeatability.values()) <= REPEATABLE
         gradients = input_gradients(model, x, y, margin)
         gradient_shares = {} if gradients is None else _gradient_shares(model, x, y, gradients, threat, rng)
@@ -115,6 +120,7 @@ def diagnose(model: Model, x: Tensor, y: Tensor, threat: Threat, seed: int = 0) 
             logits_dtype=str(logits.dtype).removeprefix("torch."),
             fits_16_bits=any(torch.equal(logits.to(half).to(logits.dtype), logits) for half in halves),
             distinct_logits=max(len(torch.unique(column)) for column in logits.unbind(1)) / len(y),
+            reset_call=reset_call(model),
             **repeatability,
             **(_batch_shares(model, x, logits, seed) if repeatable else {}),
             **(_training_shares(model, x, y, logits, gradients, seed) if repeatable else {}),
@@ -124,9 +130,12 @@ def diagnose(model: Model, x: Tensor, y: Tensor, threat: Threat, seed: int = 0) 
         )
 
 
-def _repeatability(model: Model, x: Tensor, logits: Tensor, seed: int) -> dict[str, float]:
-    """`randomness` and `carried_state`, by passes of one batch with a pass of another batch between them."""
-    again = seeded_scores(model, x, seed)
+def _repeatability(model: Model, x: Tensor, seed: int) -> dict[str, float]:
+    """`randomness` and `carried_state`, by passes of one batch with a pass of another batch between them.
+
+    x  one block [n, ...]: layers that keep state drop it, or draw it anew, when the shape of the batch changes
+    """
+    logits, again = (seeded_scores(model, x, seed) for _ in range(2))
     seeded_scores(model, 1 - x.flip(0), seed)
     later = seeded_scores(model, x, seed)
     state = max(relative_difference(logits, again), relative_difference(logits, later))
@@ -152,13 +161,13 @@ def _batch_shares(model: Model, x: Tensor, logits: Tensor, seed: int) -> dict[st
 def _training_shares(
     model: Model, x: Tensor, y: Tensor, logits: Tensor, gradients: Tensor | None, seed: int
 ) -> dict[str, float]:
-    """All modules but dropout and normalisation in train mode, on a copy, because train mode may change state."""
-    if not isinstance(model, nn.Module):
+    """All modules but dropout and normalisation in train mode, on a copy, because train mode may change state.
+
+    Nothing of a model whose copy gives other answers in eval mode, too.
+    """
+    if not isinstance(model, nn.Module) or compare_copy(model, x[:BLOCK]) in ("different", "impossible"):
         return {}
-    try:
-        copied = copy.deepcopy(model)
-    except (RuntimeError, TypeError):  # tensors with a graph, open handles
-        return {}
+    copied = copy.deepcopy(model)
     for module in copied.modules():
         module.training = not _is_meant_to_differ(module)
     try:

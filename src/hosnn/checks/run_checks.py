@@ -63,7 +63,7 @@ def _of_model(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
     yield from _of_inner_layers(evaluation, diagnosis)
     yield model_checks.zero_budget(diagnosis.changed_without_budget, min(count, BLOCK))
     yield model_checks.randomness(diagnosis.randomness)
-    yield model_checks.state_between_calls(diagnosis.carried_state)
+    yield model_checks.state_between_calls(diagnosis.carried_state, diagnosis.reset_call)
     yield from _of_modes(evaluation, diagnosis)
     yield model_checks.coarse_logits(
         diagnosis.distinct_logits, diagnosis.logits_dtype, diagnosis.fits_16_bits, evaluation.network.spiking
@@ -73,9 +73,11 @@ def _of_model(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
 def _of_inner_layers(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
     if diagnosis.unmoved_inputs is not None:
         yield model_checks.rounded_input(diagnosis.unmoved_inputs)
-    elif evaluation.network.spiking == "unknown":
+    elif not evaluation.model_sha256:
         yield not_run("rounded input", "the model is a plain function, whose layers are not seen")
-    yield model_checks.gradient_estimators(evaluation.network.spiking)
+    yield model_checks.gradient_estimators(evaluation.network.spiking, evaluation.network.evidence)
+    if evaluation.network.copies != "unknown":
+        yield model_checks.copies(evaluation.network.copies, estimators=evaluation.network.layers > 0)
 
 
 def _of_modes(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
@@ -90,7 +92,9 @@ def _of_modes(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
         yield model_checks.train_and_eval_mode(*shares, diagnosis.samples)
     elif not repeatable:
         yield not_run("train and eval mode", unrepeatable)
-    elif evaluation.network.spiking == "unknown":
+    elif evaluation.network.copies in ("different", "impossible"):
+        yield not_run("train and eval mode", "no copy of the model answers as it does")
+    elif not evaluation.model_sha256:
         yield not_run("train and eval mode", "the model is a plain function, which has no modes")
 
 

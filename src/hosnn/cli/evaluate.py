@@ -16,7 +16,7 @@ from hosnn.cli.request import EvaluationRequest, PreparedEvaluation, prepare, ru
 from hosnn.cluster.jobs import Cluster, Failed, Job, Stopped, run_jobs
 from hosnn.deadline import Deadline, Interrupted, stopping
 from hosnn.errors import ConfigError
-from hosnn.estimators import Through
+from hosnn.estimators import Through, has_spiking_layers
 from hosnn.evaluation.evaluate import evaluate as run_protocol
 from hosnn.evaluation.examples import Example, attacked_examples
 from hosnn.evaluation.journal import journal_path, journals
@@ -224,7 +224,7 @@ def _examples(prepared: PreparedEvaluation, result: Evaluation, seed: int) -> tu
         return attacked_examples(
             target.model,
             target.data.test.take(min(200, len(target.data.test))),
-            Through(bptt(), PGD(threat)),
+            Through(bptt(), PGD(threat)) if has_spiking_layers(target.model) else PGD(threat),
             count=5,
             seed=seed,
             network=target.name,

@@ -1,30 +1,26 @@
 """Running attacks on fixed blocks of images, on one thread or several, with finished blocks kept."""
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pickle import PicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hosnn.checks.copies import own_copy
 from hosnn.deadline import Deadline, Interrupted
 from hosnn.errors import ConfigError, HosnnError, ShapeError
 from hosnn.evaluation.journal import Journal
 from hosnn.progress import Bar
-from hosnn.protocols.protocol import EOT_SAMPLES, AttackSpec
+from hosnn.protocols.protocol import EOT_SAMPLES, AttackKind, AttackSpec
 from hosnn.results.evaluation import AttackResult
 from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import tied as is_tied
 from hosnn.robustness.model import Model, count_passes
 from hosnn.runtime import own_randomness
-
-COPY_ERRORS = (TypeError, RuntimeError, ValueError, AttributeError, copy.Error, PicklingError)
-"""Errors of copying a module that holds open files, locks, generators or tensors with a graph."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +57,7 @@ class AttackRunner:
     """Attacks blocks of images and records the outcomes in the journal.
 
     threads  blocks attacked at a time, each with one thread of torch and its own copy of the model, so that the result
-             does not depend on their number; 0: one at a time, with torch's own threads; also if the model cannot be
-             copied
+             does not depend on their number; 0: one at a time, with torch's own threads, on the model itself
     random   the model draws random numbers: they are seeded per block, which needs threads = 0
     ties_lost  record which images have a label that shares the highest logit with another class
     """
@@ -77,13 +72,6 @@ class AttackRunner:
     threads: int = 0
     random: bool = False
     ties_lost: bool = True
-
-    def __post_init__(self) -> None:
-        if self.threads:
-            try:
-                self._own_model()
-            except COPY_ERRORS:
-                object.__setattr__(self, "threads", 0)
 
     def run(
         self, spec: AttackSpec, blocks: Sequence[slice], robust: Tensor, bar: Bar, panel: str = ""
@@ -106,8 +94,10 @@ class AttackRunner:
             elif panel == "search" or self.shard.has(number):
                 remaining.append(number)
         stopped = None
+        # A source of transfer is not copied, so one worker uses it: it may keep state during a call.
+        workers = min(1, self.threads) if spec.kind is AttackKind.TRANSFER else self.threads
         for number, outcome in self._outcomes(
-            remaining, lambda at: self._block(spec, blocks[at], robust[blocks[at]], stream)
+            remaining, lambda at: self._block(spec, blocks[at], robust[blocks[at]], stream), workers
         ):
             if outcome is None:
                 stopped = number if stopped is None else stopped
@@ -146,15 +136,15 @@ class AttackRunner:
         return result, torch.tensor(predictions)
 
     def _outcomes(
-        self, numbers: Sequence[int], work: Callable[[int], dict[str, Any] | None]
+        self, numbers: Sequence[int], work: Callable[[int], dict[str, Any] | None], workers: int
     ) -> Iterator[tuple[int, dict[str, Any] | None]]:
         """Yields (number, work(number)) as each is done."""
-        if not self.threads:
+        if not workers:
             yield from ((number, work(number)) for number in numbers)
             return
         threads_of_torch = torch.get_num_threads()
         # Torch's number of threads is a setting of each thread; more than one in each would compete for cores.
-        pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
+        pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
         try:
             futures = {pool.submit(work, number): number for number in numbers}
             yield from ((futures[future], future.result()) for future in as_completed(futures))
@@ -185,7 +175,7 @@ class AttackRunner:
         """The model; with several threads a copy with the same parameters, so that each has buffers of its own."""
         if not self.threads or not isinstance(self.model, nn.Module):
             return self.model
-        return copy.deepcopy(self.model, memo={id(parameter): parameter for parameter in self.model.parameters()})
+        return own_copy(self.model)
 
     def _attack(
         self, model: Model, spec: AttackSpec, block: slice, robust: Tensor, stream: str

@@ -1,10 +1,12 @@
 """Which attacks of a protocol apply: by the threat's norm when it is built, by the model when it is run."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from hosnn.estimators import Through
 from hosnn.protocols.protocol import AttackKind, AttackSpec, Protocol
 from hosnn.results.evaluation import Network
 from hosnn.robustness.apgd import APGD
@@ -29,6 +31,11 @@ SA_PGD = AttackFamily("SA-PGD", SAPGD.norms, {"l2": "Auto-PGD", "l1": "FAB-T"})
 FAB_T = AttackFamily("FAB-T", FAB.norms)
 SQUARE = AttackFamily("Square", Square.norms)
 HOP_SKIP_JUMP = AttackFamily("HopSkipJump", HopSkipJump.norms)
+
+ESTIMATOR_IN_NAME = r",? (full )?BPTT( w=\S+)?$"
+"""The end of the names of attacks that the built-in protocols run through several estimators."""
+
+ESTIMATOR_IN_DESCRIPTION = "surrogate|estimator|BPTT|TSSL-BP|gradients? through"
 
 
 def applicable(family: AttackFamily, threat: Threat) -> bool:
@@ -85,3 +92,30 @@ def _obstacle(spec: AttackSpec, network: Network, classes: int, images: Tensor) 
     if not bool(spec.threat.on_grid(images).all()):
         return f"the images have pixels that {spec.threat.bits} bits do not hold"
     return ""
+
+
+def without_estimators(protocol: Protocol) -> Protocol:
+    """The protocol for a model without hosnn's spiking layers, of which only its own gradient can be followed.
+
+    Attacks have no estimator, and neither their names nor the description speak of one.
+    """
+    panels = tuple(replace(panel, attacks=_by_own_gradient(panel.attacks)) for panel in protocol.panels)
+    description = protocol.description
+    if re.search(ESTIMATOR_IN_DESCRIPTION, description):
+        description = f"the attacks of {protocol.name} that apply to every model, by the model's own gradient"
+    return replace(protocol, attacks=_by_own_gradient(protocol.attacks), panels=panels, description=description)
+
+
+def _by_own_gradient(specs: tuple[AttackSpec, ...]) -> tuple[AttackSpec, ...]:
+    changed: list[AttackSpec] = []
+    for spec in specs:
+        attack = spec.attack.attack if isinstance(spec.attack, Through) else spec.attack
+        if spec.estimator is None and attack is spec.attack:
+            changed.append(spec)
+            continue
+        name, method = (re.sub(ESTIMATOR_IN_NAME, "", text) for text in (spec.name, spec.method))
+        taken = {other.name for other in (*changed, *specs) if other is not spec}
+        numbered = (name, *(f"{name}, run {number}" for number in range(2, len(specs) + 2)))
+        free = next(candidate for candidate in numbered if candidate not in taken)
+        changed.append(replace(spec, attack=attack, estimator=None, name=free, method=method))
+    return tuple(changed)

@@ -4,7 +4,15 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from hosnn.estimators import AdaptiveSharpness, AgainstHomeostasis, Estimator, LowerThresholds, OnFrames, Through
+from hosnn.estimators import (
+    AdaptiveSharpness,
+    AgainstHomeostasis,
+    Estimator,
+    LowerThresholds,
+    OnFrames,
+    Through,
+    has_spiking_layers,
+)
 from hosnn.protocols.applicability import AUTO_PGD, FAB_T, HOP_SKIP_JUMP, SA_PGD, SQUARE, applicable
 from hosnn.protocols.protocol import AttackKind, AttackSpec, BestEstimator, steps_of, threat_of
 from hosnn.results.roles import Role
@@ -126,10 +134,11 @@ def transfers(threat: Threat, sources: Mapping[str, nn.Module]) -> Sequence[Atta
 
     PGD to its last step, because a point that barely fools the source, where other attacks stop, seldom transfers.
     """
+    pgd = PGD(threat, 20, keep_best=False, loss=margin)
     return tuple(
         attack_spec(
             f"transfer from {name} ({fingerprint(source)[:8]})",
-            Transfer(source, Through(bptt(), PGD(threat, 20, keep_best=False, loss=margin))),
+            Transfer(source, Through(bptt(), pgd) if has_spiking_layers(source) else pgd),
             kind=AttackKind.TRANSFER,
         )
         for name, source in sources.items()

@@ -53,9 +53,14 @@ def weakness(evaluation: Evaluation) -> str:
     if not network.gradient:
         return "the model gives no gradient, so it could only be queried"
     if network.spiking == "foreign":
-        return "its spikes come from layers of another library, which can only be differentiated by their own gradient"
+        source = f"another library's layers or functions{f' ({network.evidence})' if network.evidence else ''}"
+        return f"its spikes come from {source}, which can only be differentiated by their own gradient"
     if network.spiking == "unknown" and not evaluation.model_sha256:
         return "the model is a plain function, whose layers cannot be examined"
+    if network.spiking == "hosnn" and network.evidence:
+        return f"not all spikes come from layers of this package ({network.evidence})"
+    if network.spiking == "unknown" and network.evidence:
+        return f"the model may spike ({network.evidence}), and only its own gradient was followed"
     return ""
 
 

@@ -23,9 +23,9 @@ TITLES = {
 
 SPIKING = {
     "hosnn": "spiking layers of this package",
-    "foreign": "spiking layers of another library",
+    "foreign": "spikes that do not come from this package",
     "none": "no spikes found",
-    "unknown": "not examined",
+    "unknown": "not known whether it spikes",
 }
 
 
@@ -159,11 +159,12 @@ def facts(evaluation: Evaluation) -> list[tuple[str, str]]:
     forward, backward = evaluation.passes()
     network = evaluation.network
     network_parts = [
-        SPIKING.get(network.spiking, network.spiking),
+        f"{SPIKING.get(network.spiking, network.spiking)}{f' ({network.evidence})' if network.evidence else ''}",
         f"{network.layers} layers" if network.layers else "",
         f"{network.adaptive} of them with an adapting threshold" if network.layers else "",
         "" if network.gradient else "no gradient",
         "random" if network.random else "",
+        "differentiated by its own gradient only" if network.own_gradient_only and network.gradient else "",
     ]
     facts_or_empty = [
         ("Model", evaluation.model),

@@ -70,7 +70,9 @@ def protocol_texts(evaluations: Sequence[Evaluation]) -> list[dict[str, str]]:
         left_out = " Here its panels and checks were left out." if evaluation.attacks_only else ""
         texts[evaluation.protocol] = {
             "name": evaluation.protocol,
-            "text": PROTOCOL_EXPLANATIONS.get(base, evaluation.description) + left_out,
+            "text": evaluation.description
+            if evaluation.network.own_gradient_only  # the explanations speak of gradient estimators
+            else PROTOCOL_EXPLANATIONS.get(base, evaluation.description) + left_out,
             "detail": f"Threat {evaluation.threat}: a perturbation of at most {budget(evaluation.threat)}, {extent}. "
             f"Attacks: {', '.join(row.attack for row in evaluation.rows)}. Settings: {evaluation.description}.",
         }

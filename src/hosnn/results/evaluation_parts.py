@@ -63,7 +63,9 @@ class Network:
 
     spiking: Annotated[str, Field(pattern="^(hosnn|foreign|none|unknown)$")] = "unknown"
     """hosnn: spiking layers of this package, to which gradient estimators apply; foreign: spikes from layers of another
-    library; none: no spikes found; unknown: not inspected."""
+    library; none: no spikes found; unknown: not inspected, or neither spikes nor their absence could be shown."""
+    evidence: str = ""
+    """What shows foreign spikes, beside layers of this package too, or why none can be ruled out; empty if nothing."""
     layers: Count = 0
     """Number of this package's spiking layers."""
     adaptive: Count = 0
@@ -74,6 +76,14 @@ class Network:
     """Whether automatic differentiation finds a path from the scores to the input."""
     random: Flag = False
     """Whether two passes over the same images differ."""
+    copies: Annotated[str, Field(pattern="^(equal|different|shared|impossible|unknown)$")] = "unknown"
+    """Whether a copy of the model answers as it does: equal; different; shared: it uses modules or values of the model;
+    impossible: it cannot be copied; unknown: not inspected.  Unless equal, images are attacked by one worker."""
+
+    @property
+    def own_gradient_only(self) -> bool:
+        """Whether the model was inspected and has no layers that gradient estimators apply to."""
+        return self.copies != "unknown" and not self.layers
 
 
 @dataclass(frozen=True, kw_only=True)
