@@ -19,7 +19,7 @@ from hosnn.nn.lenet import LeNet, lenet_15c5_40c5_300, lenet_32c5_64c5_1024
 from hosnn.nn.neurons import LIF, TALIF, Emit, Extrapolation
 from hosnn.nn.normalisation import Norm, TimeBatchNorm
 from hosnn.nn.resnet import ResNet, resnet18
-from hosnn.protocols.builtin import full, smoke, standard, sweep
+from hosnn.protocols.builtin import full, quick, smoke, standard, sweep
 from hosnn.protocols.paper import PaperChoices, paper
 from hosnn.protocols.protocol import Protocol
 from hosnn.provenance import version_of
@@ -96,6 +96,7 @@ __all__ = [
     "paper",
     "paper_cifar10",
     "paper_cifar100",
+    "quick",
     "r_fgsm",
     "resnet18",
     "save",

@@ -64,7 +64,7 @@ def evaluate(
     which is a network, or a function without arguments that returns one.  A network is an nn.Module or any function
     from images in [0, 1] to logits.
 
-    Protocols: smoke (a first impression, a minute), standard (for a number to publish, minutes to half an hour), full
+    Protocols: smoke (a first impression, a minute), quick (three strong attacks, for screening), standard (for a number to publish, minutes to half an hour), full
     (everything, hours), paper (the HoSNN authors' attacks, for comparison with published numbers only), choices (their
     PGD-7 with each of their choices switched off), sweep (PGD-40 through five surrogate widths).
 
@@ -86,7 +86,7 @@ def evaluate(
 
     Args:
         model: a run folder, a checkpoint folder, a Hub id, file.py:function or module:function.
-        protocol: smoke, standard, full, paper, choices or sweep.
+        protocol: smoke, quick, standard, full, paper, choices or sweep.
         attacks_only: the protocol's worst case without its panels and checks, in less time; the result and its files
             are called "PROTOCOL, attacks only".
         threat: norm:eps with norm linf, l2 or l1, e.g. linf:8/255; /step after it perturbs every time step, @8bit at

@@ -18,18 +18,19 @@ from hosnn.robustness.model import Model, subset, without_state
 from hosnn.robustness.pgd import Start, on_sphere
 from hosnn.robustness.sapgd import adaptive_moment_step
 from hosnn.robustness.scheduled_ascent import BestPoints, Schedule, ScheduledAscent
-from hosnn.robustness.threats import Ball, Threat
+from hosnn.robustness.threats import Ball, Linf, Threat
 
 
 @identified("smooth_signs")
 def smooth_signs(ball: Ball, x: Tensor, rng: SampleRandom) -> Tensor:
-    """Start at a random perturbation of low frequency: normal noise at a quarter of the resolution, enlarged, its signs
-    times eps."""
+    """Start at a random perturbation of low frequency: eps times the signs of normal noise at a quarter of the
+    resolution, enlarged; of vectors [B, N], of noise."""
+    if x.dim() < 3:
+        return ball.project(ball.eps * rng.sign(x))
     height, width = x.shape[-2:]
-    coarse = x.new_empty(*x.shape[:-2], math.ceil(height / 4), math.ceil(width / 4))
-    noise = rng.normal(coarse).flatten(1, -3)
-    smooth = torch.nn.functional.interpolate(noise, size=(height, width), mode="bilinear", align_corners=False)
-    return ball.project(ball.eps * smooth.view_as(x).sign())
+    coarse = x.new_empty(len(x), math.prod(x.shape[1:-2]), math.ceil(height / 4), math.ceil(width / 4))
+    enlarged = torch.nn.functional.interpolate(rng.normal(coarse), size=(height, width), mode="bilinear")
+    return ball.project(ball.eps * enlarged.view_as(x).sign())
 
 
 @identified("FocusedSAPGD")
@@ -59,6 +60,8 @@ class FocusedSAPGD:
                 f"FocusedSAPGD got steps = {self.steps}, near_steps = {self.near_steps}, share = {self.share}; "
                 "expected at least 1 step and a share in (0, 1]"
             )
+        if not isinstance(self.threat.ball, Linf):
+            raise ConfigError(f"FocusedSAPGD got the threat {self.threat}; it supports linf only; use APGD for l2")
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
         best = self._run(model, x, y, rng, on_sphere, self.steps)
