@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from hosnn.checks import attack_checks, model_checks
+from hosnn.checks import attack_checks, attacked_model_checks, model_checks
 from hosnn.checks.binarization_test import BinarizationTest
 from hosnn.checks.diagnosis import Diagnosis
 from hosnn.checks.measurements import BLOCK
@@ -59,19 +59,44 @@ def _of_model(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
         yield not_run("dead pixels", "no image has a gradient" if diagnosis.has_gradient else no_gradient)
     else:
         yield of_gradient(model_checks.dead_pixels(diagnosis.dead_pixels))
+    yield from _inside_the_ball(diagnosis, any(result.estimator for result in white_box))
     yield from _of_inner_layers(evaluation, diagnosis)
     yield model_checks.zero_budget(diagnosis.changed_without_budget, min(count, BLOCK))
     yield model_checks.randomness(diagnosis.randomness)
     yield model_checks.state_between_calls(diagnosis.carried_state)
+    if diagnosis.copies is not None:
+        yield attacked_model_checks.copies(diagnosis.copies, diagnosis.attacked_copies)
     yield from _of_modes(evaluation, diagnosis)
     yield model_checks.coarse_logits(
         diagnosis.distinct_logits, diagnosis.logits_dtype, diagnosis.fits_16_bits, evaluation.network.spiking
     )
 
 
+def _inside_the_ball(diagnosis: Diagnosis, through_surrogates: bool) -> Iterator[Check]:
+    inside, bptt = diagnosis.inside, diagnosis.inside_bptt
+    if inside is None:
+        return
+    names = "zero gradients in the ball", "fidelity in the ball"
+    if inside.zero_gradients is None or inside.fidelity is None:
+        reason = f"only {inside.correct} of {inside.points} points are classified correctly"
+        yield from (not_run(name, reason if inside.points else "the threat has no budget") for name in names)
+    else:
+        counts = inside.correct, inside.points
+        zero = attacked_model_checks.zero_gradients_in_ball(inside.zero_gradients, *counts)
+        faithful = attacked_model_checks.fidelity_in_ball(inside.fidelity, inside.fidelity_eps, *counts)
+        useful = bptt is not None and bptt.fidelity is not None and bptt.fidelity >= model_checks.FAITHFUL
+        for check in (zero, faithful):
+            avoided = through_surrogates and useful
+            yield model_checks.downgraded(check, "attacks used other surrogates") if avoided else check
+    if inside.other_logits is not None and diagnosis.carried_state <= model_checks.REPEATABLE:
+        yield attacked_model_checks.with_and_without_gradient(inside.other_logits, inside.points)
+
+
 def _of_inner_layers(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
     if diagnosis.unmoved_inputs is not None:
-        yield model_checks.rounded_input(diagnosis.unmoved_inputs)
+        # Pooled spikes of foreign layers lie on a grid of their own.
+        later = diagnosis.unmoved_later if evaluation.network.spiking in ("none", "hosnn") else None
+        yield model_checks.rounded_input(diagnosis.unmoved_inputs, later or 0.0)
     elif evaluation.network.spiking == "unknown":
         yield not_run("rounded input", "the model is a plain function, whose layers are not seen")
     yield model_checks.gradient_estimators(evaluation.network.spiking)
@@ -100,6 +125,7 @@ def _of_attacks(evaluation: Evaluation) -> Iterator[Check]:
     attacked = sum(prediction >= 0 for result in results for prediction in result.predictions)
     yield attack_checks.inside_threat(attacked, evaluation.clamped)
     yield from _of_ties(evaluation)
+    yield from _of_claims(evaluation, results)
     yield from _of_growing_eps(evaluation)
     yield from _of_steps(evaluation)
     yield from _of_controls(evaluation)
@@ -128,6 +154,12 @@ def _of_ties(evaluation: Evaluation) -> Iterator[Check]:
         return
     tied = set(evaluation.clean_tied).union(*(result.tied or () for result in evaluation.rows))
     yield attack_checks.ties(len(tied), evaluation.samples)
+
+
+def _of_claims(evaluation: Evaluation, results: Sequence[AttackResult]) -> Iterator[Check]:
+    recorded = [result.denied for result in results if result.denied is not None]
+    if recorded:
+        yield attack_checks.claimed_successes(len(set().union(*recorded)), evaluation.samples)
 
 
 def _of_growing_eps(evaluation: Evaluation) -> Iterator[Check]:
@@ -161,6 +193,7 @@ def _of_controls(evaluation: Evaluation) -> Iterator[Check]:
     by_role = {result.role: result for result in results if result.role is not None}
     checks = (
         ("random noise", Role.NOISE, _noise),
+        ("single step", Role.SINGLE_STEP, _single_step),
         ("more restarts", Role.MORE_RESTARTS, _more_restarts),
         ("last step", Role.LAST_POINT, _last_point),
     )
@@ -177,6 +210,10 @@ def _noise(evaluation: Evaluation, reference: Sequence[bool], noise: Sequence[bo
     samples = len(reference)
     clean = sum(evaluation.correct_when_clean[:samples])
     return attack_checks.random_noise(clean, sum(noise), sum(reference), samples)
+
+
+def _single_step(_: Evaluation, reference: Sequence[bool], single_step: Sequence[bool]) -> Check:
+    return attack_checks.single_step([sum(single_step), sum(reference)], len(reference))
 
 
 def _more_restarts(_: Evaluation, reference: Sequence[bool], restarted: Sequence[bool]) -> Check:

@@ -76,12 +76,10 @@ def evaluate(
         )
         outcome = _attack(setup, progress or Progress())
         images, device, protocol = setup.runner.images, setup.runner.device, setup.protocol
-        measured = slice(0, protocol.model_check_samples)
-        diagnosis = (
-            diagnose(model, images.x[measured].to(device), images.y[measured].to(device), protocol.threat, seed)
-            if protocol.model_check_samples
-            else None
-        )
+        diagnosis = None
+        if protocol.model_check_samples:
+            x, y = (part[: protocol.model_check_samples].to(device) for part in (images.x, images.y))
+            diagnosis = diagnose(model, x, y, protocol.threat, seed, attacked_copies=setup.runner.threads > 0)
         binarization = _binarization_test(setup, outcome.estimators)
     result = Evaluation(
         protocol=protocol.name,

@@ -48,6 +48,9 @@ class AttackResult:
     tied: tuple[Count, ...] | None = None
     """Positions of the images whose label shares the highest logit with another class after the attack, which counts as
     broken; null: ties count by the order of the classes."""
+    denied: tuple[Count, ...] | None = None
+    """Positions of the images that a pass with gradients, as the attack's, sees misclassified, and the pass without
+    gradients that gives the prediction does not; null: not recorded."""
     seconds: Amount
     """Time in seconds, summed over workers."""
     kind: Annotated[str, Field(pattern="^(white-box|queries|transfer|control)$")] = "white-box"
