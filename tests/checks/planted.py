@@ -37,9 +37,9 @@ def images(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return (255 * x).round() / 255, y
 
 
-def fit(model: nn.Module, steps: int, rate: float) -> nn.Module:
-    """Train in full batches and return in eval mode."""
-    x, y = images(256, seed=1)
+def fit(model: nn.Module, steps: int, rate: float, data: tuple[Tensor, Tensor] | None = None) -> nn.Module:
+    """Train in full batches, on `images` if no data is given, and return in eval mode."""
+    x, y = images(256, seed=1) if data is None else data
     optimiser = torch.optim.Adam(model.parameters(), lr=rate)
     for _ in range(steps):
         optimiser.zero_grad()

@@ -175,3 +175,19 @@ class SharedMembrane(Around):
         self.membrane[:] = [x.mean((1, 2, 3))]
         logits = super().forward(x)
         return logits + 5 * self.membrane[0].mean()
+
+
+def patterns(count: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Images of 8 bits and labels: a random pattern per class, with noise."""
+    prototypes = torch.rand(classes, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(7))
+    y = torch.arange(count) % classes
+    noise = torch.randn(count, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
+    return (255 * (0.25 + 0.5 * prototypes[y] + 0.05 * noise).clamp(0, 1)).round() / 255, y
+
+
+def perceptron(classes: int, *extra: nn.Module) -> nn.Module:
+    """A ReLU network with one hidden layer, trained on `patterns`."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = (nn.Flatten(), nn.Linear(SIDE * SIDE, 64), *extra, nn.ReLU(), nn.Linear(64, classes))
+        return fit(nn.Sequential(*layers), 60, 0.01, patterns(max(256, 4 * classes), classes, seed=1))

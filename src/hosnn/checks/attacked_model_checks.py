@@ -29,8 +29,8 @@ def fidelity_in_ball(fidelity: float, eps: float, correct: int, points: int) -> 
     return Check(
         "fidelity in the ball",
         severity,
-        f"beats a random step in {percentage(fidelity)} of trials at eps = {eps:.3g}, from the {correct:,} points of "
-        f"{points:,} that are classified correctly",
+        f"beats a random step in {percentage(fidelity)} of trials with steps of {eps:.3g}, from the {correct:,} "
+        f"points of {points:,} that are classified correctly",
         fidelity,
         "A step along the gradient should raise the loss more than a random one nearly always (chance: 50 %), at "
         "random points and on the paths of attacks too; if not, the model hides where attacks go, and its robust "

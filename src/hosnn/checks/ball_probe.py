@@ -5,8 +5,9 @@ Only points that are still classified correctly count: elsewhere a useless gradi
 Shapes: x [n, ...] in [0, 1], y [n].  Costs about 60 forward and 5 backward passes per image.
 """
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,11 +23,15 @@ from hosnn.checks.measurements import (
 from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import margin, misclassified
 from hosnn.robustness.model import InputGradient, Model
-from hosnn.robustness.threats import Threat
+from hosnn.robustness.threats import L1, L2, Threat
 from hosnn.runtime import seed_everything
 
-PATH_POINTS, PATH_STEP = 4, 0.5
+PATH_POINTS, PATH_STEP = 3, 0.5
 """Points of PGD's path, the first of them random, and the step between them over eps."""
+
+FAR = 0.5
+"""A move of every pixel along the gradient's signs, which changes every margin but one that is hidden: a coarse one, as
+where the same output neuron fires at every time step, changes too."""
 
 TRIALS = 2
 """Random steps per point that the step along the gradient is compared with."""
@@ -41,7 +46,8 @@ class BallProbe:
 
     points          points probed in all
     zero_gradients  points where the margin's gradient is exactly zero, or not a number
-    fidelity        trials in which a gradient step beats a random one, ties counting half, at the size `fidelity_eps`
+    fidelity        trials in which a gradient step beats a random one, at the size `fidelity_eps`; where neither
+                    changes the margin, half a trial if it is hidden (a move of FAR does not change it), else none
     other_logits    of all points, those whose logits differ between passes with and without a gradient
     None: fewer than FEWEST_POINTS are classified correctly, or no budget; `other_logits`: no points
     """
@@ -67,11 +73,15 @@ def probe_ball(
         zero.append(without_gradient(passes.gradient)[correct])
         other_logits.append(noticeably_different(passes.scores, scores, scores))
         gradients, stream = passes.gradient.nan_to_num(), rng.fold("point", number)
-        for size, trials in run_trials(model, point, y, gradients, threat, stream, TRIALS).items():
-            wins.setdefault(size, []).append(trials.wins[:, correct])
+        trials = run_trials(model, point, y, gradients, _of_dense_steps(threat, x), stream, TRIALS)
+        far = (point + FAR * gradients.sign()).clamp(0, 1)
+        hidden = margin(seeded_scores(model, far, 0), y) == margin(scores, y)
+        flat = hidden & ~torch.stack([trial.changed for trial in trials.values()]).any(0)
+        for size, trial in trials.items():
+            wins.setdefault(size, []).append(trial.wins[(trial.changed | flat) & correct])
     counted = sum(map(len, zero))
     enough = counted >= FEWEST_POINTS
-    best = best_fidelity({size: torch.cat(parts, 1) for size, parts in wins.items()}, TRIALS) if enough else None
+    best = best_fidelity({size: torch.cat(parts) for size, parts in wins.items()}) if enough else None
     return BallProbe(
         points=len(points) * len(y),
         correct=counted,
@@ -80,6 +90,13 @@ def probe_ball(
         fidelity_eps=best.eps if best else 0.0,
         other_logits=fraction(torch.cat(other_logits)) if points else None,
     )
+
+
+def _of_dense_steps(threat: Threat, x: Tensor) -> Threat:
+    """The threat whose steps trials compare: for L1, where a step moves one pixel, the L2 ball inside the ball."""
+    if not isinstance(threat.ball, L1):
+        return threat
+    return replace(threat, ball=L2(threat.ball.eps / math.sqrt(x[0].numel())))
 
 
 def _points(

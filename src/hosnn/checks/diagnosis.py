@@ -44,9 +44,6 @@ TRIALS = 4
 SINGLE_IMAGES = 16
 """Images that are also passed through the model one by one."""
 
-FEWEST_TRIALS = 20
-"""Fewest trials, in which a step changed something, for a fidelity to be given."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
@@ -260,7 +257,7 @@ def _fidelity(
     Trials in which neither changes anything do not count.  Of several step sizes, the one with the highest fidelity.
     """
     trials = run_trials(model, x, y, gradients, threat, rng, TRIALS)
-    best = best_fidelity({size: found.wins[found.changed] for size, found in trials.items()}, FEWEST_TRIALS)
+    best = best_fidelity({size: found.wins[found.changed] for size, found in trials.items()})
     return {} if best is None else {"fidelity": best.share, "fidelity_eps": best.eps}
 
 

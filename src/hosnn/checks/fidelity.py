@@ -18,6 +18,10 @@ RADII = (0.25, 1.0, 4.0)
 """Step sizes over eps that fidelity is measured at: spikes jump, so a small step may change nothing."""
 
 
+FEWEST_TRIALS = 20
+"""Fewest trials for a fidelity to be given."""
+
+
 class Trials(NamedTuple):
     """Comparisons of a step along the gradient with random ones, [trials, n]."""
 
@@ -56,7 +60,7 @@ def run_trials(
     return trials
 
 
-def best_fidelity(wins_by_size: dict[float, Tensor], fewest: int) -> Fidelity | None:
-    """The highest share of wins among step sizes with at least `fewest` trials; None if there is none."""
-    found = [Fidelity(float(wins.mean()), size) for size, wins in wins_by_size.items() if wins.numel() >= fewest]
+def best_fidelity(wins_by_size: dict[float, Tensor]) -> Fidelity | None:
+    """The highest share of wins among step sizes with enough trials; None if there is none."""
+    found = [Fidelity(float(wins.mean()), size) for size, wins in wins_by_size.items() if len(wins) >= FEWEST_TRIALS]
     return max(found, default=None, key=lambda fidelity: fidelity.share)

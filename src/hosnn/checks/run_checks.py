@@ -59,7 +59,7 @@ def _of_model(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
         yield not_run("dead pixels", "no image has a gradient" if diagnosis.has_gradient else no_gradient)
     else:
         yield of_gradient(model_checks.dead_pixels(diagnosis.dead_pixels))
-    yield from _inside_the_ball(diagnosis, any(result.estimator for result in white_box))
+    yield from _in_the_ball(diagnosis, any(result.estimator for result in white_box))
     yield from _of_inner_layers(evaluation, diagnosis)
     yield model_checks.zero_budget(diagnosis.changed_without_budget, min(count, BLOCK))
     yield model_checks.randomness(diagnosis.randomness)
@@ -72,24 +72,30 @@ def _of_model(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
     )
 
 
-def _inside_the_ball(diagnosis: Diagnosis, through_surrogates: bool) -> Iterator[Check]:
-    inside, bptt = diagnosis.inside, diagnosis.inside_bptt
-    if inside is None:
+def _in_the_ball(diagnosis: Diagnosis, through_surrogates: bool) -> Iterator[Check]:
+    probe, bptt = diagnosis.inside, diagnosis.inside_bptt
+    if probe is None:
         return
-    names = "zero gradients in the ball", "fidelity in the ball"
-    if inside.zero_gradients is None or inside.fidelity is None:
-        reason = f"only {inside.correct} of {inside.points} points are classified correctly"
-        yield from (not_run(name, reason if inside.points else "the threat has no budget") for name in names)
+    bptt_is_useful = bptt is not None and bptt.fidelity is not None and bptt.fidelity >= model_checks.FAITHFUL
+
+    def of_gradient(check: Check) -> Check:
+        avoided = through_surrogates and bptt_is_useful
+        return model_checks.downgraded(check, "attacks used other surrogates") if avoided else check
+
+    counts = probe.correct, probe.points
+    few_points = f"only {probe.correct} of {probe.points} points are classified correctly"
+    reason = few_points if probe.points else "the threat has no budget"
+    if probe.zero_gradients is None:
+        yield not_run("zero gradients in the ball", reason)
     else:
-        counts = inside.correct, inside.points
-        zero = attacked_model_checks.zero_gradients_in_ball(inside.zero_gradients, *counts)
-        faithful = attacked_model_checks.fidelity_in_ball(inside.fidelity, inside.fidelity_eps, *counts)
-        useful = bptt is not None and bptt.fidelity is not None and bptt.fidelity >= model_checks.FAITHFUL
-        for check in (zero, faithful):
-            avoided = through_surrogates and useful
-            yield model_checks.downgraded(check, "attacks used other surrogates") if avoided else check
-    if inside.other_logits is not None and diagnosis.carried_state <= model_checks.REPEATABLE:
-        yield attacked_model_checks.with_and_without_gradient(inside.other_logits, inside.points)
+        reason = "too few steps change anything"
+        yield of_gradient(attacked_model_checks.zero_gradients_in_ball(probe.zero_gradients, *counts))
+    if probe.fidelity is None:
+        yield not_run("fidelity in the ball", reason)
+    else:
+        yield of_gradient(attacked_model_checks.fidelity_in_ball(probe.fidelity, probe.fidelity_eps, *counts))
+    if probe.other_logits is not None and diagnosis.carried_state <= model_checks.REPEATABLE:
+        yield attacked_model_checks.with_and_without_gradient(probe.other_logits, probe.points)
 
 
 def _of_inner_layers(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
