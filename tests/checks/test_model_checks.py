@@ -14,7 +14,6 @@ BOUNDARIES: dict[str, tuple[Callable[[float], Check], float, float | None, float
     "randomness": (model_checks.randomness, 1e-5, 1e-2, None),
     "state between calls": (model_checks.state_between_calls, 1e-5, None, 1e-2),
     "batch": (lambda share: model_checks.batch(share, 0.0, 200), 0.05, 0.2, 0.9),
-    "ties": (lambda share: model_checks.ties(share, 200), 0.01, 0.06, 0.6),
     "train and eval mode": (lambda share: model_checks.train_and_eval_mode(share, 0.0, 200), 0.01, 1.0, None),
     "gradient fidelity": (lambda share: model_checks.gradient_fidelity(share, 0.03), 0.99, 0.8, 0.5),
     "dead pixels": (model_checks.dead_pixels, 0.05, 0.3, 0.9),
@@ -37,7 +36,6 @@ BOUNDARIES: dict[str, tuple[Callable[[float], Check], float, float | None, float
         0.05,
         0.2,
     ),
-    "copies": (lambda difference: attacked_model_checks.copies(difference, True), 1e-5, None, 1e-2),
 }
 """Check by name: the function of one figure, and figures that must pass, warn and fail (None: cannot happen)."""
 

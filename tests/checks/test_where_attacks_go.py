@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.checks.ball_probe import FEWEST_POINTS
-from hosnn.checks.copies import difference_of_copies
+from hosnn.checks.copies import compare_copy
 from hosnn.checks.diagnosis import Diagnosis, diagnose
 from hosnn.evaluation.evaluate import evaluate
 from hosnn.protocols.protocol import Protocol
@@ -31,8 +31,7 @@ MEANT: list[tuple[Callable[[], nn.Module], str, Protocol, str]] = [
     (planted_inside.QuantisedWithoutGradient, "with and without gradient", CHECKED, "fail"),
     (planted_inside.OneHot, "coarse logits", CHECKED, "fail"),
     (planted_inside.KeepsStateForEqualShapes, "state between calls", CHECKED, "fail"),
-    (planted_inside.ResetByRegistry, "copies", CHECKED, "fail"),
-    (planted_inside.SharedMembrane, "copies", CHECKED, "fail"),
+    (planted_inside.ResetByRegistry, "copies", CHECKED, "warn"),
     (planted_inside.RoundedBehindLinear, "rounded input", CHECKED, "warn"),
 ]
 
@@ -141,21 +140,11 @@ def test_state_is_seen_although_blocks_differ_in_size() -> None:
     assert measured(planted_inside.KeepsStateForEqualShapes(), count=64).carried_state > 1e-2
 
 
-def test_copies_of_honest_models_answer_alike() -> None:
+def test_what_threads_would_share_is_not_used_on_threads() -> None:
     x, _ = IMAGES
-    for make in (planted.ordinary, planted.spiking, planted.adapting):
-        assert difference_of_copies(make(), x, 0) == 0.0
-
-    class Uncopied(Around):
-        def __deepcopy__(self, memo: object) -> nn.Module:
-            raise TypeError("an open file")
-
-    assert difference_of_copies(Uncopied(), x, 0) is None
-
-
-def test_copies_that_no_attack_uses_are_a_warning() -> None:
-    result = evaluate(planted_inside.ResetByRegistry(), IMAGES, CHECKED, threads=0)
-    assert {check.name: check.severity for check in result.checks}["copies"] == "warn"
+    assert compare_copy(planted_inside.SharedMembrane(), x) == "shared"
+    for make in (planted.ordinary, planted.spiking, planted.adapting, planted.Noisy):
+        assert compare_copy(make(), x) == "equal"
 
 
 def test_pooled_and_resting_activations_are_not_called_rounded() -> None:

@@ -314,3 +314,17 @@ def test_a_compiled_network_is_the_network(spiking_output: bool) -> None:
     leaf = images.clone().requires_grad_()
     got += torch.autograd.grad(compiled(leaf).square().sum(), [leaf, *model.parameters()])
     close(got, expected)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_hook_leaves_the_memory_order_of_the_first_convolution(channels_last: bool) -> None:
+    """A convolution rounds differently in another memory order, and a signature is recorded through hooks."""
+    images = torch.rand(3, 2, 12, 12)
+    if channels_last:
+        images = images.to(memory_format=torch.channels_last)
+    model, seen = pooled_network(SumPool(2)), list[tuple[int, ...]]()
+    neurons = next(layer for layer in model.modules() if isinstance(layer, LIF))
+    neurons.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].stride()))
+    with torch.no_grad():
+        model(images)
+    assert seen[0][-3] == 1, "channels are innermost"

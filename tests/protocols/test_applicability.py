@@ -68,9 +68,11 @@ def test_threat_and_steps_of_a_spec_are_those_of_its_attack(made: Protocol) -> N
 
 def test_descriptions_name_what_a_norm_leaves_out() -> None:
     assert "left out" not in standard().description
-    assert standard(Threat.parse("l2:1")).description.endswith("; not defined in l2 and left out: SA-PGD")
+    assert standard(Threat.parse("l2:1")).description.endswith(
+        "; not defined in l2 and left out: SA-PGD (Auto-PGD in its place)"
+    )
     assert standard(Threat.parse("l1:9")).description.endswith(
-        "; not defined in l1 and left out: Auto-PGD (plain PGD in its place), SA-PGD, FAB-T, Square"
+        "; not defined in l1 and left out: Auto-PGD (plain PGD in its place), SA-PGD (FAB-T in its place), Square"
     )
 
 

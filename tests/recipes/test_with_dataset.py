@@ -104,7 +104,9 @@ def test_recordings_train_and_are_evaluated(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOSNN_CACHE", str(tmp_path / "cache"))
     small = ("network.structure=2C5-P2-2C5-P2-8-10", "optim.epochs=1", "optim.batch_size=100")
-    settings = [word for field in (*small, "start.optim.epochs=1", "start.optim.batch_size=100") for word in ("--set", field)]
+    settings = [
+        word for field in (*small, "start.optim.epochs=1", "start.optim.batch_size=100") for word in ("--set", field)
+    ]
     data = ("--data-folder", str(SHARED))
     assert main(["train", "nmnist:lif_fgsm", *settings, *data]) == 0
     assert main(["evaluate", "runs/nmnist-lif-fgsm", "--samples", "20", *data]) in (0, 3, 4)

@@ -231,7 +231,7 @@ def test_fields_added_later_leave_identities_as_they_were() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_a_run_killed_at_20_random_instants_gives_the_same_bits(tmp_path: Path, data: Dataset, fabric: Fabric) -> None:
     """SIGKILL; `test_checkpoint.py` does the same at every single operation of a save."""
-    epochs = 30
+    epochs = 40
     run(longer(epochs), data, tmp_path / "whole", fabric)
     command = [sys.executable, "-m", "tests.training.toy", str(tmp_path / "killed"), str(epochs), "20"]
     told = subprocess.run(

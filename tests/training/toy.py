@@ -113,26 +113,31 @@ def position(folder: Path) -> dict[str, Any]:
 def killed_again_and_again(experiment: Experiment, data: Dataset, runs: Path, fabric: Fabric, kills: int) -> None:
     """Train in children of this process, each killed at a random instant; says how far each came.
 
-    The instant is some saves later, whatever the load of the machine, and a random moment after the last of them.
+    The instant is some saves later and a random part of the time between two saves, whatever the machine's speed.
     """
 
     def saved() -> str:
         found = [(name, read_pointer(runs / name / "checkpoints")) for name in ("clean", "robust")]
         return " ".join(f"{name} {pointer.last}" for name, pointer in found if pointer)
 
-    instant = random.Random(0)
+    instant, between_saves = random.Random(0), 0.1
     for _ in range(kills):
-        more, before = instant.randrange(4), saved()
+        more, before, last_save = instant.randrange(6), saved(), 0.0
         child = os.fork()
         if child == 0:
             run(experiment, data, runs, fabric, resume=True)
             os._exit(0)
-        while more:
+        ended, status = 0, 0
+        while more and not ended:
             if (now := saved()) != before:
-                more, before = more - 1, now
-        time.sleep(instant.uniform(0, 0.1))
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
+                if last_save:
+                    between_saves = min(between_saves, time.monotonic() - last_save)
+                more, before, last_save = more - 1, now, time.monotonic()
+            ended, status = os.waitpid(child, os.WNOHANG)
+        if not ended:
+            time.sleep(instant.uniform(0, between_saves))
+            os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
         print("killed" if os.WIFSIGNALED(status) else "finished", saved(), flush=True)
 
 

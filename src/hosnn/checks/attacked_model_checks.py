@@ -1,9 +1,9 @@
-"""Checks of the model where attacks meet it: inside the ball, in passes with a gradient, as copies on threads.
+"""Checks of the model where attacks meet it: inside the ball, and in passes with a gradient.
 
 One function per check, called as the check.
 """
 
-from hosnn.checks.model_checks import FAIL_SHARE, FAITHFUL, REPEATABLE, WARN_SHARE, graded, percentage
+from hosnn.checks.model_checks import FAIL_SHARE, FAITHFUL, WARN_SHARE, graded, percentage
 from hosnn.results.check import Check, Severity
 
 CLEARLY_FAITHFUL = 0.95
@@ -47,19 +47,4 @@ def with_and_without_gradient(share: float, points: int) -> Check:
         share,
         "Gradient attacks see passes with a gradient, queries and the verdict passes without; if they differ (by "
         "torch.is_grad_enabled()), attacks fool another model than the one that is judged: make both passes equal.",
-    )
-
-
-def copies(difference: float, attacked: bool) -> Check:
-    """Difference between the logits of the model and of copies; `attacked`: attacks ran on copies."""
-    same = difference <= REPEATABLE
-    return Check(
-        "copies",
-        "pass" if same else "fail" if attacked else "warn",
-        f"logits of copies differ by {difference:.2g} of their spread"
-        + ("" if attacked or same else "; attacks ran on the model itself"),
-        difference,
-        "Attacks on several threads run on copies of the model, so the result depends on how many threads there are "
-        "if copies answer differently (state outside the modules, such as a list of all neurons of a class): keep "
-        "state inside the modules, or evaluate with threads = 0.",
     )

@@ -21,7 +21,7 @@ from hosnn.checks.measurements import (
     without_gradient,
 )
 from hosnn.rng import SampleRandom
-from hosnn.robustness.losses import margin, misclassified
+from hosnn.robustness.losses import margin
 from hosnn.robustness.model import InputGradient, Model
 from hosnn.robustness.threats import L1, L2, Threat
 from hosnn.runtime import seed_everything
@@ -42,7 +42,7 @@ FEWEST_POINTS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class BallProbe:
-    """Shares of `correct` points, the probed points that are still classified correctly.
+    """Shares of `correct` points, the probed points that are still classified correctly and not tied.
 
     points          points probed in all
     zero_gradients  points where the margin's gradient is exactly zero, or not a number
@@ -69,7 +69,7 @@ def probe_ball(
     zero, other_logits = [], []
     for number, (point, passes) in enumerate(points):
         scores = seeded_scores(model, point, 0)
-        correct = ~misclassified(scores, y)
+        correct = margin(scores, y) < 0
         zero.append(without_gradient(passes.gradient)[correct])
         other_logits.append(noticeably_different(passes.scores, scores, scores))
         gradients, stream = passes.gradient.nan_to_num(), rng.fold("point", number)

@@ -1,4 +1,4 @@
-"""Measurements of a model without side effects: scores and gradients in blocks, inputs of layers, spikes inside.
+"""Measurements of a model without side effects: scores and gradients in blocks.
 
 Shapes: x [n, ...], logits [n, K].
 """
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hosnn.nn.modes import evaluating
 from hosnn.robustness.losses import Loss
@@ -74,28 +74,3 @@ def noticeably_different(first: Tensor, second: Tensor, reference: Tensor) -> Te
 def fraction(mask: Tensor) -> float:
     """Share of True in a bool tensor."""
     return float(mask.float().mean())
-
-
-def emits_spikes(model: nn.Module, x: Tensor) -> bool:
-    """Whether a module inside turns inputs that are not binary into float zeros and ones, both of them."""
-    spikes: list[bool] = []
-
-    def record(module: nn.Module, arguments: tuple[object, ...], outputs: object) -> None:
-        results = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
-        spikes.append(any(map(_is_binary, results)) and not any(map(_is_binary, arguments)))
-
-    handles = [module.register_forward_hook(record) for module in model.modules() if module is not model]
-    try:
-        scores_in_blocks(model, x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return any(spikes)
-
-
-def _is_binary(value: object) -> bool:
-    """Whether a value is a float tensor of zeros and ones, both of them."""
-    if not isinstance(value, Tensor) or not value.is_floating_point():
-        return False
-    ones = value == 1
-    return bool(ones.any()) and not bool(ones.all()) and bool((ones | (value == 0)).all())

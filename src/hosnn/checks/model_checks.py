@@ -125,15 +125,19 @@ def randomness(difference: float) -> Check:
     )
 
 
-def state_between_calls(difference: float) -> Check:
-    """Difference of forward passes of one batch, before and after other batches, with equal random numbers."""
+def state_between_calls(difference: float, reset_call: str = "") -> Check:
+    """Difference of forward passes of one batch, before and after other batches, with equal random numbers.
+
+    reset_call  how the library of the model's layers puts them at rest; empty if none is known
+    """
+    remedy = f"call {reset_call} first in forward" if reset_call else "start every call from rest"
     return Check(
         "state between calls",
         "pass" if difference <= REPEATABLE else "fail",
         f"forwards differ by {difference:.2g} of the logits' spread",
         difference,
         "The answer must depend on the image alone; if earlier calls change it (a membrane not reset, or random "
-        "numbers from a generator of the model's own), start every call from rest and seed from torch.",
+        f"numbers from a generator of the model's own), {remedy} and seed from torch.",
     )
 
 
@@ -227,15 +231,34 @@ def rounded_input(first: float, later: float = 0.0) -> Check:
     )
 
 
-def gradient_estimators(spiking: str) -> Check:
-    """Whether gradient estimators apply to the model's spikes."""
+def copies(state: str, estimators: bool) -> Check:
+    """Whether a copy of the model, where one can be made, answers as the model does.
+
+    state       `Network.copies`
+    estimators  gradient estimators apply to the model; they differentiate a copy
+    """
+    differs = state == "different"
+    return Check(
+        "copies",
+        "pass" if not differs else "fail" if estimators else "warn",
+        "a copy gives other answers" if differs else "answer alike" if state == "equal" else f"none used ({state})",
+        float(differs),
+        "Several workers, and gradient estimators, use copies of the model; one that answers differently (layers that "
+        "keep state outside themselves, or copy only part of it) is another network: then images are attacked one "
+        "block at a time, on the model itself.",
+    )
+
+
+def gradient_estimators(spiking: str, evidence: str = "") -> Check:
+    """Whether gradient estimators apply to the model's spikes; `evidence` says which they do not apply to."""
     foreign = spiking == "foreign"
     figure = {"foreign": "spikes, but not from hosnn layers", "hosnn": "hosnn layers", "none": "no spikes seen"}
+    words = figure.get(spiking, "spikes not ruled out" if evidence else "unknown")
     return Check(
         "gradient estimators",
-        "warn" if foreign else "pass",
-        figure.get(spiking, "unknown"),
-        float(not foreign),
+        "warn" if foreign or evidence else "pass",
+        f"{words}: {evidence}" if evidence else words,
+        float(not (foreign or evidence)),
         "Spikes of foreign layers can only be differentiated by the gradient of their own library, which makes the "
         "evaluation weaker; convert them to hosnn layers so that every estimator applies.",
     )

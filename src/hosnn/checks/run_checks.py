@@ -1,6 +1,7 @@
 """All checks that an evaluation's results and the diagnosis of its model allow, in the order of a report."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from hosnn.checks import attack_checks, attacked_model_checks, model_checks
 from hosnn.checks.binarization_test import BinarizationTest
@@ -63,9 +64,7 @@ def _of_model(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
     yield from _of_inner_layers(evaluation, diagnosis)
     yield model_checks.zero_budget(diagnosis.changed_without_budget, min(count, BLOCK))
     yield model_checks.randomness(diagnosis.randomness)
-    yield model_checks.state_between_calls(diagnosis.carried_state)
-    if diagnosis.copies is not None:
-        yield attacked_model_checks.copies(diagnosis.copies, diagnosis.attacked_copies)
+    yield model_checks.state_between_calls(diagnosis.carried_state, diagnosis.reset_call)
     yield from _of_modes(evaluation, diagnosis)
     yield model_checks.coarse_logits(
         diagnosis.distinct_logits, diagnosis.logits_dtype, diagnosis.fits_16_bits, evaluation.network.spiking
@@ -101,11 +100,13 @@ def _in_the_ball(diagnosis: Diagnosis, through_surrogates: bool) -> Iterator[Che
 def _of_inner_layers(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
     if diagnosis.unmoved_inputs is not None:
         # Pooled spikes of foreign layers lie on a grid of their own.
-        later = diagnosis.unmoved_later if evaluation.network.spiking in ("none", "hosnn") else None
+        later = None if evaluation.network.spiking == "foreign" else diagnosis.unmoved_later
         yield model_checks.rounded_input(diagnosis.unmoved_inputs, later or 0.0)
-    elif evaluation.network.spiking == "unknown":
+    elif not evaluation.model_sha256:
         yield not_run("rounded input", "the model is a plain function, whose layers are not seen")
-    yield model_checks.gradient_estimators(evaluation.network.spiking)
+    yield model_checks.gradient_estimators(evaluation.network.spiking, evaluation.network.evidence)
+    if evaluation.network.copies != "unknown":
+        yield model_checks.copies(evaluation.network.copies, estimators=evaluation.network.layers > 0)
 
 
 def _of_modes(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
@@ -120,7 +121,9 @@ def _of_modes(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
         yield model_checks.train_and_eval_mode(*shares, diagnosis.samples)
     elif not repeatable:
         yield not_run("train and eval mode", unrepeatable)
-    elif evaluation.network.spiking == "unknown":
+    elif evaluation.network.copies in ("different", "impossible"):
+        yield not_run("train and eval mode", "no copy of the model answers as it does")
+    elif not evaluation.model_sha256:
         yield not_run("train and eval mode", "the model is a plain function, which has no modes")
 
 
@@ -147,7 +150,9 @@ def _of_binarization(test: BinarizationTest) -> Check:
 
 
 def _of_panels(evaluation: Evaluation) -> Iterator[Check]:
-    results = [result for panel in evaluation.panels for result in panel.rows if result.threat == evaluation.threat]
+    # A threat to images of 8 bits is part of the threat to images of real numbers.
+    threats = {evaluation.threat, str(replace(Threat.parse(evaluation.threat), bits=8))}
+    results = [result for panel in evaluation.panels for result in panel.rows if result.threat in threats]
     if not results:
         return
     samples = max(len(result.predictions) for result in results)

@@ -31,20 +31,24 @@ class WithMembraneMargin:
     spikes are flat between two counts; the membrane tells how far the next spike is.
 
     scale   the logit over m of a neuron under a constant current that spikes once for every θ of it (`logit_scale`)
-    weight  the share of the term, chosen on networks that no result is reported of
+    weight  the weight of the term; at 1 a logit and what its membrane says of it count the same
     The attack judges success by the logits alone.  A network whose logits are not the mean over time of spiking output
     neurons is attacked by the attack's own loss.
     """
 
     attack: Attack
-    weight: float = 0.7
+    weight: float = 1.0
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
         neurons = output_neurons(model)
         if neurons is None:
             return self.attack(model, x, y, rng)
         currents: list[Tensor] = []
-        handle = neurons.register_forward_pre_hook(lambda _, arguments: currents.__setitem__(slice(None), arguments[:1]))
+
+        def keep(_: object, arguments: tuple[Tensor, ...]) -> None:
+            currents[:] = arguments[:1]
+
+        handle = neurons.register_forward_pre_hook(keep)
         attack: Any = self.attack
         try:
             loss = _WithMembrane(attack.loss, neurons.dynamics, neurons.emit, self.weight, currents)
@@ -65,8 +69,8 @@ def output_neurons(model: Model) -> LIF | None:
 def logit_scale(dynamics: Dynamics, emit: Emit, steps: int) -> float:
     """The ratio of logit to mean membrane without spikes, over `steps` time steps of a constant current I:
 
-        logit  = I/θ · 1/T sum_t (1 - (1 - 1/τ_s)^t)   (of traces; of spikes I/θ)
-        m      = I · 1/T sum_t τ_m (1 - (1 - 1/τ_m)^t),      t = 1 .. T
+    logit  = I/θ · 1/T sum_t (1 - (1 - 1/τ_s)^t)   (of traces; of spikes I/θ)
+    m      = I · 1/T sum_t τ_m (1 - (1 - 1/τ_m)^t),      t = 1 .. T
     """
     times = torch.arange(1, steps + 1, dtype=torch.float64)
     trace = 1 - dynamics.synaptic_decay**times if emit is Emit.TRACE else torch.ones_like(times)

@@ -1,17 +1,16 @@
 """Running attacks on fixed blocks of images, on one thread or several, with finished blocks kept."""
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pickle import PicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hosnn.checks.copies import own_copy
 from hosnn.deadline import Deadline, Interrupted
 from hosnn.errors import ConfigError, HosnnError, ShapeError
 from hosnn.evaluation.journal import Journal
@@ -19,12 +18,10 @@ from hosnn.progress import Bar
 from hosnn.protocols.protocol import EOT_SAMPLES, AttackKind, AttackSpec
 from hosnn.results.evaluation import AttackResult
 from hosnn.rng import SampleRandom
-from hosnn.robustness.losses import margin, misclassified
+from hosnn.robustness.losses import misclassified
+from hosnn.robustness.losses import tied as is_tied
 from hosnn.robustness.model import Model, count_passes
 from hosnn.runtime import own_randomness
-
-COPY_ERRORS = (TypeError, RuntimeError, ValueError, AttributeError, copy.Error, PicklingError)
-"""Errors of copying a module that holds open files, locks, generators or tensors with a graph."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +58,9 @@ class AttackRunner:
     """Attacks blocks of images and records the outcomes in the journal.
 
     threads  blocks attacked at a time, each with one thread of torch and its own copy of the model, so that the result
-             does not depend on their number; 0: one at a time, with torch's own threads; also if the model cannot be
-             copied
+             does not depend on their number; 0: one at a time, with torch's own threads, on the model itself
     random   the model draws random numbers: they are seeded per block, which needs threads = 0
-    ties_lost  an image whose label shares the highest logit with another class counts as misclassified
+    ties_lost  record which images have a label that shares the highest logit with another class
     """
 
     model: Model
@@ -78,17 +74,10 @@ class AttackRunner:
     random: bool = False
     ties_lost: bool = True
 
-    def __post_init__(self) -> None:
-        if self.threads:
-            try:
-                self._own_model()
-            except COPY_ERRORS:
-                object.__setattr__(self, "threads", 0)
-
     def run(
         self, spec: AttackSpec, blocks: Sequence[slice], robust: Tensor, bar: Bar, panel: str = ""
     ) -> tuple[AttackResult, Tensor]:
-        """One attack over all blocks of this shard: its result, and which images are classified correctly after it [N].
+        """One attack over all blocks of this shard: its result, and its predictions [N].
 
         robust  the images to attack  [N] bool; others, and those of other shards, get the prediction -1
         panel   attacks of one panel share random numbers, so that they differ in their settings only; other attacks
@@ -106,8 +95,10 @@ class AttackRunner:
             elif panel == "search" or self.shard.has(number):
                 remaining.append(number)
         stopped = None
+        # A source of transfer is not copied, so one worker uses it: it may keep state during a call.
+        workers = min(1, self.threads) if spec.kind is AttackKind.TRANSFER else self.threads
         for number, outcome in self._outcomes(
-            remaining, lambda at: self._block(spec, blocks[at], robust[blocks[at]], stream)
+            remaining, lambda at: self._block(spec, blocks[at], robust[blocks[at]], stream), workers
         ):
             if outcome is None:
                 stopped = number if stopped is None else stopped
@@ -146,21 +137,18 @@ class AttackRunner:
             backward=total["backward"],
             role=spec.role,
         )
-        correct = torch.tensor(predictions) == self.images.y[: len(predictions)]
-        if self.ties_lost:
-            correct[tied] = False
-        return result, correct
+        return result, torch.tensor(predictions)
 
     def _outcomes(
-        self, numbers: Sequence[int], work: Callable[[int], dict[str, Any] | None]
+        self, numbers: Sequence[int], work: Callable[[int], dict[str, Any] | None], workers: int
     ) -> Iterator[tuple[int, dict[str, Any] | None]]:
         """Yields (number, work(number)) as each is done."""
-        if not self.threads:
+        if not workers:
             yield from ((number, work(number)) for number in numbers)
             return
         threads_of_torch = torch.get_num_threads()
         # Torch's number of threads is a setting of each thread; more than one in each would compete for cores.
-        pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
+        pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
         try:
             futures = {pool.submit(work, number): number for number in numbers}
             yield from ((futures[future], future.result()) for future in as_completed(futures))
@@ -190,7 +178,7 @@ class AttackRunner:
         """The model; with several threads a copy with the same parameters, so that each has buffers of its own."""
         if not self.threads or not isinstance(self.model, nn.Module):
             return self.model
-        return copy.deepcopy(self.model, memo={id(parameter): parameter for parameter in self.model.parameters()})
+        return own_copy(self.model)
 
     def _attack(
         self, model: Model, spec: AttackSpec, block: slice, robust: Tensor, stream: str
@@ -210,9 +198,9 @@ class AttackRunner:
                     f"attack {spec.name!r} left its threat {spec.threat}, so its result would mean nothing"
                 )
             logits = _logits(model, x_adv)
-            predictions[attacked], tied[attacked] = logits.argmax(1).cpu(), (margin(logits, y) == 0).cpu()
+            predictions[attacked], tied[attacked] = logits.argmax(1).cpu(), is_tied(logits, y).cpu()
             if self._compares_claims(spec):
-                denied[attacked] = (_claimed(model, x_adv, y) & ~misclassified(logits, y)).cpu()
+                denied[attacked] = (_claimed(model, x_adv, y) & ~misclassified(logits, y) & ~is_tied(logits, y)).cpu()
         return {
             "predictions": predictions.tolist(),
             "tied": tied.nonzero()[:, 0].tolist(),
@@ -231,7 +219,7 @@ class AttackRunner:
                 logits = _logits(self.model, self.images.x[block].to(self.device))
             y = self.images.y[block].to(logits.device)
             predictions.append(logits.argmax(1).cpu())
-            tied.append((margin(logits, y) == 0).cpu())
+            tied.append(is_tied(logits, y).cpu())
         return torch.cat(predictions), torch.cat(tied)
 
 

@@ -21,14 +21,17 @@ DEFAULT_THREAT_NAME = str(DEFAULT_THREAT)
 
 
 def file_stem(protocol: str, threat: str = DEFAULT_THREAT_NAME, samples: int | None = None, seed: int = 0) -> str:
-    """Name of an evaluation's files without suffix: the protocol, then threat, samples and seed if not default."""
+    """Name of an evaluation's files without suffix: the protocol, then threat, samples and seed if not default.
+
+    A protocol called "standard, attacks only" gives "standard-attacks-only".
+    """
     options = (
         ("", threat != DEFAULT_THREAT_NAME, threat),
         ("n", samples is not None, samples),
         ("seed", seed != 0, seed),
     )
-    parts = [re.sub(r"[:/]", "_", f"{word}{value}") for word, differs, value in options if differs]
-    return "-".join([protocol, *parts])
+    parts = [re.sub(r"[:/@]", "_", f"{word}{value}") for word, differs, value in options if differs]
+    return "-".join([re.sub(r"[^\w.-]+", "-", protocol), *parts])
 
 
 def with_samples(protocol: Protocol, data: Dataset, samples: int | None) -> Protocol:

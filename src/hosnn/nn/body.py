@@ -43,11 +43,15 @@ class ImageBlock:
     The filter commutes with the convolution up to rounding, so that a constant image is convolved once, not at every
     step.  A bias b (after eval-mode normalisation) is the filter's initial state: filtered from there, W x + b is the
     filtered W x, plus b at every step.
+
+    pools  the neurons after it are followed by a pooling that can be fused.  On a CPU the convolution then runs with
+           channels last, which suits them; also where hooks prevent the fusion, or a hook would change its rounding
     """
 
     convolution: nn.Conv2d
     norm: TimeBatchNorm | None
     block: NeuronBlock | None
+    pools: bool
 
     def __call__(self, coding: ConstantCoding, images: Tensor) -> Tensor | None:
         """The block's output; None if the convolution has to follow the filter after all.
@@ -60,8 +64,8 @@ class ImageBlock:
             return None  # the eager step is the specification, also in the order of its operations
         pooled = self.block is not None and fused and self.block.context.pool_gain is not None
         folded = images.flatten(0, -4)
-        if pooled and images.device.type == "cpu":
-            folded = channels_last(folded)  # the memory order of neurons that pool
+        if self.pools and images.device.type == "cpu":
+            folded = channels_last(folded)
         convolved = convolve_images(self.convolution, folded) if fused else self.convolution(folded)
         convolved = convolved.view(*images.shape[:-3], *convolved.shape[1:])
         norm = self.norm
@@ -129,10 +133,12 @@ class Body(ObservedSequential, Planned[BodyPlan]):
         if not isinstance(norm, TimeBatchNorm) or any(map(has_hooks, norm.modules())):
             norm = None
         position = 1 if norm is None else 2
+        neurons, pooling = (*layers[position : position + 2], None, None)[:2]
+        pools = isinstance(neurons, LIF) and pooling is not None and _pool_gain(pooling) is not None
         block = blocks[position] if position < len(blocks) and isinstance(blocks[position], NeuronBlock) else None
         if block is None:
-            return BodyPlan(blocks, ImageBlock(convolution, None, None), blocks[1:])
-        return BodyPlan(blocks, ImageBlock(convolution, norm, block), blocks[position + 1 :])
+            return BodyPlan(blocks, ImageBlock(convolution, None, None, pools), blocks[1:])
+        return BodyPlan(blocks, ImageBlock(convolution, norm, block, pools), blocks[position + 1 :])
 
 
 def _blocks(layers: list[nn.Module]) -> tuple[Any, ...]:

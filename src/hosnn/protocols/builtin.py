@@ -77,6 +77,7 @@ def sweep(threat: Threat = DEFAULT_THREAT) -> Protocol:
         cascade=True,
         model_check_samples=MODEL_CHECK_IMAGES,
         strength=Strength.GRADIENTS_ONLY,
+        ties_lost=False,
     )
 
 

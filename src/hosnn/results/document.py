@@ -39,7 +39,7 @@ Name = Annotated[str, Field(min_length=1)]
 SettingsHash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 ContentHash = Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
 """SHA-256 of a model or a data set; empty where there is none."""
-ThreatText = Annotated[str, Field(pattern=r"^(linf|l2|l1):[0-9.e+-]+(/[0-9.]+)?(/step)?$")]
+ThreatText = Annotated[str, Field(pattern=r"^(linf|l2|l1):[0-9.e+-]+(/[0-9.]+)?(/step)?(@[0-9]{1,2}bit)?$")]
 Versions = Mapping[str, str]
 Machine = Mapping[str, str | Integer]
 
@@ -79,14 +79,14 @@ class Document:
         except ValidationError as error:
             raise ConfigError(_first_fault(error)) from error
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write its file, whole or not at all.  Raises ConfigError if the place cannot be written."""
-        write_json(path, self.to_json())
+        write_json(Path(path), self.to_json())
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path | str) -> Self:
         """Read what `save` wrote.  Raises ConfigError if it is something else."""
-        return read_json(path, cls.KIND, cls.from_json, cls.ADVICE)
+        return read_json(Path(path), cls.KIND, cls.from_json, cls.ADVICE)
 
     @classmethod
     def fields_in(cls, content: Mapping[str, Any]) -> dict[str, Any]:

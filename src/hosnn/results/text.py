@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 
 NOT_RUN = "not run"
 
+ATTACKS_ONLY = ", attacks only"
+"""The end of a protocol's name when it is run without its panels and checks."""
+
 
 def percent(share: float) -> str:
     """A fraction of 1 in percent, with one decimal and without a sign."""

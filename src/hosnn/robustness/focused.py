@@ -77,9 +77,7 @@ class FocusedSAPGD:
                 self.near_steps,
                 1.0 if start else 0.25,
             )
-            better = found.fooled | (found.loss > best.loss[nearest])
-            for values, new in zip(best, found, strict=True):
-                values[nearest[better]] = new[better]
+            best.update(found, nearest)
         return best.x_adv
 
     def _run(
