@@ -9,6 +9,7 @@ from hosnn.estimators import BPTR, RGA, AdaptiveSharpness, Estimator
 from hosnn.protocols.applicability import AUTO_PGD, SA_PGD, applicable
 from hosnn.protocols.attacks import (
     SAPGD_STEPS,
+    SQUARE_QUERIES,
     attack_spec,
     hop_skip_jump,
     square,
@@ -128,7 +129,7 @@ def controls_panel(threat: Threat, transfer_sources: Mapping[str, nn.Module]) ->
         attack_spec("PGD-20, 5 restarts", PGD(threat, restarts=5), best, role=Role.MORE_RESTARTS),
         attack_spec("PGD-20, last point", PGD(threat, keep_best=False), best, role=Role.LAST_POINT),
         *transfers(threat, transfer_sources),
-        *square(threat, 1000),
+        *square(threat, SQUARE_QUERIES),
     )
     return PanelPlan("controls", controls, PANEL_IMAGES)
 
