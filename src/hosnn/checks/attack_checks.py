@@ -92,6 +92,20 @@ def ties(tied: int, samples: int) -> Check:
     )
 
 
+def claimed_successes(denied: int, samples: int) -> Check:
+    """Images misclassified in a gradient attack's own pass and not in the verdict's, a pass without gradient."""
+    share = denied / samples
+    severity: Severity = "pass" if denied <= TOLERANCE else "fail" if share > MASKED_FAIL else "warn"
+    return Check(
+        "claimed successes",
+        severity,
+        f"the verdict denies {denied} of {samples} images that a gradient attack had fooled",
+        share,
+        "An attack stops at an image that fools the model it sees; if the verdict then finds it classified correctly, "
+        "the model answers otherwise without a gradient and looks robust: make passes with and without one equal.",
+    )
+
+
 def inside_threat(images: int, clamped: bool) -> Check:
     """The evaluation stops at a result outside its threat, so all results are inside."""
     return Check(
@@ -128,6 +142,11 @@ def more_steps(robust: Sequence[int], samples: int) -> Check:
 
 def more_restarts(robust: Sequence[int], samples: int) -> Check:
     return more_effort("more restarts", "More restarts of the same attack", robust, samples)
+
+
+def single_step(robust: Sequence[int], samples: int) -> Check:
+    """Images left correct by FGSM and by PGD: one step, and many within the same ball."""
+    return more_effort("single step", "Many steps in place of one", robust, samples)
 
 
 def unbounded_attack(robust: int, samples: int, classes: int) -> Check:

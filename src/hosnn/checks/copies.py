@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from inspect import getattr_static
 from pickle import PicklingError
 from types import BuiltinFunctionType, FunctionType, ModuleType
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from hosnn.checks.measurements import seeded_scores
+from hosnn.runtime import own_randomness
 
 COPY_ERRORS = (TypeError, RuntimeError, ValueError, AttributeError, copy.Error, PicklingError)
 """Errors of copying a module that holds open files, locks, generators or tensors with a graph."""
@@ -22,6 +24,10 @@ impossible: the model cannot be copied."""
 
 HARMLESS = (type(None), bool, int, float, complex, str, bytes, type, BuiltinFunctionType, ModuleType, torch.dtype)
 """Values in a function's closure that several threads can use at once."""
+
+
+INTERRUPTIONS = 16
+"""Calls of modules before which another copy runs."""
 
 
 def own_copy(model: nn.Module) -> nn.Module:
@@ -48,7 +54,39 @@ def compare_copy(model: nn.Module, x: Tensor) -> Copies:
         return "different"
     if not torch.equal(second, expected) and torch.equal(seeded_scores(model, x, 0), expected):
         return "different"
-    return "shared" if of_model & of_copy or any(map(_captures_state, _functions(model))) else "equal"
+    if of_model & of_copy or any(map(_captures_state, _functions(model))):
+        return "shared"
+    return "shared" if _is_disturbed(copied, own_copy(model), x) else "equal"
+
+
+def _is_disturbed(model: nn.Module, other: nn.Module, x: Tensor) -> bool:
+    """Whether the model, if it repeats its answers to x, gives others while `other` runs, as in another thread.
+
+    What a class keeps for all its layers, such as a common membrane, is then seen to be shared.
+    """
+    before, again = (seeded_scores(model, x, 0) for _ in range(2))
+    with _interrupted_by(other, model, 1 - x):
+        interrupted = seeded_scores(model, x, 0)
+    return torch.equal(before, again) and not torch.equal(before, interrupted)
+
+
+@contextmanager
+def _interrupted_by(other: nn.Module, model: nn.Module, x: Tensor) -> Iterator[None]:
+    """Inside, `other` is called on x before the first calls of modules inside `model`."""
+    parts, remaining = set(model.modules()) - {model}, INTERRUPTIONS
+
+    def call_other(module: nn.Module, _: object) -> None:
+        nonlocal remaining
+        if module in parts and remaining:
+            remaining -= 1
+            with own_randomness():
+                seeded_scores(other, x, 0)
+
+    handle = register_module_forward_pre_hook(call_other)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _answers_and_modules(model: nn.Module, x: Tensor) -> tuple[Tensor, set[nn.Module]]:

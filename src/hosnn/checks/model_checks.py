@@ -28,8 +28,9 @@ DEAD_WARN, DEAD_FAIL = 0.10, 0.50
 UNMOVED = 0.25
 """Share of inputs.  Inputs of 8 bits change with a step of eps/2 at every usual eps; those of a few levels do not."""
 
-DISTINCT = 0.5
-"""Real numbers hardly ever coincide: logits with fewer distinct values than half the images lie on a grid."""
+DISTINCT, FEW_VALUES = 0.5, 0.1
+"""Real numbers hardly ever coincide: logits with fewer distinct values than half the images lie on a grid, and those
+with fewer than a tenth tell hardly more than the class."""
 
 NATURALLY_COARSE = ("hosnn", "foreign")
 """Networks whose logits may be counts of spikes, a grid that hides nothing; `ties` checks what follows from it."""
@@ -159,10 +160,11 @@ def coarse_logits(distinct: float, dtype: str, fits_16_bits: bool, spiking: str)
     distinct      different values over images, in the class that has most, as a share of the images
     fits_16_bits  every logit fits into a half-precision number
     """
-    coarse = fits_16_bits or (distinct < DISTINCT and spiking not in NATURALLY_COARSE)
+    grid = spiking not in NATURALLY_COARSE
+    coarse = fits_16_bits or (distinct < DISTINCT and grid)
     return Check(
         "coarse logits",
-        "warn" if coarse else "pass",
+        "fail" if distinct < FEW_VALUES and grid else "warn" if coarse else "pass",
         f"{dtype}{' values that fit into 16 bits' if fits_16_bits and dtype == 'float32' else ''}, "
         f"{percentage(distinct)} of values distinct",
         distinct,
@@ -213,14 +215,18 @@ def dead_pixels(share: float) -> Check:
     )
 
 
-def rounded_input(share: float) -> Check:
-    """Inputs of the first layer with weights that stay the same to the bit when every pixel moves by eps/2."""
+def rounded_input(first: float, later: float = 0.0) -> Check:
+    """Inputs of the first layers with weights that stay the same to the bit when every pixel moves by eps/2.
+
+    first, later  share in the first layer, and the largest share in the layers after it
+    """
+    share = max(first, later)
     return Check(
         "rounded input",
         graded(share, UNMOVED),
-        f"{percentage(share)} of inputs unmoved by eps/2",
+        f"{percentage(share)} of inputs of {'the first layer' if first == share else 'a later layer'} unmoved by eps/2",
         share,
-        "If small moves of pixels do not arrive at the first layer (rounding, clamping), gradients before it mean "
+        "If small moves of pixels do not arrive at the first layers (rounding, clamping), gradients before them mean "
         "nothing; replace that step by the identity in the backward pass of attacks (BPDA).",
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from hosnn.checks import attack_checks, model_checks
+from hosnn.checks import attack_checks, attacked_model_checks, model_checks
 from hosnn.checks.binarization_test import BinarizationTest
 from hosnn.checks.diagnosis import Diagnosis
 from hosnn.checks.measurements import BLOCK
@@ -60,6 +60,7 @@ def _of_model(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
         yield not_run("dead pixels", "no image has a gradient" if diagnosis.has_gradient else no_gradient)
     else:
         yield of_gradient(model_checks.dead_pixels(diagnosis.dead_pixels))
+    yield from _in_the_ball(diagnosis, any(result.estimator for result in white_box))
     yield from _of_inner_layers(evaluation, diagnosis)
     yield model_checks.zero_budget(diagnosis.changed_without_budget, min(count, BLOCK))
     yield model_checks.randomness(diagnosis.randomness)
@@ -70,9 +71,37 @@ def _of_model(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
     )
 
 
+def _in_the_ball(diagnosis: Diagnosis, through_surrogates: bool) -> Iterator[Check]:
+    probe, bptt = diagnosis.inside, diagnosis.inside_bptt
+    if probe is None:
+        return
+    bptt_is_useful = bptt is not None and bptt.fidelity is not None and bptt.fidelity >= model_checks.FAITHFUL
+
+    def of_gradient(check: Check) -> Check:
+        avoided = through_surrogates and bptt_is_useful
+        return model_checks.downgraded(check, "attacks used other surrogates") if avoided else check
+
+    counts = probe.correct, probe.points
+    few_points = f"only {probe.correct} of {probe.points} points are classified correctly"
+    reason = few_points if probe.points else "the threat has no budget"
+    if probe.zero_gradients is None:
+        yield not_run("zero gradients in the ball", reason)
+    else:
+        reason = "too few steps change anything"
+        yield of_gradient(attacked_model_checks.zero_gradients_in_ball(probe.zero_gradients, *counts))
+    if probe.fidelity is None:
+        yield not_run("fidelity in the ball", reason)
+    else:
+        yield of_gradient(attacked_model_checks.fidelity_in_ball(probe.fidelity, probe.fidelity_eps, *counts))
+    if probe.other_logits is not None and diagnosis.carried_state <= model_checks.REPEATABLE:
+        yield attacked_model_checks.with_and_without_gradient(probe.other_logits, probe.points)
+
+
 def _of_inner_layers(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
     if diagnosis.unmoved_inputs is not None:
-        yield model_checks.rounded_input(diagnosis.unmoved_inputs)
+        # Pooled spikes of foreign layers lie on a grid of their own.
+        later = None if evaluation.network.spiking == "foreign" else diagnosis.unmoved_later
+        yield model_checks.rounded_input(diagnosis.unmoved_inputs, later or 0.0)
     elif not evaluation.model_sha256:
         yield not_run("rounded input", "the model is a plain function, whose layers are not seen")
     yield model_checks.gradient_estimators(evaluation.network.spiking, evaluation.network.evidence)
@@ -105,6 +134,7 @@ def _of_attacks(evaluation: Evaluation) -> Iterator[Check]:
     attacked = sum(prediction >= 0 for result in results for prediction in result.predictions)
     yield attack_checks.inside_threat(attacked, evaluation.clamped)
     yield from _of_ties(evaluation)
+    yield from _of_claims(evaluation, results)
     yield from _of_growing_eps(evaluation)
     yield from _of_steps(evaluation)
     yield from _of_controls(evaluation)
@@ -135,6 +165,12 @@ def _of_ties(evaluation: Evaluation) -> Iterator[Check]:
         return
     tied = set(evaluation.clean_tied).union(*(result.tied or () for result in evaluation.rows))
     yield attack_checks.ties(len(tied), evaluation.samples)
+
+
+def _of_claims(evaluation: Evaluation, results: Sequence[AttackResult]) -> Iterator[Check]:
+    recorded = [result.denied for result in results if result.denied is not None]
+    if recorded:
+        yield attack_checks.claimed_successes(len(set().union(*recorded)), evaluation.samples)
 
 
 def _of_growing_eps(evaluation: Evaluation) -> Iterator[Check]:
@@ -168,6 +204,7 @@ def _of_controls(evaluation: Evaluation) -> Iterator[Check]:
     by_role = {result.role: result for result in results if result.role is not None}
     checks = (
         ("random noise", Role.NOISE, _noise),
+        ("single step", Role.SINGLE_STEP, _single_step),
         ("more restarts", Role.MORE_RESTARTS, _more_restarts),
         ("last step", Role.LAST_POINT, _last_point),
     )
@@ -184,6 +221,10 @@ def _noise(evaluation: Evaluation, reference: Sequence[bool], noise: Sequence[bo
     samples = len(reference)
     clean = sum(evaluation.correct_when_clean[:samples])
     return attack_checks.random_noise(clean, sum(noise), sum(reference), samples)
+
+
+def _single_step(_: Evaluation, reference: Sequence[bool], single_step: Sequence[bool]) -> Check:
+    return attack_checks.single_step([sum(single_step), sum(reference)], len(reference))
 
 
 def _more_restarts(_: Evaluation, reference: Sequence[bool], restarted: Sequence[bool]) -> Check:

@@ -18,6 +18,7 @@ from hosnn.progress import Bar
 from hosnn.protocols.protocol import EOT_SAMPLES, AttackKind, AttackSpec
 from hosnn.results.evaluation import AttackResult
 from hosnn.rng import SampleRandom
+from hosnn.robustness.losses import misclassified
 from hosnn.robustness.losses import tied as is_tied
 from hosnn.robustness.model import Model, count_passes
 from hosnn.runtime import own_randomness
@@ -113,10 +114,12 @@ class AttackRunner:
     ) -> tuple[AttackResult, Tensor]:
         predictions: list[int] = []
         tied: list[int] = []
+        denied: list[int] = []
         for number, block in enumerate(blocks):
-            missing = [-1] * (block.stop - block.start)
-            predictions += outcomes[number]["predictions"] if number in outcomes else missing
-            tied += [block.start + at for at in outcomes[number]["tied"]] if number in outcomes else []
+            outcome = outcomes.get(number, {"predictions": [-1] * (block.stop - block.start), "tied": [], "denied": []})
+            predictions += outcome["predictions"]
+            tied += [block.start + at for at in outcome["tied"]]
+            denied += [block.start + at for at in outcome["denied"]]
         total = {key: sum(outcome[key] for outcome in outcomes.values()) for key in ("seconds", "forward", "backward")}
         result = AttackResult(
             attack=spec.name,
@@ -124,6 +127,7 @@ class AttackRunner:
             eps=float(spec.threat.ball.eps),
             predictions=tuple(predictions),
             tied=tuple(tied) if self.ties_lost else None,
+            denied=tuple(denied) if self._compares_claims(spec) else None,
             seconds=total["seconds"],
             kind=spec.kind.value,
             method=spec.method or spec.name,
@@ -158,11 +162,10 @@ class AttackRunner:
             return None
         started = time.perf_counter()
         with count_passes() as passes, self._randomness(block):
-            predictions, tied = self._attack(self._own_model(), spec, block, robust, stream)
+            answers = self._attack(self._own_model(), spec, block, robust, stream)
         seconds = time.perf_counter() - started
         return {
-            "predictions": predictions,
-            "tied": tied,
+            **answers,
             "seconds": seconds,
             "forward": passes.forward,
             "backward": passes.backward,
@@ -179,10 +182,11 @@ class AttackRunner:
 
     def _attack(
         self, model: Model, spec: AttackSpec, block: slice, robust: Tensor, stream: str
-    ) -> tuple[list[int], list[int]]:
-        """Predictions for the block's images, and the positions of those whose label is tied for the highest logit."""
+    ) -> dict[str, list[int]]:
+        """Predictions for the block's images; positions of those whose label is tied for the highest logit, and of
+        those that a pass with gradients sees misclassified and the verdict does not."""
         predictions = torch.full((block.stop - block.start,), -1)
-        tied = torch.zeros_like(predictions, dtype=torch.bool)
+        tied, denied = (torch.zeros_like(predictions, dtype=torch.bool) for _ in range(2))
         attacked = robust.nonzero()[:, 0]
         if len(attacked):
             images = self.images
@@ -195,7 +199,17 @@ class AttackRunner:
                 )
             logits = _logits(model, x_adv)
             predictions[attacked], tied[attacked] = logits.argmax(1).cpu(), is_tied(logits, y).cpu()
-        return predictions.tolist(), tied.nonzero()[:, 0].tolist()
+            if self._compares_claims(spec):
+                denied[attacked] = (_claimed(model, x_adv, y) & ~misclassified(logits, y) & ~is_tied(logits, y)).cpu()
+        return {
+            "predictions": predictions.tolist(),
+            "tied": tied.nonzero()[:, 0].tolist(),
+            "denied": denied.nonzero()[:, 0].tolist(),
+        }
+
+    def _compares_claims(self, spec: AttackSpec) -> bool:
+        """Whether the attack's successes are compared with the verdict: it sees passes with gradients, which repeat."""
+        return spec.kind is AttackKind.WHITE_BOX and not self.random
 
     def predict(self, blocks: Sequence[slice]) -> tuple[Tensor, Tensor]:
         """Predictions on the clean images [N], and whether their label is tied for the highest logit [N]."""
@@ -242,6 +256,12 @@ def _logits(model: Model, x: Tensor) -> Tensor:
     if not bool(logits.isfinite().all()):
         raise ShapeError("the model returned logits with NaN or infinity for valid images; mend the model first")
     return logits
+
+
+def _claimed(model: Model, x_adv: Tensor, y: Tensor) -> Tensor:
+    """Which images a pass with gradients, as attacks make, sees misclassified.  [B] bool"""
+    with torch.enable_grad():
+        return misclassified(model(x_adv.detach().requires_grad_()).detach(), y)
 
 
 def _allowed(spec: AttackSpec, x_adv: Tensor, x: Tensor) -> bool:

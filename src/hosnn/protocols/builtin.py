@@ -87,7 +87,7 @@ def smoke(threat: Threat = DEFAULT_THREAT) -> Protocol:
         threat=threat,
         attacks=(
             attack_spec("noise", Noise(threat), kind=AttackKind.CONTROL, role=Role.NOISE),
-            attack_spec("FGSM", fgsm(threat), bptt(), counted=False),
+            attack_spec("FGSM", fgsm(threat), bptt(), counted=False, role=Role.SINGLE_STEP),
             attack_spec("PGD-20", PGD(threat), bptt(), role=Role.REFERENCE),
         ),
         samples=256,

@@ -125,6 +125,7 @@ def controls_panel(threat: Threat, transfer_sources: Mapping[str, nn.Module]) ->
     controls = (
         attack_spec("noise", Noise(threat), kind=AttackKind.CONTROL, role=Role.NOISE),
         attack_spec("PGD-20", PGD(threat), best, role=Role.REFERENCE),
+        attack_spec("FGSM", fgsm(threat), best, counted=False, role=Role.SINGLE_STEP),
         attack_spec("PGD-20, 5 restarts", PGD(threat, restarts=5), best, role=Role.MORE_RESTARTS),
         attack_spec("PGD-20, last point", PGD(threat, keep_best=False), best, role=Role.LAST_POINT),
         *transfers(threat, transfer_sources),

@@ -27,6 +27,9 @@ class AttackResult:
     tied: tuple[Count, ...] | None = field(default=None, repr=False)
     """Positions of the images whose label shares the highest logit with another class after the attack, which counts as
     broken; null: not recorded, the order of the classes decides."""
+    denied: tuple[Count, ...] | None = None
+    """Positions of the images that a pass with gradients, as the attack's, sees misclassified, and the pass without
+    gradients that gives the prediction does not; null: not recorded."""
     seconds: Amount
     """Time in seconds, summed over workers."""
     kind: Annotated[str, Field(pattern="^(white-box|queries|transfer|control)$")] = "white-box"
