@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from hosnn.checks.run_checks import all_checks
 from hosnn.data import fashion_mnist_sample
 from hosnn.errors import ConfigError
-from hosnn.estimators import AdaptiveSharpness
+from hosnn.estimators import AdaptiveSharpness, WithMembraneMargin
 from hosnn.evaluation.evaluate import evaluate
 from hosnn.evaluation.store import file_stem
 from hosnn.protocols.builtin import PROTOCOLS, full, protocol_by_name, smoke, standard

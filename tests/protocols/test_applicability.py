@@ -78,7 +78,8 @@ def test_descriptions_name_what_a_norm_leaves_out() -> None:
 
 def test_roles_and_strengths_are_those_that_files_without_them_are_read_with() -> None:
     for made in EVERY:
-        assert made.strength == strength_by_protocol(made.name)
+        if made.name != "quick":  # younger than files without strengths
+            assert made.strength == strength_by_protocol(made.name)
     made = protocol_by_name("full", DEFAULT_THREAT)
     controls = next(panel for panel in made.panels if panel.name == "controls")
     for spec in (*made.attacks, *controls.attacks, *protocol_by_name("smoke", DEFAULT_THREAT).attacks):

@@ -64,9 +64,10 @@ def evaluate(
     which is a network, or a function without arguments that returns one.  A network is an nn.Module or any function
     from images in [0, 1] to logits.
 
-    Protocols: smoke (a first impression, a minute), quick (three strong attacks, for screening), standard (for a number to publish, minutes to half an hour), full
-    (everything, hours), paper (the HoSNN authors' attacks, for comparison with published numbers only), choices (their
-    PGD-7 with each of their choices switched off), sweep (PGD-40 through five surrogate widths).
+    Protocols: smoke (a first impression, a minute), quick (three strong attacks, for screening), standard (for a number
+    to publish, minutes to half an hour), full (everything, hours), paper (the HoSNN authors' attacks, for comparison
+    with published numbers only), choices (their PGD-7 with each of their choices switched off), sweep (PGD-40 through
+    five surrogate widths).
 
     Exit status: 0 all checks passed (--attacks-only runs none), 3 a check warns, 4 a check failed and the number must
     not be believed; 1 the time limit was reached, 2 an error to correct.  An interrupted evaluation resumes when the
