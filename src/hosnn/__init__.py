@@ -19,6 +19,7 @@ from hosnn.nn.lenet import LeNet, lenet_15c5_40c5_300, lenet_32c5_64c5_1024
 from hosnn.nn.neurons import LIF, TALIF, Emit, Extrapolation
 from hosnn.nn.normalisation import Norm, TimeBatchNorm
 from hosnn.nn.resnet import ResNet, resnet18
+from hosnn.nn.streaming import Stream, stream
 from hosnn.protocols.builtin import full, quick, smoke, standard, sweep
 from hosnn.protocols.paper import PaperChoices, paper
 from hosnn.protocols.protocol import Protocol
@@ -74,6 +75,7 @@ __all__ = [
     "Signature",
     "SpikingNetwork",
     "Square",
+    "Stream",
     "SumPool",
     "Threat",
     "Through",
@@ -103,6 +105,7 @@ __all__ = [
     "small_convnet",
     "smoke",
     "standard",
+    "stream",
     "sweep",
     "tssl_bp",
     "vgg11",
