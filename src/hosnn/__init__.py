@@ -13,6 +13,8 @@ from types import ModuleType
 from hosnn.errors import HosnnError
 from hosnn.estimators import Through
 from hosnn.evaluation.evaluate import evaluate
+from hosnn.inspection.inspect import inspect
+from hosnn.inspection.recording import Offset
 from hosnn.nn.convnet import ConvNet, paper_cifar10, paper_cifar100, small_convnet, vgg11
 from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, OverTime, SpikingNetwork, SumPool, TimeDropout
 from hosnn.nn.lenet import LeNet, lenet_15c5_40c5_300, lenet_32c5_64c5_1024
@@ -25,6 +27,7 @@ from hosnn.protocols.paper import PaperChoices, paper
 from hosnn.protocols.protocol import Protocol
 from hosnn.provenance import version_of
 from hosnn.results.evaluation import Evaluation
+from hosnn.results.inspection import Inspection
 from hosnn.robustness.apgd import APGD, APGDTargeted
 from hosnn.robustness.ensembles import EOT, Noise, Transfer, Worst
 from hosnn.robustness.fab import FAB
@@ -60,12 +63,14 @@ __all__ = [
     "GradientRule",
     "HopSkipJump",
     "HosnnError",
+    "Inspection",
     "LeNet",
     "Linf",
     "MeanReadout",
     "Noise",
     "Norm",
     "Normalise",
+    "Offset",
     "OverTime",
     "PaperChoices",
     "Protocol",
@@ -90,6 +95,7 @@ __all__ = [
     "fgsm",
     "full",
     "homeostatic",
+    "inspect",
     "lenet_15c5_40c5_300",
     "lenet_32c5_64c5_1024",
     "load",

@@ -95,7 +95,7 @@ def stream(model: nn.Module, beyond: Extrapolation | None = None) -> Stream:
             "stream() got a model in train mode, in which dropout and normalisation depend on all time steps; call "
             "model.eval() first"
         )
-    modules = list(_sequence("", model))
+    modules = list(modules_in_order("", model))
     encodes = any(isinstance(module, ConstantCoding) for _, module in modules)
     axes, stages = Axes.IMAGES if encodes else Axes.TIME, []
     for name, module in modules:
@@ -200,8 +200,8 @@ def mean_step(output: Tensor, state: ReadoutState | None, t: int) -> tuple[Tenso
     return mean, ReadoutState(output, mean)
 
 
-def _sequence(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The modules that run one after the other, with their paths."""
+def modules_in_order(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules that run one after the other in a network of hosnn's layers, with their paths."""
     if is_plain(SpikingNetwork, module):
         parts = {part: getattr(module, part) for part in ("normalise", "coding", "body", "readout")}
     elif is_plain(Body, module) or is_plain(nn.Sequential, module):
@@ -210,7 +210,7 @@ def _sequence(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         yield name, module
         return
     for part, child in parts.items():
-        yield from _sequence(f"{name}.{part}" if name else part, child)
+        yield from modules_in_order(f"{name}.{part}" if name else part, child)
 
 
 def _stage(name: str, module: nn.Module, axes: Axes, beyond: Extrapolation | None) -> tuple[Stage, Axes]:
@@ -240,7 +240,9 @@ def _stage_over_time(name: str, module: nn.Module, beyond: Extrapolation | None)
     if isinstance(module, Residual) and is_plain(Residual, module):
         bodies = {
             part: Chain(
-                tuple(_stage_over_time(place, child, beyond) for place, child in _sequence(f"{name}.{part}", body))
+                tuple(
+                    _stage_over_time(place, child, beyond) for place, child in modules_in_order(f"{name}.{part}", body)
+                )
             )
             for part, body in (("main", module.main), ("shortcut", module.shortcut))
         }
