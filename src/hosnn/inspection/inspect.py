@@ -23,7 +23,7 @@ from hosnn.results.inspection import AdaptiveLayer, Condition, Drift, Inspection
 from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import misclassified
 from hosnn.robustness.model import Attack
-from hosnn.signature import fingerprint
+from hosnn.signature import Signature, fingerprint
 from hosnn.signature.ablations import without_adaptation
 from hosnn.theory.certificate import certify
 
@@ -40,6 +40,7 @@ def inspect(
     data: Any,
     disturbances: Mapping[str, Disturbance] | None = None,
     *,
+    signature: Signature | None = None,
     others: Mapping[str, Tensor] | None = None,
     names: Names = Names(),  # noqa: B008  (a frozen value)
     seed: int = 0,
@@ -48,6 +49,7 @@ def inspect(
 
     data          images and labels, as for `hosnn.evaluate`
     disturbances  by name: attacks, and constant currents (`Offset`)
+    signature     for layers without one of their own, so that errors of LIF can be measured from it (`hosnn.calibrate`)
     others        by name: images of other data sets, to see whether the signature fits them  [n, C, H, W]
     The network with k = 0 sees the same disturbed images, which were crafted on `model`.
     Raises ConfigError for a model without spiking layers of hosnn, or with a layer that does not run once.
@@ -57,7 +59,7 @@ def inspect(
     split = data if isinstance(data, Split) else Split.in_order(*images_and_labels(data, "inspect"))
     check_images(split.batch(torch.arange(1))[0], origin="inspect")
     with evaluating(model):
-        run = _Run(model, split, disturbances or {}, seed)
+        run = _Run(model, split, disturbances or {}, signature, seed)
         energy, missing = run.energy()
         return Inspection(
             model=names.model,
@@ -86,22 +88,29 @@ class _Run:
     inputs   nonzero values of the encoded images; None without a coding
     """
 
-    def __init__(self, model: nn.Module, split: Split, disturbances: Mapping[str, Disturbance], seed: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        split: Split,
+        disturbances: Mapping[str, Disturbance],
+        signature: Signature | None,
+        seed: int,
+    ) -> None:
         self.model, self.images = model, len(split)
         self.layers = neurons(model)
         self.adaptive = [name for name, layer in self.layers.items() if isinstance(layer, TALIF)]
-        self.plain = without_adaptation(model) if self.adaptive else None
+        self.plain = without_adaptation(model) if self.adaptive else model
         conditions: dict[str, Disturbance | None] = {CLEAN: None, **disturbances}
         self.sums: dict[str, Sums] = {name: {layer: LayerSums() for layer in self.layers} for name in conditions}
-        self.plain_sums: Sums = {layer: LayerSums() for layer in self.adaptive}
         self.correct = dict.fromkeys(conditions, 0)
         self.inputs: Tensor | None = None
         self.steps, self.block = self._sizes(split)
-        self.signatures = signatures_over(model, self.steps)
+        self.signatures = signatures_over(model, self.steps, signature)
+        self.plain_sums: Sums = {layer: LayerSums() for layer in self.signatures}
         for rows in split.blocks(self.block):
             x, y = (part.to(device_of(model)) for part in split.batch(rows))
             self._count_inputs(x)
-            clean: tuple[Records | None, Records | None] = None, None
+            clean: tuple[Records, Records] | None = None
             for name, disturbance in conditions.items():
                 offset = disturbance if isinstance(disturbance, Offset) else None
                 if disturbance is not None and offset is None:
@@ -109,7 +118,7 @@ class _Run:
                     images = disturbance(model, x, y, rng.fold(name))  # type: ignore[operator]
                 else:
                     images = x
-                clean = self._add(name, images, y, offset, *clean)
+                clean = self._add(name, images, y, offset, clean)
 
     def conditions(self) -> tuple[Condition, ...]:
         return tuple(
@@ -132,11 +141,11 @@ class _Run:
 
     def drift(self, dataset: str, others: Mapping[str, Tensor]) -> tuple[Drift, ...]:
         """Of the images inspected, then of other data sets; none without a signature."""
-        if self.plain is None:
+        if not self.signatures:
             return ()
         drifts = [_drift(dataset, self.plain_sums, self.signatures)]
         for name, images in others.items():
-            sums = {layer: LayerSums() for layer in self.adaptive}
+            sums = {layer: LayerSums() for layer in self.signatures}
             for x in torch.split(images, self.block):
                 records = record(self.plain, x.to(device_of(self.model)))[1]
                 for layer, total in sums.items():
@@ -150,26 +159,24 @@ class _Run:
         x: Tensor,
         y: Tensor,
         offset: Offset | None,
-        clean: Records | None,
-        clean_plain: Records | None,
-    ) -> tuple[Records, Records | None]:
+        clean: tuple[Records, Records] | None,
+    ) -> tuple[Records, Records]:
         """Add a block of images; returns the records of the clean condition, of the network and of that with k = 0."""
         logits, records = record(self.model, x, offset)
         self.correct[condition] += int((~misclassified(logits, y)).sum())
-        plain = record(self.plain, x, offset)[1] if self.plain is not None else None
+        plain = record(self.plain, x, offset)[1] if self.adaptive else records
         for name, layer in self.sums[condition].items():
             run, signature = records[name], self.signatures.get(name)
-            before = clean[name] if clean is not None else None
+            before, plain_before = (run_of[name] for run_of in clean) if clean else (None, None)
             layer.add(run, self.layers[name].dynamics, moments=clean is None)
             layer.error.add(run.trajectory.membrane, signature, before.trajectory.membrane if before else None)
-            if run.alone is not None and plain is not None:
+            if run.alone is not None:
                 layer.alone.add(run.alone, signature, before.alone if before else None)
-                of_plain = clean_plain[name].trajectory.membrane if clean_plain is not None else None
+                of_plain = plain_before.trajectory.membrane if plain_before else None
                 layer.without_adaptation.add(plain[name].trajectory.membrane, signature, of_plain)
         if clean is not None:
-            return clean, clean_plain
+            return clean
         for name, layer in self.plain_sums.items():
-            assert plain is not None
             layer.add(plain[name], self.layers[name].dynamics)
         return records, plain
 

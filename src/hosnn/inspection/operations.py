@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional
 
 from hosnn.errors import ConfigError
@@ -119,11 +118,11 @@ def _pooled(values: Tensor, path: tuple[Linear, ...]) -> Tensor:
 
 
 def _with_weights(layer: WeightLayer, change: Callable[[Tensor], Tensor]) -> Linear:
-    """The layer in double precision with changed weights and without its bias."""
-    parameters = {"weight": change(layer.weight.detach().double())}
-    if layer.bias is not None:
-        parameters["bias"] = torch.zeros_like(layer.bias, dtype=torch.float64)
-    return lambda x: functional_call(layer, parameters, (x,))
+    """The layer in double precision with changed weights and without its bias; hooks do not see it."""
+    weight = change(layer.weight.detach().double())
+    if isinstance(layer, nn.Linear):
+        return lambda x: functional.linear(x, weight)
+    return lambda x: layer._conv_forward(x, weight, None)
 
 
 def _linear(layer: nn.Module) -> Linear | None:

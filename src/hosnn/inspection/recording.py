@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.errors import ConfigError, ShapeError
+from hosnn.nn.modes import device_of
 from hosnn.nn.neurons import LIF, TALIF, neurons
 from hosnn.rng import SampleRandom
+from hosnn.signature import Signature
 from hosnn.spiking.kernels import backend
 from hosnn.spiking.state import Trajectory
 
@@ -22,6 +24,9 @@ class LayerRecord(NamedTuple):
 
     trajectory: Trajectory
     alone: Tensor | None
+
+
+Records = Mapping[str, LayerRecord]
 
 
 @dataclass(frozen=True)
@@ -76,15 +81,19 @@ def record(model: nn.Module, x: Tensor, offset: Offset | None = None) -> tuple[T
     return logits, {name: records[name] for name in layers}
 
 
-def signatures_over(model: nn.Module, steps: int) -> Mapping[str, Tensor]:
-    """The signature of every layer that has one, over `steps` time steps [T, *N], by module path."""
+def signatures_over(model: nn.Module, steps: int, signature: Signature | None = None) -> Mapping[str, Tensor]:
+    """The signature of every layer over `steps` time steps [T, *N], by module path: its own, else that of `signature`.
+
+    Raises ConfigError if `signature` has another number of steps.
+    """
     signatures = {}
     for name, layer in neurons(model).items():
+        if signature is not None and name in signature.layers and not isinstance(layer, TALIF):
+            if signature.steps != steps:
+                raise ConfigError(f"inspect got a signature of {signature.steps} steps for a network that runs {steps}")
+            signatures[name] = signature.layers[name].mean.to(device_of(model), torch.float32)
         if isinstance(layer, TALIF):
             threshold = layer.threshold_over(steps)
             assert threshold is not None
             signatures[name] = threshold[0].detach()
     return signatures
-
-
-Records = Mapping[str, LayerRecord]
