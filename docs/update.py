@@ -7,15 +7,18 @@ side-by-side  from the evaluations in NAME/*/*.json, as `hosnn compare` compares
 ablations     as `hosnn ablate` wrote it
 peers         as bench/peers.py wrote it
 bench         as `hosnn bench` wrote it
+errors        from the inspections in NAME/*.json, as `hosnn inspect` wrote them
 """
 
 import re
 from pathlib import Path
 
 from hosnn.report.comparison_markdown import comparison_markdown
+from hosnn.report.inspection_markdown import inspections_markdown
 from hosnn.report.reproduction_tables import reproduction_markdown
 from hosnn.results.comparison import compare_models
 from hosnn.results.evaluation import Evaluation
+from hosnn.results.inspection import Inspection
 from hosnn.results.reproduction import ReproductionResult
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +45,8 @@ def table(folder: Path, kind: str) -> str:
         results = evaluations(folder)
         attacks = {row.attack for evaluation in results for row in evaluation.rows}
         return comparison_markdown(compare_models(results, [name for name in TESTED if name in attacks]))
+    if kind == "errors":
+        return inspections_markdown([Inspection.load(path) for path in sorted(folder.glob("*.json"))])
     return (folder / f"{kind}.md").read_text(encoding="utf-8")
 
 

@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hosnn.cli.main import main
 from hosnn.errors import ConfigError
 from hosnn.inspection.inspect import inspect
 from hosnn.inspection.operations import synaptic_operations
@@ -20,6 +21,7 @@ from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, OverTime, Su
 from hosnn.nn.lenet import LeNet
 from hosnn.nn.neurons import LIF, TALIF, neurons
 from hosnn.nn.resnet import ResNet
+from hosnn.report.inspection_markdown import inspections_markdown
 from hosnn.results.inspection import Inspection
 from hosnn.results.schema import INSPECTION_FILE, schema_of
 from hosnn.rng import SampleRandom
@@ -273,3 +275,31 @@ def test_offsets_have_the_same_size_for_all_images_and_spare_the_output() -> Non
     difference = currents[1] - currents[0]
     torch.testing.assert_close(difference.abs(), torch.full_like(difference, 0.3))
     assert torch.equal(difference[0].sign(), difference[1].sign()) and 0.3 < (difference > 0).float().mean() < 0.7
+
+
+def test_the_verb_prints_every_table_in_a_narrow_terminal_and_writes_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    model, out = request.config.rootpath / "models" / "fashion-mnist" / "homeostatic-clean", tmp_path / "i.json"
+    options = ["--data", "fashion-mnist-sample", "--samples", "8", "--pgd-steps", "1", "--out", str(out)]
+    assert main(["inspect", str(model), *options]) == 0
+    printed = capsys.readouterr().out
+    for said in (
+        "body.neurons1",
+        "PGD-1",
+        "u - u*",
+        "responding",
+        "drift",
+        "Effective_ACs",
+        "a quantised ANN",
+        str(out.name),
+    ):
+        assert said in printed.replace("\n", "")
+    assert "…" not in printed and all(len(line) <= 80 for line in printed.splitlines() if "│" in line)
+    result = Inspection.load(out)
+    assert [condition.name for condition in result.conditions] == ["clean", "PGD-1 linf:8/255", "offset 0.1"]
+    assert (result.images, len(result.adaptive)) == (8, 3)
+    markdown = inspections_markdown([result]).splitlines()
+    assert len(markdown) == 2 + 3 * 3 and len({line.count("|") for line in markdown}) == 1
+    assert main(["inspect", str(model), "--samples", "0"]) == 2

@@ -22,6 +22,8 @@ from hosnn.inspection.inspect import Disturbance
 from hosnn.inspection.inspect import inspect as inspect_model
 from hosnn.inspection.recording import Offset
 from hosnn.nn.neurons import TALIF, hidden_neurons, neurons
+from hosnn.report.inspection_markdown import first_and_last
+from hosnn.report.phrases import NO_VALUE
 from hosnn.results.inspection import Energy, Inspection
 from hosnn.robustness.pgd import PGD
 from hosnn.robustness.threats import Threat
@@ -133,9 +135,7 @@ def _print(result: Inspection, console: Console) -> None:
 
 
 def _activity(result: Inspection) -> Table:
-    table = _table(
-        "activity", "condition", "accuracy", "layer", "rate", "silent", "saturated", "mean threshold over time"
-    )
+    table = _table("activity", "condition", "accuracy", "layer", "rate", "silent", "saturated", "mean threshold")
     for condition in result.conditions:
         for number, layer in enumerate(condition.layers):
             first = number == 0
@@ -146,7 +146,7 @@ def _activity(result: Inspection) -> Table:
                 f"{layer.rate:.3f}",
                 f"{100 * layer.silent:.1f} %",
                 f"{100 * layer.saturated:.1f} %",
-                " ".join(f"{value:.2f}" for value in layer.threshold),
+                f"{layer.threshold[0]:.2f} → {layer.threshold[-1]:.2f}",
             )
     return table
 
@@ -154,24 +154,24 @@ def _activity(result: Inspection) -> Table:
 def _errors(result: Inspection) -> Table:
     """Of the network and with k = 0 in all layers; what a layer removes is measured against itself alone with k = 0."""
     table = _table(
-        "mean square error of the membrane, by time step",
-        *("condition", "layer", "error", "the network", "k = 0 in all layers", "removed by the layer's feedback"),
+        "mean square error of the membrane, first → last time step, and the share that a layer's feedback removes",
+        *("condition", "layer", "error", "network", "all k = 0", "removed"),
     )
     for condition in result.conditions:
         for layer in condition.layers:
             for kind, name in (("from_signature", "u - u*"), ("from_clean", "u - u clean")):
-                values, without = (getattr(e, kind, ()) for e in (layer.error, layer.error_without_adaptation))
-                if values:
+                if getattr(layer.error, kind):
                     removed = layer.removed(kind)
-                    share = "-" if math.isnan(removed) else f"{100 * removed:+.0f} %"
-                    table.add_row(condition.name, layer.layer, name, _series(values), _series(without), share)
+                    share = NO_VALUE if math.isnan(removed) else f"{100 * removed:+.0f} %"
+                    errors = (first_and_last(e, kind) for e in (layer.error, layer.error_without_adaptation))
+                    table.add_row(condition.name, layer.layer, name, *errors, share)
     return table
 
 
 def _stability(result: Inspection) -> Table:
     table = _table(
-        "learned k, and neurons inside the stability interval at their rates on clean images",
-        *("layer", "neurons", "k", "inside, rate frozen", "inside, rate responds", "open loop", "silent"),
+        "learned k, and neurons inside the stability interval, at a frozen and at a responding rate",
+        *("layer", "neurons", "k", "frozen", "responding", "open loop", "silent"),
     )
     for layer in result.adaptive:
         span = f"{layer.lowest_adaptation:.2f}-{layer.highest_adaptation:.2f}, mean {layer.mean_adaptation:.2f}"
@@ -214,9 +214,5 @@ def _energy_sentence(energy: Energy) -> str:
 def _table(title: str, *headings: str) -> Table:
     table = Table(title=title)
     for heading in headings:
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     return table
-
-
-def _series(values: tuple[float, ...]) -> str:
-    return " ".join(f"{value:.3g}" for value in values) or "-"
