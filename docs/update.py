@@ -10,15 +10,18 @@ bench         as `hosnn bench` wrote it
 old-and-new   from NAME/standard/*/standard.json and NAME/former-standard/*/standard.json, before and after a change
 seeds         from NAME/standard/*/standard.json (seed 0) and NAME/seeds/SEED/*/standard-attacks-only.json: the neurons
               of each seed, compared image by image
+errors        from the inspections in NAME/*.json, as `hosnn inspect` wrote them
 """
 
 import re
 from pathlib import Path
 
 from hosnn.report.comparison_markdown import comparison_markdown
+from hosnn.report.inspection_markdown import inspections_markdown
 from hosnn.report.reproduction_tables import reproduction_markdown
 from hosnn.results.comparison import compare_models
 from hosnn.results.evaluation import Evaluation
+from hosnn.results.inspection import Inspection
 from hosnn.results.paired_test import PairedTest
 from hosnn.results.reproduction import ReproductionResult
 from hosnn.results.text import percent, table_row
@@ -51,6 +54,8 @@ def table(folder: Path, kind: str) -> str:
         return old_and_new(folder)
     if kind == "seeds":
         return seeds(folder)
+    if kind == "errors":
+        return inspections_markdown([Inspection.load(path) for path in sorted(folder.glob("*.json"))])
     return (folder / f"{kind}.md").read_text(encoding="utf-8")
 
 

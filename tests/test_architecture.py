@@ -13,7 +13,18 @@ MAP = ROOT / "docs" / "architecture.md"
 ORDER = (
     *("errors", "identity", "rng", "deadline", "files", "images", "python_files", "progress", "provenance", "runtime"),
     *("spiking", "nn", "signature", "robustness", "estimators", "data", "training"),
-    *("results", "protocols", "checks", "evaluation", "report", "theory", "interop", "export", "benchmark"),
+    *(
+        "results",
+        "protocols",
+        "checks",
+        "evaluation",
+        "report",
+        "theory",
+        "inspection",
+        "interop",
+        "export",
+        "benchmark",
+    ),
     *("recipes", "cluster", "plot", "cli"),
 )
 """Rooms (packages and single modules).  A module imports from its own room and from those before it."""

@@ -15,6 +15,7 @@ from hosnn.cli.calibrate import calibrate
 from hosnn.cli.compare import compare
 from hosnn.cli.doctor import doctor
 from hosnn.cli.evaluate import evaluate
+from hosnn.cli.inspect import inspect
 from hosnn.cli.reproduce import reproduce
 from hosnn.cli.sweep import sweep
 from hosnn.cli.theory import theory
@@ -28,6 +29,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "train": train,
     "calibrate": calibrate,
     "evaluate": evaluate,
+    "inspect": inspect,
     "compare": compare,
     "ablate": ablate,
     "sweep": sweep,
