@@ -11,7 +11,8 @@ SOURCE = ROOT / "src" / "hosnn"
 MAP = ROOT / "docs" / "architecture.md"
 
 ORDER = (
-    *("errors", "identity", "rng", "deadline", "files", "images", "python_files", "progress", "provenance", "runtime"),
+    *("errors", "identity", "rng", "deadline", "files", "images", "python_files", "terminal", "progress", "provenance"),
+    *("runtime",),
     *("spiking", "nn", "signature", "robustness", "estimators", "data", "training"),
     *("results", "protocols", "checks", "evaluation", "report", "theory", "interop", "export", "benchmark"),
     *("recipes", "cluster", "plot", "cli"),

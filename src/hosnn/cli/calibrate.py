@@ -69,9 +69,9 @@ def calibrate(
         print(json.dumps({**signature.provenance(), "figures": _statistics(signature)}))
         return 0
     console.print(_table(signature))
-    console.print(f"{signature.samples:,} images of {signature.dataset}, {signature.steps} time steps")
+    console.print(f"{signature.samples:,} images of {signature.dataset}, {signature.steps} time steps", markup=False)
     if out is not None:
-        console.print(f"written to {out}")
+        console.print(f"written to {out}", markup=False)
     return 0
 
 

@@ -159,8 +159,8 @@ def fit(
                 position["best"] = max(accuracy, position["best"])
                 lr = optimiser.param_groups[0]["lr"]
                 ranks.on_first(lambda: log.epoch(epoch + 1, step, position["loss"], accuracy, lr))  # noqa: B023
-                bar.report(f"epoch {epoch + 1}: loss {position['loss']:.4f}, validation accuracy {accuracy:.2%}")
                 pointer, last_save = checkpoint(is_best), time.monotonic()
+                bar.report(f"epoch {epoch + 1}: loss {position['loss']:.4f}, validation accuracy {accuracy:.2%}")
             elif ranks.any(time.monotonic() - last_save > SAVE_EVERY_SECONDS):
                 pointer, last_save = checkpoint(), time.monotonic()
         if step % steps_per_epoch:
