@@ -27,15 +27,21 @@ def cannot_write(path: Path, error: Exception) -> ConfigError:
 
 def read_bytes(path: Path, limit: int = LARGEST_TEXT) -> bytes:
     """The content of a file.  Raises OSError for a device or pipe, which may never end, or more than `limit` bytes."""
+    size = regular_size(path)
+    if size > limit:
+        raise OSError(errno.EFBIG, f"it has {size:,} bytes, expected at most {limit:,}")
+    return path.read_bytes()
+
+
+def regular_size(path: Path) -> int:
+    """Bytes of a file.  Raises OSError unless there is one that ends: no folder, device or pipe."""
     try:
         status = path.stat()
     except ValueError as error:  # a NUL in the path
         raise OSError(errno.EINVAL, str(error)) from error
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "it is a folder, a device or a pipe, expected a file")
-    if status.st_size > limit:
-        raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes, expected at most {limit:,}")
-    return path.read_bytes()
+    return status.st_size
 
 
 def parse_json(content: bytes) -> Any:

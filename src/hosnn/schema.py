@@ -23,6 +23,7 @@ Hash = Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
 T = TypeVar("T")
 _ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 _BRIEF = reprlib.Repr()
+_BRIEF.maxlist = _BRIEF.maxtuple = _BRIEF.maxdict = 20
 _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80
 
 

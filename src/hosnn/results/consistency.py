@@ -3,32 +3,37 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hosnn.errors import ConfigError
-
-if TYPE_CHECKING:
-    from hosnn.results.evaluation import Evaluation
-    from hosnn.results.evaluation_parts import AttackResult
+from hosnn.results.evaluation_parts import AttackResult, Panel
 
 BUDGET = re.compile(r"[^:]+:([^/@]+)(?:/([0-9.]+))?(?:/step)?(?:@[0-9]+bit)?")
 
 
-def check_evaluation(evaluation: "Evaluation") -> None:
-    """Raises ConfigError unless there is one label and prediction for each image, each attack once, each threat sound."""
-    images = len(evaluation.index)
-    for name in ("labels", "clean"):
-        _check(len(getattr(evaluation, name)) == images, f"{name} has {len(getattr(evaluation, name))} entries", images)
-    if not images or len(set(evaluation.index)) < images:
+def check_evaluation(
+    index: Sequence[int],
+    columns: Mapping[str, Sequence[int]],
+    clean_tied: Sequence[int] | None,
+    rows: Sequence[AttackResult],
+    panels: Sequence[Panel],
+) -> None:
+    """Raises ConfigError unless there is one entry for each image, each attack once, and every threat has a budget.
+
+    columns  labels and clean predictions, by their name
+    """
+    images = len(index)
+    if not images or len(set(index)) < images:
         raise ConfigError(f"its index holds {images} images, some twice or none at all; expected each once")
-    _check_positions("clean_tied", evaluation.clean_tied, images)
-    _check_threat(evaluation.threat)
-    check_unique("attack", [row.attack for row in evaluation.rows])
-    check_unique("panel", [panel.name for panel in evaluation.panels])
-    for row in evaluation.rows:
+    for name, column in columns.items():
+        _check(len(column) == images, f"{name} has {len(column)} entries", images)
+    _check_positions("clean_tied", clean_tied, images)
+    check_unique("attack", [row.attack for row in rows])
+    check_unique("panel", [panel.name for panel in panels])
+    for row in rows:
         _check(len(row.predictions) == images, f"{row.attack} has {len(row.predictions)} predictions", images)
         _check_row(row)
-    for panel in evaluation.panels:
+    for panel in panels:
         check_unique(f"attack of the panel {panel.name}", [row.attack for row in panel.rows])
         for row in panel.rows:
             count = len(panel.rows[0].predictions)
@@ -59,9 +64,9 @@ def check_unique(kind: str, names: Sequence[str]) -> None:
         raise ConfigError(f"the {kind} {twice!r} occurs twice; expected each once")
 
 
-def _check_row(row: "AttackResult") -> None:
+def _check_row(row: AttackResult) -> None:
     _check_positions(f"tied of {row.attack}", row.tied, len(row.predictions))
-    _check_threat(row.threat)
+    check_threat(row.threat)
 
 
 def _check(holds: bool, what: str, images: int) -> None:
@@ -74,7 +79,7 @@ def _check_positions(name: str, positions: Sequence[int] | None, images: int) ->
         raise ConfigError(f"{name} holds positions beyond the {images} images, or one twice; expected each once")
 
 
-def _check_threat(threat: str) -> None:
+def check_threat(threat: str) -> None:
     """Raises ConfigError unless the budget is a number, which the pattern of the type does not ensure."""
     parts = BUDGET.fullmatch(threat)
     try:
@@ -87,8 +92,10 @@ def _check_threat(threat: str) -> None:
 
 def _same(stored: Any, computed: Any) -> bool:
     if isinstance(computed, Mapping):
-        return isinstance(stored, Mapping) and stored.keys() == computed.keys() and all(
-            _same(stored[name], computed[name]) for name in computed
+        return (
+            isinstance(stored, Mapping)
+            and stored.keys() == computed.keys()
+            and all(_same(stored[name], computed[name]) for name in computed)
         )
     if isinstance(computed, (list, tuple)):
         same_length = isinstance(stored, (list, tuple)) and len(stored) == len(computed)
