@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from hosnn import terminal
-from hosnn.terminal import BROKEN_PIPE, LOST, Output, SafeConsole, outlived, printable
+from hosnn.names import printable
+from hosnn.terminal import BROKEN_PIPE, LOST, Output, SafeConsole, outlived
 
 WORK = """
 import json, sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-spec = spec_from_file_location("terminal", sys.argv[3])  # without all of hosnn, whose imports take seconds
-terminal = module_from_spec(spec)
-spec.loader.exec_module(terminal)
-SafeConsole, outlived = terminal.SafeConsole, terminal.outlived
+from types import ModuleType
+sys.modules["hosnn"] = ModuleType("hosnn")  # without all of hosnn, whose imports take seconds
+sys.modules["hosnn"].__path__ = [sys.argv[3]]
+from hosnn.terminal import SafeConsole, outlived
 
 def work(folder):
     console = SafeConsole()
@@ -50,7 +50,7 @@ def test_work_is_done_whatever_becomes_of_the_output(
 ) -> None:
     command = f'"$PYTHON" -c "$WORK" "$FOLDER" {of_work} "$MODULE" {redirection}; exit ${{PIPESTATUS[0]}}'
     environment = os.environ | {"PYTHON": sys.executable, "WORK": WORK, "FOLDER": str(tmp_path)}
-    environment["MODULE"] = str(terminal.__file__)
+    environment["MODULE"] = str(Path(terminal.__file__).parent)
     ended = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, timeout=60)
     assert ended.returncode == status, ended.stderr
     assert (tmp_path / "result").read_text() == "complete"

@@ -2,10 +2,14 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +19,12 @@ from typing import Any, TypeVar
 from hosnn.errors import ConfigError, HosnnError
 
 T = TypeVar("T")
+
+DAY = 86_400.0  # seconds
+
+_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+_LEFTOVER = re.compile(r"\..*\.([0-9a-f]{8})-([0-9]+)-[0-9a-f]{8}\.tmp", re.DOTALL)
+"""Names of temporary files: of what, and of which machine and process."""
 
 LARGEST_TEXT = 64 << 20
 """Bytes of the largest JSON file that is read."""
@@ -132,11 +142,16 @@ def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
     """A new path beside `path`, to write a file or a folder to, which takes its place when the block ends.
 
     After an exception in the block it is removed, and `path` is as it was.  Its name is unique, so several processes
-    may replace one file at a time.
+    may replace one file at a time; what a killed one left is removed.  Of a link, the file that it names is replaced.
     durable  wait until the disk has all of it
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "the path holds a NUL")
+    if path.is_symlink():
+        path = path.resolve()
+    temporary = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     try:
+        _remove_leftovers(path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         if durable:
@@ -150,6 +165,27 @@ def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
         with contextlib.suppress(OSError):  # the first error says what is wrong
             shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink(missing_ok=True)
         raise
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove temporary files and folders that dead processes of this machine left, and any that are a day old."""
+    with contextlib.suppress(OSError):
+        for leftover in folder.glob(".*.tmp"):
+            writer = _LEFTOVER.fullmatch(leftover.name)
+            if writer is None:
+                continue
+            if time.time() - leftover.stat().st_mtime > DAY or (writer[1] == _HOST and not _is_alive(int(writer[2]))):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # of another user, say
+        return True
+    return True
 
 
 def json_text(content: Any, indent: int | None = None) -> str:

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import re
 import signal
 import sys
 import threading
@@ -14,6 +13,8 @@ from rich.console import Console
 from rich.errors import MarkupError
 from rich.text import Text
 
+from hosnn.names import printable
+
 BROKEN_PIPE = 128 + 13
 """Exit status that shells give a process whose reader ended: 128 + SIGPIPE."""
 
@@ -22,14 +23,6 @@ DONE = (0, 3, 4)
 
 LOST = 2
 """Exit status of work that was done and whose output could not be written."""
-
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""Control characters but tab and newline, and those that change the direction of text."""
-
-
-def printable(text: str) -> str:
-    """A text without the characters that steer a terminal, such as those that set its title or clear it."""
-    return _STEERING.sub("", text)
 
 
 class SafeConsole(Console):

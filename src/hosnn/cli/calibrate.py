@@ -57,6 +57,8 @@ def calibrate(
         writable_folder(out.parent)
         if out.is_dir():
             raise SignatureError(f"--out got the folder {out}; expected a file, e.g. {out / 'signature.safetensors'}")
+        if out.exists() and not Signature.is_in(out):
+            raise SignatureError(f"--out got {out}, which holds something else than a signature; choose another name")
     dataset = dataset_for(loaded.network, loaded.config, data, data_folder)
     fabric = hardware.fabric()
     batches = (x.to(fabric.device) for x in images(dataset.train))

@@ -138,6 +138,14 @@ class Signature:
         hashes = (provenance.dataset_sha256, provenance.model_sha256)
         return cls(layers, provenance.samples, provenance.dataset, *hashes)
 
+    @staticmethod
+    def is_in(path: Path) -> bool:
+        """Whether a file says that it is a signature, damaged or not."""
+        try:
+            return read_header(path).metadata.get("format") == FORMAT
+        except (OSError, ValueError):
+            return False
+
     def provenance(self) -> dict[str, object]:
         """The layers, data and network it was recorded from, ready for JSON."""
         return {

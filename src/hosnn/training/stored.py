@@ -83,7 +83,7 @@ def check_end(position: Mapping[str, Any], total: int, folder: Path) -> None:
     """Raises CheckpointError unless a run of `total` steps is finished exactly after these."""
     if position["step"] > total or position["finished"] != (position["step"] == total):
         raise CheckpointError(
-            f"{folder} says that it is {'' if position['finished'] else 'not '}finished after {position['step']} steps, "
+            f"{folder} is {'' if position['finished'] else 'not '}finished after {position['step']} steps, it says, "
             f"expected {total}: its training.json was changed, or its data; train it again in another folder"
         )
 
