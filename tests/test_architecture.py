@@ -11,7 +11,8 @@ SOURCE = ROOT / "src" / "hosnn"
 MAP = ROOT / "docs" / "architecture.md"
 
 ORDER = (
-    *("errors", "identity", "rng", "deadline", "files", "images", "python_files", "progress", "provenance", "runtime"),
+    *("errors", "identity", "rng", "deadline", "files", "names", "schema", "tensor_files", "images", "python_files"),
+    *("terminal", "progress", "provenance", "runtime"),
     *("spiking", "nn", "signature", "robustness", "estimators", "data", "training"),
     *(
         "results",
@@ -35,7 +36,7 @@ PLANNED = {"theory", "interop", "export"}
 ONLY = {
     "robustness": {"errors", "identity", "rng", "runtime"},
     "data": {"errors", "identity", "rng", "files", "images", "python_files"},
-    "results": {"errors", "files"},
+    "results": {"errors", "files", "names", "schema"},
     "spiking": {"errors", "identity"},
     **{name: set() for name in ("errors", "identity", "rng")},
 }

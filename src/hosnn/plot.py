@@ -4,7 +4,7 @@
 from matplotlib.axes import Axes
 
 from hosnn.report.evaluation_figures import attack_bars, bars_height
-from hosnn.report.plotting import WIDTH
+from hosnn.report.plotting import WIDTH, without_formulas
 from hosnn.report.recording_figure import events_figure as recording
 from hosnn.report.recording_figure import frames_figure as frames
 from hosnn.results.evaluation import Evaluation
@@ -23,4 +23,5 @@ def result(evaluation: Evaluation, axes: Axes | None = None) -> Axes:
 
         _, axes = pyplot.subplots(figsize=(WIDTH, 1.2 + bars_height(len(evaluation.rows) + 2)), layout="constrained")
     attack_bars(evaluation, axes)
+    without_formulas(axes)
     return axes

@@ -88,7 +88,7 @@ class AttackRunner:
         outcomes: dict[int, dict[str, Any]] = {}
         remaining = []
         for number in range(len(blocks)):
-            outcome = self.journal.get(key, number)
+            outcome = self.journal.get(key, number, blocks[number].stop - blocks[number].start)
             if outcome is not None:
                 outcomes[number] = outcome
                 bar.advance()

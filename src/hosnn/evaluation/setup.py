@@ -26,8 +26,9 @@ from hosnn.protocols.protocol import AttackSpec, Protocol
 from hosnn.provenance import versions
 from hosnn.results.evaluation import Network
 from hosnn.robustness.ensembles import Transfer
-from hosnn.robustness.grid import check_on_grid
+from hosnn.robustness.grid import check_budget, check_on_grid
 from hosnn.robustness.model import Model
+from hosnn.runtime import check_seed
 from hosnn.signature import fingerprint
 from hosnn.spiking.kernels import backend
 
@@ -88,11 +89,13 @@ def prepare(
     deadline: Deadline | None,
 ) -> Setup:
     """Check the arguments, which are those of `evaluate`, and prepare; raises as it does."""
+    check_seed(seed)
     split = _split_of(data)
     if samples is not None:
         protocol = protocol.resized(_at_most(samples, len(split)))
     images = _images(split, protocol.samples)
     check_on_grid(protocol.threat, images.x)
+    check_budget(protocol.threat, images.x)
     names = names or _names(data, split, len(images.y))
     model_hash = fingerprint(model) if isinstance(model, nn.Module) else ""
     if journal is not None and not model_hash:

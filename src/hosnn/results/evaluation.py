@@ -11,6 +11,7 @@ from pydantic import Field, computed_field
 
 from hosnn.errors import ConfigError
 from hosnn.results.check import Check, Severity, tally, worst
+from hosnn.results.consistency import check_evaluation, check_summary, check_threat
 from hosnn.results.document import (
     Amount,
     ContentHash,
@@ -278,6 +279,13 @@ class Evaluation(Document):
     def _repr_html_(self) -> str:
         """The same table in a notebook."""
         return html_table(self.title, self.to_records(), tally(self.checks))
+
+    def check(self, content: Mapping[str, Any]) -> None:
+        columns = {"labels": self.labels, "clean": self.clean}
+        check_evaluation(self.index, columns, self.clean_tied, self.rows, self.panels)
+        check_threat(self.threat)
+        if content.get("format") == self.FORMAT and "summary" in content:
+            check_summary(content["summary"], self.to_json()["summary"])
 
     @classmethod
     def fields_in(cls, content: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,6 +42,16 @@ def check_on_grid(threat: Threat, x: Tensor) -> None:
         )
 
 
+def check_budget(threat: Threat, x: Tensor) -> None:
+    """Raise ConfigError for an eps beyond the largest distance of two images [B, ...] in [0, 1]."""
+    whole = float(threat.ball.size(torch.ones_like(x[:1]))[0])
+    if threat.ball.eps > whole * (1 + 1e-6):
+        raise ConfigError(
+            f"the threat {threat} allows more than any two images {tuple(x.shape[1:])} differ by, which is {whole:g}; "
+            f"expected a smaller eps ({threat.ball.name}:{threat.ball.eps:g}/255 if you meant grey levels)"
+        )
+
+
 @dataclass(frozen=True)
 class _ThroughGrid:
     model: Model
