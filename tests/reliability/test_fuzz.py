@@ -92,7 +92,7 @@ READERS = {
     kind.__name__: (lambda content, kind=kind: validated(kind, content))
     for kind in (Evaluation, ReproductionResult, FinishedBlock, Epoch, Position, Config, Generations, Provenance)
 } | {"rebuild": rebuild}
-VALID = {
+VALID: dict[str, dict[str, Any]] = {
     "FinishedBlock": {"attack": "a", "block": 0, "predictions": [1], "tied": [0], "seconds": 1.0, "forward": 1}
     | {"backward": 1},
     "Epoch": {"step": 1, "epoch": 1, "loss": 0.5, "validation_accuracy": 0.5, "lr": 0.1},
