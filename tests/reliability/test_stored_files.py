@@ -220,7 +220,8 @@ def test_a_huge_network_is_refused_before_it_is_built(tmp_path: Path) -> None:
 def test_a_training_state_that_is_at_its_end_too_early_is_refused(tmp_path: Path) -> None:
     from hosnn.training.stored import check_end
 
-    position = load_state((run := KINDS["position"].write(tmp_path).parent).parent, run.name).position
+    run = KINDS["position"].write(tmp_path).parent
+    position = dict(load_state(run.parent, run.name).position)
     check_end(position, 9, tmp_path)
     for wrong, total in ((position | {"finished": True}, 9), (position, 3), (position, 2)):
         with pytest.raises(CheckpointError, match="expected"):
@@ -234,7 +235,7 @@ def test_a_stored_result_of_other_images_is_not_taken_for_the_one_asked_for(tmp_
     from tests.training.toy import toy_data
 
     data, protocol = toy_data(), smoke(DEFAULT_THREAT)
-    images = {"index": tuple(data.test.index.tolist()), "labels": tuple(data.test.labels.tolist())}
+    images: dict[str, Any] = {"index": tuple(data.test.index.tolist()), "labels": tuple(data.test.labels.tolist())}
     result = Evaluation.load(KINDS["small result"].write(tmp_path))
     row = replace(result.rows[0], predictions=images["labels"])
     rows = tuple(replace(row, attack=spec.name) for spec in protocol.attacks)

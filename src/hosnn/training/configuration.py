@@ -51,7 +51,8 @@ def rebuild(description: Any) -> Any:
     if not isinstance(description, Mapping):
         return tuple(description) if isinstance(description, list) else description
     settings = dict(description)
-    kind = TYPES.get(settings.pop("type", ""))
+    name = settings.pop("type", "")
+    kind = TYPES.get(name) if isinstance(name, str) else None
     if kind is None:
         raise ConfigError(f"unknown type {description.get('type')!r}; expected one of {', '.join(sorted(TYPES))}")
     hints = get_type_hints(kind)
