@@ -54,9 +54,12 @@ class LayerSettings:
 
 @dataclass(frozen=True)
 class HomeostasisSettings(LayerSettings):
-    """The same of all such layers; `layers` holds those that differ."""
+    """The same of all such layers; `layers` holds those that differ.  Early files hold the experiment's settings, too."""
 
     layers: Mapping[str, LayerSettings] = field(default_factory=dict)
+    type: str = ""
+    adaptation: Number | None = None
+    share: str = ""
 
 
 @dataclass(frozen=True)
