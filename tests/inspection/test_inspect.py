@@ -212,6 +212,22 @@ def test_an_attack_is_compared_with_the_clean_run_of_the_same_network() -> None:
     assert all(layer.error_layer_alone != layer.error for layer in layers.values())
 
 
+@pytest.mark.parametrize("frames", [False, True], ids=["images", "frames"])
+def test_residual_networks_and_frames_are_inspected(frames: bool) -> None:
+    torch.manual_seed(0)
+    model = ResNet((1, 1), 4, image=(1, 8, 8), mean=(0.3,), std=(0.4,), steps=3).build().eval()
+    x = torch.rand(*((2, 3) if frames else (2,)), 1, 8, 8)
+    model = homeostatic(model, calibrate(model, [x]))
+    result = inspect(model, (x, torch.tensor([0, 1])), {"offset": Offset(0.1)})
+    assert [layer.layer for layer in result.conditions[0].layers] == list(neurons(model))
+    assert result.energy is not None
+    assert len(result.energy.synapses) == 7
+    rates = {layer.layer: layer.rate for layer in result.conditions[0].layers}
+    dense = next(part for part in result.energy.synapses if part.layer == "body.dense.2")
+    size = record(model, x)[1]["body.stage2_1.neurons"].trajectory.spikes[0, 0].numel()
+    assert dense.acs == pytest.approx(10 * 3 * size * rates["body.stage2_1.neurons"])
+
+
 def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = lenet(), (torch.rand(5, 1, 28, 28), torch.zeros(5, dtype=torch.int64))
     whole = inspect(model, data, {"offset": Offset(0.1)}, others={"noise": torch.rand(3, 1, 28, 28)})

@@ -28,8 +28,8 @@ from hosnn.signature.ablations import without_adaptation
 from hosnn.theory.certificate import certify
 
 CLEAN = "clean"
-BLOCK = 50_000_000
-"""Numbers per variable of all layers that a block of images may have."""
+BLOCK = 5_000_000
+"""Numbers per variable of all layers that a block of images may have; some twenty variables are in memory."""
 
 Disturbance = Attack | Offset
 Sums = dict[str, LayerSums]
