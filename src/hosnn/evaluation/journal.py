@@ -22,6 +22,7 @@ class FinishedBlock:
 
     predictions  classes after the attack, -1 for images that were not attacked
     tied         positions in the block whose label shares the highest logit
+    denied       positions whose success, as the attack saw it, the verdict denies
     checksum     CRC-32 of the other entries; lines of older versions have none
     """
 
@@ -31,6 +32,7 @@ class FinishedBlock:
     block: Count
     predictions: tuple[Annotated[int, Field(strict=True, ge=-1)], ...]
     tied: tuple[Count, ...]
+    denied: tuple[Count, ...]
     seconds: Amount
     forward: Count
     backward: Count
