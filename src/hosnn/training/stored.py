@@ -54,9 +54,15 @@ class LayerSettings:
 
 @dataclass(frozen=True)
 class HomeostasisSettings(LayerSettings):
-    """The same of all such layers; `layers` holds those that differ."""
+    """The same of all such layers; `layers` holds those that differ.
+
+    Older files also hold the recipe's homeostasis (type, adaptation, share), which nothing reads.
+    """
 
     layers: Mapping[str, LayerSettings] = field(default_factory=dict)
+    type: str = ""
+    adaptation: Number = 0.0
+    share: str = ""
 
 
 @dataclass(frozen=True)
