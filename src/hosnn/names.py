@@ -18,4 +18,4 @@ def inline(text: str) -> str:
 
 def markdown(text: str) -> str:
     """A text on one line of Markdown, in which nothing is markup: no HTML, no emphasis, no link, no table cell."""
-    return re.sub(r"([\\`*<|]|(?<=\])\()", r"\\\1", inline(text))
+    return re.sub(r"([\\`*|]|<(?=[A-Za-z/!?])|(?<=\])\()", r"\\\1", inline(text))

@@ -54,11 +54,14 @@ class LayerSettings:
 
 @dataclass(frozen=True)
 class HomeostasisSettings(LayerSettings):
-    """The same of all such layers; `layers` holds those that differ.  Early files hold the experiment's settings, too."""
+    """The same of all such layers; `layers` holds those that differ.
+
+    Older files also hold the recipe's homeostasis (type, adaptation, share), which nothing reads.
+    """
 
     layers: Mapping[str, LayerSettings] = field(default_factory=dict)
     type: str = ""
-    adaptation: Number | None = None
+    adaptation: Number = 0.0
     share: str = ""
 
 
