@@ -74,7 +74,7 @@ def old_and_new(folder: Path) -> str:
         passes = [sum(evaluation.passes()) for evaluation in (old, new)]
         share = f"{passes[1] / passes[0]:.2f}"
         rows.append(table_row([new.model, *map(str, counts), share]))
-    head = ("former", "new", "new, ties lost")
+    head = ("former", "new, by the order of classes", "new, ties lost")
     columns = (*(f"{name}, of 1,000" for name in head), *(f"{name}, of the first {FIRST}" for name in head))
     return "\n".join(
         [f"| network | {' | '.join(columns)} | passes, new over former |", "| --- |" + " ---: |" * 7, *rows]

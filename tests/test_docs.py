@@ -137,8 +137,12 @@ def test_every_percentage_in_the_results_page_is_in_its_json():
             shares += [evaluation.accuracy(row.attack) for row in evaluation.rows]
             shares += [accuracy for _, accuracy, _ in evaluation.curve_points()]
             known |= {f"{100 * share:.2f}" for share in shares}
-    for evaluation in update_module().evaluations(ROOT / "docs" / "results" / "fashion-mnist" / "standard"):
+    results = ROOT / "docs" / "results" / "fashion-mnist"
+    folders = (results / "standard", results / "former-standard", *(results / "seeds").iterdir())
+    for evaluation in (found for folder in folders for found in update_module().evaluations(folder)):
         shares = [evaluation.clean_accuracy, evaluation.worst_case]
+        if evaluation.worst_case_by_argmax is not None:
+            shares.append(evaluation.worst_case_by_argmax)
         shares += [evaluation.accuracy(row.attack) for row in evaluation.rows]
         table = attack_matrix(evaluation)
         shares += table.by_estimator if table else ()
