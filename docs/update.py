@@ -7,16 +7,24 @@ side-by-side  from the evaluations in NAME/*/*.json, as `hosnn compare` compares
 ablations     as `hosnn ablate` wrote it
 peers         as bench/peers.py wrote it
 bench         as `hosnn bench` wrote it
+old-and-new   from NAME/standard/*/standard.json and NAME/former-standard/*/standard.json, before and after a change
+seeds         from NAME/standard/*/standard.json (seed 0) and NAME/seeds/SEED/*/standard-attacks-only.json: the neurons
+              of each seed, compared image by image
+errors        from the inspections in NAME/*.json, as `hosnn inspect` wrote them
 """
 
 import re
 from pathlib import Path
 
 from hosnn.report.comparison_markdown import comparison_markdown
+from hosnn.report.inspection_markdown import inspections_markdown
 from hosnn.report.reproduction_tables import reproduction_markdown
 from hosnn.results.comparison import compare_models
 from hosnn.results.evaluation import Evaluation
+from hosnn.results.inspection import Inspection
+from hosnn.results.paired_test import PairedTest
 from hosnn.results.reproduction import ReproductionResult
+from hosnn.results.text import percent, table_row
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -42,7 +50,58 @@ def table(folder: Path, kind: str) -> str:
         results = evaluations(folder)
         attacks = {row.attack for evaluation in results for row in evaluation.rows}
         return comparison_markdown(compare_models(results, [name for name in TESTED if name in attacks]))
+    if kind == "old-and-new":
+        return old_and_new(folder)
+    if kind == "seeds":
+        return seeds(folder)
+    if kind == "errors":
+        return inspections_markdown([Inspection.load(path) for path in sorted(folder.glob("*.json"))])
     return (folder / f"{kind}.md").read_text(encoding="utf-8")
+
+
+FIRST = 200
+"""Images of the panels, on which stronger attacks were compared before."""
+
+
+def old_and_new(folder: Path) -> str:
+    """The former `standard` beside the present one, for each network."""
+    rows = []
+    for path in sorted((folder / "standard").glob("*/standard.json")):
+        new = Evaluation.load(path)
+        old = Evaluation.load(folder / "former-standard" / path.parent.name / path.name)
+        judged = (old.robust, new.robust_by_argmax, new.robust)
+        counts = [*map(sum, judged), *(sum(robust[:FIRST]) for robust in judged)]
+        passes = [sum(evaluation.passes()) for evaluation in (old, new)]
+        share = f"{passes[1] / passes[0]:.2f}"
+        rows.append(table_row([new.model, *map(str, counts), share]))
+    head = ("former", "new, by the order of classes", "new, ties lost")
+    columns = (*(f"{name}, of 1,000" for name in head), *(f"{name}, of the first {FIRST}" for name in head))
+    return "\n".join(
+        [f"| network | {' | '.join(columns)} | passes, new over former |", "| --- |" + " ---: |" * 7, *rows]
+    )
+
+
+def seeds(folder: Path) -> str:
+    """The worst case of both neurons for each seed, and the paired test between them."""
+    files = {"0": folder / "standard" / "{}" / "standard.json"}
+    for place in sorted((folder / "seeds").iterdir()):
+        files[place.name.removeprefix("seed")] = place / "{}" / "standard-attacks-only.json"
+    lines = [
+        "| seed | ties | HoSNN | LIF | HoSNN minus LIF (95 % interval) | McNemar p |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for seed, path in files.items():
+        hosnn, lif = (Evaluation.load(str(path).format(name)) for name in ("homeostatic-fgsm", "lif-fgsm"))
+        for ties, first, second in (
+            ("lost", hosnn.robust, lif.robust),
+            ("by the order of classes", hosnn.robust_by_argmax, lif.robust_by_argmax),
+        ):
+            test = PairedTest.of(first, second)
+            low, high = (100 * end for end in test.interval)
+            difference = f"{100 * test.difference:+.1f} ({low:+.1f} to {high:+.1f})"
+            accuracies = (percent(sum(robust) / len(robust)) for robust in (first, second))
+            lines.append(table_row([seed, ties, *accuracies, difference, f"{test.p_value:.2g}"]))
+    return "\n".join(lines)
 
 
 def evaluations(folder: Path) -> list[Evaluation]:

@@ -11,9 +11,21 @@ SOURCE = ROOT / "src" / "hosnn"
 MAP = ROOT / "docs" / "architecture.md"
 
 ORDER = (
-    *("errors", "identity", "rng", "deadline", "files", "images", "python_files", "progress", "provenance", "runtime"),
+    *("errors", "identity", "rng", "deadline", "files", "names", "schema", "tensor_files", "images", "python_files"),
+    *("terminal", "progress", "provenance", "runtime"),
     *("spiking", "nn", "signature", "robustness", "estimators", "data", "training"),
-    *("results", "protocols", "checks", "evaluation", "report", "theory", "interop", "export", "benchmark"),
+    *(
+        "results",
+        "protocols",
+        "checks",
+        "evaluation",
+        "report",
+        "theory",
+        "inspection",
+        "interop",
+        "export",
+        "benchmark",
+    ),
     *("recipes", "cluster", "plot", "cli"),
 )
 """Rooms (packages and single modules).  A module imports from its own room and from those before it."""
@@ -24,7 +36,7 @@ PLANNED = {"theory", "interop", "export"}
 ONLY = {
     "robustness": {"errors", "identity", "rng", "runtime"},
     "data": {"errors", "identity", "rng", "files", "images", "python_files"},
-    "results": {"errors", "files"},
+    "results": {"errors", "files", "names", "schema"},
     "spiking": {"errors", "identity"},
     **{name: set() for name in ("errors", "identity", "rng")},
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from matplotlib import pyplot
 
 import hosnn
 from hosnn.cli.main import VERBS
@@ -35,9 +36,15 @@ def update_module() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL))
-def test_examples_in_the_readme_run(block: str):
-    exec(compile(block, "README.md", "exec"), {})
+@pytest.mark.parametrize("page", ["README.md", "docs/evaluation.md"])
+def test_examples_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)  # they write files
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, page, "exec"), {})
+    pyplot.close("all")
 
 
 NAME = re.compile(r"(?<![\w/.-])hosnn(?:\.[A-Za-z_]\w*)+")
@@ -130,8 +137,12 @@ def test_every_percentage_in_the_results_page_is_in_its_json():
             shares += [evaluation.accuracy(row.attack) for row in evaluation.rows]
             shares += [accuracy for _, accuracy, _ in evaluation.curve_points()]
             known |= {f"{100 * share:.2f}" for share in shares}
-    for evaluation in update_module().evaluations(ROOT / "docs" / "results" / "fashion-mnist" / "standard"):
+    results = ROOT / "docs" / "results" / "fashion-mnist"
+    folders = (results / "standard", results / "former-standard", *(results / "seeds").iterdir())
+    for evaluation in (found for folder in folders for found in update_module().evaluations(folder)):
         shares = [evaluation.clean_accuracy, evaluation.worst_case]
+        if evaluation.worst_case_by_argmax is not None:
+            shares.append(evaluation.worst_case_by_argmax)
         shares += [evaluation.accuracy(row.attack) for row in evaluation.rows]
         table = attack_matrix(evaluation)
         shares += table.by_estimator if table else ()

@@ -13,17 +13,21 @@ from types import ModuleType
 from hosnn.errors import HosnnError
 from hosnn.estimators import Through
 from hosnn.evaluation.evaluate import evaluate
+from hosnn.inspection.inspect import inspect
+from hosnn.inspection.recording import Offset
 from hosnn.nn.convnet import ConvNet, paper_cifar10, paper_cifar100, small_convnet, vgg11
 from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, OverTime, SpikingNetwork, SumPool, TimeDropout
 from hosnn.nn.lenet import LeNet, lenet_15c5_40c5_300, lenet_32c5_64c5_1024
 from hosnn.nn.neurons import LIF, TALIF, Emit, Extrapolation
 from hosnn.nn.normalisation import Norm, TimeBatchNorm
 from hosnn.nn.resnet import ResNet, resnet18
-from hosnn.protocols.builtin import full, smoke, standard, sweep
+from hosnn.nn.streaming import Stream, stream
+from hosnn.protocols.builtin import full, quick, smoke, standard, sweep
 from hosnn.protocols.paper import PaperChoices, paper
 from hosnn.protocols.protocol import Protocol
 from hosnn.provenance import version_of
 from hosnn.results.evaluation import Evaluation
+from hosnn.results.inspection import Inspection
 from hosnn.robustness.apgd import APGD, APGDTargeted
 from hosnn.robustness.ensembles import EOT, Noise, Transfer, Worst
 from hosnn.robustness.fab import FAB
@@ -59,12 +63,14 @@ __all__ = [
     "GradientRule",
     "HopSkipJump",
     "HosnnError",
+    "Inspection",
     "LeNet",
     "Linf",
     "MeanReadout",
     "Noise",
     "Norm",
     "Normalise",
+    "Offset",
     "OverTime",
     "PaperChoices",
     "Protocol",
@@ -74,6 +80,7 @@ __all__ = [
     "Signature",
     "SpikingNetwork",
     "Square",
+    "Stream",
     "SumPool",
     "Threat",
     "Through",
@@ -88,6 +95,7 @@ __all__ = [
     "fgsm",
     "full",
     "homeostatic",
+    "inspect",
     "lenet_15c5_40c5_300",
     "lenet_32c5_64c5_1024",
     "load",
@@ -96,12 +104,14 @@ __all__ = [
     "paper",
     "paper_cifar10",
     "paper_cifar100",
+    "quick",
     "r_fgsm",
     "resnet18",
     "save",
     "small_convnet",
     "smoke",
     "standard",
+    "stream",
     "sweep",
     "tssl_bp",
     "vgg11",

@@ -39,3 +39,7 @@ class TrainingError(HosnnError):
 
 class BackendError(HosnnError):
     """A backend that is not available, or does not support what it was asked to compute."""
+
+
+class NoEffectWarning(UserWarning):
+    """Something was asked for that changes nothing."""

@@ -8,6 +8,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from hosnn.names import printable
+
 
 class Bar:
     """Progress of one task; this class shows nothing."""
@@ -51,7 +53,7 @@ class TerminalProgress(Progress):
 class _TerminalBar(Bar):
     def __init__(self, bars: Bars, console: Console, title: str, total: int, done: int) -> None:
         self._bars, self._console, self._title = bars, console, title
-        self._task = bars.add_task(escape(title), total=total, completed=done, note="")
+        self._task = bars.add_task(escape(printable(title)), total=total, completed=done, note="")
 
     def advance(self, loss: float | None = None) -> None:
         self._bars.update(self._task, advance=1, note="" if loss is None else f"loss {loss:.4f}")

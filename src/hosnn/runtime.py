@@ -17,14 +17,27 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 
 from hosnn.errors import ConfigError, TrainingError
 
+LEAST_LIMIT = 16
+"""Threads that are allowed on any machine."""
+
 RANK_TIMEOUT = timedelta(minutes=10)
 """How long a rank waits for the others before it fails; validation and saving take less."""
 
 
 def check_threads(threads: int) -> None:
-    """Raises ConfigError unless `threads` is a number of CPU threads, or 0 for torch's own choice."""
-    if not 0 <= threads <= 4096:
-        raise ConfigError(f"threads got {threads}; expected 0 (torch's own choice) or a number of CPU threads")
+    """Raises ConfigError unless `threads` is a number of CPU threads that helps here, or 0 for torch's own choice."""
+    cores = os.cpu_count() or 1
+    most = max(LEAST_LIMIT, 2 * cores)
+    if not 0 <= threads <= most:
+        raise ConfigError(
+            f"threads got {threads}; expected 0 (torch's own choice), or 1 to {most} on this machine of {cores} cores"
+        )
+
+
+def check_seed(seed: int) -> None:
+    """Raises ConfigError unless all random generators take the seed."""
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"seed got {seed}; expected 0 to 2^63 - 1")
 
 
 Precision = Literal["32-true", "64-true", "bf16-mixed"]

@@ -23,7 +23,10 @@ SIDE = 8
 
 
 def images(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Images and labels; neighbouring classes are 0.25 apart, so that eps = 0.1 is a threat and 8/255 nearly none."""
+    """Images of 8 bits and labels.
+
+    Neighbouring classes are 0.25 apart, so that eps = 0.1 is a threat and 8/255 nearly none.
+    """
     rng = torch.Generator().manual_seed(seed)
     y = torch.arange(count) % CLASSES
     x = 0.15 + 0.45 * torch.rand(count, 1, SIDE, SIDE, generator=rng)
@@ -31,12 +34,12 @@ def images(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     for row, label in enumerate(y.tolist()):
         top, left = half * (label // 2), half * (label % 2)
         x[row, :, top : top + half, left : left + half] += 0.25
-    return x, y
+    return (255 * x).round() / 255, y
 
 
-def _fit(model: nn.Module, steps: int, rate: float) -> nn.Module:
-    """Train in full batches and return in eval mode."""
-    x, y = images(256, seed=1)
+def fit(model: nn.Module, steps: int, rate: float, data: tuple[Tensor, Tensor] | None = None) -> nn.Module:
+    """Train in full batches, on `images` if no data is given, and return in eval mode."""
+    x, y = images(256, seed=1) if data is None else data
     optimiser = torch.optim.Adam(model.parameters(), lr=rate)
     for _ in range(steps):
         optimiser.zero_grad()
@@ -51,7 +54,7 @@ def _ordinary() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         layers = (nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(0.1))
-        return _fit(nn.Sequential(*layers, nn.Linear(8 * 16, 32), nn.ReLU(), nn.Linear(32, CLASSES)), 60, 0.01)
+        return fit(nn.Sequential(*layers, nn.Linear(8 * 16, 32), nn.ReLU(), nn.Linear(32, CLASSES)), 60, 0.01)
 
 
 @cache
@@ -66,7 +69,7 @@ def _spiking() -> SpikingNetwork:
             OverTime(nn.Linear(32, CLASSES)),
         )
         network = SpikingNetwork(Normalise((0.44,), (0.17,)), ConstantCoding(5), body, MeanReadout())
-        return _fit(network, 80, 0.01)  # type: ignore[return-value]
+        return fit(network, 80, 0.01)  # type: ignore[return-value]
 
 
 def ordinary() -> nn.Module:

@@ -79,7 +79,12 @@ def found(result: Evaluation) -> dict[str, Check]:
     [([90, 60, 30, 0], "pass"), ([90, 60, 61, 0], "pass"), ([90, 60, 63, 0], "warn"), ([90, 30, 60, 0], "fail")],
 )
 def test_more_effort_must_not_help_the_defender(robust: list[int], severity: str) -> None:
-    for check in (attack_checks.accuracy_against_eps, attack_checks.more_steps, attack_checks.more_restarts):
+    for check in (
+        attack_checks.accuracy_against_eps,
+        attack_checks.more_steps,
+        attack_checks.more_restarts,
+        attack_checks.single_step,
+    ):
         assert check(robust, SAMPLES).severity == severity
 
 
@@ -169,6 +174,21 @@ def test_a_curve_that_ends_at_a_bound_says_nothing_about_unbounded_attacks() -> 
     assert "accuracy against eps" in found(bounded)
 
 
+@pytest.mark.parametrize(("denied", "severity"), [(0, "pass"), (1, "pass"), (2, "fail"), (40, "fail")])
+def test_successes_that_the_verdict_denies_count_once(denied: int, severity: str) -> None:
+    positions = tuple(range(denied))
+    denying = replace(row("APGD", 90), denied=positions)
+    result = evaluation([denying, replace(denying, attack="PGD")], eps=[replace(denying, attack="PGD @ 1")])
+    check = found(result)["claimed successes"]
+    assert (check.severity, check.value) == (severity, denied / SAMPLES)
+    assert "claimed successes" not in found(evaluation([row("APGD", 90)]))
+
+
+def test_many_steps_are_compared_with_one() -> None:
+    assert found(evaluation(controls=controls(60, single_step=90)))["single step"].severity == "pass"
+    assert found(evaluation(controls=controls(90, single_step=60)))["single step"].severity == "fail"
+
+
 def test_noise_that_is_as_strong_as_pgd() -> None:
     checks = found(evaluation(controls=controls(119, noise=120, more_restarts=130)))
     assert checks["random noise"].severity == "fail"
@@ -185,7 +205,7 @@ def test_a_check_whose_data_a_panel_lacks_says_so() -> None:
     one = [row("PGD", 90)]
     checks = found(evaluation(eps=one, steps=one, search=one, controls=one))
     names = {"accuracy against eps", "more steps", "convergence", "surrogates", "random noise", "more restarts"}
-    for name in (*names, "last step"):
+    for name in (*names, "last step", "single step"):
         assert (checks[name].severity, checks[name].figure[:8]) == ("warn", "not run:"), name
     assert "last-point" in found(evaluation(controls=controls(90, noise=170)))["last step"].figure
     assert "not run" not in found(evaluation(controls=controls(90, noise=170)))["random noise"].figure
@@ -193,7 +213,7 @@ def test_a_check_whose_data_a_panel_lacks_says_so() -> None:
 
 def test_every_check_that_is_not_run_has_the_name_it_has_when_run() -> None:
     one, two = [row("PGD", 90)], [row("PGD", 90, steps=5), row("PGD", 80, steps=10)]
-    everything = controls(90, noise=170, more_restarts=80, last_point=90)
+    everything = controls(90, noise=170, single_step=120, more_restarts=80, last_point=90)
     missing = found(evaluation(eps=one, steps=one, search=one, controls=one))
     assert set(missing) <= set(found(evaluation(eps=two, steps=two, search=two, controls=everything)))
 

@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hosnn.checks import model_checks
+from hosnn.checks import attacked_model_checks, model_checks
 from hosnn.results.check import SEVERITIES, Check, worst
 
 BOUNDARIES: dict[str, tuple[Callable[[float], Check], float, float | None, float | None]] = {
@@ -14,11 +14,28 @@ BOUNDARIES: dict[str, tuple[Callable[[float], Check], float, float | None, float
     "randomness": (model_checks.randomness, 1e-5, 1e-2, None),
     "state between calls": (model_checks.state_between_calls, 1e-5, None, 1e-2),
     "batch": (lambda share: model_checks.batch(share, 0.0, 200), 0.05, 0.2, 0.9),
-    "ties": (lambda share: model_checks.ties(share, 200), 0.01, 0.06, 0.6),
     "train and eval mode": (lambda share: model_checks.train_and_eval_mode(share, 0.0, 200), 0.01, 1.0, None),
     "gradient fidelity": (lambda share: model_checks.gradient_fidelity(share, 0.03), 0.99, 0.8, 0.5),
     "dead pixels": (model_checks.dead_pixels, 0.05, 0.3, 0.9),
     "rounded input": (model_checks.rounded_input, 0.1, 0.6, None),
+    "zero gradients in the ball": (
+        lambda share: attacked_model_checks.zero_gradients_in_ball(share, 300, 400),
+        0.01,
+        0.05,
+        0.2,
+    ),
+    "fidelity in the ball": (
+        lambda share: attacked_model_checks.fidelity_in_ball(share, 0.03, 300, 400),
+        0.99,
+        0.92,
+        0.8,
+    ),
+    "with and without gradient": (
+        lambda share: attacked_model_checks.with_and_without_gradient(share, 400),
+        0.01,
+        0.05,
+        0.2,
+    ),
 }
 """Check by name: the function of one figure, and figures that must pass, warn and fail (None: cannot happen)."""
 
@@ -57,6 +74,9 @@ def test_a_class_changed_by_the_batch_weighs_more_than_a_logit() -> None:
     [
         (1.0, "float32", False, "none", "pass"),
         (0.1, "float32", False, "none", "warn"),
+        (0.02, "float32", False, "none", "fail"),
+        (0.02, "float32", True, "none", "fail"),
+        (0.02, "float32", False, "hosnn", "pass"),
         (0.1, "float32", False, "hosnn", "pass"),
         (0.1, "float32", False, "foreign", "pass"),
         (1.0, "float16", True, "none", "warn"),

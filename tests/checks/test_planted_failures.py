@@ -13,7 +13,7 @@ from hosnn.results.roles import Role
 from hosnn.robustness.apgd import APGD, APGDTargeted
 from hosnn.robustness.ensembles import Noise
 from hosnn.robustness.model import Attack
-from hosnn.robustness.pgd import PGD
+from hosnn.robustness.pgd import PGD, fgsm
 from hosnn.robustness.square import Square
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.spiking.gradient_rule import bptt
@@ -64,6 +64,7 @@ ATTACKED = Protocol(
             (
                 _spec("noise", Noise(THREAT), kind=AttackKind.CONTROL, role=Role.NOISE),
                 _spec("PGD-20", PGD(THREAT), role=Role.REFERENCE),
+                _spec("FGSM", fgsm(THREAT), role=Role.SINGLE_STEP),
                 _spec("PGD-20, 5 restarts", PGD(THREAT, restarts=5), role=Role.MORE_RESTARTS),
                 _spec("PGD-20, last point", PGD(THREAT, keep_best=False), role=Role.LAST_POINT),
             ),

@@ -161,7 +161,7 @@ def test_brackets_in_names_are_printed_as_they_are(
     out = tmp_path / "[bold]"
     main(["evaluate", str(tmp_path / "renamed"), "--samples", "20", "--out", str(out)])
     said = capsys.readouterr().out
-    assert "lif[bold]: 20 images" in said and "[bold]" in said[said.index("written to") :]
+    assert "lif[bold]: smoke" in said and "[bold]" in said[said.index("written to") :]
     first = Evaluation.load(out / "smoke-n20.json")
     replace(first, model="lif[/red]").save(tmp_path / "other.json")
     assert main(["compare", str(out / "smoke-n20.json"), str(tmp_path / "other.json")]) == 0

@@ -105,8 +105,8 @@ def changed(old: bytes, new: bytes) -> bytes:
 
 
 BAD = {
-    "empty": (b"", "Ran out of input"),
-    "not a pickle": (b"<html>please log in</html>", "invalid load key"),
+    "empty": (b"", "pickle exhausted"),
+    "not a pickle": (b"<html>please log in</html>", "opcode"),
     "not a dict": (b"\x80\x02K\x01.", "'int' object"),
     "no labels": (changed(b"U\x06labels", b"U\x06labelz"), "no 'labels'"),
     "no data": (changed(b"U\x04data", b"U\x04date"), "no 'data'"),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_pre_hooks
 
-from hosnn.errors import ConfigError
+from hosnn.errors import ConfigError, NoEffectWarning
 from hosnn.estimators import (
     BPTR,
     AdaptiveSharpness,
@@ -108,9 +108,18 @@ def test_through_its_own_rule_is_the_attack_itself() -> None:
     assert torch.equal(Through(TINY.rule, fgsm(THREAT))(network, images(), labels(), rng()), expected)
 
 
-def test_through_leaves_other_models_as_they_are() -> None:
+def test_through_leaves_other_models_as_they_are_and_says_so() -> None:
     x, y = torch.rand(6, 1, 3, 4, dtype=torch.float64), labels() % 3
-    assert torch.equal(Through(bptt(), fgsm(THREAT))(linear(), x, y, rng()), fgsm(THREAT)(linear(), x, y, rng()))
+    with pytest.warns(NoEffectWarning, match="does nothing on Sequential"):
+        attacked = Through(bptt(), fgsm(THREAT))(linear(), x, y, rng())
+    assert torch.equal(attacked, fgsm(THREAT)(linear(), x, y, rng()))
+
+
+def test_a_rule_for_a_network_without_spiking_layers_says_that_it_does_nothing() -> None:
+    x = torch.rand(6, 1, 3, 4, dtype=torch.float64)
+    with pytest.warns(NoEffectWarning, match="no hosnn spiking layer"):
+        same = with_rule(linear(), bptt())
+    assert torch.equal(same(x), linear()(x))
 
 
 @pytest.mark.parametrize("attack", [fgsm(THREAT), PGD(THREAT, steps=2)], ids=["fgsm", "pgd"])

@@ -121,6 +121,6 @@ def test_what_makes_no_sense_is_refused() -> None:
         corruption_accuracy(network, data, corruptions=(Corruption.JPEG,), severities=(1,)).mean_of("fog")
 
 
-@pytest.mark.parametrize(("threat", "attacks"), [("linf:8/255", 2), ("l2:1/2", 1), ("l1:3", 1)])
-def test_controls_attack_under_every_threat(threat: str, attacks: int) -> None:
-    assert len(ablation_protocol(Threat.parse(threat)).attacks) == attacks
+@pytest.mark.parametrize("threat", ["linf:8/255", "l2:1/2", "l1:3"])
+def test_controls_attack_twice_under_every_threat(threat: str) -> None:
+    assert len(ablation_protocol(Threat.parse(threat)).attacks) == 2

@@ -68,21 +68,25 @@ def test_threat_and_steps_of_a_spec_are_those_of_its_attack(made: Protocol) -> N
 
 def test_descriptions_name_what_a_norm_leaves_out() -> None:
     assert "left out" not in standard().description
-    assert standard(Threat.parse("l2:1")).description.endswith("; not defined in l2 and left out: SA-PGD")
+    assert standard(Threat.parse("l2:1")).description.endswith(
+        "; not defined in l2 and left out: SA-PGD (Auto-PGD in its place)"
+    )
     assert standard(Threat.parse("l1:9")).description.endswith(
-        "; not defined in l1 and left out: Auto-PGD (plain PGD in its place), SA-PGD, FAB-T, Square"
+        "; not defined in l1 and left out: Auto-PGD (plain PGD in its place), SA-PGD (FAB-T in its place), Square"
     )
 
 
 def test_roles_and_strengths_are_those_that_files_without_them_are_read_with() -> None:
     for made in EVERY:
-        assert made.strength == strength_by_protocol(made.name)
+        if made.name != "quick":  # younger than files without strengths
+            assert made.strength == strength_by_protocol(made.name)
     made = protocol_by_name("full", DEFAULT_THREAT)
     controls = next(panel for panel in made.panels if panel.name == "controls")
     for spec in (*made.attacks, *controls.attacks, *protocol_by_name("smoke", DEFAULT_THREAT).attacks):
-        assert spec.role == role_by_name(spec.name), spec.name
+        if spec.role is not Role.SINGLE_STEP:  # younger than files without roles
+            assert spec.role == role_by_name(spec.name), spec.name
     roles = [spec.role for spec in controls.attacks if spec.role]
-    assert set(roles) == {Role.NOISE, Role.REFERENCE, Role.MORE_RESTARTS, Role.LAST_POINT} and len(set(roles)) == 4
+    assert set(roles) == set(Role) - {Role.SCALE_FREE_LOSS} and len(set(roles)) == len(roles)
     assert [strength.rank for strength in Strength] == [0, 1, 2, 3, 4]
 
 

@@ -42,6 +42,8 @@ def test_many_failed_checks_are_counted_and_the_first_named() -> None:
     ("network", "why"),
     [
         (Network(spiking="foreign"), "another library"),
+        (Network(spiking="hosnn", layers=3, evidence="Heaviside emits spikes"), "not all spikes come from"),
+        (Network(spiking="unknown", evidence="Neuron emits multiples of one value"), "may spike (Neuron emits"),
         (Network(spiking="hosnn", layers=3, gradient=False), "no gradient"),
         (Network(spiking="foreign", gradient=False), "no gradient"),
     ],

@@ -116,7 +116,11 @@ def test_facts_tell_where_the_numbers_come_from() -> None:
     blind = dict(
         facts(replace(rich(), network=Network(spiking="foreign", gradient=False, random=True), model_sha256=""))
     )
-    assert blind["Network"] == "spiking layers of another library, no gradient, random"
+    assert blind["Network"] == "spikes that do not come from this package, no gradient, random"
+    unsure = replace(rich(), network=Network(evidence="values pass through round", copies="equal"))
+    assert dict(facts(unsure))["Network"] == (
+        "not known whether it spikes (values pass through round), differentiated by its own gradient only"
+    )
     assert "Parameters" not in blind and "function" in blind["Model SHA-256"]
 
 

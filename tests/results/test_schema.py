@@ -78,7 +78,7 @@ def test_the_schema_has_the_fields_of_the_values() -> None:
 def test_made_up_results_validate_and_are_read_back(result: Evaluation, tmp_path: Path) -> None:
     assert problems(written(result)) == []
     result.save(tmp_path / "result.json")
-    assert repr(Evaluation.load(tmp_path / "result.json")) == repr(result)  # NaN differs from itself, its text does not
+    assert written(Evaluation.load(tmp_path / "result.json")) == written(result)  # NaN differs from itself
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: str(path.relative_to(RESULTS)))
@@ -162,9 +162,15 @@ CHANGES = (
         r"at rows\[0\].predictions\[5\]: .*greater than or equal to -1, got -2",
     ),
     Change("a clean image not seen", lambda it: it["clean"].append(-1), r"at clean\[5\]: "),
-    Change("a share above 1", lambda it: it["summary"].update(worst_case_accuracy=1.5), None),
-    Change("an interval of three", lambda it: it["summary"]["worst_case_interval_95"].append(0.5), None),
-    Change("an accuracy in percent", lambda it: it["summary"]["accuracy"].update({"APGD-CE": 60}), None),
+    Change("a share above 1", lambda it: it["summary"].update(worst_case_accuracy=1.5), "its summary has worst"),
+    Change(
+        "an interval of three", lambda it: it["summary"]["worst_case_interval_95"].append(0.5), "its summary has worst"
+    ),
+    Change(
+        "an accuracy in percent",
+        lambda it: it["summary"]["accuracy"].update({"APGD-CE": 60}),
+        "its summary has accuracy",
+    ),
     Change("another severity", lambda it: it["checks"][0].update(severity="maybe"), r"checks\[0\].severity: .*'maybe'"),
     Change("a check's number as text", lambda it: it["checks"][0].update(value="1 %"), r"checks\[0\].value: .*'1 %'"),
     Change(

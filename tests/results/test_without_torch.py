@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src" / "hosnn"
-ALLOWED = ("hosnn.errors", "hosnn.files", "hosnn.results")
+ALLOWED = ("hosnn.errors", "hosnn.files", "hosnn.names", "hosnn.results", "hosnn.schema")
 FILES = [*sorted((SOURCE / "results").glob("*.py")), SOURCE / "files.py", SOURCE / "errors.py"]
 
 

@@ -17,11 +17,12 @@ from hosnn.robustness.losses import (
     PerStep,
     cross_entropy,
     margin,
+    misclassified,
     targeted_cross_entropy,
     targeted_margin,
 )
 from hosnn.robustness.model import Attack, count_passes, input_gradient
-from hosnn.robustness.pgd import PGD, at_clean, bim, fgsm, half_eps_signs, mi_fgsm, misclassified, r_fgsm
+from hosnn.robustness.pgd import PGD, at_clean, bim, fgsm, half_eps_signs, mi_fgsm, r_fgsm
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.threats import L1, L2, Ball, Linf, Threat
 from tests.covering import each_value

@@ -209,11 +209,12 @@ def test_weights_of_another_architecture_are_refused(saved: Path, tmp_path: Path
 
 
 STATE = {"0.exp_avg": torch.arange(3.0)}
+POSITION = {"finished": False, "best": 0.5, "loss": 1.0, "seconds": 1.0}
 CONFIG = checkpoint.config_of(describe(TINY), None, {"name": "toy"})
 
 
 def generation(folder: Path, step: int, best: str | None = None, seed: int = 0) -> Pointer:
-    state = TrainingState(STATE, {"step": step})
+    state = TrainingState(STATE, POSITION | {"step": step})
     return save_generation(folder, lif_network(seed=seed), CONFIG, state, best)
 
 

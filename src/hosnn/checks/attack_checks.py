@@ -6,7 +6,7 @@ A difference must be more than one image to count, because in a small sample one
 from collections.abc import Sequence
 from itertools import pairwise
 
-from hosnn.checks.model_checks import percentage
+from hosnn.checks.model_checks import WARN_SHARE, graded, percentage
 from hosnn.results.check import Check, Severity
 from hosnn.results.statistics import wilson
 
@@ -79,6 +79,33 @@ def panels(broken: int, samples: int) -> Check:
     )
 
 
+def ties(tied: int, samples: int) -> Check:
+    """Images whose label shares the highest logit with another class, without attack or after one."""
+    share = tied / samples
+    return Check(
+        "ties",
+        graded(share, WARN_SHARE, 0.5),
+        f"{percentage(share)} of {samples:,} images, clean or attacked",
+        share,
+        "Where two classes share the highest logit only the order of classes decides, so such an image counts as "
+        "misclassified; read out finer values (mean current or membrane instead of few spikes).",
+    )
+
+
+def claimed_successes(denied: int, samples: int) -> Check:
+    """Images misclassified in a gradient attack's own pass and not in the verdict's, a pass without gradient."""
+    share = denied / samples
+    severity: Severity = "pass" if denied <= TOLERANCE else "fail" if share > MASKED_FAIL else "warn"
+    return Check(
+        "claimed successes",
+        severity,
+        f"the verdict denies {denied} of {samples} images that a gradient attack had fooled",
+        share,
+        "An attack stops at an image that fools the model it sees; if the verdict then finds it classified correctly, "
+        "the model answers otherwise without a gradient and looks robust: make passes with and without one equal.",
+    )
+
+
 def inside_threat(images: int, clamped: bool) -> Check:
     """The evaluation stops at a result outside its threat, so all results are inside."""
     return Check(
@@ -115,6 +142,11 @@ def more_steps(robust: Sequence[int], samples: int) -> Check:
 
 def more_restarts(robust: Sequence[int], samples: int) -> Check:
     return more_effort("more restarts", "More restarts of the same attack", robust, samples)
+
+
+def single_step(robust: Sequence[int], samples: int) -> Check:
+    """Images left correct by FGSM and by PGD: one step, and many within the same ball."""
+    return more_effort("single step", "Many steps in place of one", robust, samples)
 
 
 def unbounded_attack(robust: int, samples: int, classes: int) -> Check:

@@ -1,27 +1,33 @@
 """What the checks of the model need, measured on a few images: can its answers and gradients be relied on?
 
 Shapes: x [n, ...] in [0, 1], y [n], logits [n, K].  Nothing here changes the model's modes, the global random numbers
-or a count of passes.  Images go in blocks of 50; all of it costs about 35 forwards and 4 backwards per image.
+or a count of passes.  Images go in blocks of 50; all of it costs about 85 forwards and 8 backwards per image.
 """
 
 import copy
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hosnn.checks.ball_probe import BallProbe, probe_ball
+from hosnn.checks.copies import compare_copy
+from hosnn.checks.fidelity import best_fidelity, run_trials
+from hosnn.checks.foreign_libraries import reset_call
 from hosnn.checks.measurements import (
     BLOCK,
-    first_layer_input,
     fraction,
     input_gradients,
     noticeably_different,
     relative_difference,
     seeded_scores,
+    without_gradient,
     without_side_effects,
 )
 from hosnn.checks.model_checks import FAITHFUL, REPEATABLE, WARN_SHARE
+from hosnn.checks.rounding import unmoved_inputs
 from hosnn.estimators import with_rule
 from hosnn.nn.layers import TimeDropout
 from hosnn.nn.neurons import neurons
@@ -33,17 +39,11 @@ from hosnn.robustness.pgd import PGD
 from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import bptt
 
-RADII = (0.25, 1.0, 4.0)
-"""Step sizes over eps that fidelity is measured at: spikes jump, so a small step may change nothing."""
-
 TRIALS = 4
 """Random steps per image that the step along the gradient is compared with."""
 
 SINGLE_IMAGES = 16
 """Images that are also passed through the model one by one."""
-
-FEWEST_TRIALS = 20
-"""Fewest trials, in which a step changed something, for a fidelity to be given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,6 @@ class Diagnosis:
     Shares of images, in [0, 1]:
     saturated_softmax       the highest probability is 1 in float32
     changed_without_budget  an attack at eps = 0 changes the image
-    ties                    the two highest logits are equal
     zero_gradients          the margin's gradient is exactly zero, or not a number
     saturated_loss          the cross-entropy has no gradient where the margin has one
     batch_logits, batch_classes           logits, or the class, change with batch size and order
@@ -67,10 +66,15 @@ class Diagnosis:
     bptt_fidelity    the same through full BPTT; only for hosnn layers whose own gradient is of little use
     dead_pixels      pixels without a gradient that change the logits
     unmoved_inputs   inputs of the first layer that stay the same when all pixels change
+    unmoved_later    the same of the layers after it, without values at which activations rest
+
+    inside, inside_bptt  the gradient inside the ball, of the model and, as for bptt_fidelity, through full BPTT
 
     Differences of logits, relative to their spread:
     randomness     between forward passes with different random numbers
     carried_state  between passes before and after others, with equal random numbers
+
+    reset_call  how the spiking library of the model's layers puts them at rest; empty if none is known
 
     has_gradient, logits_dtype, fits_16_bits  whether autograd reaches the input; the logits' type, and whether all of
                                               them fit into half precision
@@ -82,10 +86,10 @@ class Diagnosis:
     changed_without_budget: float
     randomness: float
     carried_state: float
-    ties: float
     logits_dtype: str
     fits_16_bits: bool
     distinct_logits: float
+    reset_call: str = ""
     zero_gradients: float | None = None
     saturated_loss: float | None = None
     batch_logits: float | None = None
@@ -97,6 +101,9 @@ class Diagnosis:
     bptt_fidelity: float | None = None
     dead_pixels: float | None = None
     unmoved_inputs: float | None = None
+    unmoved_later: float | None = None
+    inside: BallProbe | None = None
+    inside_bptt: BallProbe | None = None
 
 
 def diagnose(model: Model, x: Tensor, y: Tensor, threat: Threat, seed: int = 0) -> Diagnosis:
@@ -104,33 +111,38 @@ def diagnose(model: Model, x: Tensor, y: Tensor, threat: Threat, seed: int = 0) 
     rng = SampleRandom(seed, torch.arange(len(y))).fold("probes")
     with without_side_effects(model):
         logits = seeded_scores(model, x, seed)
-        repeatability = _repeatability(model, x, logits, seed)
+        repeatability = _repeatability(model, x[:BLOCK], seed)
         repeatable = max(repeatability.values()) <= REPEATABLE
         gradients = input_gradients(model, x, y, margin)
         gradient_shares = {} if gradients is None else _gradient_shares(model, x, y, gradients, threat, rng)
-        top = logits.float().topk(2, dim=1).values
         halves = (torch.half, torch.bfloat16)
+        inside = None if gradients is None else probe_ball(model, x, y, gradients.nan_to_num(), threat, rng)
+        module = model if repeatable and isinstance(model, nn.Module) else None
         return Diagnosis(
             samples=len(y),
             has_gradient=gradients is not None,
             saturated_softmax=fraction(logits.float().softmax(1).amax(1) == 1),
             changed_without_budget=_changed_without_budget(model, x, y, threat, rng, gradients is not None),
-            ties=fraction(top[:, 0] == top[:, 1]),
             logits_dtype=str(logits.dtype).removeprefix("torch."),
             fits_16_bits=any(torch.equal(logits.to(half).to(logits.dtype), logits) for half in halves),
             distinct_logits=max(len(torch.unique(column)) for column in logits.unbind(1)) / len(y),
+            reset_call=reset_call(model),
             **repeatability,
             **(_batch_shares(model, x, logits, seed) if repeatable else {}),
             **(_training_shares(model, x, y, logits, gradients, seed) if repeatable else {}),
             **gradient_shares,
-            bptt_fidelity=_bptt_fidelity(model, x, y, threat, rng, gradient_shares),
-            unmoved_inputs=_unmoved_inputs(model, x, threat) if repeatable and isinstance(model, nn.Module) else None,
+            **_through_bptt(model, x, y, threat, rng, gradient_shares, inside),
+            inside=inside,
+            **(unmoved_inputs(module, x, threat) if module else {}),
         )
 
 
-def _repeatability(model: Model, x: Tensor, logits: Tensor, seed: int) -> dict[str, float]:
-    """`randomness` and `carried_state`, by passes of one batch with a pass of another batch between them."""
-    again = seeded_scores(model, x, seed)
+def _repeatability(model: Model, x: Tensor, seed: int) -> dict[str, Any]:
+    """`randomness` and `carried_state`, by passes of one batch with a pass of another batch between them.
+
+    x  one block [n, ...]: layers that keep state drop it, or draw it anew, when the shape of the batch changes
+    """
+    logits, again = (seeded_scores(model, x, seed) for _ in range(2))
     seeded_scores(model, 1 - x.flip(0), seed)
     later = seeded_scores(model, x, seed)
     state = max(relative_difference(logits, again), relative_difference(logits, later))
@@ -139,7 +151,7 @@ def _repeatability(model: Model, x: Tensor, logits: Tensor, seed: int) -> dict[s
     return {"carried_state": state, "randomness": relative_difference(later, seeded_scores(model, x, seed + 1))}
 
 
-def _batch_shares(model: Model, x: Tensor, logits: Tensor, seed: int) -> dict[str, float]:
+def _batch_shares(model: Model, x: Tensor, logits: Tensor, seed: int) -> dict[str, Any]:
     """The same images in small batches, in reverse order, and some of them alone."""
     all_images = torch.arange(len(x), device=x.device)
     other_class, other_logits = (torch.zeros(len(x), dtype=torch.bool, device=logits.device) for _ in range(2))
@@ -155,14 +167,14 @@ def _batch_shares(model: Model, x: Tensor, logits: Tensor, seed: int) -> dict[st
 
 def _training_shares(
     model: Model, x: Tensor, y: Tensor, logits: Tensor, gradients: Tensor | None, seed: int
-) -> dict[str, float]:
-    """All modules but dropout and normalisation in train mode, on a copy, because train mode may change state."""
-    if not isinstance(model, nn.Module):
+) -> dict[str, Any]:
+    """All modules but dropout and normalisation in train mode, on a copy, because train mode may change state.
+
+    Nothing of a model whose copy gives other answers in eval mode, too.
+    """
+    if not isinstance(model, nn.Module) or compare_copy(model, x[:BLOCK]) in ("different", "impossible"):
         return {}
-    try:
-        copied = copy.deepcopy(model)
-    except (RuntimeError, TypeError):  # tensors with a graph, open handles
-        return {}
+    copied = copy.deepcopy(model)
     for module in copied.modules():
         module.training = not _is_meant_to_differ(module)
     try:
@@ -189,10 +201,9 @@ def _is_meant_to_differ(module: nn.Module) -> bool:
 
 def _gradient_shares(
     model: Model, x: Tensor, y: Tensor, gradients: Tensor, threat: Threat, rng: SampleRandom
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """`zero_gradients`, `saturated_loss`, `fidelity`, `fidelity_eps` and `dead_pixels` of a model with a gradient."""
-    flat = gradients.flatten(1)
-    zero = (flat == 0).all(1) | ~flat.isfinite().all(1)
+    flat, zero = gradients.flatten(1), without_gradient(gradients)
     of_cross_entropy = input_gradients(model, x, y, cross_entropy)
     saturated = torch.zeros_like(zero)
     if of_cross_entropy is not None:
@@ -206,19 +217,30 @@ def _gradient_shares(
     return shares
 
 
-def _bptt_fidelity(
-    model: Model, x: Tensor, y: Tensor, threat: Threat, rng: SampleRandom, own: dict[str, float]
-) -> float | None:
-    """Fidelity of full BPTT with an ordinary surrogate, where the model's own gradient is not good enough."""
-    if own.get("fidelity", 0.0) >= FAITHFUL and own.get("zero_gradients", 1.0) <= WARN_SHARE:
-        return None
-    if not isinstance(model, nn.Module) or not neurons(model):
-        return None
+def _through_bptt(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    rng: SampleRandom,
+    own: dict[str, float],
+    inside: BallProbe | None,
+) -> dict[str, Any]:
+    """The gradient of full BPTT with an ordinary surrogate, where the model's own is not good enough."""
+    faithful = own.get("fidelity", 0.0) >= FAITHFUL and own.get("zero_gradients", 1.0) <= WARN_SHARE
+    if inside is not None and inside.fidelity is not None and inside.zero_gradients is not None:
+        faithful &= inside.fidelity >= FAITHFUL and inside.zero_gradients <= WARN_SHARE
+    if faithful or not isinstance(model, nn.Module) or not neurons(model):
+        return {}
     bptt_model = with_rule(model, bptt())
     gradients = input_gradients(bptt_model, x, y, margin)
-    return (
-        None if gradients is None else _fidelity(bptt_model, x, y, gradients.nan_to_num(), threat, rng).get("fidelity")
-    )
+    if gradients is None:
+        return {}
+    gradients = gradients.nan_to_num()
+    return {
+        "bptt_fidelity": _fidelity(bptt_model, x, y, gradients, threat, rng).get("fidelity"),
+        "inside_bptt": probe_ball(bptt_model, x, y, gradients, threat, rng),
+    }
 
 
 def _fidelity(
@@ -228,28 +250,9 @@ def _fidelity(
 
     Trials in which neither changes anything do not count.  Of several step sizes, the one with the highest fidelity.
     """
-    start = margin(seeded_scores(model, x, 0), y)
-    best: dict[str, float] = {}
-    for radius in RADII:
-        eps = threat.ball.eps * radius
-        if eps == 0 or eps > threat.ball.whole_range:
-            continue
-        step_threat = threat.with_eps(eps)
-
-        def rise(direction: Tensor, eps: float = eps, step_threat: Threat = step_threat) -> Tensor:
-            moved = step_threat.project(x + eps * threat.ball.steepest(direction), x)
-            return margin(seeded_scores(model, moved, 0), y) - start
-
-        along_gradient = rise(gradients)
-        at_random = torch.stack([rise(rng.fold("direction", trial).normal(x)) for trial in range(TRIALS)])
-        counted = (at_random != 0) | (along_gradient != 0)
-        if int(counted.sum()) < FEWEST_TRIALS:
-            continue
-        wins = (along_gradient > at_random).float() + 0.5 * (along_gradient == at_random).float()
-        fidelity = float(wins[counted].mean())
-        if fidelity > best.get("fidelity", -1.0):
-            best = {"fidelity": fidelity, "fidelity_eps": eps}
-    return best
+    trials = run_trials(model, x, y, gradients, threat, rng, TRIALS)
+    best = best_fidelity({size: found.wins[found.changed] for size, found in trials.items()})
+    return {} if best is None else {"fidelity": best.share, "fidelity_eps": best.eps}
 
 
 def _dead_pixels(model: Model, x: Tensor, without_gradient: Tensor) -> float:
@@ -261,16 +264,6 @@ def _dead_pixels(model: Model, x: Tensor, without_gradient: Tensor) -> float:
     before = seeded_scores(model, x, 0)
     matters = noticeably_different(seeded_scores(model, moved, 0), before, before)
     return float((without_gradient.float().mean(1) * matters).mean())
-
-
-def _unmoved_inputs(model: nn.Module, x: Tensor, threat: Threat) -> float | None:
-    """Share of inputs to the first layer with weights that are equal for x and for x moved inwards by up to eps/2."""
-    size = min(threat.ball.eps / 2, 0.25) if threat.ball.name == "linf" else 4 / 255
-    if size == 0:
-        return None
-    moved = x + size * torch.where(x < 0.5, 1.0, -1.0)
-    before, after = (first_layer_input(model, images[:BLOCK]) for images in (x, moved))
-    return None if before is None or after is None else fraction(before == after)
 
 
 def _changed_without_budget(

@@ -1,4 +1,4 @@
-"""Measurements of a model without side effects: scores and gradients in blocks, inputs of layers, spikes inside.
+"""Measurements of a model without side effects: scores and gradients in blocks.
 
 Shapes: x [n, ...], logits [n, K].
 """
@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hosnn.nn.modes import evaluating
 from hosnn.robustness.losses import Loss
-from hosnn.robustness.model import Model, NoGradient, count_passes, input_gradient, scores
+from hosnn.robustness.model import InputGradient, Model, NoGradient, count_passes, input_gradient, scores
 from hosnn.runtime import own_randomness, seed_everything
 
 BLOCK = 50
@@ -41,11 +41,24 @@ def seeded_scores(model: Model, x: Tensor, seed: int, block: int = BLOCK) -> Ten
 
 def input_gradients(model: Model, x: Tensor, y: Tensor, loss: Loss) -> Tensor | None:
     """Gradient of each image's loss with respect to the image, [n, ...]; None if autograd does not reach the input."""
+    passes = gradient_passes(model, x, y, loss)
+    return None if passes is None else passes.gradient
+
+
+def gradient_passes(model: Model, x: Tensor, y: Tensor, loss: Loss) -> InputGradient | None:
+    """The same with each image's loss and scores in the passes with a gradient."""
     try:
         blocks = zip(torch.split(x, BLOCK), torch.split(y, BLOCK), strict=True)
-        return torch.cat([input_gradient(model, *block, loss).gradient for block in blocks])
+        passes = [input_gradient(model, *block, loss) for block in blocks]
     except NoGradient:
         return None
+    return InputGradient(*map(torch.cat, zip(*passes, strict=True)))
+
+
+def without_gradient(gradients: Tensor) -> Tensor:
+    """Images whose gradient is exactly zero, or not a number.  [n, ...] -> [n] bool"""
+    flat = gradients.flatten(1)
+    return (flat == 0).all(1) | ~flat.isfinite().all(1)
 
 
 def relative_difference(first: Tensor, second: Tensor) -> float:
@@ -61,48 +74,3 @@ def noticeably_different(first: Tensor, second: Tensor, reference: Tensor) -> Te
 def fraction(mask: Tensor) -> float:
     """Share of True in a bool tensor."""
     return float(mask.float().mean())
-
-
-def first_layer_input(model: nn.Module, x: Tensor) -> Tensor | None:
-    """Input of the first layer with weights; None if no layer without children has weights and a tensor as input."""
-    inputs: list[Tensor] = []
-
-    def record(module: nn.Module, arguments: tuple[object, ...]) -> None:
-        if not inputs and arguments and isinstance(arguments[0], Tensor):
-            inputs.append(arguments[0].detach().clone())
-
-    leaves = [
-        module for module in model.modules() if not any(module.children()) and any(True for _ in module.parameters())
-    ]
-    handles = [module.register_forward_pre_hook(record) for module in leaves]
-    try:
-        scores_in_blocks(model, x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return inputs[0] if inputs else None
-
-
-def emits_spikes(model: nn.Module, x: Tensor) -> bool:
-    """Whether a module inside turns inputs that are not binary into float zeros and ones, both of them."""
-    spikes: list[bool] = []
-
-    def record(module: nn.Module, arguments: tuple[object, ...], outputs: object) -> None:
-        results = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
-        spikes.append(any(map(_is_binary, results)) and not any(map(_is_binary, arguments)))
-
-    handles = [module.register_forward_hook(record) for module in model.modules() if module is not model]
-    try:
-        scores_in_blocks(model, x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return any(spikes)
-
-
-def _is_binary(value: object) -> bool:
-    """Whether a value is a float tensor of zeros and ones, both of them."""
-    if not isinstance(value, Tensor) or not value.is_floating_point():
-        return False
-    ones = value == 1
-    return bool(ones.any()) and not bool(ones.all()) and bool((ones | (value == 0)).all())

@@ -28,8 +28,9 @@ DEAD_WARN, DEAD_FAIL = 0.10, 0.50
 UNMOVED = 0.25
 """Share of inputs.  Inputs of 8 bits change with a step of eps/2 at every usual eps; those of a few levels do not."""
 
-DISTINCT = 0.5
-"""Real numbers hardly ever coincide: logits with fewer distinct values than half the images lie on a grid."""
+DISTINCT, FEW_VALUES = 0.5, 0.1
+"""Real numbers hardly ever coincide: logits with fewer distinct values than half the images lie on a grid, and those
+with fewer than a tenth tell hardly more than the class."""
 
 NATURALLY_COARSE = ("hosnn", "foreign")
 """Networks whose logits may be counts of spikes, a grid that hides nothing; `ties` checks what follows from it."""
@@ -124,15 +125,19 @@ def randomness(difference: float) -> Check:
     )
 
 
-def state_between_calls(difference: float) -> Check:
-    """Difference of forward passes of one batch, before and after other batches, with equal random numbers."""
+def state_between_calls(difference: float, reset_call: str = "") -> Check:
+    """Difference of forward passes of one batch, before and after other batches, with equal random numbers.
+
+    reset_call  how the library of the model's layers puts them at rest; empty if none is known
+    """
+    remedy = f"call {reset_call} first in forward" if reset_call else "start every call from rest"
     return Check(
         "state between calls",
         "pass" if difference <= REPEATABLE else "fail",
         f"forwards differ by {difference:.2g} of the logits' spread",
         difference,
         "The answer must depend on the image alone; if earlier calls change it (a membrane not reset, or random "
-        "numbers from a generator of the model's own), start every call from rest and seed from torch.",
+        f"numbers from a generator of the model's own), {remedy} and seed from torch.",
     )
 
 
@@ -149,28 +154,17 @@ def batch(logits: float, predictions: float, samples: int) -> Check:
     )
 
 
-def ties(share: float, samples: int) -> Check:
-    """Images whose two highest logits are equal."""
-    return Check(
-        "ties",
-        graded(share, WARN_SHARE, 0.5),
-        f"{percentage(share)} of {samples} images",
-        share,
-        "Where two classes share the highest logit the order of classes decides, so such a prediction is arbitrary; "
-        "read out finer values (mean current or membrane instead of few spikes).",
-    )
-
-
 def coarse_logits(distinct: float, dtype: str, fits_16_bits: bool, spiking: str) -> Check:
     """Logits in half precision, or on a grid.
 
     distinct      different values over images, in the class that has most, as a share of the images
     fits_16_bits  every logit fits into a half-precision number
     """
-    coarse = fits_16_bits or (distinct < DISTINCT and spiking not in NATURALLY_COARSE)
+    grid = spiking not in NATURALLY_COARSE
+    coarse = fits_16_bits or (distinct < DISTINCT and grid)
     return Check(
         "coarse logits",
-        "warn" if coarse else "pass",
+        "fail" if distinct < FEW_VALUES and grid else "warn" if coarse else "pass",
         f"{dtype}{' values that fit into 16 bits' if fits_16_bits and dtype == 'float32' else ''}, "
         f"{percentage(distinct)} of values distinct",
         distinct,
@@ -221,27 +215,50 @@ def dead_pixels(share: float) -> Check:
     )
 
 
-def rounded_input(share: float) -> Check:
-    """Inputs of the first layer with weights that stay the same to the bit when every pixel moves by eps/2."""
+def rounded_input(first: float, later: float = 0.0) -> Check:
+    """Inputs of the first layers with weights that stay the same to the bit when every pixel moves by eps/2.
+
+    first, later  share in the first layer, and the largest share in the layers after it
+    """
+    share = max(first, later)
     return Check(
         "rounded input",
         graded(share, UNMOVED),
-        f"{percentage(share)} of inputs unmoved by eps/2",
+        f"{percentage(share)} of inputs of {'the first layer' if first == share else 'a later layer'} unmoved by eps/2",
         share,
-        "If small moves of pixels do not arrive at the first layer (rounding, clamping), gradients before it mean "
+        "If small moves of pixels do not arrive at the first layers (rounding, clamping), gradients before them mean "
         "nothing; replace that step by the identity in the backward pass of attacks (BPDA).",
     )
 
 
-def gradient_estimators(spiking: str) -> Check:
-    """Whether gradient estimators apply to the model's spikes."""
+def copies(state: str, estimators: bool) -> Check:
+    """Whether a copy of the model, where one can be made, answers as the model does.
+
+    state       `Network.copies`
+    estimators  gradient estimators apply to the model; they differentiate a copy
+    """
+    differs = state == "different"
+    return Check(
+        "copies",
+        "pass" if not differs else "fail" if estimators else "warn",
+        "a copy gives other answers" if differs else "answer alike" if state == "equal" else f"none used ({state})",
+        float(differs),
+        "Several workers, and gradient estimators, use copies of the model; one that answers differently (layers that "
+        "keep state outside themselves, or copy only part of it) is another network: then images are attacked one "
+        "block at a time, on the model itself.",
+    )
+
+
+def gradient_estimators(spiking: str, evidence: str = "") -> Check:
+    """Whether gradient estimators apply to the model's spikes; `evidence` says which they do not apply to."""
     foreign = spiking == "foreign"
     figure = {"foreign": "spikes, but not from hosnn layers", "hosnn": "hosnn layers", "none": "no spikes seen"}
+    words = figure.get(spiking, "spikes not ruled out" if evidence else "unknown")
     return Check(
         "gradient estimators",
-        "warn" if foreign else "pass",
-        figure.get(spiking, "unknown"),
-        float(not foreign),
+        "warn" if foreign or evidence else "pass",
+        f"{words}: {evidence}" if evidence else words,
+        float(not (foreign or evidence)),
         "Spikes of foreign layers can only be differentiated by the gradient of their own library, which makes the "
         "evaluation weaker; convert them to hosnn layers so that every estimator applies.",
     )

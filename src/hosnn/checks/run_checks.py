@@ -1,8 +1,9 @@
 """All checks that an evaluation's results and the diagnosis of its model allow, in the order of a report."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from hosnn.checks import attack_checks, model_checks
+from hosnn.checks import attack_checks, attacked_model_checks, model_checks
 from hosnn.checks.binarization_test import BinarizationTest
 from hosnn.checks.diagnosis import Diagnosis
 from hosnn.checks.measurements import BLOCK
@@ -59,23 +60,53 @@ def _of_model(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
         yield not_run("dead pixels", "no image has a gradient" if diagnosis.has_gradient else no_gradient)
     else:
         yield of_gradient(model_checks.dead_pixels(diagnosis.dead_pixels))
+    yield from _in_the_ball(diagnosis, any(result.estimator for result in white_box))
     yield from _of_inner_layers(evaluation, diagnosis)
     yield model_checks.zero_budget(diagnosis.changed_without_budget, min(count, BLOCK))
     yield model_checks.randomness(diagnosis.randomness)
-    yield model_checks.state_between_calls(diagnosis.carried_state)
+    yield model_checks.state_between_calls(diagnosis.carried_state, diagnosis.reset_call)
     yield from _of_modes(evaluation, diagnosis)
-    yield model_checks.ties(diagnosis.ties, count)
     yield model_checks.coarse_logits(
         diagnosis.distinct_logits, diagnosis.logits_dtype, diagnosis.fits_16_bits, evaluation.network.spiking
     )
 
 
+def _in_the_ball(diagnosis: Diagnosis, through_surrogates: bool) -> Iterator[Check]:
+    probe, bptt = diagnosis.inside, diagnosis.inside_bptt
+    if probe is None:
+        return
+    bptt_is_useful = bptt is not None and bptt.fidelity is not None and bptt.fidelity >= model_checks.FAITHFUL
+
+    def of_gradient(check: Check) -> Check:
+        avoided = through_surrogates and bptt_is_useful
+        return model_checks.downgraded(check, "attacks used other surrogates") if avoided else check
+
+    counts = probe.correct, probe.points
+    few_points = f"only {probe.correct} of {probe.points} points are classified correctly"
+    reason = few_points if probe.points else "the threat has no budget"
+    if probe.zero_gradients is None:
+        yield not_run("zero gradients in the ball", reason)
+    else:
+        reason = "too few steps change anything"
+        yield of_gradient(attacked_model_checks.zero_gradients_in_ball(probe.zero_gradients, *counts))
+    if probe.fidelity is None:
+        yield not_run("fidelity in the ball", reason)
+    else:
+        yield of_gradient(attacked_model_checks.fidelity_in_ball(probe.fidelity, probe.fidelity_eps, *counts))
+    if probe.other_logits is not None and diagnosis.carried_state <= model_checks.REPEATABLE:
+        yield attacked_model_checks.with_and_without_gradient(probe.other_logits, probe.points)
+
+
 def _of_inner_layers(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
     if diagnosis.unmoved_inputs is not None:
-        yield model_checks.rounded_input(diagnosis.unmoved_inputs)
-    elif evaluation.network.spiking == "unknown":
+        # Pooled spikes of foreign layers lie on a grid of their own.
+        later = None if evaluation.network.spiking == "foreign" else diagnosis.unmoved_later
+        yield model_checks.rounded_input(diagnosis.unmoved_inputs, later or 0.0)
+    elif not evaluation.model_sha256:
         yield not_run("rounded input", "the model is a plain function, whose layers are not seen")
-    yield model_checks.gradient_estimators(evaluation.network.spiking)
+    yield model_checks.gradient_estimators(evaluation.network.spiking, evaluation.network.evidence)
+    if evaluation.network.copies != "unknown":
+        yield model_checks.copies(evaluation.network.copies, estimators=evaluation.network.layers > 0)
 
 
 def _of_modes(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
@@ -90,7 +121,9 @@ def _of_modes(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
         yield model_checks.train_and_eval_mode(*shares, diagnosis.samples)
     elif not repeatable:
         yield not_run("train and eval mode", unrepeatable)
-    elif evaluation.network.spiking == "unknown":
+    elif evaluation.network.copies in ("different", "impossible"):
+        yield not_run("train and eval mode", "no copy of the model answers as it does")
+    elif not evaluation.model_sha256:
         yield not_run("train and eval mode", "the model is a plain function, which has no modes")
 
 
@@ -100,6 +133,8 @@ def _of_attacks(evaluation: Evaluation) -> Iterator[Check]:
     yield attack_checks.attacks(kinds.count("white-box"), sum(map(kinds.count, GRADIENT_FREE)))
     attacked = sum(prediction >= 0 for result in results for prediction in result.predictions)
     yield attack_checks.inside_threat(attacked, evaluation.clamped)
+    yield from _of_ties(evaluation)
+    yield from _of_claims(evaluation, results)
     yield from _of_growing_eps(evaluation)
     yield from _of_steps(evaluation)
     yield from _of_controls(evaluation)
@@ -115,12 +150,27 @@ def _of_binarization(test: BinarizationTest) -> Check:
 
 
 def _of_panels(evaluation: Evaluation) -> Iterator[Check]:
-    results = [result for panel in evaluation.panels for result in panel.rows if result.threat == evaluation.threat]
+    # A threat to images of 8 bits is part of the threat to images of real numbers.
+    threats = {evaluation.threat, str(replace(Threat.parse(evaluation.threat), bits=8))}
+    results = [result for panel in evaluation.panels for result in panel.rows if result.threat in threats]
     if not results:
         return
     samples = max(len(result.predictions) for result in results)
     broken = {at for result in results for at, right in enumerate(evaluation.correct_after(result)) if not right}
     yield attack_checks.panels(sum(evaluation.robust[at] for at in broken), samples)
+
+
+def _of_ties(evaluation: Evaluation) -> Iterator[Check]:
+    if evaluation.clean_tied is None:
+        return
+    tied = set(evaluation.clean_tied).union(*(result.tied or () for result in evaluation.rows))
+    yield attack_checks.ties(len(tied), evaluation.samples)
+
+
+def _of_claims(evaluation: Evaluation, results: Sequence[AttackResult]) -> Iterator[Check]:
+    recorded = [result.denied for result in results if result.denied is not None]
+    if recorded:
+        yield attack_checks.claimed_successes(len(set().union(*recorded)), evaluation.samples)
 
 
 def _of_growing_eps(evaluation: Evaluation) -> Iterator[Check]:
@@ -154,6 +204,7 @@ def _of_controls(evaluation: Evaluation) -> Iterator[Check]:
     by_role = {result.role: result for result in results if result.role is not None}
     checks = (
         ("random noise", Role.NOISE, _noise),
+        ("single step", Role.SINGLE_STEP, _single_step),
         ("more restarts", Role.MORE_RESTARTS, _more_restarts),
         ("last step", Role.LAST_POINT, _last_point),
     )
@@ -168,8 +219,12 @@ def _of_controls(evaluation: Evaluation) -> Iterator[Check]:
 
 def _noise(evaluation: Evaluation, reference: Sequence[bool], noise: Sequence[bool]) -> Check:
     samples = len(reference)
-    clean = sum(_clean(evaluation)[:samples])
+    clean = sum(evaluation.correct_when_clean[:samples])
     return attack_checks.random_noise(clean, sum(noise), sum(reference), samples)
+
+
+def _single_step(_: Evaluation, reference: Sequence[bool], single_step: Sequence[bool]) -> Check:
+    return attack_checks.single_step([sum(single_step), sum(reference)], len(reference))
 
 
 def _more_restarts(_: Evaluation, reference: Sequence[bool], restarted: Sequence[bool]) -> Check:
@@ -207,17 +262,18 @@ def _survivors(evaluation: Evaluation, results: Sequence[AttackResult]) -> list[
 
     In a cascade a result has no predictions for samples already lost, which count as lost.
     """
-    return [all(after) for after in zip(_clean(evaluation), *map(evaluation.correct_after, results), strict=True)]
+    return [
+        all(after) for after in zip(evaluation.correct_when_clean, *map(evaluation.correct_after, results), strict=True)
+    ]
 
 
 def _robust(evaluation: Evaluation, result: AttackResult) -> list[bool]:
     """Which samples are correct when clean and after a panel's attack."""
-    return [clean and after for clean, after in zip(_clean(evaluation), evaluation.correct_after(result), strict=False)]
+    return [
+        clean and after
+        for clean, after in zip(evaluation.correct_when_clean, evaluation.correct_after(result), strict=False)
+    ]
 
 
 def _robust_counts(evaluation: Evaluation, results: Sequence[AttackResult]) -> list[int]:
     return [sum(_robust(evaluation, result)) for result in results]
-
-
-def _clean(evaluation: Evaluation) -> list[bool]:
-    return [prediction == label for prediction, label in zip(evaluation.clean, evaluation.labels, strict=True)]

@@ -57,6 +57,8 @@ def calibrate(
         writable_folder(out.parent)
         if out.is_dir():
             raise SignatureError(f"--out got the folder {out}; expected a file, e.g. {out / 'signature.safetensors'}")
+        if out.exists() and not Signature.is_in(out):
+            raise SignatureError(f"--out got {out}, which holds something else than a signature; choose another name")
     dataset = dataset_for(loaded.network, loaded.config, data, data_folder)
     fabric = hardware.fabric()
     batches = (x.to(fabric.device) for x in images(dataset.train))
@@ -69,9 +71,9 @@ def calibrate(
         print(json.dumps({**signature.provenance(), "figures": _statistics(signature)}))
         return 0
     console.print(_table(signature))
-    console.print(f"{signature.samples:,} images of {signature.dataset}, {signature.steps} time steps")
+    console.print(f"{signature.samples:,} images of {signature.dataset}, {signature.steps} time steps", markup=False)
     if out is not None:
-        console.print(f"written to {out}")
+        console.print(f"written to {out}", markup=False)
     return 0
 
 

@@ -16,7 +16,7 @@ from hosnn.cli.request import EvaluationRequest, PreparedEvaluation, prepare, ru
 from hosnn.cluster.jobs import Cluster, Failed, Job, Stopped, run_jobs
 from hosnn.deadline import Deadline, Interrupted, stopping
 from hosnn.errors import ConfigError
-from hosnn.estimators import Through
+from hosnn.estimators import Through, has_spiking_layers
 from hosnn.evaluation.evaluate import evaluate as run_protocol
 from hosnn.evaluation.examples import Example, attacked_examples
 from hosnn.evaluation.journal import journal_path, journals
@@ -26,6 +26,7 @@ from hosnn.files import write_text
 from hosnn.progress import Progress, TerminalProgress
 from hosnn.report.evaluation_html import render_evaluation
 from hosnn.report.evaluation_markdown import markdown_evaluation
+from hosnn.results.check import tally
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.statistics import Interval
 from hosnn.robustness.pgd import PGD
@@ -42,6 +43,7 @@ def evaluate(
     model: ModelArgument,
     *,
     protocol: str = "smoke",
+    attacks_only: bool = False,
     threat: str = DEFAULT_THREAT_NAME,
     samples: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None,
     seed: int = 0,
@@ -62,12 +64,14 @@ def evaluate(
     which is a network, or a function without arguments that returns one.  A network is an nn.Module or any function
     from images in [0, 1] to logits.
 
-    Protocols: smoke (a first impression, a minute), standard (for a number to publish, minutes to half an hour), full
-    (everything, hours), paper (the HoSNN authors' attacks, for comparison with published numbers only), choices (their
-    PGD-7 with each of their choices switched off), sweep (PGD-40 through five surrogate widths).
+    Protocols: smoke (a first impression, a minute), quick (three strong attacks, for screening), standard (for a number
+    to publish, minutes to half an hour), full (everything, hours), paper (the HoSNN authors' attacks, for comparison
+    with published numbers only), choices (their PGD-7 with each of their choices switched off), sweep (PGD-40 through
+    five surrogate widths).
 
-    Exit status: 0 all checks passed, 3 a check warns, 4 a check failed and the number must not be believed; 1 the time
-    limit was reached, 2 an error to correct.  An interrupted evaluation resumes when the same command is given again.
+    Exit status: 0 all checks passed (--attacks-only runs none), 3 a check warns, 4 a check failed and the number must
+    not be believed; 1 the time limit was reached, 2 an error to correct.  An interrupted evaluation resumes when the
+    same command is given again.
 
     For example:
 
@@ -83,8 +87,11 @@ def evaluate(
 
     Args:
         model: a run folder, a checkpoint folder, a Hub id, file.py:function or module:function.
-        protocol: smoke, standard, full, paper, choices or sweep.
-        threat: norm:eps with norm linf, l2 or l1, e.g. linf:8/255; /step after it perturbs every time step.
+        protocol: smoke, quick, standard, full, paper, choices or sweep.
+        attacks_only: the protocol's worst case without its panels and checks, in less time; the result and its files
+            are called "PROTOCOL, attacks only".
+        threat: norm:eps with norm linf, l2 or l1, e.g. linf:8/255; /step after it perturbs every time step, @8bit at
+            the end allows adversarial images of 8 bits only.
         samples: number of test images, a fixed class-balanced choice; the protocol's own number if not given.
         seed: seed of random starts.
         data: data set; the one the network was trained on if not given.
@@ -111,6 +118,7 @@ def evaluate(
         transfer_sources=transfer_sources,
         out=out,
         hardware=hardware,
+        attacks_only=attacks_only,
     )
     own_shard = _shard(shard)
     if shards is not None and shards < 1:
@@ -183,7 +191,7 @@ def _run_shards(
     jobs = [Job(f"shard {number}/{count}", run_shard, (for_worker, Shard(number, count))) for number in range(count)]
     errors: dict[str, str] = {}  # the first shard of each error
     done = 0
-    with progress.task(f"{prepared.target.name}, {request.protocol}", count) as bar:
+    with progress.task(f"{prepared.target.name}, {prepared.protocol.name}", count) as bar:
         for name, outcome in run_jobs(jobs, cluster, deadline):
             if isinstance(outcome, Failed):
                 errors.setdefault(outcome.error, name)
@@ -217,7 +225,7 @@ def _examples(prepared: PreparedEvaluation, result: Evaluation, seed: int) -> tu
         return attacked_examples(
             target.model,
             target.data.test.take(min(200, len(target.data.test))),
-            Through(bptt(), PGD(threat)),
+            Through(bptt(), PGD(threat)) if has_spiking_layers(target.model) else PGD(threat),
             count=5,
             seed=seed,
             network=target.name,
@@ -229,7 +237,8 @@ def _check_table(result: Evaluation) -> Table:
     """The checks that warn or fail; a title alone if all passed."""
     not_passed = [check for check in result.checks if check.severity != "pass"]
     passed = len(result.checks) - len(not_passed)
-    table = Table(title=f"checks: {passed} of {len(result.checks)} passed", show_header=bool(not_passed))
+    title = f"checks: {passed} of {len(result.checks)} passed" if result.checks else tally(result.checks)
+    table = Table(title=title, show_header=bool(not_passed))
     for heading in ("", "check", "measured", "what it means"):
         table.add_column(heading)
     for check in not_passed:
@@ -238,7 +247,7 @@ def _check_table(result: Evaluation) -> Table:
 
 
 def _attack_table(result: Evaluation) -> Table:
-    table = Table(title=escape(f"{result.model}: {result.samples:,} images of {result.dataset}, {result.threat}"))
+    table = Table(title=escape(result.title))
     for heading in ("attack", "accuracy", "95 % interval", "seconds"):
         table.add_column(heading, justify="left" if heading == "attack" else "right")
     table.add_row("none", f"{result.clean_accuracy:.2%}", _interval(result.interval()), "")

@@ -1,13 +1,13 @@
 """`hosnn VERB`: parsing, and the one place where errors become messages and exit statuses.
 
 Exit status: 0 done, 1 the time limit was reached before the end (the same command resumes), 2 an error that the user
-can correct, 3 a check of an evaluation warns, 4 one failed, 128 + signal stopped by a signal (130: Ctrl-C).
+can correct, 3 a check of an evaluation warns, 4 one failed, 128 + signal stopped by a signal (130: Ctrl-C; 141: the
+reader of standard output ended, the work is done).
 """
 
 from collections.abc import Callable
 
 import tyro
-from rich.console import Console
 
 from hosnn.cli.ablate import ablate
 from hosnn.cli.bench import bench
@@ -15,6 +15,7 @@ from hosnn.cli.calibrate import calibrate
 from hosnn.cli.compare import compare
 from hosnn.cli.doctor import doctor
 from hosnn.cli.evaluate import evaluate
+from hosnn.cli.inspect import inspect
 from hosnn.cli.reproduce import reproduce
 from hosnn.cli.sweep import sweep
 from hosnn.cli.theory import theory
@@ -22,12 +23,14 @@ from hosnn.cli.train import train
 from hosnn.deadline import Interrupted
 from hosnn.errors import HosnnError
 from hosnn.runtime import leave
+from hosnn.terminal import SafeConsole, outlived
 
 VERBS: dict[str, Callable[..., int]] = {
     "reproduce": reproduce,
     "train": train,
     "calibrate": calibrate,
     "evaluate": evaluate,
+    "inspect": inspect,
     "compare": compare,
     "ablate": ablate,
     "sweep": sweep,
@@ -39,7 +42,12 @@ VERBS: dict[str, Callable[..., int]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    with outlived() as status:
+        return status(_status_of(arguments))
+
+
+def _status_of(arguments: list[str] | None) -> int:
+    errors = SafeConsole(stderr=True, highlight=False)
     try:
         status: int = tyro.extras.subcommand_cli_from_dict(
             VERBS,

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from torch import nn
 
 from hosnn.data import Dataset, load_dataset
@@ -12,6 +11,7 @@ from hosnn.data.own import OWN, own_data_exists
 from hosnn.deadline import Deadline
 from hosnn.errors import ConfigError
 from hosnn.nn.layers import SpikingNetwork
+from hosnn.terminal import SafeConsole
 from hosnn.training import checkpoint
 from hosnn.training.checkpoint import LoadedNetwork
 from hosnn.training.models import folder_of
@@ -22,12 +22,12 @@ Name = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
 DataArgument = Annotated[str | None, tyro.conf.arg(metavar="NAME|PATH")]
 Minutes = Annotated[float | None, tyro.conf.arg(metavar="MINUTES")]
 
-console = Console(soft_wrap=True)
+console = SafeConsole()
 
 
-def console_for(json_output: bool) -> Console:
+def console_for(json_output: bool) -> SafeConsole:
     """Where progress and tables go: standard error if standard output is for JSON."""
-    return Console(soft_wrap=True, stderr=json_output)
+    return SafeConsole(stderr=json_output)
 
 
 def deadline_after(max_time: float | None) -> Deadline:

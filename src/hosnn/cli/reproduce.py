@@ -81,7 +81,7 @@ def reproduce(
     experiments = [with_seed(recipe(), seed) for seed in seeds for recipe in reproduction.grid]
     data = load_dataset(experiments[0].data, data_folder)
     console = console_for(json_output)
-    console.print(f"{reproduction.title}; data: {data.name}, {data.source}")
+    console.print(f"{reproduction.title}; data: {data.name}, {data.source}", markup=False)
     pipeline = _Pipeline(runs, data, hardware.fabric(), deadline_after(max_time), TerminalProgress(console))
     trained = [pipeline.trained(experiment) for experiment in experiments]
     cells = [
@@ -104,7 +104,7 @@ def reproduce(
     write_text(out / "report.html", _report(result, networks, data, runs))
     write_text(out / "bars.svg", svg(bars(result)).decode())
     console.print(rich_table(result))
-    console.print(f"written: {out / 'report.html'}, table.md, bars.svg, comparison.json")
+    console.print(f"written: {out / 'report.html'}, table.md, bars.svg, comparison.json", markup=False)
     if json_output:
         print(json.dumps(result.to_json()))
     return 0

@@ -39,6 +39,7 @@ class EvaluationRequest:
     transfer_sources: tuple[Path, ...]
     out: Path | None
     hardware: Hardware
+    attacks_only: bool = False
 
     def for_worker(self, folder: Path, device: str) -> "EvaluationRequest":
         """The same for a worker in another working folder, which writes to `folder` and uses one core or one GPU."""
@@ -77,11 +78,13 @@ def prepare(request: EvaluationRequest) -> PreparedEvaluation:
     hardware = request.hardware
     target = load_target(request.model, request.data, request.data_folder)
     protocol = with_samples(protocol, target.data, request.samples)
+    if request.attacks_only:
+        protocol = protocol.without_checks()
     if hardware.precision != "32-true":
         raise ConfigError(f"--precision got {hardware.precision!r}; robustness is measured in 32-true")
     folder = writable_folder(request.out or target.folder)
     # Only an unchanged protocol on the default data gets the plain name, which `hosnn reproduce` looks for.
-    stem = file_stem(request.protocol, request.threat, request.samples, request.seed)
+    stem = file_stem(protocol.name, request.threat, request.samples, request.seed)
     stem += "" if target.default_data else "-" + re.sub(r"[^\w.-]", "_", target.data.name)
     fabric = hardware.fabric()
     network = target.model.to(fabric.device) if isinstance(target.model, nn.Module) else target.model

@@ -54,7 +54,7 @@ def theory(
         write_text(folder / f"{name}.md", table)
     for name, figure in figures(results).items():
         write_text(folder / f"{name}.svg", svg(figure).decode())
-    progress.print(f"written to {folder}")
+    progress.print(f"written to {folder}", markup=False)
     if json_output:
         print(json.dumps(results))
     return 0

@@ -77,9 +77,9 @@ def train(
     elif json_output:
         print(json.dumps({**vars(outcome), "folder": str(outcome.folder)}))
     elif outcome.finished:
-        console.print(f"{outcome.folder}: best validation accuracy {outcome.accuracy:.2%}")
+        console.print(f"{outcome.folder}: best validation accuracy {outcome.accuracy:.2%}", markup=False)
     else:
-        console.print(f"{outcome.folder}: stopped after {outcome.steps} steps; continue with --resume")
+        console.print(f"{outcome.folder}: stopped after {outcome.steps} steps; continue with --resume", markup=False)
     if outcome.finished:
         return 0
     return 128 + deadline.signalled if deadline.signalled else 1

@@ -8,8 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from hosnn.cluster.record import Sweep, TrialRecord, TrialResult
+from hosnn.names import markdown
 from hosnn.results.check import SEVERITIES
-from hosnn.results.text import NOT_RUN, inline, markdown_rule, percent, table_row
+from hosnn.results.text import NOT_RUN, markdown_rule, percent, table_row
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ def markdown_sweep(sweep: Sweep) -> str:
             "",
             table_row(head),
             markdown_rule(len(head), 2),
-            *(table_row((" ".join(row.title), row.seeds, *row.cells)) for row in sweep_rows(sweep)),
+            *(table_row((markdown(" ".join(row.title)), row.seeds, *row.cells)) for row in sweep_rows(sweep)),
             "",
-            *(f"- not done: {inline(text)}" for text in failures(sweep)),
+            *(f"- not done: {markdown(text)}" for text in failures(sweep)),
             *([""] if failures(sweep) else []),
-            inline(provenance(sweep)),
+            markdown(provenance(sweep)),
             "",
         ]
     )

@@ -38,7 +38,7 @@ def read_mat(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDA
     try:
         with path.open("rb") as file:
             _check_header(file.read(HEADER_BYTES), path)
-            for element in _matrices(file, longest):
+            for element in _matrices(file, longest, path.stat().st_size):
                 name, shape, numbers = _parse_matrix(element)
                 if name not in shapes:
                     continue
@@ -67,11 +67,13 @@ def _check_header(header: bytes, path: Path) -> None:
         )
 
 
-def _matrices(file: IO[bytes], longest: int) -> Iterator[memoryview]:
+def _matrices(file: IO[bytes], longest: int, file_size: int) -> Iterator[memoryview]:
     """The content of each array in the file, cut off after `longest` bytes, which no expected array exceeds."""
     while tag := file.read(8):
         kind, size = struct.unpack("<II", tag)
         end = file.tell() + size
+        if end > file_size:  # before memory for what it claims is asked for
+            raise ValueError("it ends within an array")
         if kind == COMPRESSED:
             inflater = zlib.decompressobj()
             inflated = inflater.decompress(file.read(size), longest)
@@ -81,8 +83,6 @@ def _matrices(file: IO[bytes], longest: int) -> Iterator[memoryview]:
                 yield memoryview(inflated)[8:]
         elif kind == MATRIX:
             content = file.read(min(size, longest))
-            if len(content) < min(size, longest):
-                raise ValueError("it ends within an array")
             yield memoryview(content)
         file.seek(end)
 

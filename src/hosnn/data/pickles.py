@@ -8,12 +8,16 @@ Legend: N images, P numbers in an image (C x H x W).
 
 import io
 import pickle
+import pickletools
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hosnn.errors import DataError
+
+LARGEST_MEMO = 1_000_000
+"""Of the numbers under which a pickle keeps objects; a table of that length is made for them."""
 
 
 class Batch(NamedTuple):
@@ -32,6 +36,7 @@ def read_pickle(content: bytes, numbers: int, origin: str, *, labels: str) -> Ba
     Raises DataError if the pickle calls anything but numpy's array, is damaged or contains something else.
     """
     try:
+        _check_sharing(content)
         loaded = _SafeUnpickler(io.BytesIO(content), encoding="bytes").load()
         entries = {key.decode() if isinstance(key, bytes) else key: value for key, value in loaded.items()}
         data, label_list = _array(entries["data"], numbers), entries[labels]
@@ -51,6 +56,29 @@ def read_pickle(content: bytes, numbers: int, origin: str, *, labels: str) -> Ba
             f"{origin} cannot be read as a batch of CIFAR ({reason}), expected a pickled dict with data [N, {numbers}] "
             f"and {labels}; get it again"
         ) from error
+
+
+def _check_sharing(content: bytes) -> None:
+    """Raises ValueError if the pickle uses a tuple, list or dict more than once.
+
+    A tuple of twice the same, forty times over, has 2^40 parts for whoever hashes or prints it.
+    """
+    reusable: set[int] = set()
+    before, count = "", 0
+    for opcode, argument, _ in pickletools.genops(content):
+        name = opcode.name
+        if "PUT" in name or name == "MEMOIZE":
+            number = count if name == "MEMOIZE" else argument
+            if not isinstance(number, int) or number > LARGEST_MEMO:
+                raise ValueError(f"it keeps an object under the number {number}")
+            count += 1
+            if any(part in before for part in ("STRING", "UNICODE", "BYTES", "GLOBAL")):
+                reusable.add(number)
+            else:
+                reusable.discard(number)
+        elif name == "DUP" or ("GET" in name and argument not in reusable):
+            raise ValueError("it uses one object in several places")
+        before = name
 
 
 class _ForbiddenName(pickle.UnpicklingError):

@@ -9,8 +9,9 @@ from hosnn.estimators.adaptive_losses import (
 )
 from hosnn.estimators.attack_wrappers import InNormalisedUnits, OnFrames, OnTraces, TraceCrossEntropy
 from hosnn.estimators.catalogue import ALTERNATIVES, CUTS, ENSEMBLE, SIGMOIDS, estimator_name
+from hosnn.estimators.membrane_margin import WithMembraneMargin
 from hosnn.estimators.rates import BPTR, HART, RGA, ActivationBackward
-from hosnn.estimators.rules import Estimator, Through, with_rule
+from hosnn.estimators.rules import Estimator, Through, has_spiking_layers, with_rule
 from hosnn.estimators.searched_sharpness import SearchedSharpness
 from hosnn.estimators.sharpness import AdaptiveSharpness
 
@@ -36,6 +37,8 @@ __all__ = [
     "SilenceNeurons",
     "Through",
     "TraceCrossEntropy",
+    "WithMembraneMargin",
     "estimator_name",
+    "has_spiking_layers",
     "with_rule",
 ]

@@ -2,13 +2,14 @@
 
 import copy
 import threading
+import warnings
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from hosnn.errors import ConfigError
+from hosnn.errors import ConfigError, NoEffectWarning
 from hosnn.estimators.model_wrappers import WrappedModel, network_of, replace_innermost, unwrapped
 from hosnn.estimators.sharpness import AdaptiveSharpness, AdaptiveSharpnessModel, AdaptiveSharpnessRule, DistanceTracker
 from hosnn.identity import identified
@@ -26,6 +27,7 @@ Estimator = Rule | AdaptiveSharpness
 def with_rule(model: M, rule: Rule) -> M:
     """The same network, sharing every parameter and buffer, whose spiking layers are differentiated by `rule`.
 
+    A network without spiking layers stays as it is, which a NoEffectWarning says.
     Raises ConfigError for an estimator that keeps state during an attack; that needs `Through`.
     """
     if not isinstance(rule, Rule):
@@ -33,17 +35,37 @@ def with_rule(model: M, rule: Rule) -> M:
             f"with_rule got {rule!r}, which keeps state for one run of an attack; expected a gradient rule such as "
             f"bptt(); use Through({rule!r}, attack)"
         )
+    if not neurons(model):
+        _warn_no_effect(model)
     network = _shared_copy(model)
     for layer in neurons(network).values():
         layer.rule = rule
     return network
 
 
+def has_spiking_layers(model: Model) -> bool:
+    """Whether gradient estimators change anything: the network inside `model` has spiking layers of this package."""
+    network = network_of(unwrapped(model))
+    return network is not None and bool(neurons(network))
+
+
+def _warn_no_effect(model: Model) -> None:
+    network = network_of(model)
+    kind = type(model if network is None else network).__name__
+    warnings.warn(
+        f"a gradient estimator does nothing on {kind}, which has no hosnn spiking layer: it is differentiated by its "
+        "own gradient; attack it without Through or with_rule, or build it with hosnn.LIF layers",
+        NoEffectWarning,
+        stacklevel=3,
+    )
+
+
 @identified("Through")
 @dataclass(frozen=True)
 class Through:
-    """Run `attack` on the model, differentiated by `rule`.  A model without spiking layers is attacked as it is.
+    """Run `attack` on the model, differentiated by `rule`.
 
+    A model without spiking layers is attacked as it is, which a NoEffectWarning says.
     Raises ConfigError for a network that runs spiking layers which are not among its modules: they would keep their own
     rule, and the result would not be the estimator's.
     """
@@ -64,6 +86,7 @@ def differentiated(model: Model, estimator: Estimator, samples: int, vanishing: 
     def change(innermost: Model) -> Model:
         network = network_of(innermost)
         if network is None or not neurons(network):
+            _warn_no_effect(innermost)
             return innermost
         if not isinstance(estimator, AdaptiveSharpness):
             return _checked(innermost, with_rule(network, estimator))

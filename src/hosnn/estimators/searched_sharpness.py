@@ -10,9 +10,8 @@ from hosnn.estimators.rules import differentiated
 from hosnn.estimators.sharpness import AdaptiveSharpness
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
-from hosnn.robustness.losses import margin
+from hosnn.robustness.losses import margin, misclassified
 from hosnn.robustness.model import Attack, Model, scores, subset
-from hosnn.robustness.pgd import misclassified
 
 
 @identified("SearchedSharpness")
@@ -82,7 +81,7 @@ class _SearchState:
             self.point = points.clone()
         self.broken[robust] = wrong = misclassified(outputs, y)
         better = margins > self.margin
-        better[robust] |= wrong  # of two equal scores argmax may take the wrong one, at a margin of 0
+        better[robust] |= wrong
         improved = better[robust]
         self.point[robust[improved]] = points[improved]
         self.margin = torch.where(better, margins, self.margin)

@@ -17,18 +17,20 @@ from hosnn.checks.diagnosis import diagnose
 from hosnn.checks.run_checks import all_checks
 from hosnn.data import Dataset, Split
 from hosnn.deadline import Deadline
+from hosnn.errors import ConfigError
 from hosnn.estimators import Estimator, estimator_name
 from hosnn.evaluation.runner import AttackRunner, Images, Shard
 from hosnn.evaluation.setup import Names, Setup, prepare
 from hosnn.nn.modes import evaluating
 from hosnn.progress import Bar, Progress
-from hosnn.protocols.builtin import smoke
+from hosnn.protocols.builtin import protocol_by_name
 from hosnn.protocols.estimator_search import best_estimators, search_panel
 from hosnn.protocols.protocol import PanelPlan, Protocol
 from hosnn.provenance import machine, versions
 from hosnn.results.evaluation import AttackResult, Evaluation, Panel
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Model
+from hosnn.robustness.threats import DEFAULT_THREAT
 from hosnn.runtime import full_precision
 from hosnn.spiking.kernels import backend
 
@@ -36,8 +38,9 @@ from hosnn.spiking.kernels import backend
 def evaluate(
     model: Model,
     data: Dataset | Split | tuple[Tensor, Tensor],
-    protocol: Protocol | None = None,
+    protocol: Protocol | str = "smoke",
     *,
+    attacks_only: bool = False,
     names: Names | None = None,
     samples: int | None = None,
     seed: int = 0,
@@ -46,26 +49,30 @@ def evaluate(
     progress: Progress | None = None,
     deadline: Deadline | None = None,
 ) -> Evaluation:
-    """Predictions of `model` for every sample after every attack of `protocol` (default: smoke), and checks of them.
+    """Predictions of `model` for every sample after every attack of `protocol`, and checks of them.
 
     data     a data set (its test split is used), a split, or images and labels in a container: (x, y), a TensorDataset,
              a DataLoader (`hosnn.data.containers`)
+    protocol a protocol, or the name of a built-in one at Linf 8/255: smoke, standard, full, paper, choices, sweep
+    attacks_only  only the protocol's worst case, without its panels and checks; the result's protocol is then called
+             "NAME, attacks only"
     samples  how many images, a fixed class-balanced choice; None: the protocol's number, or all if there are fewer
     names    what the result calls model and data
     journal  file (`journal_path`) that keeps finished blocks, so that an interrupted evaluation resumes; remove it once
              the result is saved.  Blocks in the journals of shards beside it (`evaluate_shard`) count as done.
     threads  blocks attacked at a time, each with one thread of torch (the result does not depend on how many); 0: one
              at a time with torch's own threads; None: one per core on a CPU, and 0 on other devices.  A model that
-             draws random numbers, or is no nn.Module, always gets 0.
+             draws random numbers, is no nn.Module, or has no copy that shares nothing and answers the same, gets 0.
     Raises ShapeError for images or logits of the wrong shape, range or with NaN; Interrupted when stopped early;
-    ConfigError if an attack left its threat.
+    ConfigError for an unknown protocol, if an attack left its threat, and for a threat to 8 bits and images that are
+    not of 8 bits.
     """
     started = time.monotonic()
     with evaluating(model), full_precision():
         setup = prepare(
             model,
             data,
-            protocol or smoke(),
+            _requested(protocol, attacks_only),
             names=names,
             samples=samples,
             seed=seed,
@@ -75,19 +82,19 @@ def evaluate(
             deadline=deadline,
         )
         outcome = _attack(setup, progress or Progress())
-        images, device, protocol = setup.runner.images, setup.runner.device, setup.protocol
-        measured = slice(0, protocol.model_check_samples)
+        images, device, fitted = setup.runner.images, setup.runner.device, setup.protocol
+        measured = slice(0, fitted.model_check_samples)
         diagnosis = (
-            diagnose(model, images.x[measured].to(device), images.y[measured].to(device), protocol.threat, seed)
-            if protocol.model_check_samples
+            diagnose(model, images.x[measured].to(device), images.y[measured].to(device), fitted.threat.relaxed, seed)
+            if fitted.model_check_samples
             else None
         )
         binarization = _binarization_test(setup, outcome.estimators)
     result = Evaluation(
-        protocol=protocol.name,
-        description=protocol.description,
-        threat=str(protocol.threat),
-        cascade=protocol.cascade,
+        protocol=fitted.name,
+        description=fitted.description,
+        threat=str(fitted.threat),
+        cascade=fitted.cascade,
         settings=setup.settings,
         model=setup.names.model,
         model_sha256=setup.fingerprint,
@@ -97,6 +104,7 @@ def evaluate(
         index=tuple(images.index.tolist()),
         labels=tuple(images.y.tolist()),
         clean=tuple(outcome.clean.tolist()),
+        clean_tied=tuple(outcome.clean_tied.nonzero()[:, 0].tolist()) if fitted.ties_lost else None,
         rows=outcome.rows,
         panels=outcome.panels,
         seconds=time.monotonic() - started + setup.seconds_before,
@@ -104,19 +112,21 @@ def evaluate(
         machine=machine() | {"backend": backend.active(device)},
         network=setup.network,
         skipped=setup.skipped,
-        clamped=all(spec.threat.domain is not None for spec in protocol.attacks),
-        strength=protocol.strength,
+        clamped=all(spec.threat.domain is not None for spec in fitted.attacks),
+        strength=fitted.strength,
+        attacks_only=fitted.attacks_only,
     )
-    return replace(result, checks=all_checks(result, diagnosis, binarization))
+    return result if fitted.attacks_only else replace(result, checks=all_checks(result, diagnosis, binarization))
 
 
 def evaluate_shard(
     model: nn.Module,
     data: Dataset | Split | tuple[Tensor, Tensor],
-    protocol: Protocol,
+    protocol: Protocol | str,
     shard: Shard,
     journal: Path,
     *,
+    attacks_only: bool = False,
     names: Names | None = None,
     samples: int | None = None,
     seed: int = 0,
@@ -133,7 +143,7 @@ def evaluate_shard(
         setup = prepare(
             model,
             data,
-            protocol,
+            _requested(protocol, attacks_only),
             names=names,
             samples=samples,
             seed=seed,
@@ -145,10 +155,24 @@ def evaluate_shard(
         _attack(setup, progress or Progress())
 
 
+def _requested(protocol: Protocol | str, attacks_only: bool) -> Protocol:
+    """The protocol that `evaluate` is asked for.  Raises ConfigError if it is none."""
+    if isinstance(protocol, str):
+        protocol = protocol_by_name(protocol, DEFAULT_THREAT)
+    if not isinstance(protocol, Protocol):
+        raise ConfigError(
+            f"evaluate got the protocol {protocol!r}; expected a name, such as 'standard', or a Protocol, such as "
+            "hosnn.standard(threat)"
+        )
+    return protocol.without_checks() if attacks_only else protocol
+
+
 class _AttackOutcome(NamedTuple):
-    """Predictions on clean images, results of the attacks and panels, the estimators that the search selected."""
+    """Predictions on clean images, which of these are tied, results of the attacks and panels, the estimators that the
+    search selected."""
 
     clean: Tensor
+    clean_tied: Tensor
     rows: tuple[AttackResult, ...]
     panels: tuple[Panel, ...]
     estimators: tuple[Estimator, ...]
@@ -161,7 +185,7 @@ def _attack(setup: Setup, progress: Progress) -> _AttackOutcome:
     panels = []
     estimators: tuple[Estimator, ...] = ()
     with progress.task(f"{setup.names.model}, {protocol.name}", _work(protocol, runner.images)) as bar:
-        clean = runner.predict(blocks)
+        clean, clean_tied = runner.predict(blocks)
         if protocol.search:
             panels.append(_panel(runner, search_panel(protocol.search, protocol.threat), protocol.block_size, bar))
             estimators = best_estimators(protocol.search, panels[0].rows, y)
@@ -177,7 +201,7 @@ def _attack(setup: Setup, progress: Progress) -> _AttackOutcome:
         for plan in protocol.panels:
             resolved = replace(plan, attacks=tuple(spec.resolved(estimators) for spec in plan.attacks))
             panels.append(_panel(runner, resolved, protocol.block_size, bar))
-    return _AttackOutcome(clean, tuple(rows), tuple(panels), estimators)
+    return _AttackOutcome(clean, clean_tied, tuple(rows), tuple(panels), estimators)
 
 
 def _binarization_test(setup: Setup, estimators: tuple[Estimator, ...]) -> BinarizationTest | None:

@@ -1,29 +1,27 @@
 """Running attacks on fixed blocks of images, on one thread or several, with finished blocks kept."""
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pickle import PicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hosnn.checks.copies import own_copy
 from hosnn.deadline import Deadline, Interrupted
 from hosnn.errors import ConfigError, HosnnError, ShapeError
 from hosnn.evaluation.journal import Journal
 from hosnn.progress import Bar
-from hosnn.protocols.protocol import EOT_SAMPLES, AttackSpec
+from hosnn.protocols.protocol import EOT_SAMPLES, AttackKind, AttackSpec
 from hosnn.results.evaluation import AttackResult
 from hosnn.rng import SampleRandom
+from hosnn.robustness.losses import misclassified
+from hosnn.robustness.losses import tied as is_tied
 from hosnn.robustness.model import Model, count_passes
 from hosnn.runtime import own_randomness
-
-COPY_ERRORS = (TypeError, RuntimeError, ValueError, AttributeError, copy.Error, PicklingError)
-"""Errors of copying a module that holds open files, locks, generators or tensors with a graph."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +58,9 @@ class AttackRunner:
     """Attacks blocks of images and records the outcomes in the journal.
 
     threads  blocks attacked at a time, each with one thread of torch and its own copy of the model, so that the result
-             does not depend on their number; 0: one at a time, with torch's own threads; also if the model cannot be
-             copied
+             does not depend on their number; 0: one at a time, with torch's own threads, on the model itself
     random   the model draws random numbers: they are seeded per block, which needs threads = 0
+    ties_lost  record which images have a label that shares the highest logit with another class
     """
 
     model: Model
@@ -74,13 +72,7 @@ class AttackRunner:
     shard: Shard = field(default_factory=Shard)
     threads: int = 0
     random: bool = False
-
-    def __post_init__(self) -> None:
-        if self.threads:
-            try:
-                self._own_model()
-            except COPY_ERRORS:
-                object.__setattr__(self, "threads", 0)
+    ties_lost: bool = True
 
     def run(
         self, spec: AttackSpec, blocks: Sequence[slice], robust: Tensor, bar: Bar, panel: str = ""
@@ -96,15 +88,17 @@ class AttackRunner:
         outcomes: dict[int, dict[str, Any]] = {}
         remaining = []
         for number in range(len(blocks)):
-            outcome = self.journal.get(key, number)
+            outcome = self.journal.get(key, number, blocks[number].stop - blocks[number].start)
             if outcome is not None:
                 outcomes[number] = outcome
                 bar.advance()
             elif panel == "search" or self.shard.has(number):
                 remaining.append(number)
         stopped = None
+        # A source of transfer is not copied, so one worker uses it: it may keep state during a call.
+        workers = min(1, self.threads) if spec.kind is AttackKind.TRANSFER else self.threads
         for number, outcome in self._outcomes(
-            remaining, lambda at: self._block(spec, blocks[at], robust[blocks[at]], stream)
+            remaining, lambda at: self._block(spec, blocks[at], robust[blocks[at]], stream), workers
         ):
             if outcome is None:
                 stopped = number if stopped is None else stopped
@@ -119,15 +113,21 @@ class AttackRunner:
         self, spec: AttackSpec, blocks: Sequence[slice], outcomes: dict[int, dict[str, Any]]
     ) -> tuple[AttackResult, Tensor]:
         predictions: list[int] = []
+        tied: list[int] = []
+        denied: list[int] = []
         for number, block in enumerate(blocks):
-            missing = [-1] * (block.stop - block.start)
-            predictions += outcomes[number]["predictions"] if number in outcomes else missing
+            outcome = outcomes.get(number, {"predictions": [-1] * (block.stop - block.start), "tied": [], "denied": []})
+            predictions += outcome["predictions"]
+            tied += [block.start + at for at in outcome["tied"]]
+            denied += [block.start + at for at in outcome["denied"]]
         total = {key: sum(outcome[key] for outcome in outcomes.values()) for key in ("seconds", "forward", "backward")}
         result = AttackResult(
             attack=spec.name,
             threat=str(spec.threat),
             eps=float(spec.threat.ball.eps),
             predictions=tuple(predictions),
+            tied=tuple(tied) if self.ties_lost else None,
+            denied=tuple(denied) if self._compares_claims(spec) else None,
             seconds=total["seconds"],
             kind=spec.kind.value,
             method=spec.method or spec.name,
@@ -140,15 +140,15 @@ class AttackRunner:
         return result, torch.tensor(predictions)
 
     def _outcomes(
-        self, numbers: Sequence[int], work: Callable[[int], dict[str, Any] | None]
+        self, numbers: Sequence[int], work: Callable[[int], dict[str, Any] | None], workers: int
     ) -> Iterator[tuple[int, dict[str, Any] | None]]:
         """Yields (number, work(number)) as each is done."""
-        if not self.threads:
+        if not workers:
             yield from ((number, work(number)) for number in numbers)
             return
         threads_of_torch = torch.get_num_threads()
         # Torch's number of threads is a setting of each thread; more than one in each would compete for cores.
-        pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
+        pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
         try:
             futures = {pool.submit(work, number): number for number in numbers}
             yield from ((futures[future], future.result()) for future in as_completed(futures))
@@ -162,9 +162,14 @@ class AttackRunner:
             return None
         started = time.perf_counter()
         with count_passes() as passes, self._randomness(block):
-            predictions = self._attack(self._own_model(), spec, block, robust, stream)
+            answers = self._attack(self._own_model(), spec, block, robust, stream)
         seconds = time.perf_counter() - started
-        return {"predictions": predictions, "seconds": seconds, "forward": passes.forward, "backward": passes.backward}
+        return {
+            **answers,
+            "seconds": seconds,
+            "forward": passes.forward,
+            "backward": passes.backward,
+        }
 
     def _randomness(self, block: slice) -> AbstractContextManager[None]:
         return own_randomness(self.seed + block.start) if self.random else nullcontext()
@@ -173,10 +178,15 @@ class AttackRunner:
         """The model; with several threads a copy with the same parameters, so that each has buffers of its own."""
         if not self.threads or not isinstance(self.model, nn.Module):
             return self.model
-        return copy.deepcopy(self.model, memo={id(parameter): parameter for parameter in self.model.parameters()})
+        return own_copy(self.model)
 
-    def _attack(self, model: Model, spec: AttackSpec, block: slice, robust: Tensor, stream: str) -> list[int]:
+    def _attack(
+        self, model: Model, spec: AttackSpec, block: slice, robust: Tensor, stream: str
+    ) -> dict[str, list[int]]:
+        """Predictions for the block's images; positions of those whose label is tied for the highest logit, and of
+        those that a pass with gradients sees misclassified and the verdict does not."""
         predictions = torch.full((block.stop - block.start,), -1)
+        tied, denied = (torch.zeros_like(predictions, dtype=torch.bool) for _ in range(2))
         attacked = robust.nonzero()[:, 0]
         if len(attacked):
             images = self.images
@@ -187,16 +197,30 @@ class AttackRunner:
                 raise ConfigError(
                     f"attack {spec.name!r} left its threat {spec.threat}, so its result would mean nothing"
                 )
-            predictions[attacked] = _logits(model, x_adv).argmax(1).cpu()
-        return predictions.tolist()
+            logits = _logits(model, x_adv)
+            predictions[attacked], tied[attacked] = logits.argmax(1).cpu(), is_tied(logits, y).cpu()
+            if self._compares_claims(spec):
+                denied[attacked] = (_claimed(model, x_adv, y) & ~misclassified(logits, y) & ~is_tied(logits, y)).cpu()
+        return {
+            "predictions": predictions.tolist(),
+            "tied": tied.nonzero()[:, 0].tolist(),
+            "denied": denied.nonzero()[:, 0].tolist(),
+        }
 
-    def predict(self, blocks: Sequence[slice]) -> Tensor:
-        """Predictions on the clean images."""
-        predictions = []
+    def _compares_claims(self, spec: AttackSpec) -> bool:
+        """Whether the attack's successes are compared with the verdict: it sees passes with gradients, which repeat."""
+        return spec.kind is AttackKind.WHITE_BOX and not self.random
+
+    def predict(self, blocks: Sequence[slice]) -> tuple[Tensor, Tensor]:
+        """Predictions on the clean images [N], and whether their label is tied for the highest logit [N]."""
+        predictions, tied = [], []
         for block in blocks:
             with self._randomness(block):
-                predictions.append(_logits(self.model, self.images.x[block].to(self.device)).argmax(1).cpu())
-        return torch.cat(predictions)
+                logits = _logits(self.model, self.images.x[block].to(self.device))
+            y = self.images.y[block].to(logits.device)
+            predictions.append(logits.argmax(1).cpu())
+            tied.append(is_tied(logits, y).cpu())
+        return torch.cat(predictions), torch.cat(tied)
 
 
 def logits_of(model: Model, x: Tensor) -> Tensor:
@@ -232,6 +256,12 @@ def _logits(model: Model, x: Tensor) -> Tensor:
     if not bool(logits.isfinite().all()):
         raise ShapeError("the model returned logits with NaN or infinity for valid images; mend the model first")
     return logits
+
+
+def _claimed(model: Model, x_adv: Tensor, y: Tensor) -> Tensor:
+    """Which images a pass with gradients, as attacks make, sees misclassified.  [B] bool"""
+    with torch.enable_grad():
+        return misclassified(model(x_adv.detach().requires_grad_()).detach(), y)
 
 
 def _allowed(spec: AttackSpec, x_adv: Tensor, x: Tensor) -> bool:

@@ -15,18 +15,20 @@ from hosnn.data import Dataset, Split
 from hosnn.data.containers import images_and_labels
 from hosnn.deadline import Deadline
 from hosnn.errors import ConfigError, ShapeError
-from hosnn.estimators import OnFrames
+from hosnn.estimators import OnFrames, has_spiking_layers
 from hosnn.evaluation.journal import Journal
 from hosnn.evaluation.runner import AttackRunner, Images, Shard, logits_of
 from hosnn.identity import digest
 from hosnn.images import check_images
 from hosnn.nn.modes import device_of, evaluating
-from hosnn.protocols.applicability import fit_to_network
+from hosnn.protocols.applicability import fit_to_task, without_estimators
 from hosnn.protocols.protocol import AttackSpec, Protocol
 from hosnn.provenance import versions
 from hosnn.results.evaluation import Network
 from hosnn.robustness.ensembles import Transfer
+from hosnn.robustness.grid import check_budget, check_on_grid
 from hosnn.robustness.model import Model
+from hosnn.runtime import check_seed
 from hosnn.signature import fingerprint
 from hosnn.spiking.kernels import backend
 
@@ -87,10 +89,13 @@ def prepare(
     deadline: Deadline | None,
 ) -> Setup:
     """Check the arguments, which are those of `evaluate`, and prepare; raises as it does."""
+    check_seed(seed)
     split = _split_of(data)
     if samples is not None:
         protocol = protocol.resized(_at_most(samples, len(split)))
     images = _images(split, protocol.samples)
+    check_on_grid(protocol.threat, images.x)
+    check_budget(protocol.threat, images.x)
     names = names or _names(data, split, len(images.y))
     model_hash = fingerprint(model) if isinstance(model, nn.Module) else ""
     if journal is not None and not model_hash:
@@ -110,7 +115,7 @@ def prepare(
     finished = Journal(journal, identity)
     if threads is None:
         threads = (os.cpu_count() or 1) if device.type == "cpu" else 0
-    if network.random or not isinstance(model, nn.Module):
+    if network.random or network.copies != "equal":
         threads = 0
     runner = AttackRunner(
         model=model,
@@ -122,8 +127,11 @@ def prepare(
         shard=shard,
         threads=threads,
         random=network.random,
+        ties_lost=protocol.ties_lost,
     )
-    remaining, skipped = fit_to_network(protocol, network, logits.shape[1])
+    remaining, skipped = fit_to_task(protocol, network, logits.shape[1], images.x)
+    if not has_spiking_layers(model):
+        remaining = without_estimators(remaining)
     for spec in remaining.attacks:
         _check_transfer_source(spec, first_images, logits.shape[1])
     return Setup(

@@ -18,17 +18,21 @@ from hosnn.robustness.threats import DEFAULT_THREAT
 from hosnn.signature import fingerprint
 
 DEFAULT_THREAT_NAME = str(DEFAULT_THREAT)
+REMOVE = "move it away to measure it again"
 
 
 def file_stem(protocol: str, threat: str = DEFAULT_THREAT_NAME, samples: int | None = None, seed: int = 0) -> str:
-    """Name of an evaluation's files without suffix: the protocol, then threat, samples and seed if not default."""
+    """Name of an evaluation's files without suffix: the protocol, then threat, samples and seed if not default.
+
+    A protocol called "standard, attacks only" gives "standard-attacks-only".
+    """
     options = (
         ("", threat != DEFAULT_THREAT_NAME, threat),
         ("n", samples is not None, samples),
         ("seed", seed != 0, seed),
     )
-    parts = [re.sub(r"[:/]", "_", f"{word}{value}") for word, differs, value in options if differs]
-    return "-".join([protocol, *parts])
+    parts = [re.sub(r"[:/@]", "_", f"{word}{value}") for word, differs, value in options if differs]
+    return "-".join([re.sub(r"[^\w.-]+", "-", protocol), *parts])
 
 
 def with_samples(protocol: Protocol, data: Dataset, samples: int | None) -> Protocol:
@@ -57,13 +61,14 @@ def stored_or_fresh(
     """The evaluation in `path` if it is of this network, data, protocol and seed; else a new one, stored there.
 
     An interrupted one keeps its finished blocks in a journal beside `path`, and the same call resumes it.
-    Raises as `evaluate` does, and ConfigError if `path` cannot be read or written.
+    Raises as `evaluate` does, and ConfigError if `path` cannot be read or written, or was changed.
     """
     samples = min(protocol.samples or len(data.test), len(data.test))
     requested = (fingerprint(network), data.sha256, protocol.settings, samples, seed)
     if path.exists():
         stored = Evaluation.load(path)
         if (stored.model_sha256, stored.dataset_sha256, stored.settings, stored.samples, stored.seed) == requested:
+            _check_belongs(stored, data, protocol, path)
             return stored
     journal = journal_path(path.parent, path.stem)
     result = evaluate(
@@ -80,3 +85,19 @@ def stored_or_fresh(
     result.save(path)
     journal.unlink(missing_ok=True)
     return result
+
+
+def _check_belongs(stored: Evaluation, data: Dataset, protocol: Protocol, path: Path) -> None:
+    """Raises ConfigError unless a stored result has the images of the data and the attacks of the protocol."""
+    split = data.test if stored.samples >= len(data.test) else data.test.subset(stored.samples)
+    if stored.index != tuple(split.index.tolist()) or stored.labels != tuple(split.labels.tolist()):
+        raise ConfigError(f"{path} has other images or labels than {data.title}: it was changed; {REMOVE}")
+    left_out = {text.partition(": ")[0] for text in stored.skipped}
+    expected = [spec.name for spec in protocol.attacks if spec.name not in left_out]
+    names = [row.attack for row in stored.rows]
+    # Without spiking layers of hosnn the attacks have other names, but are as many.
+    if len(names) != len(expected) or (stored.network.layers and names != expected):
+        raise ConfigError(
+            f"{path} has the attacks {', '.join(names) or 'none'}, expected {', '.join(expected)}: it was changed; "
+            f"{REMOVE}"
+        )

@@ -1,5 +1,6 @@
 """Blueprints, frozen values that build networks, and the parts common to all of them."""
 
+import math
 from typing import Protocol
 
 import torch
@@ -61,6 +62,10 @@ def check_blueprint(blueprint: StandardBlueprint) -> None:
         raise ConfigError(
             f"{name} got {len(blueprint.mean)} means and {len(blueprint.std)} stds for {image[0]} channels; give one "
             "each"
+        )
+    if not all(map(math.isfinite, blueprint.mean)) or not all(0 < std < math.inf for std in blueprint.std):
+        raise ConfigError(
+            f"{name} got means {blueprint.mean} and stds {blueprint.std}; expected finite numbers, stds above 0"
         )
     if not 0 <= blueprint.dropout < 1 or not 0 < blueprint.weight_scale < float("inf"):
         raise ConfigError(

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.identity import identified, identity_text
 from hosnn.nn.fusion import ObservedModule
+from hosnn.spiking.dynamics import neuron_step, resting
 from hosnn.spiking.gradient_rule import GradientRule, Rule, bptt
 from hosnn.spiking.kernels import backend, eager
 from hosnn.spiking.kernels.kernel_spec import NOTHING_FUSED, FusionContext, KernelOutput
-from hosnn.spiking.state import AdaptiveThreshold, Dynamics, Threshold, Trajectory
+from hosnn.spiking.state import AdaptiveThreshold, Dynamics, State, Threshold, Trajectory
 
 
 class Emit(Enum):
@@ -67,6 +68,23 @@ class LIF(ObservedModule):
         emit = KernelOutput.SPIKES if self.emit is Emit.SPIKES else KernelOutput.TRACES
         return backend.run_layer(currents, self.dynamics, self.rule, threshold, emit, context)
 
+    @torch.no_grad()
+    def step(
+        self, current: Tensor, state: State | None, t: int, beyond: Extrapolation | None = None
+    ) -> tuple[Tensor, State]:
+        """One time step of `forward`, to the bit, without a gradient.
+
+        current  I[t]  [B, *N]
+        state    what the step before returned; None: rest
+        t        steps since rest, 0 at first
+        beyond   as in `threshold_at`
+        returns  a[t] (or s[t]) [B, *N] and the next state
+        """
+        self._check(current[None])
+        state = resting(current, self.dynamics) if state is None else state
+        step, state = neuron_step(current, state, self.threshold_at(t, beyond), self.dynamics, bptt())
+        return step.spikes if self.emit is Emit.SPIKES else step.trace, state
+
     def can_fuse(self, like: Tensor, steps: int) -> bool:
         """Whether a fused kernel would run this layer on currents of the type and device of `like`."""
         return backend.fuses(like, self.rule, self.threshold_over(steps))
@@ -86,6 +104,10 @@ class LIF(ObservedModule):
 
     def threshold_over(self, steps: int) -> Threshold:
         """The layer's threshold over `steps` time steps; None: `dynamics.threshold` at every step."""
+        return None
+
+    def threshold_at(self, t: int, beyond: Extrapolation | None = None) -> Threshold:
+        """The threshold at step t >= 0; `beyond` overrides the layer's extrapolation to steps it has no values for."""
         return None
 
     def _check(self, currents: Tensor) -> None:
@@ -165,6 +187,10 @@ class TALIF(LIF):
             signature = extrapolated(signature, steps, self.beyond)
         return AdaptiveThreshold(signature, self.adaptation)
 
+    def threshold_at(self, t: int, beyond: Extrapolation | None = None) -> Threshold:
+        number = step_number(t, len(self.signature), beyond or self.beyond)
+        return AdaptiveThreshold(self.signature[number], self.adaptation)
+
     def _check(self, currents: Tensor) -> None:
         super()._check(currents)
         if currents.shape[2:] != self.signature.shape[1:]:
@@ -182,13 +208,21 @@ def extrapolated(values: Tensor, steps: int, beyond: Extrapolation) -> Tensor:
     known = len(values)
     if steps <= known:
         return values if steps == known else values[:steps]
-    if beyond is Extrapolation.ERROR:
-        raise ShapeError(
-            f"a layer got currents over {steps} time steps but was calibrated on {known}; calibrate at {steps} "
-            "steps, or choose Extrapolation.HOLD_LAST or Extrapolation.REPEAT"
-        )
+    step_number(steps - 1, known, beyond)
     step = torch.arange(steps, device=values.device)
     return values[step.clamp(max=known - 1) if beyond is Extrapolation.HOLD_LAST else step % known]
+
+
+def step_number(t: int, known: int, beyond: Extrapolation) -> int:
+    """Which of `known` values per time step is that of step t >= 0.  Raises ShapeError as `extrapolated` does."""
+    if t < known:
+        return t
+    if beyond is Extrapolation.ERROR:
+        raise ShapeError(
+            f"a layer got currents over {t + 1} time steps but was calibrated on {known}; calibrate at {t + 1} "
+            "steps, or choose Extrapolation.HOLD_LAST or Extrapolation.REPEAT"
+        )
+    return known - 1 if beyond is Extrapolation.HOLD_LAST else t % known
 
 
 def constrain_(model: nn.Module) -> None:

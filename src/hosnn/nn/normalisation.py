@@ -11,7 +11,7 @@ from torch import Tensor, distributed, nn
 
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.identity import identified
-from hosnn.nn.neurons import Extrapolation
+from hosnn.nn.neurons import Extrapolation, step_number
 
 
 @identified("Norm")
@@ -54,8 +54,14 @@ class TimeBatchNorm(nn.Module):
         if self.steps is None:
             return self._normalised(0, currents.flatten(0, 1)).view_as(currents)
         return torch.stack(
-            [self._normalised(self._statistics_number(t, self.steps), step) for t, step in enumerate(currents)]
+            [self._normalised(step_number(t, self.steps, self.beyond), step) for t, step in enumerate(currents)]
         )
+
+    def step(self, currents: Tensor, t: int, beyond: Extrapolation | None = None) -> Tensor:
+        """The currents of step t >= 0 alone, [B, C, ..]; `beyond` overrides the layer's own."""
+        self._check(currents[None])
+        number = 0 if self.steps is None else step_number(t, self.steps, beyond or self.beyond)
+        return self._normalised(number, currents)
 
     @property
     def is_affine(self) -> bool:
@@ -70,9 +76,6 @@ class TimeBatchNorm(nn.Module):
         if self.over_ranks and norm.training:
             return _over_ranks(norm, currents)
         return norm(currents)  # type: ignore[no-any-return]
-
-    def _statistics_number(self, t: int, steps: int) -> int:
-        return t % steps if self.beyond is Extrapolation.REPEAT else min(t, steps - 1)
 
     def _check(self, currents: Tensor) -> None:
         shape = tuple(currents.shape)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.identity import identified
-from hosnn.nn.neurons import LIF, Emit, Extrapolation, extrapolated
+from hosnn.nn.neurons import LIF, Emit, Extrapolation, extrapolated, step_number
 from hosnn.spiking.coding import encode_constant
 from hosnn.spiking.gradient_rule import GradientRule, Rule
 from hosnn.spiking.kernels.kernel_spec import NOTHING_FUSED, FusionContext
@@ -103,6 +103,10 @@ class ThresholdLIF(LIF):
 
     def threshold_over(self, steps: int) -> Threshold:
         return StaticThreshold(self._thresholds(steps))
+
+    def threshold_at(self, t: int, beyond: Extrapolation | None = None) -> Threshold:
+        known = len(self.threshold)
+        return StaticThreshold(self.threshold[0 if known == 1 else step_number(t, known, beyond or self.beyond)])
 
     def _thresholds(self, steps: int) -> Tensor:
         if len(self.threshold) == 1:

@@ -29,7 +29,7 @@ def best_estimators(search: EstimatorSearch, results: Sequence[AttackResult], y:
     results  of `search_panel`, in the candidates' order
     y        labels of all images  [N]
     """
-    robust = [torch.tensor(result.predictions) == y[: len(result.predictions)] for result in results]
+    robust = [_robust(result, y) for result in results]
     together = torch.ones_like(robust[0])
     remaining = list(range(len(results)))
     selected: list[int] = []
@@ -41,3 +41,10 @@ def best_estimators(search: EstimatorSearch, results: Sequence[AttackResult], y:
         remaining.remove(best)
         selected.append(best)
     return tuple(search.candidates[number] for number in selected)
+
+
+def _robust(result: AttackResult, y: Tensor) -> Tensor:
+    """Which images a candidate leaves robust [samples]."""
+    robust = torch.tensor(result.predictions) == y[: len(result.predictions)]
+    robust[list(result.tied or ())] = False
+    return robust

@@ -1,22 +1,26 @@
 """Panels of the built-in protocols: attacks that all run in full on the first images, for curves, tables and checks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from torch import nn
 
 from hosnn.estimators import BPTR, RGA, AdaptiveSharpness, Estimator
-from hosnn.protocols.applicability import SA_PGD, applicable
+from hosnn.protocols.applicability import AUTO_PGD, SA_PGD, applicable
 from hosnn.protocols.attacks import (
     SAPGD_STEPS,
+    SQUARE_QUERIES,
     attack_spec,
-    auto_pgd,
     hop_skip_jump,
     square,
+    strongest,
     transfers,
 )
-from hosnn.protocols.protocol import AttackKind, BestEstimator, PanelPlan
+from hosnn.protocols.protocol import AttackKind, AttackSpec, BestEstimator, PanelPlan, steps_of
 from hosnn.results.roles import Role
+from hosnn.robustness.apgd import APGD
 from hosnn.robustness.ensembles import Noise
+from hosnn.robustness.fab import FAB
 from hosnn.robustness.losses import margin
 from hosnn.robustness.model import Attack
 from hosnn.robustness.pgd import PGD, fgsm
@@ -39,13 +43,22 @@ MATRIX_COLUMNS: tuple[tuple[str, Estimator | BestEstimator], ...] = (
 
 
 def panels(threat: Threat, transfer_sources: Mapping[str, nn.Module]) -> tuple[PanelPlan, ...]:
-    """Accuracy against eps and against steps, the matrix of attacks and estimators, controls for the checks."""
+    """Accuracy against eps and against steps, the matrix of attacks and estimators, images of 8 bits, controls."""
+    name, estimator = _short(threat)[0], BestEstimator(0) if applicable(AUTO_PGD, threat) else AdaptiveSharpness()
     return (
-        eps_panel(lambda threat: auto_pgd(threat, 20, margin), threat, "APGD-20", BestEstimator(0), PANEL_IMAGES),
+        eps_panel(lambda threat: _short(threat)[1], threat, name, estimator, PANEL_IMAGES),
         steps_panel(threat),
         matrix_panel(threat),
+        *eight_bit_panel(threat),
         controls_panel(threat, transfer_sources),
     )
+
+
+def _short(threat: Threat) -> tuple[str, Attack]:
+    """A short attack that is sound in the threat's norm, and its name; plain PGD is not in l1."""
+    if applicable(AUTO_PGD, threat):
+        return "APGD-20", APGD(threat, 20, loss=margin)
+    return "FAB-T", FAB(threat, 50, targets=3)
 
 
 def eps_panel(
@@ -67,18 +80,23 @@ def eps_panel(
 
 
 def steps_panel(threat: Threat) -> PanelPlan:
-    """SA-PGD (where undefined: APGD) with a sixteenth, an eighth, ... and all of its steps."""
+    """The strongest attack with a sixteenth, an eighth, ... and all of its steps."""
     counts = [SAPGD_STEPS // 2**halvings for halvings in (4, 3, 2, 1, 0)]
-    if applicable(SA_PGD, threat):
-        attacks = tuple(
-            attack_spec(f"SA-PGD, {count} steps", SAPGD(threat, count, loss=margin), AdaptiveSharpness())
-            for count in counts
-        )
-    else:
-        attacks = tuple(
-            attack_spec(f"APGD, {count} steps", auto_pgd(threat, count, margin), BestEstimator(0)) for count in counts
-        )
-    return PanelPlan("steps", attacks, PANEL_IMAGES)
+    return PanelPlan("steps", tuple(_strongest(threat, count) for count in counts), PANEL_IMAGES)
+
+
+def eight_bit_panel(threat: Threat) -> Sequence[PanelPlan]:
+    """The last attack of `steps_panel`, restricted to adversarial images of 8 bits; none if the threat is restricted to
+    a number of bits already, or to no pixel range."""
+    if threat.bits is not None or threat.domain is None:
+        return ()
+    spec = _strongest(replace(threat, bits=8), SAPGD_STEPS)
+    return (PanelPlan("8bit", (replace(spec, name=f"{spec.name}, images of 8 bits"),), PANEL_IMAGES),)
+
+
+def _strongest(threat: Threat, count: int) -> AttackSpec:
+    name, attack = strongest(threat, count)
+    return attack_spec(f"{name}, {steps_of(attack)} steps", attack, AdaptiveSharpness())
 
 
 def matrix_panel(threat: Threat) -> PanelPlan:
@@ -86,8 +104,8 @@ def matrix_panel(threat: Threat) -> PanelPlan:
     methods: dict[str, Attack] = {
         "FGSM": fgsm(threat),
         "PGD-20": PGD(threat),
-        "APGD-20": auto_pgd(threat, 20, margin),
     }
+    methods |= [_short(threat)]
     if applicable(SA_PGD, threat):
         methods["SA-PGD-20"] = SAPGD(threat, 20)
     attacks = tuple(
@@ -107,10 +125,11 @@ def controls_panel(threat: Threat, transfer_sources: Mapping[str, nn.Module]) ->
     controls = (
         attack_spec("noise", Noise(threat), kind=AttackKind.CONTROL, role=Role.NOISE),
         attack_spec("PGD-20", PGD(threat), best, role=Role.REFERENCE),
+        attack_spec("FGSM", fgsm(threat), best, counted=False, role=Role.SINGLE_STEP),
         attack_spec("PGD-20, 5 restarts", PGD(threat, restarts=5), best, role=Role.MORE_RESTARTS),
         attack_spec("PGD-20, last point", PGD(threat, keep_best=False), best, role=Role.LAST_POINT),
         *transfers(threat, transfer_sources),
-        *square(threat, 1000),
+        *square(threat, SQUARE_QUERIES),
     )
     return PanelPlan("controls", controls, PANEL_IMAGES)
 

@@ -95,6 +95,7 @@ def paper(threat: Threat = DEFAULT_THREAT, choices: PaperChoices = PaperChoices(
         samples=None,
         panels=(PanelPlan("eps", curve, samples=500),),
         strength=Strength.PUBLISHED_ATTACKS,
+        ties_lost=False,
     )
 
 
@@ -147,4 +148,5 @@ def choices(threat: Threat = DEFAULT_THREAT) -> Protocol:
         attacks=tuple(attacks),
         samples=1000,
         model_check_samples=MODEL_CHECK_IMAGES,
+        ties_lost=False,
     )

@@ -9,6 +9,7 @@ from hosnn.errors import ConfigError
 from hosnn.estimators import Estimator, OnFrames, Through, estimator_name
 from hosnn.identity import NOT_HASHED, digest, hashed_as, identified
 from hosnn.results.roles import Role, Strength
+from hosnn.results.text import ATTACKS_ONLY
 from hosnn.robustness.ensembles import EOT
 from hosnn.robustness.model import Attack
 from hosnn.robustness.threats import Threat
@@ -154,12 +155,16 @@ class Protocol:
     samples        images of the test split, a fixed class-balanced choice; None for all
     cascade        each attack gets only the images that those before it left robust
     search         run first, for attacks with a `BestEstimator`
-    panels         further attacks on the first images; names known to tables and checks: eps, steps, matrix, controls
+    panels         further attacks on the first images; names known to tables and checks: eps, steps, matrix,
+                   8bit, controls
     model_check_samples   images on which the checks measure the model itself; 0 for none
     binarization_samples  images for the binarization test of the attacks; 0 for none
     block_size     work is cut into fixed blocks of this many images, so that reruns, resumes and shards give the same
                    bits
     strength       how much its robust accuracy says; None: not rated
+    ties_lost      an image whose label shares the highest logit with another class counts as lost; else the first of
+                   the classes wins, as in most published evaluations
+    attacks_only   another protocol's worst case, without its panels and checks (`without_checks`)
     """
 
     name: str
@@ -174,6 +179,8 @@ class Protocol:
     binarization_samples: int = 0
     block_size: int = 50
     strength: Strength | None = None
+    ties_lost: bool = True
+    attacks_only: bool = False
 
     @property
     def settings(self) -> str:
@@ -181,6 +188,10 @@ class Protocol:
         hashed: tuple[object, ...] = (self.attacks, self.cascade, self.search, self.panels, self.model_check_samples)
         if self.binarization_samples:  # without the test, settings keep the hash they had before there was one
             hashed = (*hashed, self.binarization_samples)
+        if self.ties_lost:  # likewise
+            hashed = (*hashed, "ties lost")
+        if self.attacks_only:
+            hashed = (*hashed, "attacks only")
         return digest(hashed)
 
     def resized(self, samples: int | None = None, panel_samples: int | None = None) -> "Protocol":
@@ -189,6 +200,19 @@ class Protocol:
         if panel_samples is not None:
             panels = tuple(replace(panel, samples=panel_samples) for panel in panels) if panel_samples else ()
         return replace(self, samples=self.samples if samples is None else samples, panels=panels)
+
+    def without_checks(self) -> "Protocol":
+        """The same worst case, to the bit, without panels and checks: nothing shows whether it can be believed."""
+        if self.attacks_only:
+            return self
+        return replace(
+            self,
+            name=self.name + ATTACKS_ONLY,
+            panels=(),
+            model_check_samples=0,
+            binarization_samples=0,
+            attacks_only=True,
+        )
 
 
 EOT_SAMPLES = 10

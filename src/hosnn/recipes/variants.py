@@ -10,12 +10,14 @@ from hosnn.nn.blueprint import Blueprint
 from hosnn.nn.convnet import ConvNet
 from hosnn.robustness.pgd import fgsm
 from hosnn.robustness.threats import Linf, Threat
+from hosnn.runtime import check_seed
 from hosnn.training.experiment import Experiment, Homeostasis
 from hosnn.training.objectives import Adversarial, Objective, VanRossum
 
 
 def with_seed(experiment: Experiment, seed: int) -> Experiment:
     """The same experiment, and its start, with another seed; seeds other than 0 are part of the name."""
+    check_seed(seed)
     suffix = f"-seed{seed}" if seed else ""
     start = None if experiment.start is None else with_seed(experiment.start, seed)
     return replace(experiment, name=experiment.name + suffix, seed=seed, start=start)

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from hosnn.evaluation.ablations import Ablations
+from hosnn.names import markdown
 from hosnn.report.comparison_markdown import comparison_markdown
 from hosnn.report.phrases import NO_VALUE
-from hosnn.results.text import percent
+from hosnn.results.text import percent, table_row
 
 
 def ablations_markdown(ablations: Ablations) -> str:
@@ -46,7 +47,7 @@ def ablations_markdown(ablations: Ablations) -> str:
                 ],
             ),
         ]
-    parts += [f"\nLeft out: {reason}." for reason in ablations.left_out]
+    parts += [f"\nLeft out: {markdown(reason)}." for reason in ablations.left_out]
     return "\n".join(parts) + "\n"
 
 
@@ -63,4 +64,4 @@ def _rates(ablations: Ablations) -> str:
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Numbers by network; the first text of a row is the network's name."""
     lines = [f"| network | {' | '.join(headings)} |", "| --- |" + " ---: |" * len(headings)]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+    return "\n".join([*lines, *(table_row([markdown(row[0]), *row[1:]]) for row in rows)])

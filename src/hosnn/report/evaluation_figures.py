@@ -1,6 +1,6 @@
-"""Figures of one evaluation: accuracy against eps and steps, the search for the best estimator, accuracy by class.
+"""Figures of one evaluation: accuracy after each attack, against eps and steps, through each estimator, by class.
 
-Each is None where the evaluation has nothing to draw.
+Each figure is None where the evaluation has nothing to draw.
 """
 
 import math
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from hosnn.report.evaluation_tables import class_rows, most_and_least_robust, ranking, step_curves
+from hosnn.report.evaluation_tables import attack_rows, class_rows, most_and_least_robust, ranking, step_curves
 from hosnn.report.plotting import (
     INK,
     NEURONS,
@@ -76,7 +76,7 @@ def search_bars(evaluation: Evaluation) -> Figure | None:
     rows = ranking(evaluation)
     if not rows:
         return None
-    figure, axes = _single(0.9 + _bars_height(rows))
+    figure, axes = _single(0.9 + bars_height(len(rows)))
     for place, row in enumerate(rows):
         fill, hatch = (BLUE, None) if row.used else ("white", "////")
         axes.barh(place, 100 * row.share, 0.68, edgecolor=BLUE, facecolor=fill, hatch=hatch)
@@ -91,12 +91,25 @@ def search_bars(evaluation: Evaluation) -> Figure | None:
     return figure
 
 
+def attack_bars(evaluation: Evaluation, axes: Axes) -> None:
+    """Accuracy without attack, after each attack and in the worst case, from top to bottom, with 95 % intervals."""
+    rows = attack_rows(evaluation)
+    for place, row in enumerate(rows):
+        colour = PALE if row in (rows[0], rows[-1]) else BLUE
+        axes.barh(place, 100 * row.share, 0.68, facecolor=colour, edgecolor=BLUE, linewidth=0.8)
+        _interval_line(axes, place, row.interval)
+    _name_axis(axes, [row.name for row in rows], [row.share for row in rows])
+    axes.set_xlabel(f"accuracy, % of {evaluation.samples:,} images, {evaluation.threat}")
+    axes.set_title(textwrap.fill(f"{evaluation.model}: {evaluation.protocol}", 2 * NAME_WIDTH), fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def class_bars(evaluation: Evaluation, classes: Sequence[str] = ()) -> Figure | None:
     """Clean and worst-case accuracy by class, the most robust on top; of many classes the most and least robust."""
     rows = most_and_least_robust(class_rows(evaluation, classes))
     if len(rows) < 2:
         return None
-    figure, axes = _single(1.0 + _bars_height(rows))
+    figure, axes = _single(1.0 + bars_height(len(rows)))
     for place, row in enumerate(rows):
         axes.barh(place, 100 * row.clean, 0.72, facecolor=PALE, edgecolor=BLUE, linewidth=0.8)
         axes.barh(place, 100 * row.worst, 0.42, facecolor=BLUE, edgecolor=BLUE)
@@ -116,9 +129,9 @@ def _single(height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _bars_height(rows: Sequence[object]) -> float:
+def bars_height(count: int) -> float:
     """Height in inches of horizontal bars, closer together if they are many."""
-    return (0.34 if len(rows) <= 15 else 0.24) * len(rows)
+    return (0.34 if count <= 15 else 0.24) * count
 
 
 def _interval_line(axes: Axes, place: int, interval: Interval) -> None:

@@ -1,9 +1,9 @@
 """One evaluation as a short Markdown file: the finding, what limits it, tables.  A pure function of the result."""
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from hosnn.names import markdown
 from hosnn.report.evaluation_summary import finding, limitations
 from hosnn.report.evaluation_tables import (
     attack_rows,
@@ -19,7 +19,7 @@ from hosnn.report.phrases import NO_VALUE, duration, interval_text
 from hosnn.results.attack_matrix import attack_matrix
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.statistics import Interval
-from hosnn.results.text import inline, markdown_rule, percent, table_row
+from hosnn.results.text import markdown_rule, percent, table_row
 from hosnn.robustness.threats import format_eps
 
 
@@ -51,12 +51,12 @@ def markdown_evaluation(evaluation: Evaluation, classes: Sequence[str] = ()) -> 
         *_other_panels(evaluation),
     ]
     parts = [
-        f"# {_escaped(evaluation.model)}: {_escaped(evaluation.protocol)}",
-        f"**{_escaped(finding(evaluation))}**",
-        "\n".join(f"- {_escaped(limitation)}" for limitation in limitations(evaluation)),
+        f"# {markdown(evaluation.model)}: {markdown(evaluation.protocol)}",
+        f"**{markdown(finding(evaluation))}**",
+        "\n".join(f"- {markdown(limitation)}" for limitation in limitations(evaluation)),
         *(_rendered(section) for section in sections if section.rows),
         "## Where the numbers come from\n\n"
-        + "\n".join(f"- {name}: {_escaped(text)}" for name, text in facts(evaluation)),
+        + "\n".join(f"- {name}: {markdown(text)}" for name, text in facts(evaluation)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -140,16 +140,11 @@ def _other_panels(evaluation: Evaluation) -> Iterable[Section]:
 
 
 def _rendered(section: Section) -> str:
-    rows = [table_row([_escaped(text) for text in row]) for row in section.rows]
-    headings = table_row([_escaped(heading) for heading in section.headings])
+    rows = [table_row([markdown(text) for text in row]) for row in section.rows]
+    headings = table_row([markdown(heading) for heading in section.headings])
     table = "\n".join([headings, markdown_rule(len(section.headings), section.text_columns), *rows])
-    return "\n\n".join(part for part in (f"## {_escaped(section.title)}", _escaped(section.caption), table) if part)
+    return "\n\n".join(part for part in (f"## {markdown(section.title)}", markdown(section.caption), table) if part)
 
 
 def _accuracy(share: float, interval: Interval) -> str:
     return f"{percent(share)} {interval_text(interval)}"
-
-
-def _escaped(text: str) -> str:
-    """A text on one line, in which nothing is markup."""
-    return re.sub(r"([\\`*<])", r"\\\1", inline(text))

@@ -3,8 +3,8 @@
 Shares and intervals are fractions in [0, 1].
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from hosnn.report.phrases import duration, passes
 from hosnn.results.check import SEVERITIES, Check
@@ -15,13 +15,17 @@ from hosnn.results.text import describe_machine
 PANELS_WITH_SECTION = ("search", "eps", "steps", "matrix")
 """Panels that have a section of their own; any other is shown as a table."""
 
-TITLES = {"controls": "Controls", "decision": "Attacks that see only the predicted class"}
+TITLES = {
+    "8bit": "Adversarial images of 8 bits",
+    "controls": "Controls",
+    "decision": "Attacks that see only the predicted class",
+}
 
 SPIKING = {
     "hosnn": "spiking layers of this package",
-    "foreign": "spiking layers of another library",
+    "foreign": "spikes that do not come from this package",
     "none": "no spikes found",
-    "unknown": "not examined",
+    "unknown": "not known whether it spikes",
 }
 
 
@@ -73,55 +77,12 @@ class ClassRow(NamedTuple):
 
 def attack_rows(evaluation: Evaluation) -> list[AttackRow]:
     """Clean images first, then the attacks in order, then all of them together."""
-    robust = _clean_correct(evaluation)
-    rows = [
-        AttackRow(
-            name="none (clean images)",
-            kind="",
-            estimator="",
-            steps=0,
-            threat="",
-            share=evaluation.clean_accuracy,
-            interval=evaluation.interval(),
-            broken=evaluation.samples - sum(robust),
-            forward=None,
-            backward=None,
-            seconds=None,
-        )
+    clean, *attacks, worst = (_attack_row(record, evaluation.threat) for record in evaluation.to_records())
+    return [
+        clean._replace(name="none (clean images)", forward=None, backward=None, seconds=None),
+        *attacks,
+        worst._replace(name="worst case per image", broken=None),
     ]
-    for attack in evaluation.rows:
-        correct = evaluation.correct_after(attack)
-        still_robust = [before and after for before, after in zip(robust, correct, strict=True)]
-        rows.append(
-            AttackRow(
-                name=attack.attack,
-                kind=attack.kind,
-                estimator=attack.estimator,
-                steps=attack.steps,
-                threat=attack.threat if attack.threat != evaluation.threat else "",
-                share=evaluation.accuracy(attack.attack),
-                interval=evaluation.interval(attack.attack),
-                broken=sum(robust) - sum(still_robust),
-                forward=attack.forward,
-                backward=attack.backward,
-                seconds=attack.seconds,
-            )
-        )
-        robust = still_robust
-    worst = AttackRow(
-        name="worst case per image",
-        kind="",
-        estimator="",
-        steps=0,
-        threat="",
-        share=evaluation.worst_case,
-        interval=evaluation.worst_interval,
-        broken=None,
-        forward=sum(attack.forward for attack in evaluation.rows),
-        backward=sum(attack.backward for attack in evaluation.rows),
-        seconds=sum(attack.seconds for attack in evaluation.rows),
-    )
-    return [*rows, worst]
 
 
 def panel_rows(evaluation: Evaluation, panel: str) -> list[PanelRow]:
@@ -162,7 +123,7 @@ def step_curves(evaluation: Evaluation) -> dict[str, list[PanelRow]]:
 
 def class_rows(evaluation: Evaluation, classes: Sequence[str] = ()) -> list[ClassRow]:
     """The classes among the images, the most robust first; "class 7" where `classes` has no name."""
-    clean, robust = _clean_correct(evaluation), evaluation.robust
+    clean, robust = evaluation.correct_when_clean, evaluation.robust
     rows = []
     for label in sorted(set(evaluation.labels)):
         positions = [position for position, own_label in enumerate(evaluation.labels) if own_label == label]
@@ -198,11 +159,12 @@ def facts(evaluation: Evaluation) -> list[tuple[str, str]]:
     forward, backward = evaluation.passes()
     network = evaluation.network
     network_parts = [
-        SPIKING.get(network.spiking, network.spiking),
+        f"{SPIKING.get(network.spiking, network.spiking)}{f' ({network.evidence})' if network.evidence else ''}",
         f"{network.layers} layers" if network.layers else "",
         f"{network.adaptive} of them with an adapting threshold" if network.layers else "",
         "" if network.gradient else "no gradient",
         "random" if network.random else "",
+        "differentiated by its own gradient only" if network.own_gradient_only and network.gradient else "",
     ]
     facts_or_empty = [
         ("Model", evaluation.model),
@@ -223,8 +185,14 @@ def facts(evaluation: Evaluation) -> list[tuple[str, str]]:
     return [(name, text) for name, text in facts_or_empty if text]
 
 
-def _clean_correct(evaluation: Evaluation) -> list[bool]:
-    return [prediction == label for prediction, label in zip(evaluation.clean, evaluation.labels, strict=True)]
+def _attack_row(record: Mapping[str, Any], threat: str) -> AttackRow:
+    return AttackRow(
+        name=record["attack"],
+        threat=record["threat"] if record["threat"] != threat else "",
+        share=record["accuracy"],
+        interval=Interval(record["low"], record["high"]),
+        **{key: record[key] for key in ("kind", "estimator", "steps", "broken", "forward", "backward", "seconds")},
+    )
 
 
 def _curve_name(attack: AttackResult, several_estimators: bool) -> str:

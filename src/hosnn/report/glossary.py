@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from hosnn.protocols.attacks import SAPGD_STEPS
+from hosnn.protocols.attacks import SQUARE_QUERIES
 
 
 class Term(NamedTuple):
@@ -25,12 +25,15 @@ PROTOCOL_EXPLANATIONS = {
     "derivative; one perturbation per image, which stays a valid image. An image counts as robust only if it "
     "withstands all of them.",
     "standard": "The protocol for a robust accuracy to quote. A sequence of different attacks, each of which is given "
-    f"only the images that are still correct after those before it: SA-PGD, {SAPGD_STEPS} steps with the ASSG "
-    "surrogate, which fits itself to each neuron; APGD with two losses (cross-entropy and DLR), 100 steps each through "
-    "full BPTT; APGD through the three gradient estimators that a search on 100 images selected for this "
-    "network; an attack on the adapting thresholds, where there are any; transfer from other networks, where "
-    "some were given; and Square with 1,000 queries, which needs no gradient. An image counts as robust only "
-    "if it withstands all of them.",
+    "only the images that are still correct after those before it: SA-PGD with the ASSG surrogate, which fits itself "
+    "to each neuron, with several further runs on the images nearest the boundary; the same, shorter, through the two "
+    "gradient estimators that a search on 100 images selected for this network; APGD with two losses (cross-entropy "
+    "and DLR), 100 steps each through full BPTT; an attack on the adapting thresholds, where there are any; transfer "
+    f"from other networks, where some were given; and Square with {SQUARE_QUERIES} queries, which needs no gradient. "
+    "An image counts as robust only if it withstands all of them, and its label never only shares the highest logit.",
+    "quick": "A short protocol for screening networks: SA-PGD with the ASSG surrogate, APGD through a triangular "
+    "surrogate, and APGD on the cross-entropy through full BPTT, each given only the images that are still correct "
+    "after those before it.",
     "full": "The most thorough protocol, meant for all test images. What the standard protocol does, with 5 restarts "
     "and through the whole surrogate ensemble and every other gradient estimator; AutoAttack's four attacks at their "
     "published settings; and, on 200 images and outside the worst case, HopSkipJump, which sees only the predicted "

@@ -15,6 +15,7 @@ from hosnn.report.glossary import PROTOCOL_EXPLANATIONS, terms_in
 from hosnn.report.phrases import budget
 from hosnn.report.plotting import data_uri, svg
 from hosnn.results.evaluation import Evaluation
+from hosnn.results.text import ATTACKS_ONLY
 from hosnn.robustness.threats import Threat
 
 MARKUP = re.compile(r"<style>.*?</style>|<[^>]*>", re.DOTALL)
@@ -65,9 +66,13 @@ def protocol_texts(evaluations: Sequence[Evaluation]) -> list[dict[str, str]]:
     for evaluation in evaluations:
         per_step = Threat.parse(evaluation.threat).per_step
         extent = "another one at every time step" if per_step else "the same at every time step"
+        base = evaluation.protocol.removesuffix(ATTACKS_ONLY)
+        left_out = " Here its panels and checks were left out." if evaluation.attacks_only else ""
         texts[evaluation.protocol] = {
             "name": evaluation.protocol,
-            "text": PROTOCOL_EXPLANATIONS.get(evaluation.protocol, evaluation.description),
+            "text": evaluation.description
+            if evaluation.network.own_gradient_only  # the explanations speak of gradient estimators
+            else PROTOCOL_EXPLANATIONS.get(base, evaluation.description) + left_out,
             "detail": f"Threat {evaluation.threat}: a perturbation of at most {budget(evaluation.threat)}, {extent}. "
             f"Attacks: {', '.join(row.attack for row in evaluation.rows)}. Settings: {evaluation.description}.",
         }

@@ -12,9 +12,10 @@ NO_VALUE = "–"
 
 
 def budget(threat: str) -> str:
-    """The budget of a threat: "8/255" in the Linf ball, "l2 1/2" in another."""
-    ball = Threat.parse(threat).ball
-    return format_eps(ball.eps) if isinstance(ball, Linf) else f"{ball.name} {format_eps(ball.eps)}"
+    """The budget of a threat: "8/255" in the Linf ball, "l2 1/2" in another, "8/255 (8-bit images)" on a grid."""
+    parsed = Threat.parse(threat)
+    ball, grid = parsed.ball, "" if parsed.bits is None else f" ({parsed.bits}-bit images)"
+    return f"{'' if isinstance(ball, Linf) else f'{ball.name} '}{format_eps(ball.eps)}{grid}"
 
 
 def interval_text(interval: Interval) -> str:

@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from hosnn.results.evaluation import Evaluation
@@ -30,10 +31,25 @@ INK = "#222222"
 
 def svg(figure: Figure) -> bytes:
     """The figure as SVG, the same bytes for the same figure; letters are outlines, so no font is needed."""
+    without_formulas(figure)
     with matplotlib.rc_context({"svg.hashsalt": "hosnn", "svg.fonttype": "path"}):
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return file.getvalue()
+
+
+def without_formulas(drawn: Figure | Axes) -> None:
+    """Show texts as they are, in place: a dollar in a name begins no formula.  Powers of ten on log axes stay."""
+    powers = {
+        label
+        for axes in (drawn.axes if isinstance(drawn, Figure) else [drawn])
+        for axis in (axes.xaxis, axes.yaxis)
+        if axis.get_scale() == "log"
+        for label in axis.get_ticklabels(which="both")
+    }
+    for text in drawn.findobj(Text):
+        if isinstance(text, Text) and text not in powers:
+            text.set_parse_math(False)
 
 
 def data_uri(picture: bytes) -> str:

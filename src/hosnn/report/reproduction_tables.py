@@ -11,12 +11,13 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+from hosnn.names import markdown
 from hosnn.report.phrases import NO_VALUE
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.reproduction import Cell, NetworkKind, Published, ReproductionResult, cells_by_kind
 from hosnn.results.roles import Strength
 from hosnn.results.statistics import wilson
-from hosnn.results.text import NOT_RUN, describe_machine, inline, percent, table_row
+from hosnn.results.text import NOT_RUN, describe_machine, percent, table_row
 
 CLEAN, WORST = "clean", "worst"
 """What a column may show in place of one attack: accuracy without attack, and the worst case over all attacks."""
@@ -93,7 +94,7 @@ def correct_samples(evaluation: Evaluation, attack: str) -> list[bool]:
     if attack == WORST:
         return evaluation.robust
     if attack == CLEAN:
-        return [prediction == label for prediction, label in zip(evaluation.clean, evaluation.labels, strict=True)]
+        return evaluation.correct_when_clean
     return evaluation.correct_after(evaluation.row(attack))
 
 
@@ -177,23 +178,27 @@ def table_rows(result: ReproductionResult) -> list[TableRow]:
 
 def reproduction_markdown(result: ReproductionResult) -> str:
     """The table as Markdown, with a line on how the numbers came about."""
-    head = ("network", *map(str, headings(result)), "source")
+    head = ("network", *(markdown(str(heading)) for heading in headings(result)), "source")
     rows = [
-        (str(row.kind) if row.measured else f"*published:* {row.kind}", *map(str, row.cells), row.source)
+        (
+            ("" if row.measured else "*published:* ") + markdown(str(row.kind)),
+            *map(str, row.cells),
+            markdown(row.source),
+        )
         for row in table_rows(result)
     ]
     return "\n".join(
         [
-            f"## {inline(result.title)}",
+            f"## {markdown(result.title)}",
             "",
-            f"Accuracy in percent on {inline(result.dataset)}, network {inline(result.network)}. "
+            f"Accuracy in percent on {markdown(result.dataset)}, network {markdown(result.network)}. "
             f"Of a measured value: {what_is_shown(result)}.",
             "",
             table_row(head),
             "|" + "|".join([" --- ", *[" ---: "] * (len(head) - 2), " --- "]) + "|",
             *[table_row(row) for row in rows],
             "",
-            inline(provenance(result)),
+            markdown(provenance(result)),
             "",
         ]
     )

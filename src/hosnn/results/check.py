@@ -1,7 +1,7 @@
 """A check of an evaluation, as a value: can its numbers be believed?"""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,3 +42,17 @@ def not_run(name: str, reason: str) -> Check:
 def worst(checks: Iterable[Check]) -> Severity:
     """The worst severity among the checks; "pass" without any."""
     return max((check.severity for check in checks), key=SEVERITIES.index, default="pass")
+
+
+def tally(checks: Collection[Check]) -> str:
+    """How many checks passed, and which did not: "checks: 20 pass, 1 warn (ties)".  A failure says what follows."""
+    if not checks:
+        return "checks: none were run"
+    names = {severity: [check.name for check in checks if check.severity == severity] for severity in SEVERITIES}
+    counts = [
+        f"{len(those)} {severity}" + ("" if severity == "pass" else f" ({', '.join(those)})")
+        for severity, those in names.items()
+        if those
+    ]
+    unbelievable = ": this number must not be believed" if names["fail"] else ""
+    return f"checks: {', '.join(counts)}{unbelievable}"

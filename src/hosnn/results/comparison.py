@@ -10,7 +10,7 @@ from hosnn.results.attack_matrix import attack_matrix
 from hosnn.results.evaluation import AttackResult, Evaluation
 from hosnn.results.paired_test import PairedTest, check_pairable, compare, outcome_sentence
 from hosnn.results.statistics import holm
-from hosnn.results.text import NOT_RUN
+from hosnn.results.text import ATTACKS_ONLY, NOT_RUN
 
 FORMAT = "hosnn-side-by-side-1"
 
@@ -87,8 +87,8 @@ def compare_models(
     tested   names of attacks to compare pairwise, besides each protocol's worst case
     against  test every model against this one only; None: every pair
     Raises ConfigError for fewer than two models, a model evaluated twice under one protocol, two models of one name,
-    evaluations of one protocol under different threats or on different images, and for a model `against` or an attack
-    `tested` that is in no evaluation.
+    evaluations of one protocol under different threats or on different images, or both whole and as attacks only, and
+    for a model `against` or an attack `tested` that is in no evaluation.
     """
     models = tuple(dict.fromkeys(evaluation.model for evaluation in evaluations))
     if len(models) < 2:
@@ -106,6 +106,7 @@ def compare_models(
             )
         by_model[evaluation.model] = evaluation
     _check_names(evaluations)
+    _check_extent(evaluations)
     for by_model in by_protocol.values():
         first, *others = by_model.values()
         for other in others:
@@ -229,6 +230,18 @@ def _check_names(evaluations: Sequence[Evaluation]) -> None:
             raise ConfigError(
                 f"two different models are called {evaluation.model} (SHA-256 {first_hash[:8] or 'unknown'} and "
                 f"{own_hash[:8] or 'unknown'}); give them names of their own and evaluate again"
+            )
+
+
+def _check_extent(evaluations: Sequence[Evaluation]) -> None:
+    """Raises ConfigError if a protocol was run in full on one model and without its checks on another."""
+    whole = {evaluation.protocol: evaluation.model for evaluation in evaluations if not evaluation.attacks_only}
+    for evaluation in evaluations:
+        base = evaluation.protocol.removesuffix(ATTACKS_ONLY)
+        if evaluation.attacks_only and base in whole:
+            raise ConfigError(
+                f"{evaluation.model} was evaluated under {evaluation.protocol!r}, {whole[base]} under the whole "
+                f"protocol {base!r}, with its checks; evaluate all models with --attacks-only, or all without"
             )
 
 

@@ -8,25 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import (
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    TypeAdapter,
-    ValidationError,
-    computed_field,
-    model_validator,
-)
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, computed_field, model_validator
 
 from hosnn.errors import ConfigError
 from hosnn.files import read_json, write_json
+from hosnn.schema import Amount, Count, Flag, Fraction, Hash, Integer, Name, Number, adapter, brief, validated
 
-Integer = Annotated[int, Field(strict=True)]
-Count = Annotated[int, Field(strict=True, ge=0)]
-Number = Annotated[float, Field(strict=True)]
-Amount = Annotated[float, Field(strict=True, ge=0)]
-Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]
+__all__ = ["Amount", "ContentHash", "Count", "Document", "Flag", "Fraction", "Integer", "Machine", "Name", "Number"]
+__all__ += ["NumberOrNaN", "SettingsHash", "ThreatText", "Versions", "adapter"]
+
 NumberOrNaN = Annotated[
     float,
     BeforeValidator(lambda value: math.nan if value is None else value),
@@ -34,12 +24,9 @@ NumberOrNaN = Annotated[
     PlainSerializer(lambda value: value if math.isfinite(value) else None, return_type=float | None),
 ]
 """NaN is null in a file, for JSON has no NaN."""
-Flag = Annotated[bool, Field(strict=True)]
-Name = Annotated[str, Field(min_length=1)]
 SettingsHash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-ContentHash = Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
-"""SHA-256 of a model or a data set; empty where there is none."""
-ThreatText = Annotated[str, Field(pattern=r"^(linf|l2|l1):[0-9.e+-]+(/[0-9.]+)?(/step)?$")]
+ContentHash = Hash
+ThreatText = Annotated[str, Field(pattern=r"^(linf|l2|l1):[0-9.e+-]+(/[0-9.]+)?(/step)?(@[0-9]{1,2}bit)?$")]
 Versions = Mapping[str, str]
 Machine = Mapping[str, str | Integer]
 
@@ -73,20 +60,16 @@ class Document:
     @classmethod
     def from_json(cls, content: Any) -> Self:
         """The inverse of `to_json`.  Raises ConfigError for another format, or naming the first wrong field."""
-        try:
-            value: Self = adapter(cls).validate_python(content)
-            return value
-        except ValidationError as error:
-            raise ConfigError(_first_fault(error)) from error
+        return validated(cls, content)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write its file, whole or not at all.  Raises ConfigError if the place cannot be written."""
-        write_json(path, self.to_json())
+        write_json(Path(path), self.to_json())
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path | str) -> Self:
         """Read what `save` wrote.  Raises ConfigError if it is something else."""
-        return read_json(path, cls.KIND, cls.from_json, cls.ADVICE)
+        return read_json(Path(path), cls.KIND, cls.from_json, cls.ADVICE)
 
     @classmethod
     def fields_in(cls, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,40 +78,14 @@ class Document:
             raise ConfigError(f"expected the format {cls.FORMAT!r}, got {content.get('format')!r}")
         return {name: value for name, value in content.items() if name not in cls.DERIVED}
 
-    @model_validator(mode="before")
+    def check(self, content: Mapping[str, Any]) -> None:
+        """Raises ConfigError if fields contradict each other, or the derived ones in the file's `content`."""
+
+    @model_validator(mode="wrap")
     @classmethod
-    def _read(cls, content: Any) -> Any:
+    def _read(cls, content: Any, validate: Any) -> Self:
         if not isinstance(content, Mapping):
-            raise ConfigError(f"expected a JSON object with the format {cls.FORMAT!r}, got {_shortened(content)}")
-        return cls.fields_in(content)
-
-
-_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
-
-
-def adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    """Pydantic's adapter of a type, which reads, writes and describes its values."""
-    if kind not in _ADAPTERS:
-        _ADAPTERS[kind] = TypeAdapter(kind)
-    return _ADAPTERS[kind]
-
-
-def _first_fault(error: ValidationError) -> str:
-    """The first error: where, what was expected, what came; and the number of further ones."""
-    faults = error.errors(include_url=False)
-    first, more = faults[0], len(faults) - 1
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-    where, others = f"at {place}: " if place else "", f"; {more} more such faults" if more else ""
-    if first["type"] == "value_error":  # raised by our own code
-        return f"{where}{first['ctx']['error']}{others}"
-    if first["type"] == "missing":
-        return f"it has no {place}{others}"
-    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"it has {place}, which is unknown here{others}; it may come from a newer version"
-    return f"{where}{first['msg']}, got {_shortened(first['input'])}{others}"
-
-
-def _shortened(value: Any) -> str:
-    """A value as text, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."
+            raise ConfigError(f"expected a JSON object with the format {cls.FORMAT!r}, got {brief(content)}")
+        value: Self = validate(cls.fields_in(content))
+        value.check(content)
+        return value

@@ -1,23 +1,23 @@
 """The outcome of an evaluation as a value: one row per attack, one entry per sample index.
 
-Rendering is elsewhere and a pure function of this.
+Reports are elsewhere and pure functions of this.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, computed_field
 
 from hosnn.errors import ConfigError
-from hosnn.results.check import Check, Severity, worst
+from hosnn.results.check import Check, Severity, tally, worst
+from hosnn.results.consistency import check_evaluation, check_summary, check_threat
 from hosnn.results.document import (
     Amount,
     ContentHash,
     Count,
     Document,
     Flag,
-    Fraction,
     Integer,
     Machine,
     Name,
@@ -25,90 +25,16 @@ from hosnn.results.document import (
     ThreatText,
     Versions,
 )
-from hosnn.results.roles import Role, Strength, with_roles_and_strength
+from hosnn.results.evaluation_parts import AttackResult, Network, Panel, Summary
+from hosnn.results.records import Record, attack_records, html_table, image_records, text_table
+from hosnn.results.roles import Strength, with_roles_and_strength
 from hosnn.results.statistics import Interval, proportion, wilson
+from hosnn.results.text import percent
+
+__all__ = ["FORMER_FORMAT", "AttackResult", "Evaluation", "Network", "Panel", "Summary"]
 
 FORMER_FORMAT = "hosnn-evaluation-1"
 """Without panels, checks and facts about the network; its curve is read as the panel "eps"."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttackResult:
-    """The outcome of one attack."""
-
-    attack: Name
-    """Name of the attack, unique among the rows of the protocol."""
-    threat: ThreatText
-    """The threat model of this attack."""
-    eps: Amount
-    """Budget: the largest norm of a perturbation, in pixel units (1 is the whole range of a pixel)."""
-    predictions: tuple[Annotated[int, Field(strict=True, ge=-1)], ...]
-    """Class predicted for each image after the attack, in the order of index; -1 for an image that it did not attack
-    because an earlier attack of the cascade had broken it.  As long as index; in a panel, for the first images only."""
-    seconds: Amount
-    """Time in seconds, summed over workers."""
-    kind: Annotated[str, Field(pattern="^(white-box|queries|transfer|control)$")] = "white-box"
-    """white-box: it differentiates the model; queries: it uses outputs only; transfer: crafted on another model;
-    control: no real attack, such as noise."""
-    method: str = ""
-    """The attack without its gradient estimator, which is its column in the matrix; empty if not given."""
-    estimator: str = ""
-    """How the model was differentiated; empty if the attack itself decides or uses no gradient."""
-    steps: Count = 0
-    """Iterations or queries; 0 if not shown."""
-    forward: Count = 0
-    """Images sent forward through the model (in a transfer attack: the source model); 0 if not counted."""
-    backward: Count = 0
-    """Images sent backward; 0 if not counted."""
-    role: Role | None = None
-    """What checks use the attack for; null: no special role."""
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Attacks that all ran in full on the same first images."""
-
-    name: Name
-    """search: the search for the best gradient estimators; eps, steps: curves; matrix: attacks by gradient estimators;
-    controls: attacks for the checks.  Other names are allowed."""
-    rows: tuple[AttackResult, ...]
-    """The attacks."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Network:
-    """Facts about the model, found by inspecting it."""
-
-    spiking: Annotated[str, Field(pattern="^(hosnn|foreign|none|unknown)$")] = "unknown"
-    """hosnn: spiking layers of this package, to which gradient estimators apply; foreign: spikes from layers of another
-    library; none: no spikes found; unknown: not inspected."""
-    layers: Count = 0
-    """Number of this package's spiking layers."""
-    adaptive: Count = 0
-    """Of these, layers with an adapting threshold."""
-    parameters: Count = 0
-    """Number of parameters; 0 if not counted."""
-    gradient: Flag = True
-    """Whether automatic differentiation finds a path from the scores to the input."""
-    random: Flag = False
-    """Whether two passes over the same images differ."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """Accuracies that follow from the predictions, for readers of the file."""
-
-    clean_accuracy: Fraction
-    """Share of images that are right without an attack, a fraction of 1."""
-    worst_case_accuracy: Fraction
-    """Share of images that are right when clean and after every attack of rows, a fraction of 1."""
-    worst_case_interval_95: tuple[Fraction, Fraction]
-    """Wilson's 95 % interval of the worst-case accuracy: low, high; fractions of 1."""
-    accuracy: Mapping[str, Fraction]
-    """Share of images that are right after each attack of rows, by its name; in a cascade, after it and all before it;
-    fractions of 1."""
-    verdict: Severity
-    """The worst severity among the checks; pass without any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +47,7 @@ class Evaluation(Document):
     DERIVED: ClassVar[tuple[str, ...]] = ("format", "summary", "samples")
 
     protocol: Name
-    """Name of the protocol, e.g. standard."""
+    """Name of the protocol, e.g. standard; "standard, attacks only" without its panels and checks."""
     description: str
     """The protocol in one line."""
     threat: ThreatText
@@ -146,6 +72,9 @@ class Evaluation(Document):
     """True class of each image, in the order of index."""
     clean: tuple[Count, ...]
     """Class predicted for each image without an attack, in the order of index."""
+    clean_tied: tuple[Count, ...] | None = None
+    """Positions of the images whose label shares the highest logit with another class without an attack; null: not
+    recorded."""
     rows: tuple[AttackResult, ...]
     """The protocol's attacks in their order.  An image counts as robust only if it is right when clean and after every
     one of them."""
@@ -159,7 +88,7 @@ class Evaluation(Document):
     """The hardware: processor, cores, threads, gpu, system; and backend, the kernels that ran the spiking layers."""
     checks: tuple[Check, ...] = ()
     """Whether the numbers can be believed; empty if nothing was checked."""
-    network: Network = Network()
+    network: Network = field(default_factory=Network)
     """Facts about the model, found by inspecting it."""
     skipped: tuple[str, ...] = ()
     """Attacks of the protocol that could not be run, each with the reason."""
@@ -167,6 +96,8 @@ class Evaluation(Document):
     """Whether attacked images had to stay in the valid pixel range."""
     strength: Strength | None = None
     """How much the protocol's robust accuracy says; null: not rated."""
+    attacks_only: Flag = False
+    """Whether the protocol was run without its panels and checks, for its worst case alone."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -175,6 +106,7 @@ class Evaluation(Document):
         return Summary(
             clean_accuracy=self.clean_accuracy,
             worst_case_accuracy=self.worst_case,
+            worst_case_by_argmax=self.worst_case_by_argmax,
             worst_case_interval_95=self.worst_interval,
             accuracy={row.attack: self.accuracy(row.attack) for row in self.rows},
             verdict=self.verdict,
@@ -188,11 +120,29 @@ class Evaluation(Document):
 
     @property
     def clean_accuracy(self) -> float:
-        return proportion(self._clean_correct())
+        return proportion(self.correct_when_clean)
+
+    @property
+    def correct_when_clean(self) -> list[bool]:
+        """Per image, whether its prediction without an attack is right; of tied classes the first is predicted."""
+        return [guess == label for guess, label in zip(self.clean, self.labels, strict=True)]
 
     def correct_after(self, result: AttackResult) -> list[bool]:
         """Per image, whether it is right after this attack; in a cascade, after it and all before it."""
-        return [guess == label for guess, label in zip(result.predictions, self.labels, strict=False)]
+        correct = [guess == label for guess, label in zip(result.predictions, self.labels, strict=False)]
+        for at in self._tied_after(result):
+            correct[at] = False
+        return correct
+
+    def _tied_after(self, result: AttackResult) -> set[int]:
+        """Images that are tied after an attack; in a cascade, after it or any before it."""
+        tied = set(result.tied or ())
+        if self.cascade and any(row is result for row in self.rows):
+            for row in self.rows:
+                if row is result:
+                    break
+                tied.update(row.tied or ())
+        return tied
 
     def accuracy(self, attack: str) -> float:
         """Accuracy after one attack (in a cascade: after it and all before it).  Raises ConfigError for no such row."""
@@ -200,7 +150,7 @@ class Evaluation(Document):
 
     def interval(self, attack: str | None = None) -> Interval:
         """Wilson's 95 % interval of `accuracy(attack)`, or of the clean accuracy."""
-        correct = self._clean_correct() if attack is None else self.correct_after(self.row(attack))
+        correct = self.correct_when_clean if attack is None else self.correct_after(self.row(attack))
         return wilson(sum(correct), len(correct))
 
     def row(self, attack: str) -> AttackResult:
@@ -213,11 +163,24 @@ class Evaluation(Document):
 
     @property
     def robust(self) -> list[bool]:
-        """Per image, whether it is right when clean and after every attack."""
-        robust = self._clean_correct()
+        """Per image, whether it is right when clean and after every attack; where ties are recorded, never tied."""
+        robust = self.correct_when_clean
+        for tied in self.clean_tied or ():
+            robust[tied] = False
         for row in self.rows:
             robust = [before and after for before, after in zip(robust, self.correct_after(row), strict=True)]
         return robust
+
+    @property
+    def robust_by_argmax(self) -> list[bool]:
+        """`robust` if the first of the classes that share the highest logit counted as the prediction."""
+        after = zip(self.clean, *(row.predictions for row in self.rows), strict=True)
+        return [set(guesses) == {label} for guesses, label in zip(after, self.labels, strict=True)]
+
+    @property
+    def worst_case_by_argmax(self) -> float | None:
+        """The share of `robust_by_argmax`; None where ties were not recorded."""
+        return None if self.clean_tied is None else proportion(self.robust_by_argmax)
 
     @property
     def worst_case(self) -> float:
@@ -264,12 +227,65 @@ class Evaluation(Document):
         if not self.curve:
             return []
         count = len(self.curve[0].predictions)
-        clean = self._clean_correct()[:count]
+        clean = self.correct_when_clean[:count]
         points = [(0.0, proportion(clean), wilson(sum(clean), count))]
         for row in self.curve:
             correct = self.correct_after(row)
             points.append((row.eps, proportion(correct), wilson(sum(correct), count)))
         return points
+
+    def to_records(self, *, per_image: bool = False) -> list[Record]:
+        """What `pandas.DataFrame` takes: a record for the clean images, for each attack and for the worst case.
+
+        per_image  a record for each image after each of these instead, whose mean of `correct` is the accuracy
+
+        The clean images are called "clean", the worst case "worst case"; both are of no kind.  Accuracy and its 95 %
+        interval (low, high) are fractions of 1, eps is in pixel units; broken: images that are wrong for the first
+        time; a prediction of -1: none was made.
+        """
+        clean = AttackResult(attack="clean", kind="", threat=self.threat, eps=0.0, predictions=self.clean, seconds=0.0)
+        worst_case = AttackResult(
+            attack="worst case",
+            kind="",
+            threat=self.threat,
+            eps=max((row.eps for row in self.rows), default=0.0),
+            predictions=(-1,) * self.samples,
+            seconds=sum(row.seconds for row in self.rows),
+            forward=sum(row.forward for row in self.rows),
+            backward=sum(row.backward for row in self.rows),
+        )
+        results = [clean, *self.rows, worst_case]
+        correct = [self.correct_when_clean, *map(self.correct_after, self.rows), self.robust]
+        run = {"model": self.model, "dataset": self.dataset, "protocol": self.protocol, "seed": self.seed}
+        records = (
+            image_records(results, correct, self.index, self.labels) if per_image else attack_records(results, correct)
+        )
+        return [run | record for record in records]
+
+    @property
+    def title(self) -> str:
+        """Model, protocol, threat and images in one line."""
+        extent = " (no panels, no checks)" if self.attacks_only else ""
+        return f"{self.model}: {self.protocol}{extent}, {self.threat}, {self.samples:,} images of {self.dataset}"
+
+    def __str__(self) -> str:
+        """A table of a few lines: accuracy without attack, after the attacks, in the worst case; the checks."""
+        return text_table(self.title, self.to_records(), tally(self.checks))
+
+    def __repr__(self) -> str:
+        accuracies = f"clean {percent(self.clean_accuracy)} %, worst case {percent(self.worst_case)} %"
+        return f"<Evaluation of {self.title}: {accuracies}; {tally(self.checks)}>"
+
+    def _repr_html_(self) -> str:
+        """The same table in a notebook."""
+        return html_table(self.title, self.to_records(), tally(self.checks))
+
+    def check(self, content: Mapping[str, Any]) -> None:
+        columns = {"labels": self.labels, "clean": self.clean}
+        check_evaluation(self.index, columns, self.clean_tied, self.rows, self.panels)
+        check_threat(self.threat)
+        if content.get("format") == self.FORMAT and "summary" in content:
+            check_summary(content["summary"], self.to_json()["summary"])
 
     @classmethod
     def fields_in(cls, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -279,6 +295,3 @@ class Evaluation(Document):
         fields = {name: value for name, value in content.items() if name not in (*cls.DERIVED, "curve")}
         curve = content.get("curve")
         return with_roles_and_strength(fields | {"panels": [{"name": "eps", "rows": curve}] if curve else []})
-
-    def _clean_correct(self) -> list[bool]:
-        return [guess == label for guess, label in zip(self.clean, self.labels, strict=True)]

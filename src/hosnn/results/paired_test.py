@@ -127,7 +127,7 @@ def _right(evaluation: Evaluation, attack: str | None) -> list[bool]:
     if attack is None:
         return evaluation.robust
     if attack == CLEAN:
-        return [guess == label for guess, label in zip(evaluation.clean, evaluation.labels, strict=True)]
+        return evaluation.correct_when_clean
     return evaluation.correct_after(evaluation.row(attack))
 
 

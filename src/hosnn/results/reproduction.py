@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+from hosnn.errors import ConfigError
 from hosnn.results.document import Amount, Count, Document, Flag, Integer, Number
 from hosnn.results.evaluation import Evaluation
 
@@ -78,6 +79,17 @@ class ReproductionResult(Document):
     def fields_in(cls, content: Mapping[str, Any]) -> dict[str, Any]:
         """The fields in a file; in one without `demonstration` it follows from the name of the data set."""
         return {"demonstration": "sample" in str(content.get("dataset"))} | super().fields_in(content)
+
+    def check(self, content: Mapping[str, Any]) -> None:
+        if not self.cells:
+            raise ConfigError("it has no cells; expected at least one network")
+        for cell in self.cells:
+            for name, evaluation in cell.evaluations.items():
+                if name != evaluation.protocol:
+                    raise ConfigError(f"{cell.experiment} has {evaluation.protocol!r} under the name {name!r}")
+            for _, protocol, attack in self.columns:
+                if protocol in cell.evaluations and attack not in ("clean", "worst"):
+                    cell.evaluations[protocol].row(attack)
 
     def phases(self) -> dict[str, float]:
         """Seconds of wall time by what was done."""

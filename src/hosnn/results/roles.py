@@ -9,7 +9,8 @@ class Role(StrEnum):
     """What a check uses an attack for, whatever the attack is called.
 
     NOISE            random perturbations of the same budget: the control that every attack must beat
-    REFERENCE        the plain attack that noise and the next two are compared with
+    REFERENCE        the plain attack that noise and the next three are compared with
+    SINGLE_STEP      REFERENCE in one step
     MORE_RESTARTS    REFERENCE with more restarts
     LAST_POINT       REFERENCE returning the last point of its path instead of the best
     SCALE_FREE_LOSS  an attack whose loss keeps its gradient however large the logits are
@@ -17,6 +18,7 @@ class Role(StrEnum):
 
     NOISE = "noise"
     REFERENCE = "reference"
+    SINGLE_STEP = "single-step"
     MORE_RESTARTS = "more-restarts"
     LAST_POINT = "last-point"
     SCALE_FREE_LOSS = "scale-free-loss"

@@ -1,8 +1,17 @@
 """Numbers and table rows as text."""
 
+import re
 from collections.abc import Mapping, Sequence
 
+from hosnn.names import inline
+
+BAR = re.compile(r"(?<!\\)\|")
+"""A bar that is not escaped yet."""
+
 NOT_RUN = "not run"
+
+ATTACKS_ONLY = ", attacks only"
+"""The end of a protocol's name when it is run without its panels and checks."""
 
 
 def percent(share: float) -> str:
@@ -19,14 +28,12 @@ def describe_machine(machine: Mapping[str, str | int]) -> str:
     )
 
 
-def inline(text: str) -> str:
-    """A text on one line."""
-    return " ".join(text.split())
-
-
 def table_row(texts: Sequence[str]) -> str:
-    """A row of a Markdown table, with line breaks and bars in its texts made harmless."""
-    return "| " + " | ".join(inline(text).replace("|", "\\|") for text in texts) + " |"
+    """A row of a Markdown table.
+
+    Line breaks and bars in its texts are harmless; texts from files pass through `hosnn.names.markdown` before.
+    """
+    return "| " + " | ".join(BAR.sub(r"\|", inline(text)) for text in texts) + " |"
 
 
 def markdown_rule(columns: int, texts: int = 1) -> str:

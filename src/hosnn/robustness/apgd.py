@@ -11,9 +11,9 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
-from hosnn.robustness.losses import Loss, TargetedLoss, WithTarget, cross_entropy, targeted_dlr
+from hosnn.robustness.losses import Loss, TargetedLoss, WithTarget, cross_entropy, misclassified, targeted_dlr
 from hosnn.robustness.model import Model, scores
-from hosnn.robustness.pgd import Start, misclassified, on_sphere
+from hosnn.robustness.pgd import Start, on_sphere
 from hosnn.robustness.scheduled_ascent import (
     AscentState,
     AttackRun,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hosnn.errors import ConfigError
 from hosnn.identity import hashed_as, identified
 from hosnn.rng import SampleRandom
+from hosnn.robustness.grid import check_on_grid
 from hosnn.robustness.model import Attack, AveragedModel, Model
 from hosnn.robustness.pgd import Restart, first_success
 from hosnn.robustness.threats import Threat
@@ -112,5 +113,6 @@ class Noise:
     threat: Threat
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+        check_on_grid(self.threat, x)
         with torch.no_grad():
             return self.threat.project(x + self.threat.ball.sample(x, rng.fold("noise")), x)

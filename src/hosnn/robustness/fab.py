@@ -13,7 +13,8 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
-from hosnn.robustness.losses import WithTarget
+from hosnn.robustness.grid import through_grid
+from hosnn.robustness.losses import WithTarget, misclassified
 from hosnn.robustness.model import Model, input_gradient, scores, subset, without_state
 from hosnn.robustness.threats import L1, L2, Linf, Threat, per_sample
 
@@ -72,7 +73,8 @@ class FAB:
             )
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
-        eps = self.threat.ball.eps
+        # The difference of two points of the grid is a multiple of its step up to the last bit only.
+        eps = self.threat.ball.eps + (0.0 if self.threat.bits is None else 1e-6)
         closest = self._search(model, x, y, rng, stop_at=eps)
         return torch.where(per_sample(closest.distance <= eps, x), closest.x_adv, x)
 
@@ -82,6 +84,7 @@ class FAB:
 
     def _search(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom, stop_at: float) -> Closest:
         """All targets and restarts; a sample is done once an adversarial point lies within the distance `stop_at`."""
+        model = through_grid(model, self.threat, x)
         ranked, wrong = _wrong_classes(scores(model, x), y)
         best, distance = x.clone(), torch.full(y.shape, torch.inf, dtype=_at_least_float32(x), device=x.device)
         distance[wrong] = 0.0
@@ -93,7 +96,7 @@ class FAB:
                 start = x[robust]
                 model = without_state(model) if rank or restart else model
                 if restart:
-                    half, stream = self.threat.scaled(0.5), rng.subset(robust).fold("fab", rank, restart)
+                    half, stream = self.threat.relaxed.scaled(0.5), rng.subset(robust).fold("fab", rank, restart)
                     start = half.project(start + half.ball.sample(start, stream), start)
                 target = ranked[robust, rank]
                 closest = self._run(subset(model, robust), x[robust], y[robust], target, start, stop_at)
@@ -109,10 +112,11 @@ class FAB:
         for _ in range(self.steps):
             evaluated = input_gradient(robust_model, point, y[robust], WithTarget(_score_difference, target[robust]))
             point = self._step(point, clean, evaluated.loss, evaluated.gradient)
-            wrong = scores(robust_model, point).argmax(1) != y[robust]
-            length = torch.where(wrong, self.threat.ball.size(point - clean).to(distance), torch.inf)
+            wrong = misclassified(scores(robust_model, point), y[robust])
+            seen = self.threat.rounded(point, clean)
+            length = torch.where(wrong, self.threat.ball.size(seen - clean).to(distance), torch.inf)
             closer = length < distance[robust]
-            best[robust[closer]], distance[robust[closer]] = point[closer], length[closer]
+            best[robust[closer]], distance[robust[closer]] = seen[closer], length[closer]
             point = torch.where(per_sample(wrong, point), clean + self.backward * (point - clean), point)
             done = length <= stop_at
             if done.any():
@@ -184,7 +188,7 @@ def to_hyperplane(threat: Threat, z: Tensor, slope: Tensor, height: Tensor) -> T
 def _wrong_classes(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Wrong classes [B, K - 1], most likely first, and whether the model is wrong already [B]."""
     others = logits.nan_to_num().scatter(1, y[:, None], -torch.inf)
-    return others.argsort(dim=1, descending=True, stable=True)[:, :-1], logits.argmax(1) != y
+    return others.argsort(dim=1, descending=True, stable=True)[:, :-1], misclassified(logits, y)
 
 
 def _at_least_float32(x: Tensor) -> torch.dtype:

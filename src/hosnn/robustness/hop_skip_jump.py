@@ -13,6 +13,8 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
+from hosnn.robustness.grid import through_grid
+from hosnn.robustness.losses import misclassified
 from hosnn.robustness.model import Model, scores, subset
 from hosnn.robustness.threats import L2, Linf, Threat, per_sample
 
@@ -55,7 +57,7 @@ class HopSkipJump:
             )
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
-        oracle, ball = _Oracle(model, y, self.queries), self.threat.ball
+        oracle, ball = _Oracle(through_grid(model, self.threat, x), y, self.queries), self.threat.ball
         closest = self._search(oracle, x, rng, stop_at=ball.eps)
         point, distance = self.threat.project(closest, x), ball.size(closest - x)
         inside = (distance > 0) & (distance < ball.eps)
@@ -65,7 +67,8 @@ class HopSkipJump:
 
     def closest(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
         """The nearest adversarial point, inside the ball or not; x itself where there is none.  [B, ...]"""
-        return self._search(_Oracle(model, y, self.queries), x, rng, stop_at=0.0)
+        oracle = _Oracle(through_grid(model, self.threat, x), y, self.queries)
+        return self.threat.rounded(self._search(oracle, x, rng, stop_at=0.0), x)
 
     def _search(self, oracle: "_Oracle", x: Tensor, rng: SampleRandom, stop_at: float) -> Tensor:
         """The nearest adversarial points; a sample stops at a distance of `stop_at`."""
@@ -136,8 +139,8 @@ class HopSkipJump:
 
     def _probe_length(self, distance: Tensor, x: Tensor) -> Tensor:
         """The length of a probe: distance / d, or longer where its pixels, 1 / sqrt(d) of it, would be rounded away."""
-        size = math.prod(x.shape[1:])
-        return (distance / size).clamp(min=16 * torch.finfo(x.dtype).eps * math.sqrt(size))
+        size, levels = math.prod(x.shape[1:]), 2 ** (self.threat.bits or 64)
+        return (distance / size).clamp(min=max(16 * torch.finfo(x.dtype).eps, 1 / levels) * math.sqrt(size))
 
     def _approach(self, oracle: "_Oracle", x: Tensor, point: Tensor, active: Tensor) -> Tensor:
         """Bisection between x and the adversarial `point`: the adversarial point next to the boundary."""
@@ -207,5 +210,5 @@ class _Oracle:
         wrong = torch.zeros_like(self.y, dtype=torch.bool)
         if len(queried):
             self.queries_left[queried] -= 1
-            wrong[queried] = scores(subset(self.model, queried), points[queried]).argmax(1) != self.y[queried]
+            wrong[queried] = misclassified(scores(subset(self.model, queried), points[queried]), self.y[queried])
         return wrong

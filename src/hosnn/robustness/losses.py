@@ -44,10 +44,29 @@ def scaled_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 @identified("margin")
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """max_{j != y} logits[j] - logits[y]: positive exactly when misclassified (Carlini & Wagner 2017)."""
+    """max_{j != y} logits[j] - logits[y]: above 0 when misclassified, 0 at a tie (Carlini & Wagner 2017)."""
     own = logits.gather(1, y[:, None])[:, 0]
     others = logits.scatter(1, y[:, None], -float("inf"))
     return others.amax(1) - own
+
+
+def misclassified(scores: Tensor, y: Tensor) -> Tensor:
+    """Which samples are misclassified [B]; of classes that share the largest logit the first is predicted.
+
+    scores  logits [B, K], or outputs over time [T, B, K], whose mean over time counts
+    """
+    return _logits(scores).argmax(1) != y
+
+
+def tied(scores: Tensor, y: Tensor) -> Tensor:
+    """Which samples have a label that shares the largest logit with another class [B], so that only the order of the
+    classes decides.  scores  as for `misclassified`
+    """
+    return margin(_logits(scores), y) == 0
+
+
+def _logits(scores: Tensor) -> Tensor:
+    return scores.mean(0) if scores.dim() == 3 else scores
 
 
 @identified("dlr")

@@ -153,7 +153,15 @@ def _input_gradient(model: Model, x: Tensor, y: Tensor, loss: Loss) -> InputGrad
                 "gradient attack would find a flat loss and report false robustness; attack it with a gradient "
                 "estimator, by transfer or without gradients instead"
             )
-        (gradient,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
+        try:
+            (gradient,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
+        except RuntimeError as error:
+            if "is not implemented" not in str(error):
+                raise
+            raise NoGradient(
+                f"the model uses an operation that torch cannot differentiate ({error}), such as heaviside without a "
+                "surrogate; give its spikes a surrogate gradient, or attack it by transfer or without gradients"
+            ) from error
     if gradient is None:
         raise NoGradient(
             "the model's scores carry a gradient to its weights but none to its input (the input was detached or "

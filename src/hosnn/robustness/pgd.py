@@ -13,7 +13,8 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
-from hosnn.robustness.losses import Loss, cross_entropy
+from hosnn.robustness.grid import through_grid
+from hosnn.robustness.losses import Loss, cross_entropy, misclassified
 from hosnn.robustness.model import Attack, Model, input_gradient, scores, subset, without_state
 from hosnn.robustness.threats import Ball, Threat, per_sample
 
@@ -81,7 +82,8 @@ class PGD:
         if self.restarts > 1:
             once = replace(self, restarts=1)
             return first_success([Restart(once, number) for number in range(self.restarts)], model, x, y, rng)
-        x_adv = self.threat.project(x + self.start(self.threat.ball, x, rng.fold("start")), x)
+        clean, model, threat = x, through_grid(model, self.threat, x), self.threat.relaxed
+        x_adv = threat.project(x + self.start(threat.ball, x, rng.fold("start")), x)
         result, remaining = x_adv.clone(), torch.arange(len(y), device=y.device)
         direction = torch.zeros_like(x_adv)
         for _ in range(self.steps):
@@ -97,11 +99,11 @@ class PGD:
                     value[~wrong] for value in (remaining, x, y, x_adv, gradient, direction)
                 )
                 if len(remaining) == 0:
-                    return result
-            step = self.step_size * self.threat.ball.eps * self.threat.ball.steepest(gradient)
-            x_adv = self.threat.project(x_adv + step, x)
+                    return self.threat.rounded(result, clean)
+            step = self.step_size * threat.ball.eps * threat.ball.steepest(gradient)
+            x_adv = threat.project(x_adv + step, x)
         result[remaining] = x_adv
-        return result
+        return self.threat.rounded(result, clean)
 
 
 def fgsm(threat: Threat, loss: Loss = cross_entropy) -> PGD:
@@ -135,12 +137,6 @@ def unit_mean(gradient: Tensor) -> Tensor:
     scaled = unit_largest(gradient)  # or the mean of tiny values would underflow
     mean = scaled.flatten(1).abs().mean(1)
     return scaled / per_sample(torch.where(mean > 0, mean, 1), gradient)
-
-
-def misclassified(scores: Tensor, y: Tensor) -> Tensor:
-    """Which samples are misclassified [B]: by logits [B, K], or by the mean over time of outputs [T, B, K]."""
-    logits = scores.mean(0) if scores.dim() == 3 else scores
-    return logits.argmax(1) != y
 
 
 @identified("Again")

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from hosnn.rng import SampleRandom
-from hosnn.robustness.losses import Loss
+from hosnn.robustness.grid import through_grid
+from hosnn.robustness.losses import Loss, misclassified, tied
 from hosnn.robustness.model import InputGradient, Model, input_gradient, subset, without_state
-from hosnn.robustness.pgd import Start, misclassified
+from hosnn.robustness.pgd import Start
 from hosnn.robustness.threats import Threat, per_sample
 
 
@@ -143,11 +144,23 @@ StepRule = Callable[[Threat, AscentState], tuple[Tensor, tuple[Tensor, ...]]]
 
 
 class BestPoints(NamedTuple):
-    """Per sample the first adversarial point reached, else the point of largest loss."""
+    """Per sample the first misclassified point reached, else the last tied one, else that of largest loss."""
 
     x_adv: Tensor  # [B, ...]
-    fooled: Tensor  # whether the point is adversarial  [B]
-    loss: Tensor  # at the point                        [B]
+    fooled: Tensor  # whether the point is misclassified  [B]
+    tied: Tensor  # whether its label is tied             [B]
+    loss: Tensor  # the largest reached                   [B]
+
+    def better_than(self, other: "BestPoints", at: Tensor) -> Tensor:
+        """Which of these samples [b] have a better point than `other` has at positions `at` [b]."""
+        fooled, tie, loss = (values[at] for values in other[1:])
+        return self.fooled & ~fooled | ~fooled & (self.tied & ~tie | (self.tied == tie) & (self.loss > loss))
+
+    def update(self, found: "BestPoints", at: Tensor) -> None:
+        """Replace the points at positions `at` by those of `found` where these are better."""
+        better = found.better_than(self, at)
+        for values, new in zip(self, found, strict=True):
+            values[at[better]] = new[better]
 
 
 @dataclass(frozen=True)
@@ -168,17 +181,21 @@ class ScheduledAscent:
         loss_of  the loss of some of the samples, by position
         Takes at most steps + 1 forward and backward passes a sample.
         """
-        x_adv = self.threat.project(x + self.start(self.threat.ball, x, rng.fold("start")), x)
+        model, threat = through_grid(model, self.threat, x), self.threat.relaxed
+        x_adv = threat.project(x + self.start(threat.ball, x, rng.fold("start")), x)
         evaluated = input_gradient(model, x_adv, y, loss_of(torch.arange(len(y), device=y.device)))
         state = _initial_state(x, y, x_adv, evaluated, self.step_size)
-        result = BestPoints(x_adv.clone(), torch.zeros_like(y, dtype=torch.bool), state.loss.clone())
+        nothing = torch.zeros_like(y, dtype=torch.bool)
+        result = BestPoints(x_adv.clone(), nothing, nothing.clone(), state.loss.clone())
         checkpoints, last_checkpoint = self.schedule.checkpoints, 0
         for steps_taken in range(self.schedule.steps + 1):
             if steps_taken:
-                point, momentum = self.rule(self.threat, state)
+                point, momentum = self.rule(threat, state)
                 evaluated = input_gradient(model, point, state.y, loss_of(state.position))
                 state = _after_step(state, point, momentum, evaluated)
-            wrong = misclassified(evaluated.scores, state.y)
+            wrong, tie = misclassified(evaluated.scores, state.y), tied(evaluated.scores, state.y)
+            if tie.any():
+                result.x_adv[state.position[tie]], result.tied[state.position[tie]] = state.x_adv[tie], True
             if wrong.any():
                 done = state.position[wrong]
                 result.x_adv[done], result.loss[done], result.fooled[done] = state.x_adv[wrong], state.loss[wrong], True
@@ -187,8 +204,10 @@ class ScheduledAscent:
                     break
             if steps_taken in checkpoints:
                 state, last_checkpoint = self.schedule.apply(state, steps_taken - last_checkpoint), steps_taken
-        result.x_adv[state.position], result.loss[state.position] = state.best_x, state.best_loss
-        return result
+        result.loss[state.position] = state.best_loss
+        untied = ~result.tied[state.position]
+        result.x_adv[state.position[untied]] = state.best_x[untied]
+        return result._replace(x_adv=self.threat.rounded(result.x_adv, x))
 
 
 AttackRun = Callable[[Model, Tensor, Tensor, SampleRandom, Tensor], BestPoints]
@@ -202,18 +221,18 @@ def best_of_runs(
 
     returns  per sample an adversarial point, else that of largest loss; other samples unchanged  [B, ...]
     """
-    x_adv, loss = x.clone(), None
+    best = None
     for number, run in enumerate(runs):
         if len(robust) == 0:
             break
         run_model = subset(without_state(model) if number else model, robust)
-        result = run(run_model, x[robust], y[robust], rng.subset(robust), robust)
-        if loss is None:
-            loss = result.loss.new_full(y.shape, -float("inf"))
-        better = result.fooled | (result.loss > loss[robust])
-        x_adv[robust[better]], loss[robust[better]] = result.x_adv[better], result.loss[better]
-        robust = robust[~result.fooled]
-    return x_adv
+        found = run(run_model, x[robust], y[robust], rng.subset(robust), robust)
+        if best is None:
+            nothing, loss = torch.zeros_like(y, dtype=torch.bool), found.loss.new_full(y.shape, -float("inf"))
+            best = BestPoints(x.clone(), nothing, nothing.clone(), loss)
+        best.update(found, robust)
+        robust = robust[~found.fooled]
+    return x if best is None else best.x_adv
 
 
 def with_restarts(

@@ -14,7 +14,8 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
-from hosnn.robustness.losses import margin
+from hosnn.robustness.grid import through_grid
+from hosnn.robustness.losses import margin, misclassified
 from hosnn.robustness.model import Model, scores, subset
 from hosnn.robustness.threats import L2, Linf, Threat, per_sample
 
@@ -63,6 +64,7 @@ class Square:
 
     def _search(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> tuple[Tensor, Tensor]:
         """One search: points [B, ...], and whether the model is wrong on them [B]."""
+        model, threat = through_grid(model, self.threat, x), self.threat.relaxed
         result, fooled = x.clone(), torch.zeros_like(y, dtype=torch.bool)
         robust = torch.arange(len(y), device=y.device)
         clean, robust_model = _image(x), model
@@ -74,18 +76,18 @@ class Square:
             stream = rng.subset(robust).fold("square", query)
             if query:
                 halved = sum(query * 10_000 // self.queries > limit for limit in HALVED_AFTER)
-                candidate = change(self.threat, clean, best, self.p / 2**halved, stream)
+                candidate = change(threat, clean, best, self.p / 2**halved, stream)
             else:
-                candidate = start(self.threat, clean, stream)
+                candidate = start(threat, clean, stream)
             logits = scores(robust_model, candidate.view(-1, *x.shape[1:]))
-            value, wrong = margin(logits, y[robust]), logits.argmax(1) != y[robust]
+            value, wrong = margin(logits, y[robust]), misclassified(logits, y[robust])
             better = wrong | (value > highest)
             best, highest = torch.where(per_sample(better, best), candidate, best), torch.where(better, value, highest)
             if query == self.queries - 1 or wrong.any():
                 result[robust], fooled[robust] = best.view(-1, *x.shape[1:]), wrong
                 robust, clean, best, highest = (value[~wrong] for value in (robust, clean, best, highest))
                 robust_model = subset(model, robust)
-        return result, fooled
+        return self.threat.rounded(result, x), fooled
 
 
 def _image(x: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
-"""Threat models as values: a ball, the valid pixel domain, one perturbation per image or one per time step.
+"""Threat models as values: a ball, the valid pixel domain and grid, one perturbation per image or one per time step.
 
 Shapes: inputs [B, ...]; a ball's geometry acts on each sample as a whole.  Budgets are in pixel units (0 to 1).
 """
 
 import math
-from dataclasses import dataclass, replace
+import re
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import ClassVar
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
-from hosnn.identity import identified
+from hosnn.identity import OMITTED_AT_DEFAULT, identified
 from hosnn.rng import SampleRandom
 
 
@@ -43,6 +44,14 @@ class Ball:
     def sample(self, like: Tensor, rng: SampleRandom) -> Tensor:
         """A random perturbation inside the ball, in the shape of `like` [B, ...]."""
         raise TypeError(f"{type(self).__name__} does not define sample(like, rng)")
+
+    def round_up(self, whole: Tensor, gain: Tensor, limit: Tensor) -> Tensor:
+        """Which pixels of a perturbation of whole numbers may grow by 1 within the norm `limit`: [B, N] bool.
+
+        whole  absolute values [B, N], of norm at most limit [B, 1]
+        gain   by how much each pixel's growth lowers the squared distance to the point that is rounded [B, N]
+        """
+        raise TypeError(f"{type(self).__name__} does not define round_up(whole, gain, limit)")
 
     def __str__(self) -> str:
         return f"{self.name}:{format_eps(self.eps)}"
@@ -76,6 +85,9 @@ class Linf(Ball):
     def sample(self, like: Tensor, rng: SampleRandom) -> Tensor:
         return self.eps * (2 * rng.uniform(like) - 1)
 
+    def round_up(self, whole: Tensor, gain: Tensor, limit: Tensor) -> Tensor:
+        return (gain > 0) & (whole + 1 <= limit)
+
 
 @identified("L2")
 @dataclass(frozen=True)
@@ -102,6 +114,9 @@ class L2(Ball):
         direction = rng.fold("direction").normal(like)
         radius = rng.fold("radius").uniform(like[:, :1].flatten(1)[:, :1]) ** (1 / math.prod(like.shape[1:]))
         return self.eps * self.steepest(direction) * per_sample(radius[:, 0], like)
+
+    def round_up(self, whole: Tensor, gain: Tensor, limit: Tensor) -> Tensor:
+        return _best_first(2 * whole + 1, gain, limit.square() - whole.square().sum(1, keepdim=True))
 
 
 @identified("L1")
@@ -137,6 +152,20 @@ class L1(Ball):
         share = magnitude[:, :-1] / magnitude.sum(1, keepdim=True).clamp(min=1e-30)
         return (self.eps * share * rng.fold("sign").sign(flat)).view_as(like)
 
+    def round_up(self, whole: Tensor, gain: Tensor, limit: Tensor) -> Tensor:
+        return _best_first(torch.ones_like(whole), gain, limit - whole.sum(1, keepdim=True))
+
+
+def _best_first(cost: Tensor, gain: Tensor, left: Tensor) -> Tensor:
+    """Which pixels to take so that their costs sum to at most `left` [B, 1], the most gain per cost first: [B, N] bool.
+
+    Pixels without gain are not taken.
+    """
+    value = gain / cost
+    order = value.argsort(dim=1, descending=True, stable=True)
+    affordable = cost.gather(1, order).cumsum(1) <= left
+    return (gain > 0) & torch.zeros_like(affordable).scatter(1, order, affordable)
+
 
 BALLS: tuple[type[Ball], ...] = (Linf, L2, L1)
 
@@ -148,17 +177,59 @@ class Threat:
 
     domain    valid pixel range; None only to reproduce evaluations that ignored it (the `paper` protocol)
     per_step  every time step has its own perturbation: the attacked input is frames [B, T, ...], not one image
-    `parse` reads `linf:8/255` and `linf:8/255/step`, `str` gives them back.
+    bits      adversarial images, as x, have pixels k / (2^bits - 1), as an image file has; None: any real number
+    `parse` reads `linf:8/255`, `linf:8/255/step` and `linf:8/255@8bit`, `str` gives them back.
+    Raises ConfigError for bits outside 1..16, and for bits without the domain [0, 1].
     """
 
     ball: Ball
     domain: tuple[float, float] | None = (0.0, 1.0)
     per_step: bool = False
+    bits: int | None = field(default=None, metadata=OMITTED_AT_DEFAULT)
+
+    def __post_init__(self) -> None:
+        if self.bits is None:
+            return
+        if not 1 <= self.bits <= 16:
+            raise ConfigError(f"the threat got {self.bits} bits per pixel; expected 1 to 16, e.g. linf:8/255@8bit")
+        if self.domain != (0.0, 1.0):
+            raise ConfigError(
+                f"a threat to images of {self.bits} bits got the pixel domain {self.domain}; expected (0, 1), all that "
+                f"{self.bits} bits hold; leave out @{self.bits}bit (paper and choices attack without a domain)"
+            )
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """x_adv projected into the ball around x, then clipped to the domain.  [B, ...] -> [B, ...]"""
+        """x_adv projected into the ball around x, then clipped to the domain and rounded.  [B, ...] -> [B, ...]"""
         moved = x + self.ball.project(x_adv - x)
-        return moved if self.domain is None else moved.clamp(*self.domain)
+        return self.rounded(moved if self.domain is None else moved.clamp(*self.domain), x)
+
+    def rounded(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """The grid point nearest to x_adv that leaves neither the ball around x nor, if x_adv lies outside, moves
+        further from x; x_adv itself without `bits`.  [B, ...] -> [B, ...]
+
+        Exact in linf and l1; in l2 nearly so (which pixels are rounded away from x is a knapsack problem, solved
+        greedily).  x must be on the grid.
+        """
+        if self.bits is None:
+            return x_adv
+        levels, precise = 2**self.bits - 1, torch.promote_types(x.dtype, torch.float32)
+        clean = (x.to(precise) * levels).round()
+        change = x_adv.to(precise) * levels - clean
+        limit = self.ball.size(change).clamp(min=self.ball.eps * levels)[:, None] + 1e-4  # float32's rounding
+        distance = change.abs().flatten(1)
+        whole = distance.floor()
+        whole = whole + self.ball.round_up(whole, 2 * (distance - whole) - 1, limit)
+        point = ((clean + whole.view_as(change) * change.sign()) / levels).to(x.dtype)
+        return torch.where(whole.view_as(change) == 0, x, point)
+
+    def on_grid(self, x: Tensor, atol: float = 1e-6) -> Tensor:
+        """Whether all pixels of each image are multiples of 1 / (2^bits - 1); True without `bits`.  [B, ...] -> [B]"""
+        if self.bits is None:
+            return torch.ones(len(x), dtype=torch.bool, device=x.device)
+        levels, precise = 2**self.bits - 1, x.to(torch.promote_types(x.dtype, torch.float32))
+        distance = (precise - (precise * levels).round() / levels).abs().flatten(1)
+        near: Tensor = distance.amax(1) <= max(atol, torch.finfo(x.dtype).eps)
+        return near
 
     def allows(self, x_adv: Tensor, x: Tensor, atol: float = 1e-6) -> Tensor:
         """Whether each x_adv lies in the ball around its x and in the domain.  [B, ...] -> [B] bool"""
@@ -167,7 +238,12 @@ class Threat:
             low, high = self.domain
             flat = x_adv.flatten(1)
             allowed &= (flat >= low - atol).all(1) & (flat <= high + atol).all(1)
-        return allowed
+        return allowed & self.on_grid(x_adv, atol)
+
+    @property
+    def relaxed(self) -> "Threat":
+        """The same threat to images of real numbers."""
+        return replace(self, bits=None)
 
     def scaled(self, factor: float) -> "Threat":
         """The same threat with eps multiplied by `factor`."""
@@ -178,17 +254,20 @@ class Threat:
         return replace(self, ball=replace(self.ball, eps=eps))
 
     def __str__(self) -> str:
-        return f"{self.ball}{'/step' if self.per_step else ''}"
+        return f"{self.ball}{'/step' if self.per_step else ''}{'' if self.bits is None else f'@{self.bits}bit'}"
 
     @classmethod
     def parse(cls, text: str) -> "Threat":
-        """`norm:eps[/step]`, eps a number or a fraction.  Raises ConfigError for anything else."""
-        name, _, size = text.strip().lower().partition(":")
+        """`norm:eps[/step][@Nbit]`, eps a number or a fraction.  Raises ConfigError for anything else."""
+        space, at, grid = text.strip().lower().partition("@")
+        name, _, size = space.partition(":")
         per_step = size.endswith("/step")
         ball = {kind.name: kind for kind in BALLS}.get(name)
-        if ball is None or not size:
-            raise ConfigError(f"threat got {text!r}; expected norm:eps with norm linf, l2 or l1, e.g. linf:8/255")
-        return cls(ball(parse_eps(size.removesuffix("/step"))), per_step=per_step)
+        if ball is None or not size or bool(at) != bool(re.fullmatch("[0-9]{1,2}bit", grid)):
+            expected = "norm:eps with norm linf, l2 or l1, e.g. linf:8/255, or linf:8/255@8bit for images of 8 bits"
+            raise ConfigError(f"threat got {text!r}; expected {expected}")
+        bits = int(grid.removesuffix("bit")) if at else None
+        return cls(ball(parse_eps(size.removesuffix("/step"))), per_step=per_step, bits=bits)
 
 
 DEFAULT_THREAT = Threat(Linf(8 / 255))

@@ -8,19 +8,40 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialise
+from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
 from hosnn.errors import SignatureError
-from hosnn.files import write_bytes
+from hosnn.files import parse_json, write_bytes
 from hosnn.identity import digest
 from hosnn.nn.layers import Normalise
 from hosnn.nn.neurons import neurons
+from hosnn.schema import Hash, Name, validated
+from hosnn.tensor_files import read_header, read_tensors, to_bytes
 
 FORMAT = "hosnn-signature-1"
+
+LARGEST_POTENTIAL = 1e6
+"""In units of the resting threshold; networks trained to anything useful stay below 1,000."""
+
+Positive = Annotated[int, Field(strict=True, ge=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What a signature file says of its signature, beside the tensors."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    layers: Annotated[tuple[Name, ...], Field(min_length=1)]
+    steps: Positive
+    samples: Positive
+    dataset: str
+    dataset_sha256: str
+    model_sha256: Hash
 
 
 @dataclass(frozen=True)
@@ -89,34 +110,41 @@ class Signature:
         """Write to a safetensors file with its provenance in the header.  Raises SignatureError if it cannot."""
         tensors = {}
         for name, layer in self.layers.items():
-            tensors[f"{name}.mean"] = layer.mean.contiguous()
-            tensors[f"{name}.variance"] = layer.variance.contiguous()
+            tensors[f"{name}.mean"] = layer.mean
+            tensors[f"{name}.variance"] = layer.variance
         metadata = {"format": FORMAT, "provenance": json.dumps(self.provenance())}
-        write_bytes(path, serialise(tensors, metadata), failure=_cannot_write)
+        write_bytes(path, to_bytes(tensors, metadata), failure=_cannot_write)
 
     @classmethod
     def load(cls, path: Path) -> "Signature":
         """Read a file written by `save`.  Raises SignatureError if it is damaged or another kind of file."""
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT:
-                    raise SignatureError(f"{path} is no {FORMAT} file; write one with `hosnn calibrate`")
-                tensors = {key: file.get_tensor(key) for key in file.keys()}
-            provenance = json.loads(metadata["provenance"])
-            names = sorted({key.rpartition(".")[0] for key in tensors}, key=provenance["layers"].index)
-            layers = {name: LayerSignature(tensors[f"{name}.mean"], tensors[f"{name}.variance"]) for name in names}
-            return cls(
-                layers,
-                provenance["samples"],
-                provenance["dataset"],
-                provenance["dataset_sha256"],
-                provenance["model_sha256"],
-            )
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            metadata = read_header(path).metadata
+            if metadata.get("format") != FORMAT:
+                raise SignatureError(f"{path} is no {FORMAT} file; write one with `hosnn calibrate`")
+            provenance = validated(Provenance, parse_json(metadata["provenance"].encode()))
+            tensors = read_tensors(path)
+            expected = [f"{name}.{part}" for name in provenance.layers for part in ("mean", "variance")]
+            if sorted(tensors) != sorted(expected):
+                raise ValueError(f"it has tensors {sorted(tensors)[:4]} .., expected mean and variance of its layers")
+            layers = {
+                name: _checked_layer(name, tensors[f"{name}.mean"], tensors[f"{name}.variance"], provenance.steps)
+                for name in provenance.layers
+            }
+        except (OSError, KeyError, ValueError) as error:
             raise SignatureError(
                 f"cannot read the signature {path}: {error}; write it again with `hosnn calibrate`"
             ) from error
+        hashes = (provenance.dataset_sha256, provenance.model_sha256)
+        return cls(layers, provenance.samples, provenance.dataset, *hashes)
+
+    @staticmethod
+    def is_in(path: Path) -> bool:
+        """Whether a file says that it is a signature, damaged or not."""
+        try:
+            return read_header(path).metadata.get("format") == FORMAT
+        except (OSError, ValueError):
+            return False
 
     def provenance(self) -> dict[str, object]:
         """The layers, data and network it was recorded from, ready for JSON."""
@@ -131,6 +159,20 @@ class Signature:
 
     def _shapes(self) -> dict[str, torch.Size]:
         return {name: layer.mean.shape for name, layer in self.layers.items()}
+
+
+def _checked_layer(name: str, mean: Tensor, variance: Tensor, steps: int) -> LayerSignature:
+    """The signature of a layer.  Raises ValueError for numbers or shapes that no recording gives."""
+    for part, tensor in (("mean", mean), ("variance", variance)):
+        if tensor.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"{name}.{part} is {tensor.dtype}, expected torch.float64")
+        if tensor.dim() < 1 or len(tensor) != steps or tensor.shape != mean.shape or not tensor.numel():
+            raise ValueError(f"{name}.{part} has shape {tuple(tensor.shape)}, expected [{steps}, *N] as its mean")
+        if not bool(tensor.isfinite().all()) or float(tensor.abs().max()) > LARGEST_POTENTIAL:
+            raise ValueError(f"{name}.{part} holds NaN, infinity or potentials beyond {LARGEST_POTENTIAL:g} thresholds")
+    if float(variance.min()) < 0:
+        raise ValueError(f"{name}.variance has the minimum {float(variance.min()):g}, expected no negative number")
+    return LayerSignature(mean, variance)
 
 
 def _cannot_write(path: Path, error: Exception) -> SignatureError:

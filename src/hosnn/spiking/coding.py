@@ -16,9 +16,14 @@ def filter_synaptic(frames: Tensor, tau_synapse: float, initial: Tensor | None =
     trace = _initial_state(frames[0], initial)
     traces = []
     for frame in frames.unbind(0):
-        trace = (1 - 1 / tau_synapse) * trace + frame / tau_synapse
+        trace = filter_step(frame, trace, tau_synapse)
         traces.append(trace)
     return torch.stack(traces)
+
+
+def filter_step(frame: Tensor, trace: Tensor, tau_synapse: float) -> Tensor:
+    """One step of `filter_synaptic`: a[t] [B, ...] from x[t] and a[t-1]."""
+    return (1 - 1 / tau_synapse) * trace + frame / tau_synapse
 
 
 def encode_constant(images: Tensor, steps: int, tau_synapse: float, initial: Tensor | None = None) -> Tensor:

@@ -9,13 +9,24 @@ import torch
 from torch import Tensor
 
 from hosnn.spiking.gradient_rule import GradientRule
-from hosnn.spiking.state import Dynamics, Reset, State, Step
+from hosnn.spiking.state import Dynamics, Reset, State, StaticThreshold, Step, Threshold
 
 
 def resting(like: Tensor, dynamics: Dynamics) -> State:
     """The state before the first step: v = 0, θ = θ[0], a = 0, in the shape, dtype and device of `like` [B, *N]."""
     zeros = torch.zeros_like(like)
     return State(zeros, torch.full_like(like, dynamics.threshold), zeros)
+
+
+def neuron_step(
+    current: Tensor, state: State, threshold: Threshold, dynamics: Dynamics, rule: GradientRule
+) -> tuple[Step, State]:
+    """The step of a neuron with this kind of threshold, given at this time step (`threshold_at`)."""
+    if threshold is None:
+        return lif_step(current, state, dynamics, rule)
+    if isinstance(threshold, StaticThreshold):
+        return static_threshold_step(current, state, threshold.values, dynamics, rule)
+    return talif_step(current, state, threshold.signature, threshold.adaptation, dynamics, rule)
 
 
 def lif_step(current: Tensor, state: State, dynamics: Dynamics, rule: GradientRule) -> tuple[Step, State]:

@@ -87,6 +87,15 @@ Threshold = AdaptiveThreshold | StaticThreshold | None
 """None: `Dynamics.threshold` at every step."""
 
 
+def threshold_at(threshold: Threshold, t: int) -> Threshold:
+    """A threshold over T steps at one of them: with u*[t], or θ[t], in place of the values of all steps."""
+    if threshold is None:
+        return None
+    if isinstance(threshold, StaticThreshold):
+        return StaticThreshold(threshold.values[t])
+    return threshold._replace(signature=threshold.signature[t])
+
+
 def threshold_tensors(threshold: Threshold) -> tuple[Tensor | None, Tensor | None]:
     """(u*, k) of an adaptive threshold, (θ, None) of a static one, (None, None) of none.
 

@@ -11,27 +11,26 @@
 A reader sees the old state or the new one, never half of either, whenever the writer is killed.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as serialise
+import torch
 from torch import Tensor, nn
 
 from hosnn.errors import CheckpointError, HosnnError
-from hosnn.files import json_text, replacing, write_bytes
+from hosnn.files import json_text, read_json, replacing, write_bytes
 from hosnn.nn.layers import SpikingNetwork
-from hosnn.nn.neurons import TALIF, neurons
+from hosnn.nn.neurons import TALIF, hidden_neurons, neurons
 from hosnn.provenance import versions
+from hosnn.tensor_files import TensorFileError, read_header, to_bytes
+from hosnn.tensor_files import read_tensors as read_tensor_file
 from hosnn.training.configuration import network_from
 from hosnn.training.spiking_layers import restore
-
-FORMAT = "hosnn-checkpoint-1"
+from hosnn.training.stored import FORMAT, Config, Generations, checked, checked_position
+from hosnn.training.weights import check_header, check_shapes, check_thresholds, check_types
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def save_generation(
 
     def write(temporary: Path) -> None:
         _write_model(network, temporary, config)
-        (temporary / "training.safetensors").write_bytes(serialise(dict(state.tensors)))
+        (temporary / "training.safetensors").write_bytes(to_bytes(state.tensors, {}))
         (temporary / "training.json").write_text(json_text(dict(state.position), indent=2), encoding="utf-8")
 
     _write_folder(checkpoints / name, write)
@@ -99,11 +98,7 @@ def read_pointer(checkpoints: Path) -> Pointer | None:
     path = checkpoints / "current.json"
     if not path.exists():
         return None
-    content = _read_json(path)
-    last, best = content.get("last"), content.get("best")
-    if not (isinstance(last, str) and isinstance(best, str)):
-        raise CheckpointError(f"{path} is damaged: {content}; expected the names of two generations, last and best")
-    return Pointer(last, best)
+    return Pointer(**_read_json(path, lambda content: checked(Generations, content)))
 
 
 def load(path: Path, generation: str = "best") -> LoadedNetwork:
@@ -113,22 +108,24 @@ def load(path: Path, generation: str = "best") -> LoadedNetwork:
     """
     folder = resolve(path, generation)
     config = read_config(folder)
+    weights = folder / "model.safetensors"
     try:
+        with torch.device("meta"):  # costs no memory, however large a network a damaged config describes
+            check_header(network_from(config["network"]), read_header(weights), folder)
         network = network_from(config["network"])
-    except (HosnnError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (OSError, TensorFileError) as error:
+        raise _damaged_tensors(weights, error) from error
+    except CheckpointError:
+        raise
+    except (HosnnError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise CheckpointError(f"{folder / 'config.json'} describes a network that is unknown here: {error}") from error
-    load_weights(network, read_tensors(folder / "model.safetensors"), config, folder)
+    load_weights(network, read_tensors(weights), config, folder)
     return LoadedNetwork(network.eval(), config)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The config.json of a checkpoint folder.  Raises CheckpointError if it is damaged or of another format."""
-    config = _read_json(folder / "config.json")
-    if config.get("format") != FORMAT:
-        raise CheckpointError(f"{folder / 'config.json'} has format {config.get('format')!r}; expected {FORMAT!r}")
-    if not isinstance(config.get("provenance"), dict) or "network" not in config:
-        raise CheckpointError(f"{folder / 'config.json'} lacks its network or provenance; the checkpoint is damaged")
-    return config
+    return _read_json(folder / "config.json", lambda content: checked(Config, content))
 
 
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: Path) -> None:
@@ -136,30 +133,23 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], config: Mapp
 
     Raises CheckpointError if the tensors are damaged or do not fit.
     """
+    check_thresholds(tensors, hidden_neurons(network), source)
     restore(network, tensors, config, source)
     broken = sorted(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all()))
     if broken:
         raise CheckpointError(f"{source} holds NaN or infinite numbers in {broken}; train it again")
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     saved = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if expected != saved:
-        different = sorted(name for name in expected.keys() | saved.keys() if expected.get(name) != saved.get(name))
-        first = different[0]
-        raise CheckpointError(
-            f"{source} holds another architecture than its network: {len(different)} tensors differ, first {first!r} "
-            f"with shape {saved.get(first, 'missing')} where {expected.get(first, 'nothing')} was expected; load it "
-            "with the network it was saved from"
-        )
-    precisions = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
-    if len(precisions) == 1:
-        network.to(precisions.pop())
+    check_shapes(expected, saved, source)
+    check_types(network, tensors, source)
     network.load_state_dict(dict(tensors))
 
 
 def load_state(checkpoints: Path, name: str) -> TrainingState:
     """The training state of a generation.  Raises CheckpointError if it is damaged."""
     folder = checkpoints / name
-    return TrainingState(read_tensors(folder / "training.safetensors"), _read_json(folder / "training.json"))
+    position = _read_json(folder / "training.json", lambda content: checked_position(content, name))
+    return TrainingState(read_tensors(folder / "training.safetensors"), position)
 
 
 def resolve(path: Path, generation: str = "best") -> Path:
@@ -195,7 +185,7 @@ def config_of(
 
 def _write_model(network: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    (folder / "model.safetensors").write_bytes(serialise(tensors, metadata={"format": FORMAT}))
+    (folder / "model.safetensors").write_bytes(to_bytes(tensors, {"format": FORMAT}))
     (folder / "config.json").write_text(json_text(dict(config), indent=2), encoding="utf-8")
     (folder / "card.md").write_text(_card(network, config), encoding="utf-8")
 
@@ -244,21 +234,19 @@ def _cannot_write(path: Path, error: Exception) -> CheckpointError:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}; the checkpoint is damaged or incomplete") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds {type(content).__name__}; expected a JSON object")
-    return content
+def _read_json(path: Path, check: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    return read_json(path, "file", check, "; the checkpoint is damaged or incomplete", CheckpointError)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """A safetensors file.  Raises CheckpointError if it is damaged."""
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"cannot read {path}: {error}; the file is truncated or no safetensors file, fetch or train it again"
-        ) from error
+        return read_tensor_file(path)
+    except (OSError, ValueError) as error:
+        raise _damaged_tensors(path, error) from error
+
+
+def _damaged_tensors(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"cannot read {path}: {error}; the file is truncated or no safetensors file, fetch or train it again"
+    )

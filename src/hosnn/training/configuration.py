@@ -3,10 +3,11 @@
 Types, fields and functions appear under the names that they declare (`hosnn.identity`), not those in the code.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from hosnn.errors import ConfigError
 from hosnn.identity import identity_fields, identity_name
@@ -50,7 +51,8 @@ def rebuild(description: Any) -> Any:
     if not isinstance(description, Mapping):
         return tuple(description) if isinstance(description, list) else description
     settings = dict(description)
-    kind = TYPES.get(settings.pop("type", ""))
+    name = settings.pop("type", "")
+    kind = TYPES.get(name) if isinstance(name, str) else None
     if kind is None:
         raise ConfigError(f"unknown type {description.get('type')!r}; expected one of {', '.join(sorted(TYPES))}")
     hints = get_type_hints(kind)
@@ -59,8 +61,27 @@ def rebuild(description: Any) -> Any:
         raise ConfigError(
             f"{identity_name(kind)} has no field {sorted(settings.keys() - names.keys())}; it has {sorted(names)}"
         )
-    return kind(**{names[name]: _typed(hints[names[name]], value) for name, value in settings.items()})
+    return kind(**{names[name]: _typed(names[name], hints[names[name]], value) for name, value in settings.items()})
 
 
-def _typed(hint: Any, value: Any) -> Any:
-    return hint(value) if isinstance(hint, type) and issubclass(hint, Enum) else rebuild(value)
+def _typed(name: str, hint: Any, value: Any) -> Any:
+    """The value of a field.  Raises ConfigError for one of another type."""
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return hint(value)
+    value = rebuild(value)
+    if not _fits(hint, value):
+        raise ConfigError(f"{name} got {value!r}; expected {getattr(hint, '__name__', hint)}")
+    return value
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether a value is of a field's type; an integer is a real number too, but no flag is a number."""
+    arguments = get_args(hint)
+    if get_origin(hint) is tuple:
+        kinds = arguments[:1] * len(value) if isinstance(value, tuple) and arguments[1:] == (...,) else arguments
+        return isinstance(value, tuple) and len(kinds) == len(value) and all(map(_fits, kinds, value))
+    if arguments:  # X | None
+        return any(_fits(kind, value) for kind in arguments)
+    if hint is float:
+        return type(value) in (int, float) and not math.isnan(value)
+    return type(value) is hint if hint in (int, bool, str) else isinstance(value, hint)

@@ -58,6 +58,10 @@ class Optimisation:
                 "weight_decay and clip >= 0, 0 <= average < 1"
             )
 
+    def steps(self, images: int) -> int:
+        """Steps of the whole training on so many images."""
+        return images // min(self.batch_size, images) * self.epochs
+
 
 @identified("Homeostasis")
 @dataclass(frozen=True)

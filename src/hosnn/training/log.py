@@ -2,16 +2,31 @@
 
 import json
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
+from pydantic import ConfigDict
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from hosnn.errors import CheckpointError
-from hosnn.files import write_bytes
+from hosnn.files import read_json_lines, write_bytes
+from hosnn.schema import Amount, Count, Fraction, Number, validated
 
-_UNREADABLE = 2**62
+
+@dataclass(frozen=True)
+class Epoch:
+    """A line of the log: mean training loss, validation accuracy and learning rate of an epoch."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    step: Count
+    epoch: Count
+    loss: Number
+    validation_accuracy: Fraction
+    lr: Amount
 
 
 class RunLog:
@@ -24,9 +39,8 @@ class RunLog:
         self._path = folder / "log.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
-            kept = "".join(f"{line}\n" for line in lines if _step_of(line) <= from_step)
-            write_bytes(self._path, kept.encode(), failure=_cannot_write)
+            kept = [line + b"\n" for line, epoch in _lines(self._path).items() if epoch.step <= from_step]
+            write_bytes(self._path, b"".join(kept), failure=_cannot_write)
             (folder / "tensorboard").mkdir(exist_ok=True)
             # Written by hand: SummaryWriter writes from a thread of its own, whose errors nobody can catch.
             self._events = folder / "tensorboard" / f"events.out.tfevents.{from_step:010d}"
@@ -60,15 +74,16 @@ def _cannot_write(path: Path, error: Exception) -> CheckpointError:
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
-    """The epochs of a run folder: step, epoch, loss, validation_accuracy, lr; empty if there is no log."""
+    """The epochs of a run folder: step, epoch, loss, validation_accuracy, lr; empty if there is no log.
+
+    A damaged line is left out.  Raises CheckpointError if the log cannot be read.
+    """
     path = folder / "log.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if _step_of(line) < _UNREADABLE]
-
-
-def _step_of(line: str) -> int:
-    """The step of a log line; a line cut off by a kill counts as beyond any step."""
     try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError):
-        return _UNREADABLE
+        return [asdict(epoch) for epoch in _lines(path).values()]
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error}; move it away, it is not needed for resuming") from error
+
+
+def _lines(path: Path) -> dict[bytes, Epoch]:
+    return read_json_lines(path, lambda content: validated(Epoch, content)) if path.exists() else {}

@@ -42,6 +42,7 @@ from hosnn.training.log import RunLog
 from hosnn.training.optimiser_state import optimiser_state, restore_optimiser
 from hosnn.training.ranks import LossOf, Ranks, checked_batch_size, share_statistics
 from hosnn.training.spiking_layers import describe_homeostasis
+from hosnn.training.stored import check_end
 
 SAVE_EVERY_SECONDS = 120.0  # between checkpoints within an epoch: the most work that a kill can lose
 VALIDATION_BATCH = 100  # images; with more, attacks in validation would need more memory than training
@@ -105,7 +106,7 @@ def fit(
         model = fabric.strategy.setup_module(LossOf(network))
 
     steps_per_epoch = len(data.train) // batch_size
-    total = steps_per_epoch * optim.epochs
+    total = optim.steps(len(data.train))
     config = config_of(
         describe(experiment.network),
         describe_homeostasis(network),
@@ -159,8 +160,8 @@ def fit(
                 position["best"] = max(accuracy, position["best"])
                 lr = optimiser.param_groups[0]["lr"]
                 ranks.on_first(lambda: log.epoch(epoch + 1, step, position["loss"], accuracy, lr))  # noqa: B023
-                bar.report(f"epoch {epoch + 1}: loss {position['loss']:.4f}, validation accuracy {accuracy:.2%}")
                 pointer, last_save = checkpoint(is_best), time.monotonic()
+                bar.report(f"epoch {epoch + 1}: loss {position['loss']:.4f}, validation accuracy {accuracy:.2%}")
             elif ranks.any(time.monotonic() - last_save > SAVE_EVERY_SECONDS):
                 pointer, last_save = checkpoint(), time.monotonic()
         if step % steps_per_epoch:
@@ -276,6 +277,7 @@ def _restore(
             f"give the same bits; resume with --devices {position['ranks']} in all, or train in another folder"
         )
     check_precision(position, fresh["precision"], checkpoints.parent)
+    check_end(position, experiment.optim.steps(len(data.train)), checkpoints.parent)
     load_weights(network, saved.network.state_dict(), saved.config, checkpoints / pointer.last)
     return position, state.tensors
 

@@ -25,6 +25,7 @@ from hosnn.training.experiment import Experiment, LearnedThresholds
 from hosnn.training.loop import TrainingOutcome, check_precision, fit, precision_of
 from hosnn.training.ranks import Ranks, checked_batch_size
 from hosnn.training.run_lock import exclusive, holder
+from hosnn.training.stored import check_end
 
 CALIBRATION_BATCH = 100
 """Images per batch when a signature is recorded; larger batches would only need more memory."""
@@ -183,8 +184,9 @@ def finished_run(
     if pointer is None or not _is_of(folder, experiment, data):
         return None
     position = load_state(folder / "checkpoints", pointer.last).position
-    if not position.get("finished"):
+    if not position["finished"]:
         return None
+    check_end(position, experiment.optim.steps(len(data.train)), folder)
     if precision is not None:
         check_precision(position, precision, folder)
     return TrainingOutcome(

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from hosnn.spiking.coding import filter_synaptic
-from hosnn.spiking.dynamics import lif_step, resting, static_threshold_step, talif_step
+from hosnn.spiking.dynamics import neuron_step, resting
 from hosnn.spiking.gradient_rule import GradientRule, Rule, WholeLayerRule, bptt
 from hosnn.spiking.state import (
     Dynamics,
-    StaticThreshold,
     Step,
     Threshold,
     Trajectory,
+    threshold_at,
     threshold_from_tensors,
     threshold_tensors,
 )
@@ -130,14 +130,7 @@ def _steps(
     step_rule = bptt() if isinstance(rule, WholeLayerRule) else rule
     # unbind once: indexing inside the loop would make autograd build a full-size gradient per step.
     for t, current in enumerate(currents.unbind(0)):
-        if threshold is None:
-            step, state = lif_step(current, state, dynamics, step_rule.at(t))
-        elif isinstance(threshold, StaticThreshold):
-            step, state = static_threshold_step(current, state, threshold.values[t], dynamics, step_rule.at(t))
-        else:
-            step, state = talif_step(
-                current, state, threshold.signature[t], threshold.adaptation, dynamics, step_rule.at(t)
-            )
+        step, state = neuron_step(current, state, threshold_at(threshold, t), dynamics, step_rule.at(t))
         yield step
 
 

@@ -1,0 +1,101 @@
+"""Stable adaptive PGD that spends most of its passes on the samples nearest the boundary.
+
+Shapes: x [B, ...], y [B].
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from hosnn.errors import ConfigError
+from hosnn.identity import identified
+from hosnn.rng import SampleRandom
+from hosnn.robustness.losses import Loss, margin
+from hosnn.robustness.model import Model, subset, without_state
+from hosnn.robustness.pgd import Start, on_sphere
+from hosnn.robustness.sapgd import adaptive_moment_step
+from hosnn.robustness.scheduled_ascent import BestPoints, Schedule, ScheduledAscent
+from hosnn.robustness.threats import Ball, Linf, Threat
+
+
+@identified("smooth_signs")
+def smooth_signs(ball: Ball, x: Tensor, rng: SampleRandom) -> Tensor:
+    """Start at a random perturbation of low frequency: eps times the signs of normal noise at a quarter of the
+    resolution, enlarged; of vectors [B, N], of noise."""
+    if x.dim() < 3:
+        return ball.project(ball.eps * rng.sign(x))
+    height, width = x.shape[-2:]
+    coarse = x.new_empty(len(x), math.prod(x.shape[1:-2]), math.ceil(height / 4), math.ceil(width / 4))
+    enlarged = torch.nn.functional.interpolate(rng.normal(coarse), size=(height, width), mode="bilinear")
+    return ball.project(ball.eps * enlarged.view_as(x).sign())
+
+
+@identified("FocusedSAPGD")
+@dataclass(frozen=True)
+class FocusedSAPGD:
+    """SA-PGD on all samples, then again and again on those of largest loss among the samples that still withstand.
+
+    steps        of the first run, on every sample
+    near_steps   of each further run
+    share        of the samples that withstand the first run, rounded up, which each further run attacks
+    starts       where the further runs start; None: the best point so far, first step a quarter of eps
+    Linf only, as SA-PGD.  Which samples are nearest depends on the batch, so results do too.
+    Returns per sample the first adversarial point reached, else the point of largest loss.
+    """
+
+    norms: ClassVar[tuple[str, ...]] = ("linf",)
+    threat: Threat
+    steps: int = 60
+    near_steps: int = 200
+    share: float = 0.25
+    starts: tuple[Start | None, ...] = (smooth_signs, None, on_sphere, None)
+    loss: Loss = margin
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.near_steps < 1 or not 0 < self.share <= 1:
+            raise ConfigError(
+                f"FocusedSAPGD got steps = {self.steps}, near_steps = {self.near_steps}, share = {self.share}; "
+                "expected at least 1 step and a share in (0, 1]"
+            )
+        if not isinstance(self.threat.ball, Linf):
+            raise ConfigError(f"FocusedSAPGD got the threat {self.threat}; it supports linf only; use APGD for l2")
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+        best = self._run(model, x, y, rng, on_sphere, self.steps)
+        count = math.ceil(self.share * int((~best.fooled).sum()))
+        for number, start in enumerate(self.starts):
+            robust = (~best.fooled).nonzero()[:, 0]
+            nearest = robust[best.loss[robust].argsort(descending=True, stable=True)[:count]].sort().values
+            if not len(nearest):
+                break
+            found = self._run(
+                subset(without_state(model), nearest),
+                x[nearest],
+                y[nearest],
+                rng.subset(nearest).fold("nearest", number),
+                start or _At(best.x_adv[nearest]),
+                self.near_steps,
+                1.0 if start else 0.25,
+            )
+            best.update(found, nearest)
+        return best.x_adv
+
+    def _run(
+        self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom, start: Start, steps: int, step_size: float = 1.0
+    ) -> BestPoints:
+        schedule = Schedule(steps, rho=float("inf"), from_best=False)
+        ascent = ScheduledAscent(self.threat, start, adaptive_moment_step, step_size, schedule)
+        return ascent(model, x, y, rng, lambda chosen: self.loss)
+
+
+@dataclass(frozen=True)
+class _At:
+    """Start at given points."""
+
+    points: Tensor
+
+    def __call__(self, ball: Ball, x: Tensor, rng: SampleRandom) -> Tensor:
+        return self.points - x

@@ -1,0 +1,58 @@
+"""A small file of every format that data sets are read from, and the function that reads it."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hosnn.data.arrays import read_npz, read_pt
+from hosnn.data.idx import read_idx
+from hosnn.data.matlab import read_mat
+from hosnn.data.own_parquet import read_own_parquet
+from hosnn.data.pickles import read_pickle
+from tests.data import colour_formats, formats
+from tests.reliability.stored import Kind
+
+SPLIT = formats.random_split(4, shape=(1, 6, 6))
+COLOUR = formats.random_split(3, shape=(3, 4, 4))
+
+
+def _written(name: str, content: bytes, folder: Path) -> Path:
+    (folder / name).write_bytes(content)
+    return folder / name
+
+
+def _npz(folder: Path) -> Path:
+    np.savez(folder / "file.npz", x=SPLIT.images.numpy(), y=SPLIT.labels.numpy())
+    return folder / "file.npz"
+
+
+def _pt(folder: Path) -> Path:
+    torch.save({"x": SPLIT.images, "y": SPLIT.labels}, folder / "file.pt")
+    return folder / "file.pt"
+
+
+def _mat() -> bytes:
+    pixels = bytes(range(48))
+    return colour_formats.mat_bytes(colour_formats.mat_array("X", (4, 4, 3, 1), 2, pixels))
+
+
+DATA_KINDS = {
+    "npz": Kind(_npz, lambda path: len(read_npz(path).images)),
+    "pt": Kind(_pt, lambda path: len(read_pt(path).images)),
+    "parquet": Kind(
+        lambda folder: formats.write_parquet(folder / "file.parquet", SPLIT),
+        lambda path: len(read_own_parquet([path]).images),
+    ),
+    "idx": Kind(
+        lambda folder: _written("file-idx3", formats.idx_bytes(SPLIT.images[:, 0]), folder),
+        lambda path: read_idx(path, (None, 6, 6)).shape[1:],
+    ),
+    "mat": Kind(
+        lambda folder: _written("file.mat", _mat(), folder), lambda path: read_mat(path, {"X": (4, 4, 3, 1)})["X"].shape
+    ),
+    "pickle": Kind(
+        lambda folder: _written("batch", colour_formats.pickled_batch(COLOUR), folder),
+        lambda path: read_pickle(path.read_bytes(), 48, "batch", labels="labels").images.shape[1],
+    ),
+}

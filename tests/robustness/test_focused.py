@@ -1,0 +1,98 @@
+"""SA-PGD on the nearest samples: how passes are spent, its starts, what it keeps, and that it beats a single run."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hosnn.errors import ConfigError
+from hosnn.rng import SampleRandom
+from hosnn.robustness.focused import FocusedSAPGD, smooth_signs
+from hosnn.robustness.losses import margin, misclassified
+from hosnn.robustness.model import count_passes
+from hosnn.robustness.sapgd import SAPGD
+from hosnn.robustness.threats import L2, Linf, Threat
+from tests.robustness.models import Wavy, linear, samples
+
+LINF = Threat(Linf(0.1))
+
+
+def rng(count: int = 16) -> SampleRandom:
+    return SampleRandom(0, torch.arange(count) + 100)
+
+
+class Far(nn.Module):
+    """Every sample is right by a distance that grows with its number, far beyond any perturbation; it counts calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.batches.append(len(x))
+        lead = 100 * x.flatten(1)[:, 0] + x.flatten(1).mean(1)
+        return torch.stack([lead, torch.zeros_like(lead)], 1)
+
+
+def test_the_nearest_share_gets_the_further_runs() -> None:
+    x, y = torch.rand(8, 1, 4, 4), torch.zeros(8, dtype=torch.long)
+    x[:, 0, 0, 0] = torch.tensor([0.9, 0.5, 0.8, 0.45, 0.7, 0.95, 0.6, 0.99])
+    model = Far()
+    with count_passes() as passes:
+        FocusedSAPGD(LINF, steps=2, near_steps=3, share=0.25)(model, x, y, rng(8))
+    assert model.batches == [8] * 3 + [2] * 4 * 4
+    assert passes.forward == passes.backward == 8 * 3 + 4 * 2 * 4
+    attacked = (FocusedSAPGD(LINF, 1, 1, 0.25)(model, x, y, rng(8)) - x).abs().flatten(1).amax(1)
+    assert (attacked <= 0.1 + 1e-6).all()
+
+
+def test_it_breaks_at_least_what_its_first_run_breaks_and_more() -> None:
+    x, y = samples(64, classes=2)
+    once = misclassified(Wavy()(SAPGD(LINF, 20, loss=margin)(Wavy(), x, y, rng(64))), y)
+    often = misclassified(Wavy()(FocusedSAPGD(LINF, 20, 40, 1.0)(Wavy(), x, y, rng(64))), y)
+    assert (often | ~once).all() and often.sum() > once.sum()
+
+
+def test_the_optimum_of_a_linear_model_is_reached() -> None:
+    x, y = samples()
+    best = SAPGD(LINF, 100, loss=margin)(linear(), x, y, rng())
+    found = FocusedSAPGD(LINF, 50, 50)(linear(), x, y, rng())
+    assert LINF.allows(found, x).all()
+    assert torch.equal(misclassified(linear()(best), y), misclassified(linear()(found), y))
+
+
+def test_a_tie_is_kept_over_a_larger_loss() -> None:
+    """The classes tie where the first pixel is above 0.55; the loss is largest just before."""
+
+    class Tied(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            gap = 2.5 - 4 * x.flatten(1)[:, 0]
+            lead = torch.where(gap <= 0.3, 0 * gap, gap)
+            return torch.stack([lead, torch.zeros_like(lead)], 1)
+
+    def loss(logits: Tensor, y: Tensor) -> Tensor:
+        return -(logits[:, 0] - 0.35).abs()
+
+    x, y = torch.full((3, 1, 4, 4), 0.5), torch.zeros(3, dtype=torch.long)
+    for attack in (FocusedSAPGD(LINF, 10, 10, loss=loss), SAPGD(LINF, 10, loss=loss)):
+        logits = Tied()(attack(Tied(), x, y, rng(3)))
+        assert torch.equal(logits[:, 0], logits[:, 1])
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 28, 28), (3, 3, 5, 7), (2, 4, 2, 6, 6), (3, 2, 3), (3, 7)])
+def test_smooth_starts_have_size_eps_and_few_changes_of_sign(shape: tuple[int, ...]) -> None:
+    x = torch.rand(shape)
+    start = smooth_signs(LINF.ball, x, rng(shape[0]))
+    assert start.shape == x.shape and (start.abs() - 0.1).abs().max() < 1e-6
+    other = smooth_signs(LINF.ball, x, rng(shape[0]).fold("other"))
+    assert not torch.equal(start, other)
+    if min(shape[-2:]) >= 28:
+        changes = (start[..., 1:] != start[..., :-1]).float().mean()
+        assert changes < 0.3, "noise at full resolution changes its sign at every second pixel"
+
+
+def test_wrong_settings_are_refused() -> None:
+    for settings in ({"steps": 0}, {"near_steps": 0}, {"share": 0.0}, {"share": 1.5}):
+        with pytest.raises(ConfigError, match="FocusedSAPGD got"):
+            FocusedSAPGD(LINF, **settings)
+    with pytest.raises(ConfigError, match="linf only"):
+        FocusedSAPGD(Threat(L2(1.0)))
