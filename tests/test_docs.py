@@ -138,7 +138,10 @@ def test_every_percentage_in_the_results_page_is_in_its_json():
             shares += [accuracy for _, accuracy, _ in evaluation.curve_points()]
             known |= {f"{100 * share:.2f}" for share in shares}
     results = ROOT / "docs" / "results" / "fashion-mnist"
-    folders = (results / "standard", results / "former-standard", *(results / "seeds").iterdir())
+    folders = (
+        *(results / name for name in ("standard", "former-standard", "standard-l2")),
+        *(results / "seeds").iterdir(),
+    )
     for evaluation in (found for folder in folders for found in update_module().evaluations(folder)):
         shares = [evaluation.clean_accuracy, evaluation.worst_case]
         if evaluation.worst_case_by_argmax is not None:

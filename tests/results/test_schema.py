@@ -112,11 +112,20 @@ def first(result: Evaluation, count: int = 10) -> Evaluation:
     """The same result on fewer images: validating every number of 10,000 takes long and says no more."""
 
     def cut(rows: tuple[AttackResult, ...]) -> tuple[AttackResult, ...]:
-        return tuple(replace(row, predictions=row.predictions[:count]) for row in rows)
+        return tuple(
+            replace(row, predictions=row.predictions[:count], tied=within(row.tied), denied=within(row.denied))
+            for row in rows
+        )
+
+    def within(positions: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        return None if positions is None else tuple(at for at in positions if at < count)
 
     index, labels, clean = (whole[:count] for whole in (result.index, result.labels, result.clean))
     panels = tuple(Panel(panel.name, cut(panel.rows)) for panel in result.panels)
-    return replace(result, index=index, labels=labels, clean=clean, rows=cut(result.rows), panels=panels)
+    tied = within(result.clean_tied)
+    return replace(
+        result, index=index, labels=labels, clean=clean, clean_tied=tied, rows=cut(result.rows), panels=panels
+    )
 
 
 def test_measured_results_validate_whatever_the_threat_is_and_the_model() -> None:

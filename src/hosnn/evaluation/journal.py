@@ -32,10 +32,10 @@ class FinishedBlock:
     block: Count
     predictions: tuple[Annotated[int, Field(strict=True, ge=-1)], ...]
     tied: tuple[Count, ...]
-    denied: tuple[Count, ...]
     seconds: Amount
     forward: Count
     backward: Count
+    denied: tuple[Count, ...] = ()
     checksum: Integer | None = None
 
 
