@@ -42,13 +42,13 @@ def test_every_listed_recipe_resolves_by_its_short_and_its_full_name():
 
 
 def test_a_recipe_is_any_function_that_returns_an_experiment(monkeypatch, tmp_path):
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "own_recipes.py").write_text(
         "from hosnn.recipes import demo\ndef quick():\n    return demo.lif_clean()\ndef wrong():\n    return 3\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert resolve("mine:quick") == demo.lif_clean()
+    assert resolve("own_recipes:quick") == demo.lif_clean()
     with pytest.raises(ConfigError, match="returned int"):
-        resolve("mine:wrong")
+        resolve("own_recipes:wrong")
 
 
 def test_recipes_in_the_current_folder_are_found_by_the_command_too(monkeypatch, tmp_path):
