@@ -156,7 +156,7 @@ def _storage(tensor: Tensor) -> int:
     """The address of a tensor's values; 0 if it has none, as a sparse one."""
     try:
         return tensor.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError):
+    except RuntimeError:  # NotImplementedError is one
         return 0
 
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hosnn.errors import ConfigError, ShapeError
+from hosnn.errors import ConfigError
+from hosnn.nn.hooked import forward_with_hooks
 from hosnn.nn.modes import device_of
 from hosnn.nn.neurons import LIF, TALIF, neurons
 from hosnn.rng import SampleRandom
@@ -66,16 +67,7 @@ def record(model: nn.Module, x: Tensor, offset: Offset | None = None) -> tuple[T
 
         return hook
 
-    handles = [layer.register_forward_pre_hook(hook_for(name)) for name, layer in layers.items()]
-    try:
-        logits: Tensor = model(x)
-    except RuntimeError as error:  # torch's own word for a wrong number of channels, or of pixels
-        raise ShapeError(
-            f"the network does not take images {list(x.shape)}: {error}; pass images of the shape it was made for"
-        ) from error
-    finally:
-        for handle in handles:
-            handle.remove()
+    logits = forward_with_hooks(model, x, layers, hook_for)
     if missing := [name for name in layers if name not in records]:
         raise ConfigError(f"the spiking layers {missing} did not run in a forward pass; remove them or use them")
     return logits, {name: records[name] for name in layers}

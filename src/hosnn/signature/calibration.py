@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hosnn.errors import ShapeError, SignatureError
 from hosnn.images import check_pixels
+from hosnn.nn.hooked import forward_with_hooks
 from hosnn.nn.modes import evaluating
 from hosnn.nn.neurons import LIF, hidden_neurons
 from hosnn.signature.signature import LayerSignature, Signature, network_identity
@@ -88,16 +89,7 @@ def _for_each_layer(model: nn.Module, images: Tensor, measure: Callable[[LIF, Te
 
         return hook
 
-    handles = [layer.register_forward_pre_hook(hook_for(name)) for name, layer in layers.items()]
-    try:
-        model(images)
-    except RuntimeError as error:  # torch's own word for a wrong number of channels, or of pixels
-        raise ShapeError(
-            f"the network does not take images {list(images.shape)}: {error}; pass images of the shape it was made for"
-        ) from error
-    finally:
-        for handle in handles:
-            handle.remove()
+    forward_with_hooks(model, images, layers, hook_for)
     missing = [name for name in layers if name not in measured]
     if missing:
         raise SignatureError(
