@@ -35,6 +35,7 @@ from hosnn.training.experiment import BatchStatistics, Experiment, Homeostasis, 
 from hosnn.training.loop import TrainingOutcome, fit
 from hosnn.training.objectives import Adversarial, Clean, CrossEntropy, VanRossum
 from hosnn.training.pipeline import run
+from hosnn.training.validation import Validation
 from tests.training.toy import (
     CLEAN,
     NETWORK,
@@ -351,7 +352,7 @@ def test_the_best_epoch_is_the_first_of_highest_validation_accuracy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sequence = iter(accuracies)
-    monkeypatch.setattr("hosnn.training.loop.validate", lambda *_: next(sequence))
+    monkeypatch.setattr("hosnn.training.loop.validate", lambda *_: Validation(next(sequence)))
     result = train(tmp_path, data, fabric, replace(CLEAN, optim=replace(CLEAN.optim, epochs=3)))
     pointer = read_pointer(tmp_path / "checkpoints")
     assert pointer == (f"step-{9:08d}", f"step-{best * STEPS_PER_EPOCH:08d}") and result.accuracy == max(accuracies)

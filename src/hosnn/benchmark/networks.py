@@ -201,7 +201,7 @@ class NetworkCase:
             total = torch.zeros(())
             for rows in torch.arange(self.batch).chunk(parts):
                 x_adv = objective.perturbed(model, x[rows], y[rows], rng.subset(rows))
-                loss = objective.loss(model, x_adv, y[rows]).sum() / self.batch
+                loss = objective.losses(model, x[rows], x_adv, y[rows]).sum() / self.batch
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.detach().cpu()
             optimiser.step()

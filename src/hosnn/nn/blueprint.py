@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from hosnn.errors import ConfigError
+from hosnn.nn.encoder import DeadZone
 from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, SpikingNetwork
+from hosnn.nn.neurons import neurons
 from hosnn.spiking.state import Dynamics
 
 
@@ -74,20 +76,20 @@ def check_blueprint(blueprint: StandardBlueprint) -> None:
         )
 
 
-def assemble(blueprint: StandardBlueprint, body: nn.Module) -> SpikingNetwork:
+def assemble(blueprint: StandardBlueprint, body: nn.Module, encoder: nn.Module | None = None) -> SpikingNetwork:
     """The network with this body, its weights scaled so that every layer fires before training.
 
-    All weights are `weight_scale` times torch's initial ones, whose standard deviation 1/sqrt(3 inputs) would leave
-    neurons with threshold 1 silent after a few layers.
+    All weights of the body are `weight_scale` times torch's initial ones, whose standard deviation 1/sqrt(3 inputs)
+    would leave neurons with threshold 1 silent after a few layers.
     """
     for module in body.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             with torch.no_grad():
                 module.weight.mul_(blueprint.weight_scale)
-    return SpikingNetwork(
-        Normalise(blueprint.mean, blueprint.std),
-        ConstantCoding(blueprint.steps, blueprint.dynamics.tau_synapse),
-        body,
-        MeanReadout(),
-        blueprint=blueprint,
-    )
+    normalise: nn.Module = Normalise(blueprint.mean, blueprint.std)
+    if dead_zone := getattr(blueprint, "dead_zone", 0.0):
+        normalise = nn.Sequential(DeadZone(dead_zone), normalise)
+    coding = ConstantCoding(blueprint.steps, blueprint.dynamics.tau_synapse)
+    if not neurons(body):  # an ANN twin runs once
+        coding = ConstantCoding(1, 1.0)
+    return SpikingNetwork(normalise, coding, body, MeanReadout(), blueprint, encoder)

@@ -1,21 +1,24 @@
 """Convolutional networks by their structure in the field's shorthand, such as 128C3-256C3-P2-512C3-P2-1024-10.
 
-nCk  a convolution to n channels with a k x k kernel that keeps height and width, then neurons
+nCk  a convolution to n channels with a k x k kernel, which keeps height and width where padded, then neurons
 Pk   k x k pooling, after neurons
 n    a dense layer of n neurons; the last one has a neuron per class
 """
 
 import re
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import NamedTuple
 
 from torch import nn
 
 from hosnn.errors import ConfigError
-from hosnn.identity import identified
+from hosnn.identity import OMITTED_AT_DEFAULT, identified
 from hosnn.nn.blueprint import assemble, check_blueprint
 from hosnn.nn.body import Body
+from hosnn.nn.encoder import AnalogueEncoder
 from hosnn.nn.layers import OverTime, SpikingNetwork, SumPool, TimeDropout
 from hosnn.nn.neurons import LIF
 from hosnn.nn.normalisation import Norm, normalisations
@@ -34,6 +37,14 @@ class Convolution(NamedTuple):
     pool: int = 1
 
 
+@identified("Twin")
+class Twin(Enum):
+    """What takes the place of spiking neurons: nothing, or the rectifier of an ordinary network (ANN)."""
+
+    NONE = "none"
+    RELU = "relu"
+
+
 @identified("ConvNet")
 @dataclass(frozen=True)
 class ConvNet:
@@ -48,7 +59,12 @@ class ConvNet:
     pool_gain    pooling is pool_gain times the sum of a window: 1.1 as in the authors' code, 1/4 for the mean of 2 x 2
     spiking_output  the last layer is LIF and logits are its mean trace; False: logits are the mean current
     weight_scale    factor of torch's initial weights, so that all layers fire before training
-    No biases.  Raises ConfigError for text that is no structure, or sizes that cannot be built.
+    padded          False: convolutions without padding, each of which takes k - 1 off height and width
+    bias            of layers without normalisation, but the last
+    analogue_layers  so many convolutions run on the image once, with rectifiers for neurons (`AnalogueEncoder`)
+    dead_zone       pixels up to this level become black (`DeadZone`)
+    twin            RELU: the ANN twin, the same layers with rectifiers in place of all neurons, run once, not over time
+    Raises ConfigError for text that is no structure, or sizes that cannot be built.
     """
 
     structure: str
@@ -64,20 +80,30 @@ class ConvNet:
     dynamics: Dynamics = Dynamics()  # noqa: RUF009  (a frozen value)
     rule: GradientRule = tssl_bp()  # noqa: RUF009
     spiking_output: bool = True
+    padded: bool = field(default=True, metadata=OMITTED_AT_DEFAULT)
+    bias: bool = field(default=False, metadata=OMITTED_AT_DEFAULT)
+    analogue_layers: int = field(default=0, metadata=OMITTED_AT_DEFAULT)
+    dead_zone: float = field(default=0.0, metadata=OMITTED_AT_DEFAULT)
+    twin: Twin = field(default=Twin.NONE, metadata=OMITTED_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         check_blueprint(self)
-        if not 0 < self.pool_gain < float("inf"):
-            raise ConfigError(f"ConvNet got pool_gain {self.pool_gain}; expected a positive number, e.g. 1.1")
+        if not 0 < self.pool_gain < float("inf") or not 0 <= self.dead_zone < 1:
+            raise ConfigError(
+                f"ConvNet got pool_gain {self.pool_gain} and dead_zone {self.dead_zone}; expected a positive number, "
+                "e.g. 1.1, and a level from 0 to below 1, e.g. 10/255"
+            )
         convolutions, _ = parse(self.structure)
-        height, width = self.image[1:]
-        for layer in convolutions:
-            height, width = height // layer.pool, width // layer.pool
-            if min(height, width) < 1:
-                raise ConfigError(
-                    f"ConvNet got images of {self.image[1]} x {self.image[2]} for {self.structure!r}, whose poolings "
-                    "leave nothing of them; expected larger images or fewer poolings"
-                )
+        if not 0 <= self.analogue_layers <= len(convolutions):
+            raise ConfigError(
+                f"ConvNet got analogue_layers = {self.analogue_layers} for {self.structure!r}; expected 0 to "
+                f"{len(convolutions)}, its number of convolutions"
+            )
+        if min(self._sides()[-1]) < 1:
+            raise ConfigError(
+                f"ConvNet got images of {self.image[1]} x {self.image[2]} for {self.structure!r}, whose layers leave "
+                "nothing of them; expected larger images or fewer poolings"
+            )
 
     @property
     def title(self) -> str:
@@ -87,34 +113,56 @@ class ConvNet:
     def classes(self) -> int:
         return parse(self.structure)[1][-1]
 
+    def _sides(self) -> list[tuple[int, int]]:
+        """Height and width of the image and after each convolution with its pooling."""
+        sides = [self.image[1:]]
+        for layer in parse(self.structure)[0]:
+            lost = 0 if self.padded else layer.size - 1
+            height, width = ((side - lost) // layer.pool for side in sides[-1])
+            sides.append((height, width))
+        return sides
+
     def build(self) -> SpikingNetwork:
         convolutions, dense = parse(self.structure)
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
-        channels, height, width = self.image
-
-        def add_neurons(number: int, norm: Norm, size: int, is_dense: bool) -> None:
-            for layer in normalisations(norm, size, self.steps, is_dense):
-                layers[f"norm{number}"] = layer
-            layers[f"neurons{number}"] = LIF(self.dynamics, self.rule)
-
+        encoder, layers = OrderedDict[str, nn.Module](), OrderedDict[str, nn.Module]()
+        channels = self.image[0]
         for number, layer in enumerate(convolutions, 1):
-            convolution = nn.Conv2d(channels, layer.channels, layer.size, padding=layer.size // 2, bias=False)
-            layers[f"conv{number}"] = OverTime(convolution)
-            add_neurons(number, self.norm, layer.channels, False)
+            analogue = number <= self.analogue_layers
+            part = encoder if analogue else layers
+            bias = self.bias and self.norm is Norm.NONE
+            padding = layer.size // 2 if self.padded else 0
+            convolution = nn.Conv2d(channels, layer.channels, layer.size, padding=padding, bias=bias)
+            part[f"conv{number}"] = OverTime(convolution)
+            part.update(self._neurons(number, self.norm, layer.channels, analogue))
             if layer.pool > 1:
-                layers[f"pool{number}"] = OverTime(SumPool(layer.pool, self.pool_gain))
-            layers[f"dropout{number}"] = TimeDropout(self.dropout)
-            channels, height, width = layer.channels, height // layer.pool, width // layer.pool
+                part[f"pool{number}"] = OverTime(SumPool(layer.pool, self.pool_gain))
+            part[f"dropout{number}"] = TimeDropout(self.dropout)
+            channels = layer.channels
+        height, width = self._sides()[-1]
         size = channels * height * width
+        norm = self.norm if self.norm_dense else Norm.NONE
         for number, units in enumerate(dense, len(convolutions) + 1):
-            layers[f"dense{number}"] = OverTime(nn.Flatten(), nn.Linear(size, units, bias=False))
-            if number < len(convolutions) + len(dense):
-                add_neurons(number, self.norm if self.norm_dense else Norm.NONE, units, True)
+            is_last = number == len(convolutions) + len(dense)
+            bias = self.bias and norm is Norm.NONE and not is_last
+            layers[f"dense{number}"] = OverTime(nn.Flatten(), nn.Linear(size, units, bias=bias))
+            if not is_last:
+                layers.update(self._neurons(number, norm, units, is_dense=True))
                 layers[f"dropout{number}"] = TimeDropout(self.dropout)
-            elif self.spiking_output:
+            elif self.spiking_output and self.twin is Twin.NONE:
                 layers[f"neurons{number}"] = LIF(self.dynamics, self.rule, fixed_threshold=True)
             size = units
-        return assemble(self, Body(layers))
+        return assemble(self, Body(layers), AnalogueEncoder(encoder) if encoder else None)
+
+    def _neurons(
+        self, number: int, norm: Norm, size: int, analogue: bool = False, is_dense: bool = False
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """Normalisation and neurons, or the rectifier in their place, with their names."""
+        analogue = analogue or self.twin is Twin.RELU
+        if analogue and norm is Norm.PER_STEP:
+            norm = Norm.SHARED  # there are no time steps
+        for layer in normalisations(norm, size, self.steps, is_dense):
+            yield f"norm{number}", layer
+        yield f"neurons{number}", OverTime(nn.ReLU()) if analogue else LIF(self.dynamics, self.rule)
 
 
 def parse(structure: str) -> tuple[tuple[Convolution, ...], tuple[int, ...]]:

@@ -123,6 +123,8 @@ class HasOutputs(Protocol):
 class SpikingNetwork(nn.Module):
     """A function from raw pixels to logits: normalise, encode over time, run the body, read out.
 
+    encoder  layers that run on the normalised image once, before it is encoded over time; None: none
+
     forward  images [B, C, H, W] in [0, 1] or frames [B, T, C, H, W] -> logits [B, K]
     outputs  the same -> the last layer's traces or currents [T, B, K]
     blueprint  the frozen value that builds this network, if one does; checkpoints store it
@@ -130,15 +132,17 @@ class SpikingNetwork(nn.Module):
 
     def __init__(
         self,
-        normalise: Normalise,
+        normalise: nn.Module,
         coding: ConstantCoding,
         body: nn.Module,
         readout: nn.Module,
         blueprint: object | None = None,
+        encoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.blueprint = blueprint
-        self.normalise, self.coding, self.body, self.readout = normalise, coding, body, readout
+        self.normalise, self.encoder = normalise, encoder
+        self.coding, self.body, self.readout = coding, body, readout
 
     @property
     def steps(self) -> int:
@@ -146,6 +150,8 @@ class SpikingNetwork(nn.Module):
 
     def outputs(self, x: Tensor) -> Tensor:
         images = self.normalise(x)
+        if self.encoder is not None:
+            images = self.encoder(images)
         on_images = getattr(self.body, "on_images", None)  # a Body may fuse the coding with its first layers
         if on_images is not None:
             return on_images(self.coding, images)  # type: ignore[no-any-return]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.nn.body import Body
+from hosnn.nn.encoder import AnalogueEncoder, DeadZone
 from hosnn.nn.fusion import is_plain
 from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, OverTime, SpikingNetwork, TimeDropout
 from hosnn.nn.neurons import LIF, TALIF, Extrapolation, neurons
@@ -203,7 +204,8 @@ def mean_step(output: Tensor, state: ReadoutState | None, t: int) -> tuple[Tenso
 def modules_in_order(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The modules that run one after the other in a network of hosnn's layers, with their paths."""
     if is_plain(SpikingNetwork, module):
-        parts = {part: getattr(module, part) for part in ("normalise", "coding", "body", "readout")}
+        parts = {part: getattr(module, part) for part in ("normalise", "encoder", "coding", "body", "readout")}
+        parts = {part: child for part, child in parts.items() if child is not None}
     elif is_plain(Body, module) or is_plain(nn.Sequential, module):
         parts = dict(module.named_children())
     else:
@@ -219,7 +221,8 @@ def _stage(name: str, module: nn.Module, axes: Axes, beyond: Extrapolation | Non
         assert isinstance(module, ConstantCoding)
         return Coding(module.tau_synapse), Axes.TIME
     if axes is not Axes.TIME:
-        if isinstance(module, Normalise) or type(module).__module__.startswith("torch.nn."):
+        known = isinstance(module, (Normalise, DeadZone, AnalogueEncoder))
+        if known or type(module).__module__.startswith("torch.nn."):
             return _stateless(name, (module,)), axes
         raise _refused(name, module, f"before or after the time axis, where only torch's own modules can be ({axes})")
     if is_plain(MeanReadout, module):

@@ -24,7 +24,9 @@ class Reset(Enum):
 class Dynamics:
     """Constants of a neuron.  Raises ConfigError for time constants below 1 step or a threshold that is not positive.
 
-    tau_membrane  τ_m, time steps      tau_synapse  τ_s, time steps      threshold  θ[0], potential
+    tau_membrane  τ_m, time steps; infinite: the membrane does not leak (integrate-and-fire)
+    tau_synapse   τ_s, time steps
+    threshold     θ[0], potential
     """
 
     tau_membrane: float = 5.0
@@ -35,7 +37,7 @@ class Dynamics:
     def __post_init__(self) -> None:
         for name in ("tau_membrane", "tau_synapse"):
             tau = getattr(self, name)
-            if not (math.isfinite(tau) and tau >= 1):
+            if not tau >= 1 or (tau == math.inf and name == "tau_synapse"):
                 raise ConfigError(f"Dynamics got {name} = {tau!r}; expected a number of time steps >= 1, e.g. 5")
         if not (math.isfinite(self.threshold) and self.threshold > 0):
             raise ConfigError(f"Dynamics got threshold = {self.threshold!r}; expected a positive potential, e.g. 1")

@@ -22,6 +22,9 @@ from hosnn.spiking.surrogate import SURROGATES
 BLUEPRINTS = (LeNet, ConvNet, ResNet)
 TYPES = {identity_name(kind): kind for kind in (*BLUEPRINTS, Dynamics, GradientRule, *SURROGATES)}
 
+INFINITY = "infinity"
+"""An infinite number, for which JSON has no other form."""
+
 
 def describe(value: Any) -> Any:
     """A configuration value as JSON: a dataclass becomes an object with its type, a function its name."""
@@ -31,6 +34,8 @@ def describe(value: Any) -> Any:
         return value.value
     if isinstance(value, (tuple, list)):
         return [describe(item) for item in value]
+    if value == math.inf:
+        return INFINITY
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     if callable(value) and getattr(value, "__name__", "<lambda>") != "<lambda>":
@@ -68,7 +73,7 @@ def _typed(name: str, hint: Any, value: Any) -> Any:
     """The value of a field.  Raises ConfigError for one of another type."""
     if isinstance(hint, type) and issubclass(hint, Enum):
         return hint(value)
-    value = rebuild(value)
+    value = math.inf if hint is float and value == INFINITY else rebuild(value)
     if not _fits(hint, value):
         raise ConfigError(f"{name} got {value!r}; expected {getattr(hint, '__name__', hint)}")
     return value

@@ -14,12 +14,14 @@ from hosnn.nn.neurons import Extrapolation
 from hosnn.signature.homeostasis import Share
 from hosnn.training.configuration import BLUEPRINTS, describe
 from hosnn.training.objectives import Objective
+from hosnn.training.probe import Probe
+from hosnn.training.schedule import Schedule
 
 
 @identified("Optimisation")
 @dataclass(frozen=True, kw_only=True)
 class Optimisation:
-    """AdamW with a cosine schedule to zero.
+    """AdamW, whose learning rate falls to zero along a schedule.
 
     batch_size  images per step, on all ranks together
     clip        largest norm of the gradient; 0 switches clipping off
@@ -27,6 +29,8 @@ class Optimisation:
                 uses the statistics of each micro-batch
     average     decay per step of the exponential moving average of the weights (Polyak & Juditsky 1992), e.g. 0.999,
                 which is then validated and saved in place of the weights; 0: no average
+    warmup      share of the steps in which the learning rate rises to lr in a straight line
+    schedule    how it falls after them
     Raises ConfigError for values that cannot train.
     """
 
@@ -37,6 +41,8 @@ class Optimisation:
     clip: float = 1.0
     accumulate: int = field(default=1, metadata=OMITTED_AT_DEFAULT)
     average: float = field(default=0.0, metadata=OMITTED_AT_DEFAULT)
+    warmup: float = field(default=0.0, metadata=OMITTED_AT_DEFAULT)
+    schedule: Schedule = field(default=Schedule.COSINE, metadata=OMITTED_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         wrong = [
@@ -49,13 +55,14 @@ class Optimisation:
                 ("clip", self.clip >= 0),
                 ("accumulate", self.accumulate >= 1),
                 ("average", 0 <= self.average < 1),
+                ("warmup", 0 <= self.warmup < 1),
             )
             if not good
         ]
         if wrong:
             raise ConfigError(
                 f"Optimisation got {', '.join(wrong)}; expected epochs, batch_size and accumulate >= 1, lr > 0, "
-                "weight_decay and clip >= 0, 0 <= average < 1"
+                "weight_decay and clip >= 0, average and warmup from 0 to below 1"
             )
 
     def steps(self, images: int) -> int:
@@ -116,6 +123,8 @@ class Experiment:
     homeostasis  how the starting network's neurons are replaced, by TA-LIF or a control; None: not
     augmentation  of training images, before the attack; not of those that a signature is recorded on
     statistics   of BatchNorm where several ranks share a batch
+    images       train on so many of the training images, a balanced choice; 0: on all
+    probe        attacks on validation images that choose the best epoch; None: it is chosen by validation accuracy
     Raises ConfigError for homeostasis without a start (the signature comes from a trained network), and for a start
     with another network or data set.
     """
@@ -130,12 +139,16 @@ class Experiment:
     homeostasis: Homeostasis | LearnedThresholds | None = None
     augmentation: Augmentation | None = field(default=None, metadata=OMITTED_AT_DEFAULT)
     statistics: BatchStatistics = field(default=BatchStatistics.ALL_RANKS, metadata=OMITTED_AT_DEFAULT)
+    images: int = field(default=0, metadata=OMITTED_AT_DEFAULT)
+    probe: Probe | None = field(default=None, metadata=OMITTED_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w-][\w.-]*", self.name):
             raise ConfigError(f"an experiment got the name {self.name!r}; expected letters, digits, '-', '_' and '.'")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"experiment {self.name!r} got seed {self.seed}; expected 0 to 2**63 - 1")
+        if self.images < 0:
+            raise ConfigError(f"experiment {self.name!r} got images = {self.images}; expected a number, 0 for all")
         if not isinstance(self.network, BLUEPRINTS):
             raise ConfigError(
                 f"experiment {self.name!r} got a network {self.network!r}, which a checkpoint could not build again; "

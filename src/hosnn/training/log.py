@@ -18,7 +18,7 @@ from hosnn.schema import Amount, Count, Fraction, Number, validated
 
 @dataclass(frozen=True)
 class Epoch:
-    """A line of the log: mean training loss, validation accuracy and learning rate of an epoch."""
+    """A line of the log: mean training loss, validation accuracy, learning rate and, with a probe, its accuracy."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -27,6 +27,7 @@ class Epoch:
     loss: Number
     validation_accuracy: Fraction
     lr: Amount
+    probe: Fraction | None = None
 
 
 class RunLog:
@@ -51,13 +52,15 @@ class RunLog:
         except OSError as error:
             raise _cannot_write(folder, error) from error
 
-    def epoch(self, epoch: int, step: int, loss: float, accuracy: float, lr: float) -> None:
+    def epoch(self, epoch: int, step: int, loss: float, accuracy: float, lr: float, probe: float | None = None) -> None:
         """Record the mean training loss, the validation accuracy and the learning rate of an epoch."""
         entry = {"step": step, "epoch": epoch, "loss": loss, "validation_accuracy": accuracy, "lr": lr}
+        if probe is not None:
+            entry["probe"] = probe
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
-            values = [Summary.Value(tag=tag, simple_value=entry[tag]) for tag in ("loss", "validation_accuracy", "lr")]
+            values = [Summary.Value(tag=tag, simple_value=value) for tag, value in list(entry.items())[2:]]
             self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
         except OSError as error:
             raise _cannot_write(self._path, error) from error
@@ -74,7 +77,7 @@ def _cannot_write(path: Path, error: Exception) -> CheckpointError:
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
-    """The epochs of a run folder: step, epoch, loss, validation_accuracy, lr; empty if there is no log.
+    """The epochs of a run folder: step, epoch, loss, validation_accuracy, lr, probe; empty if there is no log.
 
     A damaged line is left out.  Raises CheckpointError if the log cannot be read.
     """

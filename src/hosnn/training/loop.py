@@ -41,11 +41,12 @@ from hosnn.training.experiment import BatchStatistics, Experiment
 from hosnn.training.log import RunLog
 from hosnn.training.optimiser_state import optimiser_state, restore_optimiser
 from hosnn.training.ranks import LossOf, Ranks, checked_batch_size, share_statistics
+from hosnn.training.schedule import learning_rate
 from hosnn.training.spiking_layers import describe_homeostasis
 from hosnn.training.stored import check_end
+from hosnn.training.validation import validate
 
 SAVE_EVERY_SECONDS = 120.0  # between checkpoints within an epoch: the most work that a kill can lose
-VALIDATION_BATCH = 100  # images; with more, attacks in validation would need more memory than training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,13 +134,13 @@ def fit(
     started = last_save - position["seconds"]
     with stopping(deadline), ranks.communicating(what_is_kept), progress.task(experiment.name, total, step) as bar:
         log = ranks.on_first(lambda: RunLog(folder, position["step"]))
-        while step < total and not ranks.any(deadline.reached):
+        while not position["finished"] and not ranks.any(deadline.reached):
             epoch, step_in_epoch = divmod(step, steps_per_epoch)
             if order is None or step_in_epoch == 0:
                 order = _epoch_order(data.train, experiment.seed, epoch)
             rows = order[step_in_epoch * batch_size : (step_in_epoch + 1) * batch_size]
             for group in optimiser.param_groups:
-                group["lr"] = optim.lr * (1 + math.cos(math.pi * step / total)) / 2
+                group["lr"] = learning_rate(optim.lr, step / total, optim.warmup, optim.schedule)
             loss = _optimiser_step(model, network, optimiser, experiment, train, rows, step, epoch, ranks)
             step += 1
             position |= {"step": step, "finished": step == total, "seconds": time.monotonic() - started}
@@ -155,35 +156,25 @@ def fit(
             position["loss"] = mean_loss + (loss - mean_loss) / (step_in_epoch + 1)
             bar.advance(loss)
             if step % steps_per_epoch == 0:
-                accuracy = validate(saved_network, experiment, data.validation, ranks)
-                is_best = accuracy > position["best"]
-                position["best"] = max(accuracy, position["best"])
+                result = validate(saved_network, experiment, data.validation, ranks)
+                is_best = result.selected > position["best"]
+                position["best"] = max(result.selected, position["best"])
+                if experiment.probe and result.selected < position["best"] - experiment.probe.collapse:
+                    position |= {"stopped": True, "finished": True}
                 lr = optimiser.param_groups[0]["lr"]
-                ranks.on_first(lambda: log.epoch(epoch + 1, step, position["loss"], accuracy, lr))  # noqa: B023
+                entry = epoch + 1, step, position["loss"], result.accuracy, lr, result.probe
+                ranks.on_first(lambda: log.epoch(*entry))  # noqa: B023
                 pointer, last_save = checkpoint(is_best), time.monotonic()
-                bar.report(f"epoch {epoch + 1}: loss {position['loss']:.4f}, validation accuracy {accuracy:.2%}")
+                bar.report(f"epoch {epoch + 1}: loss {position['loss']:.4f}, {result}")
+                if position["finished"]:
+                    break
             elif ranks.any(time.monotonic() - last_save > SAVE_EVERY_SECONDS):
                 pointer, last_save = checkpoint(), time.monotonic()
         if step % steps_per_epoch:
             pointer = checkpoint()
     return TrainingOutcome(
-        folder=folder, finished=step >= total, steps=step, accuracy=position["best"], seconds=position["seconds"]
+        folder=folder, finished=position["finished"], steps=step, accuracy=position["best"], seconds=position["seconds"]
     )
-
-
-@torch.no_grad()
-def validate(
-    network: SpikingNetwork, experiment: Experiment, split: Split, ranks: Ranks, batch_size: int = VALIDATION_BATCH
-) -> float:
-    """Accuracy on the validation split, on adversarial images if the objective has an attack."""
-    network.eval()
-    correct = 0
-    for rows in split.blocks(batch_size)[ranks.rank :: ranks.world_size]:
-        x, y = (tensor.to(ranks.fabric.device) for tensor in split.batch(rows))
-        rng = SampleRandom(experiment.seed, split.index[rows]).fold("validation")
-        x = experiment.objective.perturbed(network, x, y, rng)
-        correct += int((network(x).argmax(1) == y).sum())
-    return ranks.total(correct) / len(split)
 
 
 def _optimiser_step(
@@ -217,10 +208,10 @@ def _optimiser_step(
             x = augment(x, streams.index, experiment.augmentation, seed=experiment.seed, epoch=epoch)
         # The attack uses the bare network: the wrapper for several ranks must run once per micro-batch.
         with fabric.autocast():
-            x = experiment.objective.perturbed(network, x, y, rng)
+            perturbed = experiment.objective.perturbed(network, x, y, rng)
         with ranks.without_gradient_exchange(model) if number < accumulate - 1 else nullcontext():
             with fabric.autocast():
-                loss = model(experiment.objective.loss, x, y) / accumulate
+                loss = model(experiment.objective, x, perturbed, y) / accumulate
             loss_share = ranks.mean(loss.detach())
             if not math.isfinite(loss_share):
                 return loss_share
@@ -230,6 +221,7 @@ def _optimiser_step(
     if not math.isfinite(norm):
         return math.nan  # a step would make weights NaN; neurons would stay silent and the loss become finite again
     optimiser.step()
+    experiment.objective.after_step(network)
     constrain_(network)
     if experiment.statistics is BatchStatistics.EACH_RANK:
         ranks.average_statistics(network)

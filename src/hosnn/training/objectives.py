@@ -1,17 +1,17 @@
 """Training objectives: a loss over clean images, or over adversarial ones.
 
-Shapes: images x [B, C, H, W], labels y [B], outputs over time [T, B, K], logits [B, K].
+Shapes: clean and perturbed images [B, C, H, W], labels y [B], outputs over time [T, B, K], logits [B, K].
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hosnn.errors import ConfigError
-from hosnn.identity import identified
+from hosnn.identity import OMITTED_AT_DEFAULT, identified
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.modes import evaluating, statistics_held
 from hosnn.rng import SampleRandom
@@ -28,12 +28,27 @@ class TrainingLoss(Protocol):
 @identified("CrossEntropy")
 @dataclass(frozen=True)
 class CrossEntropy:
-    """-log softmax(scale · logits)[y]; a scale sharpens logits that are mean traces in [0, 1)."""
+    """-log softmax(scale · logits)[y]; a scale sharpens logits that are mean traces in [0, 1).
+
+    smoothing  label smoothing: this share of the target is spread evenly over all classes (Szegedy et al. 2016)
+    """
 
     scale: float = 1.0
+    smoothing: float = field(default=0.0, metadata=OMITTED_AT_DEFAULT)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale < float("inf") or not 0 <= self.smoothing < 1:
+            raise ConfigError(
+                f"CrossEntropy got scale {self.scale} and smoothing {self.smoothing}; expected a positive number and a "
+                "share in [0, 1)"
+            )
 
     def __call__(self, network: SpikingNetwork, x: Tensor, y: Tensor) -> Tensor:
-        return functional.cross_entropy(self.scale * network(x), y, reduction="none")
+        return self.of_logits(network(x), y)
+
+    def of_logits(self, logits: Tensor, y: Tensor) -> Tensor:
+        """The same, from logits [B, K]."""
+        return functional.cross_entropy(self.scale * logits, y, reduction="none", label_smoothing=self.smoothing)
 
 
 @identified("VanRossum")
@@ -58,30 +73,34 @@ class VanRossum:
         return van_rossum_loss(outputs, targets)
 
 
-class Objective(Protocol):
-    """What one optimiser step minimises: the mean of `loss` over `perturbed` images."""
-
-    @property
-    def loss(self) -> TrainingLoss: ...
-
-    def perturbed(self, network: nn.Module, x: Tensor, y: Tensor, rng: SampleRandom, /) -> Tensor:
-        """The images the loss is taken on; validation accuracy is taken on these too."""
-
-
-@identified("Clean")
-@dataclass(frozen=True)
-class Clean:
-    """Ordinary training."""
+class Objective:
+    """What one optimiser step minimises: the mean of `losses`.  Here: `loss` over clean images."""
 
     loss: TrainingLoss
 
     def perturbed(self, network: nn.Module, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+        """The images to train on, in place of the clean ones x; validation accuracy is taken on these too."""
         return x
+
+    def losses(self, network: SpikingNetwork, x: Tensor, perturbed: Tensor, y: Tensor) -> Tensor:
+        """The loss of each sample [B], from the clean images x and the perturbed ones."""
+        return self.loss(network, perturbed, y)
+
+    def after_step(self, network: nn.Module) -> None:
+        """A change of the weights after each optimiser step, in place."""
+
+
+@identified("Clean")
+@dataclass(frozen=True)
+class Clean(Objective):
+    """Ordinary training."""
+
+    loss: TrainingLoss
 
 
 @identified("Adversarial")
 @dataclass(frozen=True)
-class Adversarial:
+class Adversarial(Objective):
     """Training on adversarial images (Goodfellow et al. 2015; Madry et al. 2018).
 
     craft_in  mode of the network during the attack:
@@ -103,10 +122,12 @@ class Adversarial:
             )
 
     def perturbed(self, network: nn.Module, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
-        with self._crafting(network):
+        with crafting(network, self.craft_in):
             return self.attack(network, x, y, rng)
 
-    def _crafting(self, network: nn.Module) -> AbstractContextManager[None]:
-        if self.craft_in == "eval" or not network.training:
-            return evaluating(network)
-        return statistics_held(network) if self.craft_in == "train" else nullcontext()
+
+def crafting(network: nn.Module, craft_in: str) -> AbstractContextManager[None]:
+    """The network in the mode that `Adversarial.craft_in` names."""
+    if craft_in == "eval" or not network.training:
+        return evaluating(network)
+    return statistics_held(network) if craft_in == "train" else nullcontext()

@@ -55,7 +55,8 @@ def run(
             f"{data.name} has images {data.image_shape} of {data.num_classes} classes but the network of "
             f"{experiment.name!r} takes {experiment.network.image} and {experiment.network.classes}; make them agree"
         )
-    checked_batch_size(experiment.optim, len(data.train), fabric.world_size)  # before hours of training the start
+    # Checked before hours of training the start.
+    checked_batch_size(experiment.optim, len(limited(data, experiment).train), fabric.world_size)
     with ranks.communicating(f"what is saved in {runs} is intact"), ExitStack() as stack:
         ranks.on_first(lambda: _lock(folder, stack))
         return _train(experiment, data, runs, fabric, deadline, progress, resume)
@@ -78,7 +79,7 @@ def _train(
     progress: Progress,
     resume: bool,
 ) -> TrainingOutcome:
-    folder = runs / experiment.name
+    folder, all_data, data = runs / experiment.name, data, limited(data, experiment)
     if _unfinished(experiment, data, folder, resume):
         saved = load(folder, "last")
         provenance = saved.config["provenance"]
@@ -87,7 +88,7 @@ def _train(
         torch.manual_seed(experiment.seed)
         network, provenance = experiment.network.build(), dict[str, Any]()
     else:
-        start = run(experiment.start, data, runs, fabric, deadline, progress, resume=True)
+        start = run(experiment.start, all_data, runs, fabric, deadline, progress, resume=True)
         if not start.finished:
             return replace(start, folder=folder)
         network = load(start.folder).network
@@ -167,6 +168,11 @@ def _stored_signature(network: SpikingNetwork, data: Dataset, path: Path) -> Sig
     return stored if (stored.model_sha256, stored.dataset_sha256, stored.samples, stored.steps) == expected else None
 
 
+def limited(data: Dataset, experiment: Experiment) -> Dataset:
+    """The data set with as many training images as the experiment asks for.  Raises ConfigError if it has fewer."""
+    return replace(data, train=data.train.subset(experiment.images)) if experiment.images else data
+
+
 def images(split: Split, batch_size: int = CALIBRATION_BATCH) -> Iterator[Tensor]:
     """The images of a split in order, float32 [B, C, H, W] in [0, 1]."""
     for rows in split.blocks(batch_size):
@@ -186,7 +192,7 @@ def finished_run(
     position = load_state(folder / "checkpoints", pointer.last).position
     if not position["finished"]:
         return None
-    check_end(position, experiment.optim.steps(len(data.train)), folder)
+    check_end(position, experiment.optim.steps(len(limited(data, experiment).train)), folder)
     if precision is not None:
         check_precision(position, precision, folder)
     return TrainingOutcome(

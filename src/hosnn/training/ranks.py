@@ -14,7 +14,7 @@ from hosnn.errors import ConfigError, HosnnError, TrainingError
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.normalisation import TimeBatchNorm
 from hosnn.training.experiment import Optimisation
-from hosnn.training.objectives import TrainingLoss
+from hosnn.training.objectives import Objective
 
 T = TypeVar("T")
 
@@ -124,8 +124,8 @@ class LossOf(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, loss: TrainingLoss, x: Tensor, y: Tensor) -> Tensor:
-        return loss(self.network, x, y).mean()
+    def forward(self, objective: Objective, x: Tensor, perturbed: Tensor, y: Tensor) -> Tensor:
+        return objective.losses(self.network, x, perturbed, y).mean()
 
 
 def share_statistics(network: nn.Module) -> None:

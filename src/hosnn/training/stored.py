@@ -40,6 +40,7 @@ class Position:
     seconds: Amount
     ranks: Annotated[int, Field(strict=True, ge=1)] | None = None
     precision: Name | None = None
+    stopped: Flag = False  # by the probe, before the last step
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def checked(kind: type[Any], content: Any) -> dict[str, Any]:
 
 def check_end(position: Mapping[str, Any], total: int, folder: Path) -> None:
     """Raises CheckpointError unless a run of `total` steps is finished exactly after these."""
-    if position["step"] > total or position["finished"] != (position["step"] == total):
+    ended = position["step"] == total or position.get("stopped", False)
+    if position["step"] > total or position["finished"] != ended:
         raise CheckpointError(
             f"{folder} is {'' if position['finished'] else 'not '}finished after {position['step']} steps, it says, "
             f"expected {total}: its training.json was changed, or its data; train it again in another folder"
