@@ -107,7 +107,7 @@ def position(folder: Path) -> dict[str, Any]:
     pointer = read_pointer(folder / "checkpoints")
     assert pointer is not None
     content = json.loads((folder / "checkpoints" / pointer.last / "training.json").read_text())
-    return {name: value for name, value in content.items() if name != "seconds"}
+    return {name: value for name, value in content.items() if name not in ("seconds", "cpu_seconds")}
 
 
 def killed_again_and_again(experiment: Experiment, data: Dataset, runs: Path, fabric: Fabric, kills: int) -> None:

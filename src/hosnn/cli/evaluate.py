@@ -21,7 +21,7 @@ from hosnn.evaluation.evaluate import evaluate as run_protocol
 from hosnn.evaluation.examples import Example, attacked_examples
 from hosnn.evaluation.journal import journal_path, journals
 from hosnn.evaluation.runner import Shard
-from hosnn.evaluation.store import DEFAULT_THREAT_NAME
+from hosnn.evaluation.store import DEFAULT_THREAT_NAME, TEST
 from hosnn.files import write_text
 from hosnn.progress import Progress, TerminalProgress
 from hosnn.report.evaluation_html import render_evaluation
@@ -47,6 +47,7 @@ def evaluate(
     threat: str = DEFAULT_THREAT_NAME,
     samples: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None,
     seed: int = 0,
+    split: str = TEST,
     data: DataArgument = None,
     data_folder: Folder = None,
     transfer_sources: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="MODEL")] = (),
@@ -94,6 +95,7 @@ def evaluate(
             the end allows adversarial images of 8 bits only.
         samples: number of test images, a fixed class-balanced choice; the protocol's own number if not given.
         seed: seed of random starts.
+        split: test, or validation to choose between networks without a look at the test images.
         data: data set; the one the network was trained on if not given.
         data_folder: folder of the data set, if it is not in one of the usual places.
         transfer_sources: other models, given like MODEL, to transfer attacks from (standard and full).
@@ -119,6 +121,7 @@ def evaluate(
         out=out,
         hardware=hardware,
         attacks_only=attacks_only,
+        split=split,
     )
     own_shard = _shard(shard)
     if shards is not None and shards < 1:

@@ -16,7 +16,7 @@ from hosnn.evaluation.evaluate import evaluate_shard
 from hosnn.evaluation.journal import journal_path
 from hosnn.evaluation.runner import Shard
 from hosnn.evaluation.setup import Names
-from hosnn.evaluation.store import file_stem, with_samples
+from hosnn.evaluation.store import TEST, file_stem, of_split, with_samples
 from hosnn.progress import Progress
 from hosnn.protocols.builtin import protocol_by_name
 from hosnn.protocols.protocol import Protocol
@@ -40,6 +40,7 @@ class EvaluationRequest:
     out: Path | None
     hardware: Hardware
     attacks_only: bool = False
+    split: str = TEST
 
     def for_worker(self, folder: Path, device: str) -> "EvaluationRequest":
         """The same for a worker in another working folder, which writes to `folder` and uses one core or one GPU."""
@@ -77,6 +78,7 @@ def prepare(request: EvaluationRequest) -> PreparedEvaluation:
     protocol = protocol_by_name(request.protocol, Threat.parse(request.threat), networks)
     hardware = request.hardware
     target = load_target(request.model, request.data, request.data_folder)
+    target = replace(target, data=of_split(target.data, request.split))
     protocol = with_samples(protocol, target.data, request.samples)
     if request.attacks_only:
         protocol = protocol.without_checks()
@@ -84,7 +86,7 @@ def prepare(request: EvaluationRequest) -> PreparedEvaluation:
         raise ConfigError(f"--precision got {hardware.precision!r}; robustness is measured in 32-true")
     folder = writable_folder(request.out or target.folder)
     # Only an unchanged protocol on the default data gets the plain name, which `hosnn reproduce` looks for.
-    stem = file_stem(protocol.name, request.threat, request.samples, request.seed)
+    stem = file_stem(protocol.name, request.threat, request.samples, request.seed, request.split)
     stem += "" if target.default_data else "-" + re.sub(r"[^\w.-]", "_", target.data.name)
     fabric = hardware.fabric()
     network = target.model.to(fabric.device) if isinstance(target.model, nn.Module) else target.model

@@ -19,7 +19,7 @@ from hosnn.data import load_dataset
 from hosnn.data.own import absolute_source
 from hosnn.deadline import Interrupted
 from hosnn.errors import ConfigError
-from hosnn.evaluation.store import DEFAULT_THREAT_NAME
+from hosnn.evaluation.store import DEFAULT_THREAT_NAME, TEST, checked_split
 from hosnn.files import write_text
 from hosnn.progress import TerminalProgress
 from hosnn.protocols.builtin import protocol_by_name
@@ -39,6 +39,7 @@ def sweep(
     protocol: Name = None,
     threat: str = DEFAULT_THREAT_NAME,
     samples: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None,
+    split: str = TEST,
     runs: Path = Path("runs"),
     out: Folder = None,
     data: DataArgument = None,
@@ -67,6 +68,8 @@ def sweep(
 
     hosnn sweep fashion_mnist:homeostatic_fgsm --grid homeostasis.adaptation=0.05,0.1,0.2 --set optim.epochs=3
 
+    hosnn sweep fashion_mnist_robust:lif --grid network.steps=4,8 --protocol quick --split validation --samples 5000
+
     hosnn sweep demo:lif_clean --grid "network.channels=(4,8),(8,16)" --address auto --gpus-per-trial 0.5
 
     Args:
@@ -76,7 +79,8 @@ def sweep(
         seeds: run every recipe with every combination of values with each of these seeds.
         protocol: evaluate each trial under this protocol (smoke, standard, ...); only train if not given.
         threat: threat of the evaluation, norm:eps, e.g. linf:8/255.
-        samples: number of test images of the evaluation; the protocol's own number if not given.
+        samples: number of images of the evaluation; the protocol's own number if not given.
+        split: images of the evaluation: test, or validation to choose between trials.
         runs: folder of run folders.
         out: folder for sweep.json and sweep.md; RUNS/sweep if not given.
         data: another data set than the recipes', by name, or a path to your own, as for `hosnn train`.
@@ -98,7 +102,14 @@ def sweep(
     deadline = deadline_after(max_time)
     target = writable_folder(out or runs / "sweep") / "sweep.json"
     state = Sweep(
-        recipes=recipes, settings=set, grid=grid, seeds=seeds, protocol=protocol, threat=threat, samples=samples
+        recipes=recipes,
+        settings=set,
+        grid=grid,
+        seeds=seeds,
+        protocol=protocol,
+        threat=threat,
+        samples=samples,
+        split=checked_split(split),
     ).with_trials(all_trials, writable_folder(runs))
     if target.exists():
         before = Sweep.load(target)
@@ -115,6 +126,7 @@ def sweep(
         protocol=protocol,
         threat=threat,
         samples=samples,
+        split=split,
         data=data,
     )
     console = console_for(json_output)

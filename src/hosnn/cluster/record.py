@@ -50,6 +50,8 @@ class TrialResult:
     """Steps of the optimiser."""
     seconds: Amount
     """Wall time of its training, without that of its start."""
+    cpu_seconds: Amount = 0.0
+    """Processor time of the same, attacks and validation included; 0 if it was not recorded."""
     versions: Versions
     """Versions of the software that trained it."""
     machine: Machine
@@ -104,6 +106,8 @@ class Sweep(Document):
     """The threat of the evaluations."""
     samples: Count | None
     """Images per evaluation; None: the protocol's own number."""
+    split: str = "test"
+    """Images of the evaluations: test, or validation."""
     trials: tuple[TrialRecord, ...] = ()
     """In the order of recipes, grid and seeds."""
 
@@ -132,7 +136,8 @@ class Sweep(Document):
 
     def resumed(self, earlier: "Sweep") -> "Sweep":
         """The sweep with the trials that an earlier call finished, if it evaluated them in the same way."""
-        if (earlier.protocol, earlier.threat, earlier.samples) != (self.protocol, self.threat, self.samples):
+        before, now = ((sweep.protocol, sweep.threat, sweep.samples, sweep.split) for sweep in (earlier, self))
+        if before != now:
             return self
         finished = {_key(trial): trial for trial in earlier.trials if trial.state == "finished"}
         return replace(self, trials=tuple(finished.get(_key(trial), trial) for trial in self.trials))

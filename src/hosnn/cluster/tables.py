@@ -87,7 +87,8 @@ def caption(sweep: Sweep) -> str:
     """What the numbers in the table are."""
     evaluations = [result.evaluation for result in _results(sweep.trials) if result.evaluation is not None]
     images = _listed(f"{count:,}" for count in sorted({evaluation.samples for evaluation in evaluations}))
-    under = f"; clean and worst case: {sweep.protocol}, {sweep.threat}, {images} images" if evaluations else ""
+    what = f"{sweep.protocol}, {sweep.threat}, {images} {sweep.split} images"
+    under = f"; clean and worst case: {what}" if evaluations else ""
     several = "; mean ± standard deviation over seeds" if len(sweep.seeds) > 1 else ""
     shared = f"; all with {' '.join(sweep.settings)}" if sweep.settings else ""
     return f"Accuracy in percent, on the validation split{under}{several}; minutes of training{shared}"

@@ -11,7 +11,7 @@ from typing import Any
 from hosnn.cluster.record import EvaluationSummary, TrialResult
 from hosnn.data import Dataset, load_dataset
 from hosnn.deadline import Deadline, Interrupted
-from hosnn.evaluation.store import DEFAULT_THREAT_NAME, file_stem, stored_or_fresh, with_samples
+from hosnn.evaluation.store import DEFAULT_THREAT_NAME, TEST, file_stem, of_split, stored_or_fresh, with_samples
 from hosnn.files import write_json
 from hosnn.protocols.builtin import protocol_by_name
 from hosnn.provenance import machine
@@ -30,6 +30,7 @@ class Conditions:
 
     runs, data_folder  absolute, for a worker's working directory may be another
     protocol           None: trials are only trained
+    split              of the evaluation
     data               name or absolute path of the data set; None: that of the experiment
     """
 
@@ -39,6 +40,7 @@ class Conditions:
     protocol: str | None = None
     threat: str = DEFAULT_THREAT_NAME
     samples: int | None = None
+    split: str = TEST
     data: str | None = None
 
 
@@ -60,6 +62,7 @@ def run_trial(experiment: Experiment, conditions: Conditions, deadline: Deadline
         validation=training.accuracy,
         steps=training.steps,
         seconds=training.seconds,
+        cpu_seconds=training.cpu_seconds,
         versions=versions,
         machine=_training_machine(folder, experiment),
         evaluation=figures,
@@ -81,8 +84,10 @@ def _train(experiment: Experiment, data: Dataset, conditions: Conditions, deadli
 
 def _evaluate(experiment: Experiment, data: Dataset, conditions: Conditions, deadline: Deadline) -> EvaluationSummary:
     by_name = protocol_by_name(conditions.protocol or "", Threat.parse(conditions.threat))
+    data = of_split(data, conditions.split)
     resized = with_samples(by_name, data, conditions.samples)
-    name = f"{file_stem(resized.name, conditions.threat, conditions.samples, experiment.seed)}.json"
+    stem = file_stem(resized.name, conditions.threat, conditions.samples, experiment.seed, conditions.split)
+    name = f"{stem}.json"
     folder = conditions.runs / experiment.name
     fabric = conditions.hardware.fabric()
     result = stored_or_fresh(

@@ -3,7 +3,7 @@
 Legend: N rows, T time, C channels, H height, W width.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -24,6 +24,7 @@ class Dataset:
     sha256    `content_sha256` of the original train and test splits: the same whatever format they were read from
     lossy     images that were decoded from a lossy encoding, so that their pixels are not the original ones
     verified  what a published hash vouches for
+    selecting  whether `test` holds the validation images, to choose between networks without a look at the test images
     """
 
     name: str
@@ -35,6 +36,11 @@ class Dataset:
     sha256: str
     lossy: int = 0
     verified: Verified = Verified.NOTHING
+    selecting: bool = False
+
+    def for_selection(self) -> Self:
+        """The same data set with its validation images in the place of the test images; its title says so."""
+        return replace(self, test=self.validation, selecting=True)
 
     def __len__(self) -> int:
         """Images of all splits together."""
@@ -48,6 +54,8 @@ class Dataset:
             parts[0] += " (unverified)"
         if self.lossy:
             parts.append(f"{self.lossy:,} of {len(self):,} images lossy")
+        if self.selecting:
+            parts.append("validation images")
         return ", ".join(parts)
 
     @property

@@ -18,11 +18,18 @@ from hosnn.robustness.threats import DEFAULT_THREAT
 from hosnn.signature import fingerprint
 
 DEFAULT_THREAT_NAME = str(DEFAULT_THREAT)
+TEST, VALIDATION = "test", "validation"
 REMOVE = "move it away to measure it again"
 
 
-def file_stem(protocol: str, threat: str = DEFAULT_THREAT_NAME, samples: int | None = None, seed: int = 0) -> str:
-    """Name of an evaluation's files without suffix: the protocol, then threat, samples and seed if not default.
+def file_stem(
+    protocol: str,
+    threat: str = DEFAULT_THREAT_NAME,
+    samples: int | None = None,
+    seed: int = 0,
+    split: str = TEST,
+) -> str:
+    """Name of an evaluation's files without suffix: the protocol, then threat, samples, seed and split if not default.
 
     A protocol called "standard, attacks only" gives "standard-attacks-only".
     """
@@ -30,6 +37,7 @@ def file_stem(protocol: str, threat: str = DEFAULT_THREAT_NAME, samples: int | N
         ("", threat != DEFAULT_THREAT_NAME, threat),
         ("n", samples is not None, samples),
         ("seed", seed != 0, seed),
+        ("", split != TEST, split),
     )
     parts = [re.sub(r"[:/@]", "_", f"{word}{value}") for word, differs, value in options if differs]
     return "-".join([re.sub(r"[^\w.-]+", "-", protocol), *parts])
@@ -44,6 +52,18 @@ def with_samples(protocol: Protocol, data: Dataset, samples: int | None) -> Prot
             f"--samples got {samples}; {data.name} has {len(data.test)} test images, expected 1 to that many"
         )
     return protocol.resized(samples)
+
+
+def of_split(data: Dataset, split: str) -> Dataset:
+    """The data set whose `test` are the images to evaluate on.  Raises ConfigError for an unknown split."""
+    return data if checked_split(split) == TEST else data.for_selection()
+
+
+def checked_split(split: str) -> str:
+    """`split`, test or validation.  Raises ConfigError for another name."""
+    if split not in (TEST, VALIDATION):
+        raise ConfigError(f"--split got {split!r}; expected {TEST}, or {VALIDATION} to choose between networks")
+    return split
 
 
 def stored_or_fresh(

@@ -57,6 +57,7 @@ class TrainingOutcome:
     finished  False if time ran out or the user stopped it; resume=True then resumes it
     steps     steps of the optimiser so far
     seconds   wall time of training, without interruptions
+    cpu_seconds  processor time of all threads (of the first rank), attacks and validation included
     accuracy  best validation accuracy, on adversarial images if the objective has an attack
     """
 
@@ -65,6 +66,7 @@ class TrainingOutcome:
     steps: int
     accuracy: float
     seconds: float
+    cpu_seconds: float = 0.0
 
 
 def fit(
@@ -131,7 +133,7 @@ def fit(
 
     step, order, train = position["step"], None, data.train.to(fabric.device)
     last_save = time.monotonic()
-    started = last_save - position["seconds"]
+    started, cpu_started = last_save - position["seconds"], time.process_time() - position["cpu_seconds"]
     with stopping(deadline), ranks.communicating(what_is_kept), progress.task(experiment.name, total, step) as bar:
         log = ranks.on_first(lambda: RunLog(folder, position["step"]))
         while not position["finished"] and not ranks.any(deadline.reached):
@@ -144,6 +146,7 @@ def fit(
             loss = _optimiser_step(model, network, optimiser, experiment, train, rows, step, epoch, ranks)
             step += 1
             position |= {"step": step, "finished": step == total, "seconds": time.monotonic() - started}
+            position["cpu_seconds"] = time.process_time() - cpu_started
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"{experiment.name}: the loss or its gradient became {loss} at step {step} of {total} (epoch "
@@ -173,7 +176,12 @@ def fit(
         if step % steps_per_epoch:
             pointer = checkpoint()
     return TrainingOutcome(
-        folder=folder, finished=position["finished"], steps=step, accuracy=position["best"], seconds=position["seconds"]
+        folder=folder,
+        finished=position["finished"],
+        steps=step,
+        accuracy=position["best"],
+        seconds=position["seconds"],
+        cpu_seconds=position["cpu_seconds"],
     )
 
 
@@ -240,7 +248,7 @@ def precision_of(fabric: Fabric) -> str:
 
 
 def _fresh_position(ranks: Ranks) -> dict[str, Any]:
-    position = {"step": 0, "finished": False, "best": -1.0, "loss": 0.0, "seconds": 0.0}
+    position = {"step": 0, "finished": False, "best": -1.0, "loss": 0.0, "seconds": 0.0, "cpu_seconds": 0.0}
     return position | {"ranks": ranks.world_size, "precision": precision_of(ranks.fabric)}
 
 

@@ -201,6 +201,7 @@ def finished_run(
         steps=position["step"],
         accuracy=position["best"],
         seconds=position["seconds"],
+        cpu_seconds=position.get("cpu_seconds", 0.0),
     )
 
 

@@ -38,6 +38,7 @@ class Position:
     best: Annotated[float, Field(strict=True, ge=-1, le=1)]
     loss: Number
     seconds: Amount
+    cpu_seconds: Amount = 0.0
     ranks: Annotated[int, Field(strict=True, ge=1)] | None = None
     precision: Name | None = None
     stopped: Flag = False  # by the probe, before the last step

@@ -1,0 +1,164 @@
+"""How far the worst case falls with the attacker's budget, and what ten times the budget of `full` still breaks.
+
+    python bench/budget.py MODEL FULL.json --out FOLDER
+
+FULL.json is the result of `hosnn evaluate MODEL --protocol full --attacks-only --samples 200`.  Two series are measured:
+
+runs     `standard`'s first attack from the beginning, with more and more runs on the nearest images
+tenfold  after `full`: more of these runs, through three estimators in turn, on the nearest images that `full` left
+         standing, until each had ten times the passes that `full` spent on an image that it left standing
+
+A stopped script resumes after the last finished round.
+"""
+
+import json
+import time
+from dataclasses import dataclass, replace
+from itertools import cycle
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+
+import hosnn
+from hosnn.data import load_dataset
+from hosnn.estimators import AdaptiveSharpness, Estimator, Through, WithMembraneMargin
+from hosnn.files import write_json
+from hosnn.protocols.attacks import START_CYCLE
+from hosnn.provenance import machine, versions
+from hosnn.results.evaluation import Evaluation
+from hosnn.rng import SampleRandom
+from hosnn.robustness.focused import FocusedSAPGD
+from hosnn.robustness.losses import misclassified, tied
+from hosnn.robustness.model import Attack, count_passes
+from hosnn.robustness.threats import Threat
+from hosnn.signature import fingerprint
+from hosnn.spiking.gradient_rule import bptt
+from hosnn.spiking.surrogate import PiecewiseLinear, Sigmoid
+
+RUNS = (0, 1, 3, 6, 12, 24, 48)
+"""Runs on the nearest images in the first series; `standard` makes 6."""
+
+NEAR_STEPS, NEAREST = 300, 24
+ESTIMATORS: tuple[Estimator, ...] = (AdaptiveSharpness(), bptt(Sigmoid(0.1)), bptt(PiecewiseLinear(0.5)))
+ROUND = 8
+"""Runs in a round of the second series."""
+
+TIMES = 10
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure one network."""
+
+    model: Annotated[Path, tyro.conf.Positional]
+    full: Annotated[Path, tyro.conf.Positional]  # the result of `full`
+    out: Path = Path("docs/results/fashion-mnist/budget")
+    seed: int = 1  # of the second series; `full` has 0
+    threads: int = 1
+
+
+def attack(threat: Threat, estimator: Estimator, steps: int, near_steps: int, runs: int, share: float) -> Attack:
+    starts = tuple(START_CYCLE[number % len(START_CYCLE)] for number in range(runs))
+    return Through(estimator, WithMembraneMargin(FocusedSAPGD(threat, steps, near_steps, share, starts)))
+
+
+def main(options: Options) -> None:
+    torch.set_num_threads(options.threads)
+    model, result = hosnn.load(options.model), Evaluation.load(options.full)
+    if result.model_sha256 != fingerprint(model):
+        raise SystemExit(f"{options.full} is of another model than {options.model}; evaluate this one first")
+    data = load_dataset(result.model and "fashion-mnist")
+    split = data.test.subset(result.samples)
+    threat = Threat.parse(result.threat)
+    path = options.out / f"{options.model.name}.json"
+    stored: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    document = stored or {
+        "model": options.model.name,
+        "model_sha256": result.model_sha256,
+        "dataset": result.dataset,
+        "dataset_sha256": result.dataset_sha256,
+        "threat": result.threat,
+        "samples": result.samples,
+        "seed": options.seed,
+        "versions": versions(),
+        "machine": machine(),
+        "runs": [],
+        "full": None,
+        "tenfold": [],
+    }
+
+    def save() -> None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_json(path, document)
+
+    x, y = split.batch(torch.arange(len(split)))
+    rng = SampleRandom(0, split.index)
+
+    def withstood(x_adv: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            scores = model(x_adv)
+        return ~(misclassified(scores, labels) | tied(scores, labels))
+
+    standing = withstood(x, y).nonzero()[:, 0]
+    for runs in RUNS[len(document["runs"]) :]:
+        started = time.monotonic()
+        with count_passes() as passes:
+            made = attack(threat, AdaptiveSharpness(), 60, NEAR_STEPS, runs, 0.25)
+            x_adv = made(model, x[standing], y[standing], rng.subset(standing))
+        left = int(withstood(x_adv, y[standing]).sum())
+        total = passes.forward + passes.backward
+        document["runs"].append({"runs": runs, "left": left, "passes": total, "seconds": time.monotonic() - started})
+        save()
+        print(f"{runs} runs: {left} of {result.samples} left, {total:,} passes", flush=True)
+
+    robust = torch.tensor(robust_rows(result))
+    spent = sum(row.forward + row.backward for row in result.rows)
+    each = passes_per_standing_image(result)
+    document["full"] = {"left": len(robust), "passes": spent, "passes_per_standing_image": each}
+    rounds = document["tenfold"]
+    done = sum(entry["passes_per_image"] for entry in rounds)
+    if rounds:
+        robust = torch.tensor(rounds[-1]["standing"])
+    estimators = cycle(ESTIMATORS)
+    for _ in rounds:
+        next(estimators)
+    while done < TIMES * each and len(robust):
+        estimator, started = next(estimators), time.monotonic()
+        share = min(1.0, NEAREST / len(robust))
+        with count_passes() as passes:
+            made = attack(threat, estimator, 60, 2 * NEAR_STEPS, ROUND, share)
+            streams = replace(rng, seed=options.seed).subset(robust).fold("round", len(rounds))
+            x_adv = made(model, x[robust], y[robust], streams)
+        robust = robust[withstood(x_adv, y[robust])]
+        per_image = ROUND * 2 * NEAR_STEPS * 2
+        done += per_image
+        rounds.append(
+            {
+                "estimator": str(estimator),
+                "left": len(robust),
+                "standing": robust.tolist(),
+                "passes": passes.forward + passes.backward,
+                "passes_per_image": per_image,
+                "seconds": time.monotonic() - started,
+            }
+        )
+        save()
+        print(f"round {len(rounds)}: {len(robust)} left, {done:,} of {TIMES * each:,} passes a near image", flush=True)
+    save()
+
+
+def robust_rows(result: Evaluation) -> list[int]:
+    """Rows of the images that no attack broke, ties lost."""
+    return [row for row, robust in enumerate(result.robust) if robust]
+
+
+def passes_per_standing_image(result: Evaluation) -> int:
+    """Passes that `full` spent on each image that it left standing, on average."""
+    standing = len(robust_rows(result))
+    return round(sum(row.forward + row.backward for row in result.rows) / max(standing, 1))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
