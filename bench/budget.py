@@ -2,7 +2,7 @@
 
     python bench/budget.py MODEL FULL.json --out FOLDER
 
-FULL.json is the result of `hosnn evaluate MODEL --protocol full --attacks-only --samples 200`.  Two series are measured:
+FULL.json is the result of `hosnn evaluate MODEL --protocol full --attacks-only --samples 200`.  Two series:
 
 runs     `standard`'s first attack from the beginning, with more and more runs on the nearest images
 tenfold  after `full`: more of these runs, through three estimators in turn, on the nearest images that `full` left
