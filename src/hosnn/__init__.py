@@ -15,7 +15,8 @@ from hosnn.estimators import Through
 from hosnn.evaluation.evaluate import evaluate
 from hosnn.inspection.inspect import inspect
 from hosnn.inspection.recording import Offset
-from hosnn.nn.convnet import ConvNet, paper_cifar10, paper_cifar100, small_convnet, vgg11
+from hosnn.nn.conversion import ann_to_snn
+from hosnn.nn.convnet import ConvNet, Twin, paper_cifar10, paper_cifar100, small_convnet, vgg11
 from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, OverTime, SpikingNetwork, SumPool, TimeDropout
 from hosnn.nn.lenet import LeNet, lenet_15c5_40c5_300, lenet_32c5_64c5_1024
 from hosnn.nn.neurons import LIF, TALIF, Emit, Extrapolation
@@ -87,7 +88,9 @@ __all__ = [
     "TimeBatchNorm",
     "TimeDropout",
     "Transfer",
+    "Twin",
     "Worst",
+    "ann_to_snn",
     "bim",
     "bptt",
     "calibrate",
