@@ -113,6 +113,16 @@ def test_convergence_in_points_but_never_by_a_single_image(
     assert attack_checks.convergence(before, after, (50, 100), samples).severity == severity
 
 
+def test_convergence_counts_only_what_the_worst_case_leaves() -> None:
+    shorter, longer = [at < 100 for at in range(SAMPLES)], [at < 90 for at in range(SAMPLES)]
+    steps = [row("PGD", shorter, steps=50), row("PGD", longer, steps=100)]
+    assert found(evaluation(steps=steps))["convergence"].severity == "fail"
+    covered = found(evaluation([row("stronger", [at < 92 for at in range(SAMPLES)])], steps=steps))["convergence"]
+    assert covered.value == pytest.approx(-2 / SAMPLES)
+    assert covered.severity == "warn"
+    assert "past the worst case" in covered.figure
+
+
 @pytest.mark.parametrize(
     ("noise", "attacked", "severity"),
     [(178, 60, "pass"), (179, 170, "pass"), (130, 100, "warn"), (180, 180, "warn"), (120, 119, "fail")],

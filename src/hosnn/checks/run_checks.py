@@ -195,7 +195,11 @@ def _of_steps(evaluation: Evaluation) -> Iterator[Check]:
         return
     counts, samples = _robust_counts(evaluation, results), len(results[0].predictions)
     yield attack_checks.more_steps(counts, samples)
-    yield attack_checks.convergence(counts[-2], counts[-1], (results[-2].steps, results[-1].steps), samples)
+    shorter, longer = (_robust(evaluation, result) for result in results[-2:])
+    newly_broken = [before and not after for before, after in zip(shorter, longer, strict=True)]
+    covered = sum(new and not robust for new, robust in zip(newly_broken, evaluation.robust, strict=False))
+    lengths = results[-2].steps, results[-1].steps
+    yield attack_checks.convergence(counts[-2], counts[-1], lengths, samples, covered)
 
 
 def _of_controls(evaluation: Evaluation) -> Iterator[Check]:
