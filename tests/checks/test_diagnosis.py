@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from hosnn.checks.diagnosis import Diagnosis, diagnose
 from hosnn.checks.inspection import inspect_network
+from hosnn.checks.model_checks import dead_pixels as dead_pixels_check
 from hosnn.checks.model_checks import train_and_eval_mode
+from hosnn.nn.encoder import DeadZone
 from hosnn.nn.neurons import LIF, TALIF
 from hosnn.robustness.model import count_passes
 from hosnn.robustness.threats import L1, L2, Linf, Threat
@@ -82,14 +84,29 @@ def test_saturation_grows_with_the_scale_of_logits() -> None:
     assert diagnose(Linear(1000.0), X, wrong, THREAT).saturated_loss == 0.0
 
 
-def test_only_pixels_that_matter_count_as_dead() -> None:
-    """Moved together, 32 of 64 pixels without a gradient change the logits; with the late ones open, 16 do not."""
-    model = HalfClamped()
-    x = X.clamp(max=0.4)  # all late pixels are held
-    assert diagnose(model, x, Y, THREAT).dead_pixels == pytest.approx(0.5)
+def test_only_pixels_that_matter_within_the_budget_count_as_dead() -> None:
+    """32 of 64 pixels have no gradient: 16 never matter, 16 once they exceed 0.97, which a budget of 0.1 cannot."""
+    model, x = HalfClamped(), X.clamp(0.1, 0.4)
+    near, far = (diagnose(model, x, Y, Threat(Linf(eps))).dead_pixels for eps in (0.1, 0.9))
+    assert near == 0.0 and far == pytest.approx(0.25)
     with torch.no_grad():
         model.weight[:, 16:32] = 0
-    assert diagnose(model, x, Y, THREAT).dead_pixels == 0.0
+    assert diagnose(model, x, Y, Threat(Linf(0.9))).dead_pixels == 0.0
+
+
+class Barred(Around):
+    """A dead zone at the input: pixels below 0.3 change nothing until they reach it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(DeadZone(0.3)(x))
+
+
+@pytest.mark.parametrize(("eps", "severity"), [(0.25, "pass"), (0.9, "fail")])
+def test_a_dead_zone_fails_only_once_the_budget_leaves_it(eps: float, severity: str) -> None:
+    x = torch.where(X < 0.7, 0.01, X)
+    share = diagnose(Barred(), x, Y, Threat(Linf(eps))).dead_pixels
+    assert share is not None and dead_pixels_check(share).severity == severity
+    assert (share == 0) == (eps < 0.3)
 
 
 def test_pixels_in_8_bits_are_not_called_rounded() -> None:

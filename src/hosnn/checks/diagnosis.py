@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hosnn.checks.ball_probe import BallProbe, probe_ball
 from hosnn.checks.copies import compare_copy
+from hosnn.checks.dead_pixels import dead_pixels
 from hosnn.checks.fidelity import best_fidelity, run_trials
 from hosnn.checks.foreign_libraries import reset_call
 from hosnn.checks.measurements import (
@@ -64,7 +65,7 @@ class Diagnosis:
     distinct_logits  number of distinct logits of the class that has most, over the number of images
     fidelity         trials in which a gradient step beats a random one, at the size `fidelity_eps`
     bptt_fidelity    the same through full BPTT; only for hosnn layers whose own gradient is of little use
-    dead_pixels      pixels without a gradient that change the logits
+    dead_pixels      pixels without a gradient that change the logits when they move by eps
     unmoved_inputs   inputs of the first layer that stay the same when all pixels change
     unmoved_later    the same of the layers after it, without values at which activations rest
 
@@ -213,7 +214,7 @@ def _gradient_shares(
     shares = {"zero_gradients": fraction(zero), "saturated_loss": fraction(saturated & ~zero)}
     shares |= _fidelity(model, x, y, gradients.nan_to_num(), threat, rng)
     if not bool(zero.all()):
-        shares["dead_pixels"] = _dead_pixels(model, x[~zero], flat[~zero] == 0)
+        shares["dead_pixels"] = dead_pixels(model, x[~zero], flat[~zero] == 0, min(threat.ball.eps, 1.0))
     return shares
 
 
@@ -253,17 +254,6 @@ def _fidelity(
     trials = run_trials(model, x, y, gradients, threat, rng, TRIALS)
     best = best_fidelity({size: found.wins[found.changed] for size, found in trials.items()})
     return {} if best is None else {"fidelity": best.share, "fidelity_eps": best.eps}
-
-
-def _dead_pixels(model: Model, x: Tensor, without_gradient: Tensor) -> float:
-    """Share of pixels without a gradient, in images whose logits change when these pixels move to the other extreme.
-
-    without_gradient  [n, pixels] bool
-    """
-    moved = torch.where(without_gradient.view_as(x), (x < 0.5).to(x.dtype), x)
-    before = seeded_scores(model, x, 0)
-    matters = noticeably_different(seeded_scores(model, moved, 0), before, before)
-    return float((without_gradient.float().mean(1) * matters).mean())
 
 
 def _changed_without_budget(

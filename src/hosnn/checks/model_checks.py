@@ -204,7 +204,7 @@ def gradient_fidelity(fidelity: float, eps: float) -> Check:
 
 
 def dead_pixels(share: float) -> Check:
-    """Pixels with a gradient of exactly zero although a large move of them changes the logits."""
+    """Pixels with a gradient of exactly zero although moving them by eps changes the logits."""
     return Check(
         "dead pixels",
         graded(share, DEAD_WARN, DEAD_FAIL),

@@ -74,7 +74,7 @@ def logit_scale(dynamics: Dynamics, emit: Emit, steps: int) -> float:
     """
     times = torch.arange(1, steps + 1, dtype=torch.float64)
     trace = 1 - dynamics.synaptic_decay**times if emit is Emit.TRACE else torch.ones_like(times)
-    membrane = dynamics.tau_membrane * (1 - dynamics.membrane_decay**times)
+    membrane = dynamics.impulse_sums(times)
     return float(trace.mean() / membrane.mean()) / dynamics.threshold
 
 
@@ -93,7 +93,7 @@ class _WithMembrane:
         steps = len(currents)
         # u[t] sums decayed currents, so each current enters the mean as often as it is still felt.
         left = torch.arange(steps, 0, -1, dtype=torch.float64)
-        felt = self.dynamics.tau_membrane * (1 - self.dynamics.membrane_decay**left) / steps
+        felt = self.dynamics.impulse_sums(left) / steps
         mean = torch.tensordot(felt.to(currents), currents, dims=1)
         scale = logit_scale(self.dynamics, self.emit, steps)
         return self.loss(scores, y) + self.weight * scale * margin(mean, y)

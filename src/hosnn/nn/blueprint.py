@@ -9,7 +9,6 @@ from torch import nn
 from hosnn.errors import ConfigError
 from hosnn.nn.encoder import DeadZone
 from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, SpikingNetwork
-from hosnn.nn.neurons import neurons
 from hosnn.spiking.state import Dynamics
 
 
@@ -76,8 +75,13 @@ def check_blueprint(blueprint: StandardBlueprint) -> None:
         )
 
 
-def assemble(blueprint: StandardBlueprint, body: nn.Module, encoder: nn.Module | None = None) -> SpikingNetwork:
+def assemble(
+    blueprint: StandardBlueprint, body: nn.Module, encoder: nn.Module | None = None, once: bool = False
+) -> SpikingNetwork:
     """The network with this body, its weights scaled so that every layer fires before training.
+
+    encoder  layers that run on the image once (`AnalogueEncoder`)
+    once     the body runs on the image once, too, as an ANN twin does
 
     All weights of the body are `weight_scale` times torch's initial ones, whose standard deviation 1/sqrt(3 inputs)
     would leave neurons with threshold 1 silent after a few layers.
@@ -89,7 +93,5 @@ def assemble(blueprint: StandardBlueprint, body: nn.Module, encoder: nn.Module |
     normalise: nn.Module = Normalise(blueprint.mean, blueprint.std)
     if dead_zone := getattr(blueprint, "dead_zone", 0.0):
         normalise = nn.Sequential(DeadZone(dead_zone), normalise)
-    coding = ConstantCoding(blueprint.steps, blueprint.dynamics.tau_synapse)
-    if not neurons(body):  # an ANN twin runs once
-        coding = ConstantCoding(1, 1.0)
+    coding = ConstantCoding(1, 1.0) if once else ConstantCoding(blueprint.steps, blueprint.dynamics.tau_synapse)
     return SpikingNetwork(normalise, coding, body, MeanReadout(), blueprint, encoder)

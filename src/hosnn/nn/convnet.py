@@ -151,7 +151,8 @@ class ConvNet:
             elif self.spiking_output and self.twin is Twin.NONE:
                 layers[f"neurons{number}"] = LIF(self.dynamics, self.rule, fixed_threshold=True)
             size = units
-        return assemble(self, Body(layers), AnalogueEncoder(encoder) if encoder else None)
+        run_once = AnalogueEncoder(encoder) if encoder else None
+        return assemble(self, Body(layers), run_once, once=self.twin is Twin.RELU)
 
     def _neurons(
         self, number: int, norm: Norm, size: int, analogue: bool = False, is_dense: bool = False

@@ -109,9 +109,11 @@ def _over_ranks(norm: nn.modules.batchnorm._BatchNorm, currents: Tensor) -> Tens
     running = norm.running_mean, norm.running_var, norm.num_batches_tracked
     if norm.track_running_stats and running[0] is not None and running[1] is not None and running[2] is not None:
         with torch.no_grad():
-            running[0].lerp_(mean, norm.momentum or 0.0)
-            running[1].lerp_(variance * (count / (count - 1)), norm.momentum or 0.0)
             running[2].add_(1)
+            # Without momentum, running statistics are the mean over all batches so far.
+            share = 1 / int(running[2]) if norm.momentum is None else norm.momentum
+            running[0].lerp_(mean, share)
+            running[1].lerp_(variance * (count / (count - 1)), share)
     gain = norm.weight * (variance + norm.eps).rsqrt()
     normalised: Tensor = centred * gain.view(shape) + norm.bias.view(shape)
     return normalised.to(currents.dtype)

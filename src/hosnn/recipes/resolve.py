@@ -27,7 +27,8 @@ def built_in() -> dict[str, str]:
             continue
         module = importlib.import_module(f"hosnn.recipes.{module_info.name}")
         for name, function in inspect.getmembers(module, inspect.isfunction):
-            if function.__module__ == module.__name__ and not name.startswith("_"):
+            makes = inspect.signature(function).return_annotation
+            if function.__module__ == module.__name__ and makes is Experiment and not name.startswith("_"):
                 summaries[f"{module_info.name}:{name}"] = (function.__doc__ or "").partition("\n")[0]
     return summaries
 

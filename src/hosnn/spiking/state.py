@@ -46,6 +46,12 @@ class Dynamics:
     def membrane_decay(self) -> float:
         return 1 - 1 / self.tau_membrane
 
+    def impulse_sums(self, times: Tensor) -> Tensor:
+        """sum_{j < t} (1 - 1/τ_m)^j for each t of `times`: u after t steps of a constant current of 1, without spikes."""
+        if self.tau_membrane == math.inf:
+            return times
+        return self.tau_membrane * (1 - self.membrane_decay**times)
+
     @property
     def synaptic_decay(self) -> float:
         return 1 - 1 / self.tau_synapse

@@ -27,6 +27,8 @@ def membrane_bound(dynamics: Dynamics, current: float, signature: float, adaptat
         raise ConfigError(
             f"got current {current}, signature {signature}, adaptation {adaptation}; expected none below 0"
         )
+    if dynamics.tau_membrane == math.inf:  # without a leak a membrane may grow at every step
+        return math.inf
     free = dynamics.tau_membrane * current
     if dynamics.reset is Reset.HARD or adaptation == 0 or dynamics.membrane_decay == 0:
         return free

@@ -58,7 +58,7 @@ class TrainingOutcome:
     steps     steps of the optimiser so far
     seconds   wall time of training, without interruptions
     cpu_seconds  processor time of all threads (of the first rank), attacks and validation included
-    accuracy  best validation accuracy, on adversarial images if the objective has an attack
+    accuracy  best validation accuracy, on adversarial images if the objective has an attack; under the probe, if any
     """
 
     folder: Path
@@ -126,6 +126,7 @@ def fit(
     )
 
     def checkpoint(is_best: bool = False) -> Pointer:
+        position["seconds"], position["cpu_seconds"] = time.monotonic() - started, time.process_time() - cpu_started
         tensors = optimiser_state(optimiser) | ({} if averaged is None else own_weights(network))
         best = None if is_best or pointer is None else pointer.best
         state = TrainingState(tensors, position)
@@ -145,8 +146,7 @@ def fit(
                 group["lr"] = learning_rate(optim.lr, step / total, optim.warmup, optim.schedule)
             loss = _optimiser_step(model, network, optimiser, experiment, train, rows, step, epoch, ranks)
             step += 1
-            position |= {"step": step, "finished": step == total, "seconds": time.monotonic() - started}
-            position["cpu_seconds"] = time.process_time() - cpu_started
+            position |= {"step": step, "finished": step == total}
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"{experiment.name}: the loss or its gradient became {loss} at step {step} of {total} (epoch "

@@ -5,7 +5,7 @@ Shapes: clean and perturbed images [B, C, H, W], labels y [B], outputs over time
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -49,6 +49,10 @@ class CrossEntropy:
     def of_logits(self, logits: Tensor, y: Tensor) -> Tensor:
         """The same, from logits [B, K]."""
         return functional.cross_entropy(self.scale * logits, y, reduction="none", label_smoothing=self.smoothing)
+
+    def log_probabilities(self, logits: Tensor) -> Tensor:
+        """log softmax(scale · logits), [B, K] -> [B, K]."""
+        return functional.log_softmax(self.scale * logits, 1)
 
 
 @identified("VanRossum")
@@ -116,14 +120,18 @@ class Adversarial(Objective):
     craft_in: Literal["train", "eval", "train-moving"]
 
     def __post_init__(self) -> None:
-        if self.craft_in not in ("train", "eval", "train-moving"):
-            raise ConfigError(
-                f"Adversarial got craft_in = {self.craft_in!r}; expected 'train', 'eval' or 'train-moving'"
-            )
+        check_craft_in(self)
 
     def perturbed(self, network: nn.Module, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
         with crafting(network, self.craft_in):
             return self.attack(network, x, y, rng)
+
+
+def check_craft_in(objective: Any) -> None:
+    """Raises ConfigError unless `craft_in` is one of the modes of `Adversarial`."""
+    if objective.craft_in not in ("train", "eval", "train-moving"):
+        name = type(objective).__name__
+        raise ConfigError(f"{name} got craft_in = {objective.craft_in!r}; expected 'train', 'eval' or 'train-moving'")
 
 
 def crafting(network: nn.Module, craft_in: str) -> AbstractContextManager[None]:

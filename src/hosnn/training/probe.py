@@ -9,7 +9,6 @@ from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import misclassified, tied
 from hosnn.robustness.model import Attack, Model, scores
-from hosnn.robustness.pgd import first_success
 
 
 @identified("Probe")
@@ -42,10 +41,11 @@ class Probe:
         x  images [B, C, H, W], or frames; y  labels [B]
         """
         robust = ~_lost(model, x, y)
-        rows = robust.nonzero()[:, 0]
-        if len(rows):
-            x, y, rng = x[rows], y[rows], rng.subset(rows)
-            robust[rows] = ~_lost(model, first_success(self.attacks, model, x, y, rng), y)
+        for attack in self.attacks:
+            rows = robust.nonzero()[:, 0]
+            if len(rows):
+                attacked = attack(model, x[rows], y[rows], rng.subset(rows))
+                robust[rows] = ~_lost(model, attacked, y[rows])
         return robust
 
 

@@ -10,7 +10,8 @@ from hosnn.identity import identified
 class Schedule(Enum):
     """How the learning rate falls to zero after the warm-up: along half a cosine, or in a straight line.
 
-    A warm-up of 0.3 and COSINE is torch's OneCycleLR from zero.
+    LINEAR after a warm-up is the triangle of Wong et al. 2020, torch's OneCycleLR(anneal_strategy="linear") from and to
+    zero.
     """
 
     COSINE = "cosine"
