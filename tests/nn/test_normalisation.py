@@ -123,3 +123,23 @@ def test_other_currents_are_refused_by_what_came_and_what_was_expected() -> None
     assert frozen.training and frozen(torch.zeros(4, 1, 3)).shape == (4, 1, 3)
     with pytest.raises(ConfigError, match="0 channels"):
         TimeBatchNorm(0)
+
+
+@pytest.mark.parametrize("momentum", [None, 0.3])
+def test_over_ranks_running_statistics_are_torchs_own(momentum: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without momentum they are the mean over all batches so far; here a single rank, so that sums are its own."""
+    monkeypatch.setattr("hosnn.nn.normalisation.distributed.get_world_size", lambda: 1)
+    monkeypatch.setattr("hosnn.nn.normalisation._sum_over_ranks", lambda value: value)
+    alone, shared = (TimeBatchNorm(3).double() for _ in range(2))
+    shared.over_ranks = True
+    for layer in (alone, shared):
+        layer.each[0].momentum = momentum  # type: ignore[assignment]
+    for seed in range(3):
+        torch.testing.assert_close(shared(currents(seed=seed)), alone(currents(seed=seed)))
+    assert int(shared.get_buffer("each.0.num_batches_tracked")) == 3
+    for name in ("running_mean", "running_var"):
+        found = shared.get_buffer(f"each.0.{name}")
+        torch.testing.assert_close(found, alone.get_buffer(f"each.0.{name}"))
+    if momentum is None:
+        means = torch.stack([currents(seed=seed).mean([0, 1, 3, 4]) for seed in range(3)])
+        torch.testing.assert_close(shared.get_buffer("each.0.running_mean"), means.mean(0))

@@ -1,5 +1,6 @@
 """A stream: one time step at a time gives what the network gives over all of them, in constant memory."""
 
+import math
 import resource
 from collections.abc import Callable
 
@@ -81,6 +82,10 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "BatchNorm per step, mean pooling": ConvNet(
         "4C3-P2-12-10", (1, 28, 28), (0.3,), (0.4,), norm=Norm.PER_STEP, pool_gain=0.25, spiking_output=False
     ).build,
+    "encoder, dead zone": ConvNet(
+        "4C3-P2-6C3-12-10", (1, 28, 28), (0.3,), (0.4,), analogue_layers=1, dead_zone=0.2, padded=False
+    ).build,
+    "no leak": ConvNet("4C3-P2-12-10", (1, 28, 28), (0.3,), (0.4,), dynamics=Dynamics(math.inf, 1.5)).build,
     "ResNet": ResNet((1, 1), 4, image=(1, 28, 28), mean=(0.3,), std=(0.4,), spiking_output=True).build,
     "ResNet per step": ResNet((1, 1), 4, image=(1, 28, 28), mean=(0.3,), std=(0.4,), norm=Norm.PER_STEP).build,
 }

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from hosnn.inspection.operations import synaptic_operations
+from hosnn.inspection.operations import EncoderInputs, synaptic_operations
 from hosnn.inspection.sums import LayerSums
 from hosnn.nn.neurons import TALIF, neurons
 from hosnn.results.inspection import Energy, NeuronWork
@@ -24,16 +24,24 @@ BREAK_EVEN_STEPS, BREAK_EVEN_RATE = 5, 0.057
 """Above this spike rate at this T, a quantised ANN needs less energy.  Source: arXiv:2409.08290."""
 
 
-def energy_of(model: nn.Module, sums: Mapping[str, LayerSums], inputs: Tensor, steps: int, images: int) -> Energy:
+def energy_of(
+    model: nn.Module,
+    sums: Mapping[str, LayerSums],
+    inputs: Tensor,
+    steps: int,
+    images: int,
+    encoder: Mapping[str, EncoderInputs],
+) -> Energy:
     """Operations on clean images and their energy.
 
     sums    of every spiking layer on clean images, by module path
     inputs  nonzero values of the encoded images, summed over steps and images  [C, H, W] float64
+    encoder  inputs of the layers of weights that run on the image once, by module path
     Raises ConfigError for a network whose operations cannot be counted.
     """
     layers = neurons(model)
     spikes = {name: _spikes(layer) for name, layer in sums.items()}
-    synapses = synaptic_operations(model, inputs, spikes, steps, images)
+    synapses = synaptic_operations(model, inputs, spikes, steps, images, encoder)
     macs, acs, dense = (sum(getattr(part, kind) for part in synapses) for kind in ("macs", "acs", "dense"))
     sizes = {name: values.numel() for name, values in spikes.items()}
     adaptive = [name for name, layer in layers.items() if isinstance(layer, TALIF)]
@@ -44,6 +52,7 @@ def energy_of(model: nn.Module, sums: Mapping[str, LayerSums], inputs: Tensor, s
     updates = sum(layer.updates for layer in sums.values()) / images
     trace_filter = NeuronWork(multiplies=neuron_steps, adds=emitted)
     adaptation = NeuronWork(multiplies=adaptive_steps, adds=2 * adaptive_steps)
+    once = sum(part.dense / (encoder[part.layer].runs if part.layer in encoder else steps) for part in synapses)
     picojoule = {
         "synapses": macs * (MULTIPLY + ADD) + acs * ADD,
         "neurons": neuron_steps * (MULTIPLY + ADD),
@@ -64,7 +73,7 @@ def energy_of(model: nn.Module, sums: Mapping[str, LayerSums], inputs: Tensor, s
         trace_filter=trace_filter,
         adaptation=adaptation,
         signature_bytes=_memory([tensor for name in adaptive for tensor in layers[name].state_dict().values()]),
-        picojoule=picojoule | {"total": sum(picojoule.values()), "ann": dense / steps * (MULTIPLY + ADD)},
+        picojoule=picojoule | {"total": sum(picojoule.values()), "ann": once * (MULTIPLY + ADD)},
         rate=rate,
         break_even_rate=BREAK_EVEN_RATE if steps == BREAK_EVEN_STEPS else math.nan,
     )

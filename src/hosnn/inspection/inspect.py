@@ -12,6 +12,7 @@ from hosnn.errors import ConfigError
 from hosnn.evaluation.setup import Names
 from hosnn.images import check_images
 from hosnn.inspection.energy import energy_of
+from hosnn.inspection.operations import EncoderInputs, encoder_layers
 from hosnn.inspection.recording import Offset, Records, record, signatures_over
 from hosnn.inspection.sums import NEAR, LayerSums
 from hosnn.nn.layers import ConstantCoding
@@ -86,6 +87,7 @@ class _Run:
     plain_sums  by layer, of the copy with k = 0 on clean images
     correct  by condition: numbers of images classified correctly
     inputs   nonzero values of the encoded images; None without a coding
+    encoder  nonzero inputs of the layers of weights that run before the coding
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class _Run:
         self.sums: dict[str, Sums] = {name: {layer: LayerSums() for layer in self.layers} for name in conditions}
         self.correct = dict.fromkeys(conditions, 0)
         self.inputs: Tensor | None = None
+        self.encoder: dict[str, EncoderInputs] = {}
         self.steps, self.block = self._sizes(split)
         self.signatures = signatures_over(model, self.steps, signature)
         self.plain_sums: Sums = {layer: LayerSums() for layer in self.signatures}
@@ -135,7 +138,7 @@ class _Run:
         if self.inputs is None:
             return None, "operations cannot be counted: the network has no ConstantCoding"
         try:
-            return energy_of(self.model, self.sums[CLEAN], self.inputs, self.steps, self.images), ""
+            return energy_of(self.model, self.sums[CLEAN], self.inputs, self.steps, self.images, self.encoder), ""
         except ConfigError as error:
             return None, str(error)
 
@@ -181,9 +184,21 @@ class _Run:
         return records, plain
 
     def _count_inputs(self, x: Tensor) -> None:
-        encoded = next(
-            (value for module, value in _encoding(self.model, x) if isinstance(module, ConstantCoding)), None
-        )
+        def add(name: str, values: Tensor) -> None:
+            nonzero, before = (values != 0).sum(0).double(), self.encoder.get(name)
+            total = nonzero if before is None else before.totals + nonzero
+            self.encoder[name] = EncoderInputs(total, len(values) // len(x))
+
+        handles = [
+            layer.register_forward_pre_hook(lambda _, given, name=name: add(name, given[0]))
+            for name, layer in encoder_layers(self.model).items()
+        ]
+        try:
+            encoding = list(_encoding(self.model, x))
+        finally:
+            for handle in handles:
+                handle.remove()
+        encoded = next((value for module, value in encoding if isinstance(module, ConstantCoding)), None)
         if encoded is not None:
             nonzero = (encoded != 0).sum((0, 1)).double()
             self.inputs = nonzero if self.inputs is None else self.inputs + nonzero

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hosnn.errors import ConfigError
+from hosnn.nn.encoder import AnalogueEncoder, DeadZone
 from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, OverTime, TimeDropout
 from hosnn.nn.neurons import LIF
 from hosnn.nn.normalisation import TimeBatchNorm
@@ -38,24 +39,54 @@ class Events:
     analogue: bool = False
 
 
+@dataclass(frozen=True)
+class EncoderInputs:
+    """Nonzero inputs of a layer of weights in an `AnalogueEncoder`, summed over its runs and images  [*N] float64.
+
+    runs  how often the layer runs on an image: once, or once on each of its frames
+    """
+
+    totals: Tensor
+    runs: int
+
+
+def encoder_layers(model: nn.Module) -> dict[str, WeightLayer]:
+    """The layers of weights that run on the image once, by module path."""
+    encoders = {name: module for name, module in model.named_modules() if isinstance(module, AnalogueEncoder)}
+    return {
+        f"{name}.{path}": layer
+        for name, encoder in encoders.items()
+        for path, layer in encoder.named_modules()
+        if isinstance(layer, WeightLayer)
+    }
+
+
 @torch.no_grad()
 def synaptic_operations(
-    model: nn.Module, inputs: Tensor, spikes: Mapping[str, Tensor], steps: int, images: int
+    model: nn.Module,
+    inputs: Tensor,
+    spikes: Mapping[str, Tensor],
+    steps: int,
+    images: int,
+    encoder: Mapping[str, EncoderInputs] | None = None,
 ) -> tuple[SynapticOperations, ...]:
     """Operations of every layer of weights, per image.
 
     inputs  nonzero values of the encoded input, summed over time steps and images  [C, H, W] float64
     spikes  the same of the spikes of every spiking layer, by module path             [*N] float64
+    encoder  inputs of the layers of `encoder_layers`, by module path
     Raises ConfigError for a network with modules whose operations are not known here.
     """
-    counter = _Counter(spikes, steps, images)
+    counter = _Counter(spikes, steps, images, encoder or {})
     counter.through("", model, Events(inputs, analogue=True))
     return tuple(counter.found)
 
 
 class _Counter:
-    def __init__(self, spikes: Mapping[str, Tensor], steps: int, images: int) -> None:
-        self.spikes, self.steps, self.images = spikes, steps, images
+    def __init__(
+        self, spikes: Mapping[str, Tensor], steps: int, images: int, encoder: Mapping[str, EncoderInputs]
+    ) -> None:
+        self.spikes, self.steps, self.images, self.encoder = spikes, steps, images, encoder
         self.found: list[SynapticOperations] = []
 
     def through(self, name: str, model: nn.Module, events: Events | None) -> Events | None:
@@ -67,7 +98,11 @@ class _Counter:
     def _after(self, name: str, module: nn.Module, events: Events | None) -> Events | None:
         if isinstance(module, LIF):
             return Events(self.spikes[name])
-        if isinstance(module, (Normalise, ConstantCoding, TimeBatchNorm, TimeDropout, MeanReadout)):
+        if isinstance(module, AnalogueEncoder):
+            for path, layer in encoder_layers(module).items():
+                self._add_encoder_layer(f"{name}{path}", layer)
+            return events
+        if isinstance(module, (DeadZone, Normalise, ConstantCoding, TimeBatchNorm, TimeDropout, MeanReadout)):
             return events  # `inputs` are those after the coding; normalisation becomes part of the weights
         if isinstance(module, Residual):
             self.through(f"{name}.main", module.main, events)
@@ -83,17 +118,23 @@ class _Counter:
         if isinstance(layer, WeightLayer):
             if events is None:
                 raise ConfigError(f"operations of {name} cannot be counted: its inputs are currents, not spikes")
-            self.found.append(self._count(name, layer, events))
+            self.found.append(self._count(name, layer, events, self.steps))
             return None
         linear = _linear(layer)
         if linear is None:
             raise _unknown(name, layer)
         return None if events is None else replace(events, path=(*events.path, linear))
 
-    def _count(self, name: str, layer: WeightLayer, events: Events) -> SynapticOperations:
+    def _add_encoder_layer(self, name: str, layer: WeightLayer) -> None:
+        if name not in self.encoder:
+            raise ConfigError(f"operations of {name} cannot be counted: its inputs were not recorded")
+        inputs = self.encoder[name]
+        self.found.append(self._count(name, layer, Events(inputs.totals, analogue=True), inputs.runs))
+
+    def _count(self, name: str, layer: WeightLayer, events: Events, runs: int) -> SynapticOperations:
         effective = float((events.totals * _fan_out(layer, events)).sum()) / self.images
         inputs = torch.ones_like(_pooled(events.totals[None], events.path))
-        dense = float(_with_weights(layer, torch.ones_like)(inputs).sum()) * self.steps
+        dense = float(_with_weights(layer, torch.ones_like)(inputs).sum()) * runs
         return SynapticOperations(
             layer=name,
             macs=effective if events.analogue else 0.0,

@@ -47,7 +47,7 @@ class Dynamics:
         return 1 - 1 / self.tau_membrane
 
     def impulse_sums(self, times: Tensor) -> Tensor:
-        """sum_{j < t} (1 - 1/τ_m)^j for each t of `times`: u after t steps of a constant current of 1, without spikes."""
+        """sum_{j < t} (1 - 1/τ_m)^j for each t of `times`: u after t steps of a current of 1, without spikes."""
         if self.tau_membrane == math.inf:
             return times
         return self.tau_membrane * (1 - self.membrane_decay**times)
