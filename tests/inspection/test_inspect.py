@@ -17,7 +17,9 @@ from hosnn.errors import ConfigError
 from hosnn.inspection.inspect import inspect
 from hosnn.inspection.operations import synaptic_operations
 from hosnn.inspection.recording import Offset, record
-from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, OverTime, SumPool
+from hosnn.nn.body import Body
+from hosnn.nn.encoder import AnalogueEncoder, DeadZone
+from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, OverTime, SpikingNetwork, SumPool
 from hosnn.nn.lenet import LeNet
 from hosnn.nn.neurons import LIF, TALIF, neurons
 from hosnn.nn.resnet import ResNet
@@ -267,6 +269,73 @@ def test_it_is_written_read_and_described_by_its_schema(model: nn.Module, tmp_pa
     assert replace(read, energy=None) == replace(result, energy=None)
     with pytest.raises(ConfigError, match="images"):
         Inspection.from_json(content | {"images": -1})
+
+
+def encoded(tau_membrane: float = 1.0) -> SpikingNetwork:
+    """2 pixels, a dead zone, a convolution with weights 1 and -1, a rectifier and pooling once; then 2 spiking neurons.
+
+    The convolution of one pixel to 2 channels gives x and -x, rectified x and 0, pooled over both pixels.
+    """
+    convolution = nn.Conv2d(1, 2, 1, bias=False)
+    convolution.weight = nn.Parameter(torch.tensor([1.0, -1.0]).view(2, 1, 1, 1))
+    return SpikingNetwork(
+        nn.Sequential(DeadZone(0.1), Normalise((0.0,), (1.0,))),
+        ConstantCoding(STEPS, tau_synapse=1),
+        Body(
+            OverTime(nn.Flatten(), linear([2.0, 1.0], [0.2, 0.0])),
+            LIF(Dynamics(tau_membrane, 1)),
+            OverTime(linear([1.0, 0.0], [1.0, 1.0])),
+        ),
+        MeanReadout(),
+        encoder=AnalogueEncoder(OverTime(convolution), OverTime(nn.ReLU()), OverTime(SumPool(2, 1.0))),
+    ).eval()
+
+
+@pytest.mark.parametrize("timed", [False, True], ids=["images", "frames"])
+def test_an_encoder_counts_as_multiply_accumulates_once_per_image(timed: bool) -> None:
+    """Of 4 pixels, 3 and 1 exceed the dead zone: 2 weights each.  Then 1 of 2 features at every step: 2 and 0 weights.
+
+    Of the first dense layer, weights 2 and 0.2 reach from the first feature and 1 from the second one, which is 0.
+    Neuron 0 fires at every step and reaches 2 weights, neuron 1 never.
+    """
+    x = torch.tensor([[1.0, 0.9, 0.8, 0.1], [1.0, 0.1, 0.05, 0.0]]).view(2, 1, 2, 2)
+    runs = STEPS if timed else 1
+    if timed:
+        x = x[:, None].expand(-1, STEPS, -1, -1, -1).contiguous()
+    energy = inspect(encoded(), (x, Y)).energy
+    assert energy is not None, "counted, not missing"
+    first, second, third = energy.synapses
+    assert (first.layer, first.macs, first.acs, first.dense) == ("encoder.0.0", runs * (3 + 1) / 2 * 2, 0, runs * 8)
+    assert (second.layer, second.macs, second.acs, second.dense) == ("body.0.1", STEPS * 2, 0, STEPS * 4)
+    assert (third.layer, third.macs, third.acs, third.dense) == ("body.2.0", 0, STEPS * 2, STEPS * 4)
+    assert energy.neurobench["Effective_MACs"] == runs * 4 + STEPS * 2
+    assert energy.neurobench["Dense"] == runs * 8 + STEPS * 8
+    assert energy.picojoule["ann"] == pytest.approx((8 + 8) * 4.6), "each layer once"
+    assert energy.rate == 0.5
+
+
+def test_an_encoder_leaves_no_hooks_and_any_block_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = encoded(), torch.rand(5, 1, 2, 2)
+    data = x, torch.zeros(5, dtype=torch.int64)
+    whole = inspect(model, data).energy
+    monkeypatch.setattr("hosnn.inspection.inspect.BLOCK", 1)
+    parts = inspect(model, data).energy
+    assert whole is not None and parts is not None and whole.synapses == parts.synapses
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_layers_of_an_encoder_whose_inputs_nobody_recorded_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"encoder\.0\.0 .* were not recorded"):
+        synaptic_operations(encoded(), torch.ones(2, 1, 1).double(), {"body.1": torch.ones(2).double()}, STEPS, 1)
+
+
+def test_neurons_without_a_leak_are_inspected() -> None:
+    """And TA-LIF among them, whose linearised error has a decay of 1."""
+    result = inspect(encoded(math.inf), (torch.rand(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64)))
+    assert result.energy is not None and result.energy.neurobench["MembraneUpdates"] > 0
+    adapting = TALIF(torch.full((STEPS, 3), 0.5), torch.tensor([0.1, 0.0, 0.1]), Dynamics(math.inf, 1))
+    (layer,) = inspect(known(adapting), (X, Y)).adaptive
+    assert layer.frozen_rate.silent + layer.frozen_rate.inside + layer.frozen_rate.outside <= 3
 
 
 class Foreign(nn.Module):

@@ -13,6 +13,7 @@ from hosnn.recipes import demo, fashion_mnist
 from hosnn.recipes.reproductions import REPRODUCTIONS
 from hosnn.recipes.resolve import built_in, override, resolve
 from hosnn.recipes.variants import with_seed
+from hosnn.training.experiment import Experiment
 
 
 @pytest.mark.parametrize("reproduction", REPRODUCTIONS)
@@ -96,3 +97,12 @@ def test_a_start_of_another_network_is_refused():
     assert isinstance(base.network, LeNet)
     with pytest.raises(ConfigError, match="another network or data set"):
         replace(base, network=replace(base.network, hidden=7))
+
+
+def test_only_functions_that_make_experiments_are_listed() -> None:
+    """A module of recipes may hold parts of them, such as its network, which no one can train."""
+    listed = built_in()
+    assert {"fashion_mnist_robust:lif", "fashion_mnist_robust:twin"} <= set(listed)
+    assert not {"fashion_mnist_robust:network", "fashion_mnist_robust:probe"} & set(listed)
+    for recipe in listed:
+        assert isinstance(resolve(recipe), Experiment)
