@@ -22,6 +22,7 @@ from hosnn.cluster.work import Conditions
 from hosnn.deadline import Deadline
 from hosnn.errors import ConfigError
 from hosnn.evaluation.journal import journal_path, journals
+from hosnn.results.evaluation import Evaluation
 from hosnn.runtime import Hardware
 from hosnn.training.experiment import Experiment
 from hosnn.training.pipeline import run
@@ -80,6 +81,43 @@ def test_a_sweep_trains_evaluates_records_and_shows(tmp_path: Path, capsys: pyte
     assert main([*command, "--json"]) == 0
     assert Sweep.from_json(json.loads(capsys.readouterr().out)) == sweep
     assert stamps(tmp_path) == before
+
+
+def test_a_sweep_on_validation_images_never_looks_at_the_test_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(work, "load_dataset", lambda name, folder: replace(toy_data(), test=None))
+    command = ["sweep", CLEAN_RECIPE, "--runs", str(tmp_path), "--protocol", "smoke"]
+    assert main([*command, "--split", "validation"]) == 0
+    assert "16 validation images" in " ".join(capsys.readouterr().out.split())
+    assert "smoke, linf:8/255, 16 validation images" in (tmp_path / "sweep" / "sweep.md").read_text()
+    sweep = Sweep.load(tmp_path / "sweep" / "sweep.json")
+    (entry,) = sweep.trials
+    stored = Evaluation.load(Path(entry.folder, "evaluations", "smoke-validation.json"))
+    assert sweep.split == "validation" and stored.dataset == "toy (unverified), validation images"
+    assert stored.index == tuple(toy_data().validation.index.tolist())
+    assert entry.result is not None and entry.result.cpu_seconds > 0
+    before = stamps(tmp_path)
+    monkeypatch.setattr(work, "load_dataset", lambda name, folder: toy_data())
+    work._data.cache_clear()
+    assert main(command) == 0
+    assert Sweep.load(tmp_path / "sweep" / "sweep.json").split == "test"
+    assert {path.name for path in Path(entry.folder, "evaluations").glob("*.json")} == {
+        "smoke.json",
+        "smoke-validation.json",
+    }
+    assert stamps(tmp_path) == before, "evaluated again, not trained again"
+    assert main([*command, "--split", "train"]) == 2
+    assert "--split got 'train'; expected test, or validation" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_file_of_before_is_of_test_images_and_recorded_no_processor_time(tmp_path: Path):
+    assert main(["sweep", CLEAN_RECIPE, "--runs", str(tmp_path)]) == 0
+    content = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    del content["split"], content["trials"][0]["result"]["cpu_seconds"]
+    sweep = Sweep.from_json(content)
+    assert sweep.split == "test" and sweep.trials[0].result is not None
+    assert sweep.trials[0].result.cpu_seconds == 0
 
 
 def test_what_fails_is_listed_and_the_rest_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -9,6 +9,7 @@ import pytest
 from hosnn.cli.evaluate import STATUS
 from hosnn.cli.main import VERBS, main
 from hosnn.cli.train import train
+from hosnn.data import fashion_mnist_sample
 
 TINY = ("--set", "network.channels=2,3", "--set", "network.hidden=8", "--set", "optim.epochs=1")
 Run = Callable[..., tuple[int, str, str]]
@@ -117,6 +118,23 @@ def test_evaluate_writes_json_and_html_and_prints_them(hosnn: Run, trained: Path
     assert printed["samples"] == 20
     assert (tmp_path / "smoke-n20.html").read_text().startswith("<!doctype html>")
     assert not list(tmp_path.glob("*.partial.jsonl"))
+
+
+def test_evaluate_on_validation_images_says_so_in_name_and_title(hosnn: Run, trained: Path, tmp_path: Path):
+    command = ("evaluate", trained / "demo-start", "--samples", 20, "--out", tmp_path, "--attacks-only")
+    results = []
+    for split in ("test", "validation"):
+        assert hosnn(*command, "--split", split)[0] == 0
+        suffix = "" if split == "test" else "-validation"
+        path = tmp_path / f"smoke-attacks-only-n20{suffix}.json"
+        results.append(json.loads(path.read_text()))
+        assert ("validation images" in path.with_suffix(".html").read_text()) == (split == "validation")
+    test, validation = results
+    assert validation["dataset"] == f"{test['dataset']}, validation images"
+    assert validation["dataset_sha256"] == test["dataset_sha256"]
+    assert set(validation["index"]) <= set(fashion_mnist_sample().validation.index.tolist())
+    status, _, err = hosnn(*command, "--split", "all")
+    assert status == 2 and "--split got 'all'" in err
 
 
 def test_calibrate_shows_and_writes_the_signature_of_a_lif_network_only(hosnn: Run, trained: Path, tmp_path: Path):

@@ -123,3 +123,13 @@ def test_take_and_subset_keep_rows_together() -> None:
 def test_values_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         TRAIN.labels = TRAIN.labels  # type: ignore[misc]
+
+
+def test_for_selection_the_validation_images_take_the_place_of_the_test_images() -> None:
+    dataset = build()
+    selecting = dataset.for_selection()
+    assert selecting.test is dataset.validation and selecting.train is dataset.train
+    assert (selecting.name, selecting.sha256) == (dataset.name, dataset.sha256)
+    assert selecting.title == f"{dataset.title}, validation images" and "validation" not in dataset.title
+    assert replace(dataset, lossy=3).title.endswith(f"3 of {len(dataset)} images lossy")
+    assert replace(dataset, lossy=3).for_selection().title.endswith("3 images lossy, validation images")

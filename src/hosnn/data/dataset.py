@@ -53,7 +53,8 @@ class Dataset:
         if self.verified is Verified.NOTHING:
             parts[0] += " (unverified)"
         if self.lossy:
-            parts.append(f"{self.lossy:,} of {len(self):,} images lossy")
+            of_all = "" if self.selecting else f" of {len(self):,}"  # the test images are no longer here to be counted
+            parts.append(f"{self.lossy:,}{of_all} images lossy")
         if self.selecting:
             parts.append("validation images")
         return ", ".join(parts)

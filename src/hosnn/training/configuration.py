@@ -72,6 +72,8 @@ def rebuild(description: Any) -> Any:
 def _typed(name: str, hint: Any, value: Any) -> Any:
     """The value of a field.  Raises ConfigError for one of another type."""
     if isinstance(hint, type) and issubclass(hint, Enum):
+        if value not in [member.value for member in hint]:
+            raise ConfigError(f"{name} got {value!r}; expected {' or '.join(repr(member.value) for member in hint)}")
         return hint(value)
     value = math.inf if hint is float and value == INFINITY else rebuild(value)
     if not _fits(hint, value):
