@@ -86,7 +86,7 @@ def test_a_sweep_trains_evaluates_records_and_shows(tmp_path: Path, capsys: pyte
 def test_a_sweep_on_validation_images_never_looks_at_the_test_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(work, "load_dataset", lambda name, folder: replace(toy_data(), test=None))
+    monkeypatch.setattr(work, "load_dataset", lambda name, folder: replace(toy_data(), test=None))  # type: ignore[arg-type]
     command = ["sweep", CLEAN_RECIPE, "--runs", str(tmp_path), "--protocol", "smoke"]
     assert main([*command, "--split", "validation"]) == 0
     assert "16 validation images" in " ".join(capsys.readouterr().out.split())

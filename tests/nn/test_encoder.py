@@ -173,7 +173,8 @@ class StraightThrough(nn.Module):
     def __init__(self, network: SpikingNetwork) -> None:
         super().__init__()
         self.network = network
-        self.zone, self.rest = network.normalise  # type: ignore[misc]
+        assert isinstance(network.normalise, nn.Sequential)
+        self.zone, self.rest = network.normalise[0], network.normalise[1]
 
     def forward(self, x: Tensor) -> Tensor:
         images = self.rest(x + (self.zone(x) - x).detach())

@@ -16,14 +16,16 @@ from hosnn.errors import DataError, HosnnError
 from hosnn.nn.convnet import ConvNet
 from hosnn.progress import Bar, Progress
 from hosnn.rng import SampleRandom
-from hosnn.robustness.pgd import r_fgsm
+from hosnn.robustness.pgd import PGD, r_fgsm
 from hosnn.robustness.threats import Linf, Threat
 from hosnn.runtime import Hardware, Precision, leave
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.training import pipeline
 from hosnn.training.experiment import BatchStatistics, Experiment, Homeostasis, Optimisation
 from hosnn.training.objectives import Adversarial, CrossEntropy, VanRossum
+from hosnn.training.paired_objectives import SparseGradients
 from hosnn.training.pipeline import run
+from hosnn.training.probe import Probe
 from tests.training.toy import CLEAN, NETWORK, StopAfter, toy_data
 
 SHOWN: list[list[int]] = []
@@ -57,7 +59,14 @@ NORMALISED = Experiment(
     objective=Adversarial(r_fgsm(Threat(Linf(0.05))), CrossEntropy(), craft_in="train"),
     optim=OPTIM,
 )
+PENALISED = replace(
+    NORMALISED,
+    name="penalised",
+    objective=SparseGradients(PGD(Threat(Linf(0.05)), 1, 1.0, keep_best=False), CrossEntropy(), craft_in="train"),
+    probe=Probe((PGD(Threat(Linf(0.05)), 1, 1.0),), images=4, collapse=1.0),
+)
 EXPERIMENTS = {
+    "penalised": PENALISED,
     "plain": PLAIN,
     "robust": ROBUST,
     "normalised": NORMALISED,

@@ -49,7 +49,9 @@ def test_a_line_after_a_warm_up_is_torchs_one_cycle() -> None:
         cycle_momentum=False,
     )
     for step in range(total):
-        assert abs(learning_rate(0.2, step / total, warmup, Schedule.LINEAR) - cycle.get_last_lr()[0]) < 1e-3
+        assert learning_rate(0.2, step / total, warmup, Schedule.LINEAR) == pytest.approx(
+            cycle.get_last_lr()[0], abs=1e-3
+        )
         optimiser.step()
         cycle.step() if step < total - 1 else None
 

@@ -70,12 +70,14 @@ class Smooth(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = self.dropout(x.flatten(1))
-        return flat @ self.w.T + (flat @ self.v.T).square()
+        logits: Tensor = flat @ self.w.T + (flat @ self.v.T).square()
+        return logits
 
 
 def logits() -> tuple[Tensor, Tensor, Tensor]:
     rng = torch.Generator().manual_seed(0)
-    return (*(torch.randn(5, 4, generator=rng).double() for _ in range(2)), torch.tensor([0, 1, 2, 3, 0]))
+    clean, moved = (torch.randn(5, 4, generator=rng).double() for _ in range(2))
+    return clean, moved, torch.tensor([0, 1, 2, 3, 0])
 
 
 def pixels(count: int = 5) -> Tensor:
@@ -176,7 +178,7 @@ def test_all_passes_of_the_penalty_have_the_same_dropout() -> None:
     for objective in (coarse, fine):
         torch.manual_seed(3)
         found.append(losses(objective, network, x, x, y))
-    np.testing.assert_allclose(*found, rtol=0.05)
+    np.testing.assert_allclose(found[0], found[1], rtol=0.05)
     before = torch.get_rng_state()
     losses(fine, network, x, x, y)
     assert not torch.equal(torch.get_rng_state(), before), "the next step has another mask"

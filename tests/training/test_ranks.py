@@ -21,7 +21,7 @@ from tests.training.on_ranks import fabric_of, trained
 from tests.training.toy import log_lines, position, same_bits, tensors
 
 ROOT = Path(__file__).parents[2]
-SHARED = ("robust", "normalised", "each-rank", "averaged", "shown")
+SHARED = ("robust", "normalised", "each-rank", "averaged", "shown", "penalised")
 """Trained by two processes in one session; "robust" trains "plain" first."""
 
 
@@ -54,7 +54,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[st
     return runs, done(runs, 2, *SHARED)
 
 
-@pytest.mark.parametrize("name", ["robust", "normalised", "averaged"])
+@pytest.mark.parametrize("name", ["robust", "normalised", "averaged", "penalised"])
 def test_two_ranks_have_the_losses_of_one(name: str, shared: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
     """Start, calibration, augmentation, attack, clipping, BatchNorm over ranks, k: in float64, over 21 steps."""
     alone = trained(name, tmp_path, fabric_of(1))
@@ -65,7 +65,8 @@ def test_two_ranks_have_the_losses_of_one(name: str, shared: tuple[Path, list[di
     for key, tensor in mine.items():
         torch.testing.assert_close(other[key], tensor, rtol=0, atol=1e-8)
     found, whole = log_lines(shared[0] / name), log_lines(tmp_path / name)
-    assert [line["validation_accuracy"] for line in found] == [line["validation_accuracy"] for line in whole]
+    for accuracy in ("validation_accuracy", "probe"):
+        assert [line.get(accuracy) for line in found] == [line.get(accuracy) for line in whole]
 
 
 def test_in_float32_the_first_losses_agree(tmp_path: Path) -> None:

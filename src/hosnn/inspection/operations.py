@@ -99,8 +99,8 @@ class _Counter:
         if isinstance(module, LIF):
             return Events(self.spikes[name])
         if isinstance(module, AnalogueEncoder):
-            for path, layer in encoder_layers(module).items():
-                self._add_encoder_layer(f"{name}{path}", layer)
+            for path, weights in encoder_layers(module).items():
+                self._add_encoder_layer(f"{name}{path}", weights)
             return events
         if isinstance(module, (DeadZone, Normalise, ConstantCoding, TimeBatchNorm, TimeDropout, MeanReadout)):
             return events  # `inputs` are those after the coding; normalisation becomes part of the weights
