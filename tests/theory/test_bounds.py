@@ -58,3 +58,9 @@ def test_a_hard_reset_and_lif_have_the_bound_of_the_membrane_alone():
 def test_negative_sizes_are_named():
     with pytest.raises(ConfigError, match="none below 0"):
         membrane_bound(Dynamics(), -1.0, 0.0, 0.2)
+
+
+@pytest.mark.parametrize("current", [0.0, 1.0])
+@pytest.mark.parametrize("reset", Reset)
+def test_without_a_leak_there_is_no_bound(current: float, reset: Reset) -> None:
+    assert membrane_bound(Dynamics(math.inf, reset=reset), current, 0.5, 0.1) == math.inf
