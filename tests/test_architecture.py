@@ -11,20 +11,8 @@ SOURCE = ROOT / "src" / "hosnn"
 MAP = ROOT / "docs" / "architecture.md"
 
 ORDER = (
-    *(
-        "errors",
-        "identity",
-        "rng",
-        "deadline",
-        "files",
-        "names",
-        "schema",
-        "tensor_files",
-        "images",
-        "python_files",
-        "zoo",
-    ),
-    *("terminal", "progress", "provenance", "runtime"),
+    *("errors", "identity", "rng", "deadline", "files", "names", "schema", "tensor_files", "images", "python_files"),
+    *("zoo", "terminal", "progress", "provenance", "runtime"),
     *("spiking", "nn", "signature", "robustness", "estimators", "data", "training"),
     *(
         "results",
