@@ -1,13 +1,13 @@
 """Fashion-MNIST, robust at 8/255: single-step adversarial training, dead zone, analogue first layer, 8 time steps.
 
-LIF, TA-LIF and the ANN twin have the same layers, epochs and optimiser.  The recipes called `trial_...` are those compared
-in docs/robust.md, each for about as many CPU seconds.
+LIF, TA-LIF and the ANN twin have the same layers, epochs and optimiser.  The recipes called `trial_...` are those
+compared in docs/robust.md, each for about as many CPU seconds.
 """
 
 from dataclasses import replace
 
 from hosnn.nn.convnet import ConvNet
-from hosnn.recipes.robust import adversarial, made_twin, probe, with_objective
+from hosnn.recipes.robust_parts import adversarial, made_twin, probe, with_objective
 from hosnn.recipes.variants import made_homeostatic
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.spiking.state import Dynamics

@@ -15,7 +15,7 @@ import hosnn.recipes
 from hosnn.errors import ConfigError, nearest
 from hosnn.training.experiment import Experiment
 
-NOT_RECIPES = ("reproductions", "resolve", "variants")
+NOT_RECIPES = ("reproductions", "resolve", "robust_parts", "variants")
 """Modules of this package that hold no recipes."""
 
 
