@@ -1,7 +1,7 @@
 """CIFAR-10, robust at 8/255, with a network of 0.6 M weights for two cores: LIF, TA-LIF, the ANN twin to convert.
 
-Single-step adversarial training with crop and flip.  The number of time steps matters most: with 4, attacks through other
-gradient estimators than the one trained with break far more; so a probe through two of them chooses the epoch.
+Single-step adversarial training with crop and flip.  The number of time steps matters most: with 4, attacks through
+other gradient estimators than the one trained with break far more; so a probe through two of them chooses the epoch.
 """
 
 from dataclasses import replace
@@ -16,7 +16,7 @@ from hosnn.training.experiment import Experiment, Optimisation
 
 
 def start() -> Experiment:
-    """32C3-P2-64C3-P2-128C3-P2-256-10, LIF, 8 steps, first convolution analogue, on FGSM with a random start at 8/255."""
+    """32C3-P2-64C3-P2-128C3-P2-256-10, LIF, first convolution analogue, on FGSM with a random start at 8/255."""
     network = ConvNet(
         "32C3-P2-64C3-P2-128C3-P2-256-10",
         steps=8,
