@@ -8,14 +8,29 @@ from typing import Any
 import pytest
 
 from hosnn.errors import ConfigError
+from hosnn.nn.convnet import Twin
 from hosnn.nn.lenet import LeNet
 from hosnn.recipes import demo, fashion_mnist
 from hosnn.recipes.reproductions import REPRODUCTIONS
 from hosnn.recipes.resolve import built_in, override, resolve
 from hosnn.recipes.variants import with_seed
 
+TWO_BY_TWO = [name for name in REPRODUCTIONS if not name.endswith("-robust")]
+ROBUST = [name for name in REPRODUCTIONS if name.endswith("-robust")]
 
-@pytest.mark.parametrize("reproduction", REPRODUCTIONS)
+
+@pytest.mark.parametrize("reproduction", ROBUST)
+def test_robust_cells_differ_in_the_neuron_only(reproduction):
+    lif, homeostatic, twin = (recipe() for recipe in REPRODUCTIONS[reproduction].grid)
+    same: dict[str, Any] = {"name": "same", "homeostasis": None}
+    assert replace(lif, **same) == replace(homeostatic, **same)
+    assert homeostatic.homeostasis is not None
+    assert twin.objective == lif.objective
+    assert replace(twin.network, twin=Twin.NONE) == lif.network
+    assert twin.data == lif.data == lif.start.data
+
+
+@pytest.mark.parametrize("reproduction", TWO_BY_TWO)
 def test_the_four_cells_differ_in_neuron_and_training_only(reproduction):
     grid = REPRODUCTIONS[reproduction].grid
     lif_clean, lif_fgsm, homeostatic_clean, homeostatic_fgsm = (recipe() for recipe in grid)
@@ -27,7 +42,7 @@ def test_the_four_cells_differ_in_neuron_and_training_only(reproduction):
 
 
 def test_all_cells_begin_with_one_clean_lif_start():
-    for reproduction in REPRODUCTIONS.values():
+    for reproduction in map(REPRODUCTIONS.__getitem__, TWO_BY_TWO):
         starts = {recipe().start for recipe in reproduction.grid}
         assert len(starts) == 1
         (start,) = starts

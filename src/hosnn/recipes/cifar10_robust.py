@@ -54,3 +54,6 @@ def twin() -> Experiment:
     """The ANN twin of LIF, for longer, as it costs less: rectifiers in place of neurons, run once."""
     once = replace(start(), name="cifar10-robust-lif", optim=replace(start().optim, epochs=24))
     return made_twin(once)
+
+
+GRID = (lif, homeostatic, twin)

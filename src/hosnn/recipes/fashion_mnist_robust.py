@@ -95,3 +95,6 @@ def trial_orthogonal() -> Experiment:
 
 def _trial(objective: str, epochs: int) -> Experiment:
     return with_objective(replace(start(), name="fashion-mnist-trial"), objective, epochs)
+
+
+GRID = (lif, homeostatic, twin)
