@@ -26,7 +26,7 @@ class SpikingJellyNet(nn.Module):
         def spiking() -> nn.Module:
             return neuron.LIFNode(step_mode="m")  # type: ignore[no-any-return]
 
-        self.reset = jelly.reset_net
+        self._forget = jelly.reset_net
         self.body = nn.Sequential(
             *(layer.Conv2d(1, 16, 5, step_mode="m"), spiking(), layer.AvgPool2d(2, step_mode="m")),
             *(layer.Conv2d(16, 32, 5, step_mode="m"), spiking(), layer.AvgPool2d(2, step_mode="m")),
@@ -35,7 +35,7 @@ class SpikingJellyNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        self.reset(self)
+        self._forget(self)
         output: Tensor = self.body((4 * x).expand(STEPS, *x.shape)).mean(0)
         return output
 
