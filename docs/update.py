@@ -109,7 +109,7 @@ def seeds(folder: Path) -> str:
 
 
 def budget(folder: Path) -> str:
-    """Images left against the attacker's budget: runs on the nearest images, `full`, and ten times the budget of `full`."""
+    """Images left against the budget: runs on the nearest images, `full`, and ten times the budget of `full`."""
     rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     runs = [str(entry["runs"]) for entry in rows[0]["runs"]]
     heads = ["network", *(f"{count} runs" for count in runs), "`full`", "`full`, then ten times its budget"]
