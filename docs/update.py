@@ -11,6 +11,7 @@ old-and-new   from NAME/standard/*/standard.json and NAME/former-standard/*/stan
 seeds         from NAME/standard/*/standard.json (seed 0) and NAME/seeds/SEED/*/standard-attacks-only.json: the neurons
               of each seed, compared image by image
 budget        from NAME/*.json, as bench/budget.py wrote them
+leaderboard   from NAME/*/*.json and NAME/reported.json
 errors        from the inspections in NAME/*.json, as `hosnn inspect` wrote them
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from hosnn.report.comparison_markdown import comparison_markdown
 from hosnn.report.inspection_markdown import inspections_markdown
+from hosnn.report.leaderboard import leaderboard
 from hosnn.report.reproduction_tables import reproduction_markdown
 from hosnn.results.comparison import compare_models
 from hosnn.results.evaluation import Evaluation
@@ -56,6 +58,8 @@ def table(folder: Path, kind: str) -> str:
         return old_and_new(folder)
     if kind == "seeds":
         return seeds(folder)
+    if kind == "leaderboard":
+        return leaderboard(folder)
     if kind == "budget":
         return budget(folder)
     if kind == "errors":
