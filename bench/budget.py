@@ -42,7 +42,7 @@ from hosnn.spiking.surrogate import PiecewiseLinear, Sigmoid
 RUNS = (0, 1, 3, 6, 12, 24, 48)
 """Runs on the nearest images in the first series; `standard` makes 6."""
 
-NEAR_STEPS, NEAREST = 300, 24
+NEAR_STEPS, NEAREST = 300, 12
 ESTIMATORS: tuple[Estimator, ...] = (AdaptiveSharpness(), bptt(Sigmoid(0.1)), bptt(PiecewiseLinear(0.5)))
 ROUND = 8
 """Runs in a round of the second series."""
