@@ -87,6 +87,29 @@ def test_counts_of_a_network_with_known_spikes() -> None:
     assert math.isnan(energy.break_even_rate)
 
 
+def darker(model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+    """The second pixel goes out."""
+    return x * torch.tensor([1.0, 0.0])
+
+
+def test_operations_are_counted_on_disturbed_images_too() -> None:
+    """Without the second pixel half the inputs of image 1 are left, and neuron 1 is silent."""
+    energies = inspect(known(), (X, Y), {"darker": darker, "offset": Offset(0.0)}).energies()
+    assert list(energies) == ["clean", "darker", "offset"]
+    assert energies["offset"].neurobench == energies["clean"].neurobench
+    counts = energies["darker"].neurobench
+    assert (counts["Effective_MACs"], counts["Effective_ACs"]) == (STEPS * (2 + 2) / 2, STEPS * (1 + 1) / 2)
+    assert counts["ActivationSparsity"] == 1 - 1 / 3
+    assert counts["Dense"] == energies["clean"].neurobench["Dense"]
+    assert energies["darker"].picojoule["synapses"] == pytest.approx(STEPS * (2 * 4.6 + 1 * 0.9))
+
+
+def test_an_inspection_written_before_disturbed_images_were_counted_is_read() -> None:
+    content = inspect(known(), (X, Y), {"darker": darker}).to_json()
+    del content["disturbed_energy"]
+    assert list(Inspection.from_json(content).energies()) == ["clean"]
+
+
 def test_membrane_updates_are_changes_after_the_first_step() -> None:
     """A neuron that integrates 0.4 changes at every step, and one at 0 never."""
     model = nn.Sequential(ConstantCoding(3, 1), OverTime(nn.Flatten(), linear([0.4], [0.0])), LIF(), MeanReadout())

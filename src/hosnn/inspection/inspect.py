@@ -19,7 +19,7 @@ from hosnn.nn.modes import device_of, evaluating
 from hosnn.nn.neurons import TALIF, neurons
 from hosnn.nn.streaming import modules_in_order
 from hosnn.provenance import machine, versions
-from hosnn.results.inspection import AdaptiveLayer, Condition, Drift, Inspection, Stability
+from hosnn.results.inspection import AdaptiveLayer, Condition, Drift, Energy, Inspection, Stability
 from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import misclassified
 from hosnn.robustness.model import Attack
@@ -60,7 +60,7 @@ def inspect(
     check_images(split.batch(torch.arange(1))[0], origin="inspect")
     with evaluating(model):
         run = _Run(model, split, disturbances or {}, signature, seed)
-        energy, missing = run.energy()
+        energies, missing = run.energies()
         return Inspection(
             model=names.model,
             model_sha256=fingerprint(model),
@@ -72,7 +72,8 @@ def inspect(
             conditions=run.conditions(),
             adaptive=_adaptive_layers(model, run.sums[CLEAN]),
             drift=run.drift(names.dataset, others or {}),
-            energy=energy,
+            energy=energies.pop(CLEAN, None),
+            disturbed_energy=energies,
             energy_missing=missing,
             versions=versions(),
             machine=machine(),
@@ -85,7 +86,7 @@ class _Run:
     sums     by condition and layer
     plain_sums  by layer, of the copy with k = 0 on clean images
     correct  by condition: numbers of images classified correctly
-    inputs   nonzero values of the encoded images; None without a coding
+    inputs   by condition: nonzero values of the encoded images; empty without a coding
     """
 
     def __init__(
@@ -103,13 +104,12 @@ class _Run:
         conditions: dict[str, Disturbance | None] = {CLEAN: None, **disturbances}
         self.sums: dict[str, Sums] = {name: {layer: LayerSums() for layer in self.layers} for name in conditions}
         self.correct = dict.fromkeys(conditions, 0)
-        self.inputs: Tensor | None = None
+        self.inputs: dict[str, Tensor] = {}
         self.steps, self.block = self._sizes(split)
         self.signatures = signatures_over(model, self.steps, signature)
         self.plain_sums: Sums = {layer: LayerSums() for layer in self.signatures}
         for rows in split.blocks(self.block):
             x, y = (part.to(device_of(model)) for part in split.batch(rows))
-            self._count_inputs(x)
             clean: tuple[Records, Records] | None = None
             for name, disturbance in conditions.items():
                 offset = disturbance if isinstance(disturbance, Offset) else None
@@ -118,6 +118,7 @@ class _Run:
                     images = disturbance(model, x, y, rng.fold(name))  # type: ignore[operator]
                 else:
                     images = x
+                self._count_inputs(name, images)
                 clean = self._add(name, images, y, offset, clean)
 
     def conditions(self) -> tuple[Condition, ...]:
@@ -130,14 +131,17 @@ class _Run:
             for name, layers in self.sums.items()
         )
 
-    def energy(self) -> tuple[Any, str]:
-        """The energy, or None and why it is not known."""
-        if self.inputs is None:
-            return None, "operations cannot be counted: the network has no ConstantCoding"
+    def energies(self) -> tuple[dict[str, Energy], str]:
+        """The energy by condition, or nothing and why it is not known."""
+        if not self.inputs:
+            return {}, "operations cannot be counted: the network has no ConstantCoding"
         try:
-            return energy_of(self.model, self.sums[CLEAN], self.inputs, self.steps, self.images), ""
+            return {
+                name: energy_of(self.model, sums, self.inputs[name], self.steps, self.images)
+                for name, sums in self.sums.items()
+            }, ""
         except ConfigError as error:
-            return None, str(error)
+            return {}, str(error)
 
     def drift(self, dataset: str, others: Mapping[str, Tensor]) -> tuple[Drift, ...]:
         """Of the images inspected, then of other data sets; none without a signature."""
@@ -180,13 +184,13 @@ class _Run:
             layer.add(plain[name], self.layers[name].dynamics)
         return records, plain
 
-    def _count_inputs(self, x: Tensor) -> None:
+    def _count_inputs(self, condition: str, x: Tensor) -> None:
         encoded = next(
             (value for module, value in _encoding(self.model, x) if isinstance(module, ConstantCoding)), None
         )
         if encoded is not None:
             nonzero = (encoded != 0).sum((0, 1)).double()
-            self.inputs = nonzero if self.inputs is None else self.inputs + nonzero
+            self.inputs[condition] = self.inputs.get(condition, 0) + nonzero
 
     def _sizes(self, split: Split) -> tuple[int, int]:
         """T, and the number of images in a block."""
