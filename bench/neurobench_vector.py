@@ -1,9 +1,10 @@
-"""Record what NeuroBench measures on small snnTorch networks, as the test vector of tests/inspection/test_neurobench.py.
+"""Record what NeuroBench measures on small snnTorch networks, for tests/inspection/test_neurobench.py.
 
     python bench/neurobench_vector.py --out tests/inspection/neurobench.json
 
-It needs the environment of bench/requirements-neurobench.txt (bench/README.md) and nothing of hosnn.  Weights, pixels and
-leak are multiples of 1/16 and 1/2, so that membranes are exact in 32 bits and no spike depends on rounding.
+It needs the environment of bench/requirements-neurobench.txt (bench/README.md) and nothing of hosnn.  Weights and
+pixels are multiples of 1/16 and the leak is 1/2, so that membranes are exact in 32 bits and no spike depends on
+rounding.
 """
 
 import argparse

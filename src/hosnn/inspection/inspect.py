@@ -54,8 +54,7 @@ def inspect(
     The network with k = 0 sees the same disturbed images, which were crafted on `model`.
     Raises ConfigError for a model without spiking layers of hosnn, or with a layer that does not run once.
     """
-    if not neurons(model):
-        raise ConfigError(f"inspect got a {type(model).__name__} without hosnn.LIF layers; there is nothing to look at")
+    require_neurons(model)
     split = data if isinstance(data, Split) else Split.in_order(*images_and_labels(data, "inspect"))
     check_images(split.batch(torch.arange(1))[0], origin="inspect")
     with evaluating(model):
@@ -78,6 +77,17 @@ def inspect(
             versions=versions(),
             machine=machine(),
         )
+
+
+def require_neurons(model: nn.Module) -> None:
+    """Raises ConfigError for a model without spiking layers of hosnn."""
+    if not neurons(model):
+        raise ConfigError(f"inspect got a {type(model).__name__} without hosnn.LIF layers; there is nothing to look at")
+
+
+def disturbed(model: nn.Module, disturbance: Disturbance | None, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+    """The images that the network gets under a disturbance: attacked ones, or x itself."""
+    return x if disturbance is None or isinstance(disturbance, Offset) else disturbance(model, x, y, rng)
 
 
 class _Run:
@@ -110,14 +120,11 @@ class _Run:
         self.plain_sums: Sums = {layer: LayerSums() for layer in self.signatures}
         for rows in split.blocks(self.block):
             x, y = (part.to(device_of(model)) for part in split.batch(rows))
+            rng = SampleRandom(seed, split.index[rows.to(split.index.device)].to(x.device))
             clean: tuple[Records, Records] | None = None
             for name, disturbance in conditions.items():
                 offset = disturbance if isinstance(disturbance, Offset) else None
-                if disturbance is not None and offset is None:
-                    rng = SampleRandom(seed, split.index[rows.to(split.index.device)].to(x.device))
-                    images = disturbance(model, x, y, rng.fold(name))  # type: ignore[operator]
-                else:
-                    images = x
+                images = disturbed(model, disturbance, x, y, rng.fold(name))
                 self._count_inputs(name, images)
                 clean = self._add(name, images, y, offset, clean)
 
