@@ -316,12 +316,13 @@ def test_offsets_have_the_same_size_for_all_images_and_spare_the_output() -> Non
     assert torch.equal(difference[0].sign(), difference[1].sign()) and 0.3 < (difference > 0).float().mean() < 0.7
 
 
-def test_the_verb_prints_every_table_in_a_narrow_terminal_and_writes_the_file(
+def test_the_verb_prints_every_table_in_a_narrow_terminal_and_writes_its_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     model, out = request.config.rootpath / "models" / "fashion-mnist" / "homeostatic-clean", tmp_path / "i.json"
     options = ["--data", "fashion-mnist-sample", "--samples", "8", "--pgd-steps", "1", "--out", str(out)]
+    options += ["--html", str(tmp_path / "i.html")]
     assert main(["inspect", str(model), *options]) == 0
     printed = capsys.readouterr().out
     for said in (
@@ -339,6 +340,8 @@ def test_the_verb_prints_every_table_in_a_narrow_terminal_and_writes_the_file(
     result = Inspection.load(out)
     assert [condition.name for condition in result.conditions] == ["clean", "PGD-1 linf:8/255", "offset 0.1"]
     assert (result.images, len(result.adaptive)) == (8, 3)
+    html = (tmp_path / "i.html").read_text(encoding="utf-8")
+    assert "choose-neuron" in html and "PGD-1 linf:8/255" in html and len(html) < 1_500_000
     markdown = inspections_markdown([result]).splitlines()
     assert len(markdown) == 2 + 3 * 3 and len({line.count("|") for line in markdown}) == 1
     assert main(["inspect", str(model), "--samples", "0"]) == 2
