@@ -25,9 +25,9 @@ BREAK_EVEN_STEPS, BREAK_EVEN_RATE = 5, 0.057
 
 
 def energy_of(model: nn.Module, sums: Mapping[str, LayerSums], inputs: Tensor, steps: int, images: int) -> Energy:
-    """Operations on clean images and their energy.
+    """Operations under one condition and their energy.
 
-    sums    of every spiking layer on clean images, by module path
+    sums    of every spiking layer under that condition, by module path
     inputs  nonzero values of the encoded images, summed over steps and images  [C, H, W] float64
     Raises ConfigError for a network whose operations cannot be counted.
     """
