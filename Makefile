@@ -3,16 +3,20 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: demo test sanitize lint clean
+.PHONY: demo test sanitize browser lint clean
 
 demo: .venv/.installed
 	$(RUN) -m hosnn reproduce demo --runs runs/demo --out runs/demo
 
 test: lint
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile -m "not slow and not gpu and not sanitizer"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile -m "not slow and not gpu and not sanitizer and not browser"
 
 sanitize: .venv/.installed-dev
 	$(RUN) -m pytest -m sanitizer
+
+# Pages in a headless Chromium or Chrome, without network; skipped where there is none.
+browser: .venv/.installed-dev
+	$(RUN) -m pytest -m browser tests/report/test_in_a_browser.py
 
 lint: .venv/.installed-dev
 	$(RUN) -m ruff format --check .

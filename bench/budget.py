@@ -20,13 +20,15 @@ from typing import Annotated, Any
 
 import torch
 import tyro
+from matplotlib.figure import Figure
 
 import hosnn
 from hosnn.data import load_dataset
 from hosnn.estimators import AdaptiveSharpness, Estimator, Through, WithMembraneMargin
-from hosnn.files import write_json
+from hosnn.files import write_bytes, write_json
 from hosnn.protocols.attacks import START_CYCLE
 from hosnn.provenance import machine, versions
+from hosnn.report.plotting import OTHERS, WIDTH, svg
 from hosnn.results.evaluation import Evaluation
 from hosnn.rng import SampleRandom
 from hosnn.robustness.focused import FocusedSAPGD
@@ -40,7 +42,7 @@ from hosnn.spiking.surrogate import PiecewiseLinear, Sigmoid
 RUNS = (0, 1, 3, 6, 12, 24, 48)
 """Runs on the nearest images in the first series; `standard` makes 6."""
 
-NEAR_STEPS, NEAREST = 300, 24
+NEAR_STEPS, NEAREST = 300, 12
 ESTIMATORS: tuple[Estimator, ...] = (AdaptiveSharpness(), bptt(Sigmoid(0.1)), bptt(PiecewiseLinear(0.5)))
 ROUND = 8
 """Runs in a round of the second series."""
@@ -147,6 +149,27 @@ def main(options: Options) -> None:
         save()
         print(f"round {len(rounds)}: {len(robust)} left, {done:,} of {TIMES * each:,} passes a near image", flush=True)
     save()
+    draw(options.out)
+
+
+def draw(folder: Path) -> None:
+    """Images left against passes, of all networks in `folder`, as budget.svg."""
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for path, colour in zip(sorted(folder.glob("*.json")), OTHERS, strict=False):
+        row = json.loads(path.read_text())
+        spent = [entry["passes"] for entry in row["runs"]]
+        axes.plot(spent, [entry["left"] for entry in row["runs"]], "o-", color=colour, label=f"{row['model']}: runs")
+        later = [row["full"]["passes"]]
+        for entry in row["tenfold"]:
+            later.append(later[-1] + entry["passes"])
+        left = [row["full"]["left"], *(entry["left"] for entry in row["tenfold"])]
+        axes.plot(
+            later, left, "s--", color=colour, markersize=4, label=f"{row['model']}: full, then ten times its budget"
+        )
+    axes.set(xscale="log", xlabel="passes", ylabel=f"images left of {row['samples']}", ylim=(0, None))
+    axes.legend(frameon=False)
+    write_bytes(folder / "budget.svg", svg(figure))
 
 
 def robust_rows(result: Evaluation) -> list[int]:

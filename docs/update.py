@@ -10,14 +10,18 @@ bench         as `hosnn bench` wrote it
 old-and-new   from NAME/standard/*/standard.json and NAME/former-standard/*/standard.json, before and after a change
 seeds         from NAME/standard/*/standard.json (seed 0) and NAME/seeds/SEED/*/standard-attacks-only.json: the neurons
               of each seed, compared image by image
+budget        from NAME/*.json, as bench/budget.py wrote them
+leaderboard   from NAME/*/*.json and NAME/reported.json
 errors        from the inspections in NAME/*.json, as `hosnn inspect` wrote them
 """
 
+import json
 import re
 from pathlib import Path
 
 from hosnn.report.comparison_markdown import comparison_markdown
 from hosnn.report.inspection_markdown import inspections_markdown
+from hosnn.report.leaderboard import leaderboard
 from hosnn.report.reproduction_tables import reproduction_markdown
 from hosnn.results.comparison import compare_models
 from hosnn.results.evaluation import Evaluation
@@ -54,6 +58,10 @@ def table(folder: Path, kind: str) -> str:
         return old_and_new(folder)
     if kind == "seeds":
         return seeds(folder)
+    if kind == "leaderboard":
+        return leaderboard(folder)
+    if kind == "budget":
+        return budget(folder)
     if kind == "errors":
         return inspections_markdown([Inspection.load(path) for path in sorted(folder.glob("*.json"))])
     return (folder / f"{kind}.md").read_text(encoding="utf-8")
@@ -101,6 +109,18 @@ def seeds(folder: Path) -> str:
             difference = f"{100 * test.difference:+.1f} ({low:+.1f} to {high:+.1f})"
             accuracies = (percent(sum(robust) / len(robust)) for robust in (first, second))
             lines.append(table_row([seed, ties, *accuracies, difference, f"{test.p_value:.2g}"]))
+    return "\n".join(lines)
+
+
+def budget(folder: Path) -> str:
+    """Images left against the budget: runs on the nearest images, `full`, and ten times the budget of `full`."""
+    rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    runs = [str(entry["runs"]) for entry in rows[0]["runs"]]
+    heads = ["network", *(f"{count} runs" for count in runs), "`full`", "`full`, then ten times its budget"]
+    lines = [table_row(heads), "| --- |" + " ---: |" * (len(heads) - 1)]
+    for row in rows:
+        counts = [entry["left"] for entry in row["runs"]] + [row["full"]["left"], row["tenfold"][-1]["left"]]
+        lines.append(table_row([row["model"], *map(str, counts)]))
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ MAP = ROOT / "docs" / "architecture.md"
 
 ORDER = (
     *("errors", "identity", "rng", "deadline", "files", "names", "schema", "tensor_files", "images", "python_files"),
-    *("terminal", "progress", "provenance", "runtime"),
+    *("zoo", "terminal", "progress", "provenance", "runtime"),
     *("spiking", "nn", "signature", "robustness", "estimators", "data", "training"),
     *(
         "results",

@@ -89,6 +89,29 @@ def test_counts_of_a_network_with_known_spikes() -> None:
     assert math.isnan(energy.break_even_rate)
 
 
+def darker(model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+    """The second pixel goes out."""
+    return x * torch.tensor([1.0, 0.0])
+
+
+def test_operations_are_counted_on_disturbed_images_too() -> None:
+    """Without the second pixel half the inputs of image 1 are left, and neuron 1 is silent."""
+    energies = inspect(known(), (X, Y), {"darker": darker, "offset": Offset(0.0)}).energies()
+    assert list(energies) == ["clean", "darker", "offset"]
+    assert energies["offset"].neurobench == energies["clean"].neurobench
+    counts = energies["darker"].neurobench
+    assert (counts["Effective_MACs"], counts["Effective_ACs"]) == (STEPS * (2 + 2) / 2, STEPS * (1 + 1) / 2)
+    assert counts["ActivationSparsity"] == 1 - 1 / 3
+    assert counts["Dense"] == energies["clean"].neurobench["Dense"]
+    assert energies["darker"].picojoule["synapses"] == pytest.approx(STEPS * (2 * 4.6 + 1 * 0.9))
+
+
+def test_an_inspection_written_before_disturbed_images_were_counted_is_read() -> None:
+    content = inspect(known(), (X, Y), {"darker": darker}).to_json()
+    del content["disturbed_energy"]
+    assert list(Inspection.from_json(content).energies()) == ["clean"]
+
+
 def test_membrane_updates_are_changes_after_the_first_step() -> None:
     """A neuron that integrates 0.4 changes at every step, and one at 0 never."""
     model = nn.Sequential(ConstantCoding(3, 1), OverTime(nn.Flatten(), linear([0.4], [0.0])), LIF(), MeanReadout())
@@ -362,12 +385,13 @@ def test_offsets_have_the_same_size_for_all_images_and_spare_the_output() -> Non
     assert torch.equal(difference[0].sign(), difference[1].sign()) and 0.3 < (difference > 0).float().mean() < 0.7
 
 
-def test_the_verb_prints_every_table_in_a_narrow_terminal_and_writes_the_file(
+def test_the_verb_prints_every_table_in_a_narrow_terminal_and_writes_its_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     model, out = request.config.rootpath / "models" / "fashion-mnist" / "homeostatic-clean", tmp_path / "i.json"
     options = ["--data", "fashion-mnist-sample", "--samples", "8", "--pgd-steps", "1", "--out", str(out)]
+    options += ["--html", str(tmp_path / "i.html")]
     assert main(["inspect", str(model), *options]) == 0
     printed = capsys.readouterr().out
     for said in (
@@ -385,6 +409,8 @@ def test_the_verb_prints_every_table_in_a_narrow_terminal_and_writes_the_file(
     result = Inspection.load(out)
     assert [condition.name for condition in result.conditions] == ["clean", "PGD-1 linf:8/255", "offset 0.1"]
     assert (result.images, len(result.adaptive)) == (8, 3)
+    html = (tmp_path / "i.html").read_text(encoding="utf-8")
+    assert "choose-neuron" in html and "PGD-1 linf:8/255" in html and len(html) < 1_500_000
     markdown = inspections_markdown([result]).splitlines()
     assert len(markdown) == 2 + 3 * 3 and len({line.count("|") for line in markdown}) == 1
     assert main(["inspect", str(model), "--samples", "0"]) == 2

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import nn
 
@@ -18,13 +19,15 @@ from hosnn.estimators import Through
 from hosnn.evaluation.ablations import training_batches
 from hosnn.evaluation.setup import Names
 from hosnn.evaluation.store import DEFAULT_THREAT_NAME
+from hosnn.files import write_text
 from hosnn.inspection.inspect import Disturbance
 from hosnn.inspection.inspect import inspect as inspect_model
 from hosnn.inspection.recording import Offset
+from hosnn.inspection.samples import sample_neurons
 from hosnn.nn.neurons import TALIF, hidden_neurons, neurons
-from hosnn.report.inspection_markdown import first_and_last
-from hosnn.report.phrases import NO_VALUE
-from hosnn.results.inspection import Energy, Inspection
+from hosnn.report.inspection_html import render_inspection
+from hosnn.report.inspection_tables import energy_sentence, inspection_tables
+from hosnn.results.inspection import Inspection
 from hosnn.robustness.pgd import PGD
 from hosnn.robustness.threats import Threat
 from hosnn.runtime import Hardware
@@ -44,6 +47,7 @@ def inspect(
     data: DataArgument = None,
     data_folder: Folder = None,
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+    html: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     hardware: Hardware = Hardware(),  # noqa: B008
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
@@ -55,7 +59,7 @@ def inspect(
 
     For example:
 
-    hosnn inspect models/fashion-mnist/homeostatic-fgsm --out inspection.json
+    hosnn inspect models/fashion-mnist/homeostatic-fgsm --out inspection.json --html inspection.html
 
     Args:
         model: a network of hosnn's layers, given as for `hosnn evaluate`.
@@ -68,6 +72,7 @@ def inspect(
         data: data set; the one the network was trained on if not given.
         data_folder: folder of the data set, if it is not in one of the usual places.
         out: write the result to this JSON file.
+        html: write a page with tables, figures and an explorer of single neurons to this file.
         hardware: what to run on.
         json_output: print the result as JSON and nothing else.
     """
@@ -80,8 +85,9 @@ def inspect(
     target = load_target(model, data, data_folder)
     if not isinstance(target.model, nn.Module):
         raise ConfigError(f"inspect got a {type(target.model).__name__}; expected a network with hosnn's LIF layers")
-    if out is not None:
-        writable_folder(out.parent)
+    for file in (out, html):
+        if file is not None:
+            writable_folder(file.parent)
     disturbances: dict[str, Disturbance] = {}
     if pgd_steps:
         disturbances[f"PGD-{pgd_steps} {parsed}"] = Through(bptt(), PGD(parsed, pgd_steps))
@@ -98,9 +104,10 @@ def inspect(
     if hidden_neurons(network) and not any(isinstance(layer, TALIF) for layer in neurons(network).values()):
         batches = (batch.to(device) for batch in training_batches(target.data.train))
         signature = calibrate(network, batches)
+    images = target.data.test.subset(min(samples, len(target.data.test)))
     result = inspect_model(
         network,
-        target.data.test.subset(min(samples, len(target.data.test))),
+        images,
         disturbances,
         signature=signature,
         others=others,
@@ -109,110 +116,29 @@ def inspect(
     )
     if out is not None:
         result.save(out)
+    if html is not None:
+        neurons_over_time = sample_neurons(network, images, disturbances, signature=signature, seed=seed)
+        write_text(html, render_inspection(result, neurons_over_time, target.data.classes))
     if json_output:
         print(json.dumps(result.to_json()))
         return 0
     console = console_for(json_output)
     _print(result, console)
-    if out is not None:
-        console.print(f"written to {out}")
+    for file in (out, html):
+        if file is not None:
+            console.print(f"written to {file}", markup=False)
     return 0
 
 
 def _print(result: Inspection, console: Console) -> None:
-    console.print(f"{result.model}: {result.images:,} images of {result.dataset}, {result.steps} time steps")
-    console.print(_activity(result))
-    console.print(_errors(result))
-    if result.adaptive:
-        console.print(_stability(result))
-    if result.drift:
-        console.print(_drift(result))
-    if result.energy is None:
-        console.print(result.energy_missing, markup=False)
-    else:
-        console.print(_energy(result.energy))
-        console.print(_energy_sentence(result.energy))
-
-
-def _activity(result: Inspection) -> Table:
-    table = _table("activity", "condition", "accuracy", "layer", "rate", "silent", "saturated", "mean threshold")
-    for condition in result.conditions:
-        for number, layer in enumerate(condition.layers):
-            first = number == 0
-            table.add_row(
-                condition.name if first else "",
-                f"{100 * condition.accuracy:.1f} %" if first else "",
-                layer.layer,
-                f"{layer.rate:.3f}",
-                f"{100 * layer.silent:.1f} %",
-                f"{100 * layer.saturated:.1f} %",
-                f"{layer.threshold[0]:.2f} → {layer.threshold[-1]:.2f}",
-            )
-    return table
-
-
-def _errors(result: Inspection) -> Table:
-    """Of the network and with k = 0 in all layers; what a layer removes is measured against itself alone with k = 0."""
-    table = _table(
-        "mean square error of the membrane, first → last time step, and the share that a layer's feedback removes",
-        *("condition", "layer", "error", "network", "all k = 0", "removed"),
+    console.print(
+        f"{result.model}: {result.images:,} images of {result.dataset}, {result.steps} time steps", markup=False
     )
-    for condition in result.conditions:
-        for layer in condition.layers:
-            for kind, name in (("from_signature", "u - u*"), ("from_clean", "u - u clean")):
-                if getattr(layer.error, kind):
-                    removed = layer.removed(kind)
-                    share = NO_VALUE if math.isnan(removed) else f"{100 * removed:+.0f} %"
-                    errors = (first_and_last(e, kind) for e in (layer.error, layer.error_without_adaptation))
-                    table.add_row(condition.name, layer.layer, name, *errors, share)
-    return table
-
-
-def _stability(result: Inspection) -> Table:
-    table = _table(
-        "learned k, and neurons inside the stability interval, at a frozen and at a responding rate",
-        *("layer", "neurons", "k", "frozen", "responding", "open loop", "silent"),
-    )
-    for layer in result.adaptive:
-        span = f"{layer.lowest_adaptation:.2f}-{layer.highest_adaptation:.2f}, mean {layer.mean_adaptation:.2f}"
-        frozen, responding = layer.frozen_rate, layer.responding_rate
-        shares = (frozen.inside, responding.inside, frozen.open_loop, frozen.silent)
-        table.add_row(
-            layer.layer, f"{layer.neurons:,}", span, *(f"{100 * share / layer.neurons:.1f} %" for share in shares)
-        )
-    return table
-
-
-def _drift(result: Inspection) -> Table:
-    table = _table(
-        "mean membranes against the signature, mean square", "images of", "layer", "drift", "by chance alone"
-    )
-    for drift in result.drift:
-        for name, value in drift.mean_square.items():
-            table.add_row(f"{drift.images:,} {drift.dataset}", name, f"{value:.3g}", f"{drift.by_chance[name]:.2g}")
-    return table
-
-
-def _energy(energy: Energy) -> Table:
-    table = _table("per image, NeuroBench's names", "metric", "value")
-    for name, value in energy.neurobench.items():
-        table.add_row(name, f"{value:.4f}" if name == "ActivationSparsity" else f"{value:,.0f}")
-    for name, value in energy.picojoule.items():
-        table.add_row(f"energy, {name}", f"{value / 1e6:.3f} µJ")
-    table.add_row("signature and k, bytes", f"{energy.signature_bytes:,}")
-    return table
-
-
-def _energy_sentence(energy: Energy) -> str:
-    sentence = f"{energy.rate:.3f} spikes per neuron and time step"
-    if math.isnan(energy.break_even_rate):
-        return sentence
-    side = "above" if energy.rate > energy.break_even_rate else "below"
-    return f"{sentence}, {side} the {energy.break_even_rate} at which a quantised ANN needs as much energy"
-
-
-def _table(title: str, *headings: str) -> Table:
-    table = Table(title=title)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table
+    for content in inspection_tables(result):
+        table = Table(title=content.title)
+        for heading in content.headings:
+            table.add_column(escape(heading), overflow="fold")
+        for row in content.rows:
+            table.add_row(*map(escape, row))
+        console.print(table)
+    console.print(energy_sentence(result), markup=False)

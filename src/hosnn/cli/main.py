@@ -13,6 +13,7 @@ from hosnn.cli.ablate import ablate
 from hosnn.cli.bench import bench
 from hosnn.cli.calibrate import calibrate
 from hosnn.cli.compare import compare
+from hosnn.cli.convert import convert
 from hosnn.cli.doctor import doctor
 from hosnn.cli.evaluate import evaluate
 from hosnn.cli.inspect import inspect
@@ -29,6 +30,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "reproduce": reproduce,
     "train": train,
     "calibrate": calibrate,
+    "convert": convert,
     "evaluate": evaluate,
     "inspect": inspect,
     "compare": compare,

@@ -19,6 +19,7 @@ from hosnn.evaluation.store import file_stem, stored_or_fresh
 from hosnn.files import write_text
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.modes import device_of
+from hosnn.nn.neurons import neurons
 from hosnn.progress import Progress, TerminalProgress
 from hosnn.protocols.builtin import protocol_by_name
 from hosnn.recipes.reproductions import REPRODUCTIONS, PlannedEvaluation, Reproduction
@@ -65,7 +66,8 @@ def reproduce(
 
     Args:
         name: demo (embedded sample, minutes); fashion-mnist (an hour and a half on two cores); cifar10-small (an hour
-            on two cores with --precision bf16-mixed); cifar10, cifar100, svhn (the authors' networks, for a GPU).
+            on two cores with --precision bf16-mixed); cifar10, cifar100, svhn (the authors' networks, for a GPU);
+            fashion-mnist-robust (an hour), cifar10-robust, cifar100-robust (many hours): the most robust networks here.
         seeds: training seeds; all four networks are trained and attacked for each.
         runs: folder of run folders.
         out: folder for comparison.json, table.md, bars.svg and report.html; RUNS/NAME if not given.
@@ -158,7 +160,7 @@ class _Pipeline:
             )
         outcome = run(experiment, self.data, self.runs, self.fabric)
         return Cell(
-            neuron="TA-LIF" if experiment.homeostasis else "LIF",
+            neuron=_neuron(experiment, network),
             training=_training(experiment),
             experiment=experiment.name,
             identity=experiment.identity,
@@ -175,7 +177,7 @@ def _report(result: ReproductionResult, networks: dict[str, SpikingNetwork], dat
     pair = {
         f"{cell.neuron}, trained {cell.training}": networks[cell.experiment]
         for cell in result.cells
-        if cell.seed == result.cells[0].seed and cell.training != "clean"
+        if cell.seed == result.cells[0].seed and cell.training != "clean" and cell.neuron != "ANN"
     }
     attack = Through(bptt(), PGD(DEFAULT_THREAT))
     split = data.test.take(min(200, len(data.test)))
@@ -189,6 +191,11 @@ def _report(result: ReproductionResult, networks: dict[str, SpikingNetwork], dat
     x_adv = {name: attack(network, x, y, rng) for name, network in pair.items()}
     logs = {cell.experiment: read_log(runs / cell.experiment) for cell in result.cells}
     return render_reproduction(result, neuron_traces(pair, x, x_adv), pictures, logs)
+
+
+def _neuron(experiment: Experiment, network: SpikingNetwork) -> str:
+    """E.g. "TA-LIF"; "ANN" of a network without spikes."""
+    return "TA-LIF" if experiment.homeostasis else "LIF" if neurons(network) else "ANN"
 
 
 def _training(experiment: Experiment) -> str:

@@ -32,9 +32,9 @@ def energy_of(
     images: int,
     encoder: Mapping[str, EncoderInputs],
 ) -> Energy:
-    """Operations on clean images and their energy.
+    """Operations under one condition and their energy.
 
-    sums    of every spiking layer on clean images, by module path
+    sums    of every spiking layer under that condition, by module path
     inputs  nonzero values of the encoded images, summed over steps and images  [C, H, W] float64
     encoder  inputs of the layers of weights that run on the image once, by module path
     Raises ConfigError for a network whose operations cannot be counted.

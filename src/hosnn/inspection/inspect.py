@@ -20,7 +20,7 @@ from hosnn.nn.modes import device_of, evaluating
 from hosnn.nn.neurons import TALIF, neurons
 from hosnn.nn.streaming import modules_in_order
 from hosnn.provenance import machine, versions
-from hosnn.results.inspection import AdaptiveLayer, Condition, Drift, Inspection, Stability
+from hosnn.results.inspection import AdaptiveLayer, Condition, Drift, Energy, Inspection, Stability
 from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import misclassified
 from hosnn.robustness.model import Attack
@@ -55,13 +55,12 @@ def inspect(
     The network with k = 0 sees the same disturbed images, which were crafted on `model`.
     Raises ConfigError for a model without spiking layers of hosnn, or with a layer that does not run once.
     """
-    if not neurons(model):
-        raise ConfigError(f"inspect got a {type(model).__name__} without hosnn.LIF layers; there is nothing to look at")
+    require_neurons(model)
     split = data if isinstance(data, Split) else Split.in_order(*images_and_labels(data, "inspect"))
     check_images(split.batch(torch.arange(1))[0], origin="inspect")
     with evaluating(model):
         run = _Run(model, split, disturbances or {}, signature, seed)
-        energy, missing = run.energy()
+        energies, missing = run.energies()
         return Inspection(
             model=names.model,
             model_sha256=fingerprint(model),
@@ -73,11 +72,23 @@ def inspect(
             conditions=run.conditions(),
             adaptive=_adaptive_layers(model, run.sums[CLEAN]),
             drift=run.drift(names.dataset, others or {}),
-            energy=energy,
+            energy=energies.pop(CLEAN, None),
+            disturbed_energy=energies,
             energy_missing=missing,
             versions=versions(),
             machine=machine(),
         )
+
+
+def require_neurons(model: nn.Module) -> None:
+    """Raises ConfigError for a model without spiking layers of hosnn."""
+    if not neurons(model):
+        raise ConfigError(f"inspect got a {type(model).__name__} without hosnn.LIF layers; there is nothing to look at")
+
+
+def disturbed(model: nn.Module, disturbance: Disturbance | None, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+    """The images that the network gets under a disturbance: attacked ones, or x itself."""
+    return x if disturbance is None or isinstance(disturbance, Offset) else disturbance(model, x, y, rng)
 
 
 class _Run:
@@ -86,8 +97,8 @@ class _Run:
     sums     by condition and layer
     plain_sums  by layer, of the copy with k = 0 on clean images
     correct  by condition: numbers of images classified correctly
-    inputs   nonzero values of the encoded images; None without a coding
-    encoder  nonzero inputs of the layers of weights that run before the coding
+    inputs   by condition: nonzero values of the encoded images; empty without a coding
+    encoder  by condition: nonzero inputs of the layers of weights that run before the coding
     """
 
     def __init__(
@@ -105,22 +116,19 @@ class _Run:
         conditions: dict[str, Disturbance | None] = {CLEAN: None, **disturbances}
         self.sums: dict[str, Sums] = {name: {layer: LayerSums() for layer in self.layers} for name in conditions}
         self.correct = dict.fromkeys(conditions, 0)
-        self.inputs: Tensor | None = None
-        self.encoder: dict[str, EncoderInputs] = {}
+        self.inputs: dict[str, Tensor] = {}
+        self.encoder: dict[str, dict[str, EncoderInputs]] = {name: {} for name in conditions}
         self.steps, self.block = self._sizes(split)
         self.signatures = signatures_over(model, self.steps, signature)
         self.plain_sums: Sums = {layer: LayerSums() for layer in self.signatures}
         for rows in split.blocks(self.block):
             x, y = (part.to(device_of(model)) for part in split.batch(rows))
-            self._count_inputs(x)
+            rng = SampleRandom(seed, split.index[rows.to(split.index.device)].to(x.device))
             clean: tuple[Records, Records] | None = None
             for name, disturbance in conditions.items():
                 offset = disturbance if isinstance(disturbance, Offset) else None
-                if disturbance is not None and offset is None:
-                    rng = SampleRandom(seed, split.index[rows.to(split.index.device)].to(x.device))
-                    images = disturbance(model, x, y, rng.fold(name))  # type: ignore[operator]
-                else:
-                    images = x
+                images = disturbed(model, disturbance, x, y, rng.fold(name))
+                self._count_inputs(name, images)
                 clean = self._add(name, images, y, offset, clean)
 
     def conditions(self) -> tuple[Condition, ...]:
@@ -133,14 +141,17 @@ class _Run:
             for name, layers in self.sums.items()
         )
 
-    def energy(self) -> tuple[Any, str]:
-        """The energy, or None and why it is not known."""
-        if self.inputs is None:
-            return None, "operations cannot be counted: the network has no ConstantCoding"
+    def energies(self) -> tuple[dict[str, Energy], str]:
+        """The energy by condition, or nothing and why it is not known."""
+        if not self.inputs:
+            return {}, "operations cannot be counted: the network has no ConstantCoding"
         try:
-            return energy_of(self.model, self.sums[CLEAN], self.inputs, self.steps, self.images, self.encoder), ""
+            return {
+                name: energy_of(self.model, sums, self.inputs[name], self.steps, self.images, self.encoder[name])
+                for name, sums in self.sums.items()
+            }, ""
         except ConfigError as error:
-            return None, str(error)
+            return {}, str(error)
 
     def drift(self, dataset: str, others: Mapping[str, Tensor]) -> tuple[Drift, ...]:
         """Of the images inspected, then of other data sets; none without a signature."""
@@ -183,11 +194,13 @@ class _Run:
             layer.add(plain[name], self.layers[name].dynamics)
         return records, plain
 
-    def _count_inputs(self, x: Tensor) -> None:
+    def _count_inputs(self, condition: str, x: Tensor) -> None:
+        found = self.encoder[condition]
+
         def add(name: str, values: Tensor) -> None:
-            nonzero, before = (values != 0).sum(0).double(), self.encoder.get(name)
+            nonzero, before = (values != 0).sum(0).double(), found.get(name)
             total = nonzero if before is None else before.totals + nonzero
-            self.encoder[name] = EncoderInputs(total, len(values) // len(x))
+            found[name] = EncoderInputs(total, len(values) // len(x))
 
         handles = [
             layer.register_forward_pre_hook(lambda _, given, name=name: add(name, given[0]))
@@ -201,7 +214,7 @@ class _Run:
         encoded = next((value for module, value in encoding if isinstance(module, ConstantCoding)), None)
         if encoded is not None:
             nonzero = (encoded != 0).sum((0, 1)).double()
-            self.inputs = nonzero if self.inputs is None else self.inputs + nonzero
+            self.inputs[condition] = self.inputs.get(condition, 0) + nonzero
 
     def _sizes(self, split: Split) -> tuple[int, int]:
         """T, and the number of images in a block."""

@@ -21,8 +21,9 @@ from hosnn.spiking.state import Trajectory
 
 
 class LayerRecord(NamedTuple):
-    """A layer's run, and its membrane with k = 0 on the same currents [T, B, *N] (None: it does not adapt)."""
+    """A layer's currents [T, B, *N], its run on them, and its membrane with k = 0 (None: it does not adapt)."""
 
+    currents: Tensor
     trajectory: Trajectory
     alone: Tensor | None
 
@@ -62,7 +63,7 @@ def record(model: nn.Module, x: Tensor, offset: Offset | None = None) -> tuple[T
             if offset is not None and not layer.fixed_threshold:
                 currents = currents + offset.currents(name, currents.shape[2:], currents)
             alone = backend.membranes(currents, layer.dynamics) if isinstance(layer, TALIF) else None
-            records[name] = LayerRecord(layer.trajectory(currents), alone)
+            records[name] = LayerRecord(currents, layer.trajectory(currents), alone)
             return currents, *arguments[1:]
 
         return hook

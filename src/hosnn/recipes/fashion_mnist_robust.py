@@ -1,46 +1,27 @@
-"""Fashion-MNIST, robust: FGSM with a random start at 8/255, dead zone, analogue first layer, 8 time steps."""
+"""Fashion-MNIST, robust at 8/255: single-step adversarial training, dead zone, analogue first layer, 8 time steps.
+
+LIF, TA-LIF and the ANN twin have the same layers, epochs and optimiser.  The recipes called `trial_...` are those
+compared in docs/robust.md, each for about as many CPU seconds.
+"""
 
 from dataclasses import replace
 
-from hosnn.estimators import AdaptiveSharpness, Through
-from hosnn.nn.convnet import ConvNet, Twin
-from hosnn.nn.normalisation import Norm
-from hosnn.robustness.apgd import APGD
-from hosnn.robustness.losses import margin
-from hosnn.robustness.pgd import PGD
-from hosnn.robustness.sapgd import SAPGD
-from hosnn.robustness.threats import DEFAULT_THREAT, Threat
+from hosnn.nn.convnet import ConvNet
+from hosnn.recipes.robust_parts import adversarial, made_twin, probe, with_objective
+from hosnn.recipes.variants import made_homeostatic
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.spiking.state import Dynamics
-from hosnn.spiking.surrogate import PiecewiseLinear
 from hosnn.training.experiment import Experiment, Optimisation
-from hosnn.training.objectives import Adversarial, CrossEntropy
-from hosnn.training.probe import Probe
 
 
-def fgsm_rs(threat: Threat = DEFAULT_THREAT) -> PGD:
-    """FGSM from a random point of the ball with a step of 1.25 eps (Wong et al. 2020)."""
-    return PGD(threat, steps=1, step_size=1.25, keep_best=False)
-
-
-def probe(images: int = 500) -> Probe:
-    """Short attacks that differ: SA-PGD through adaptive sharpness, APGD on the margin through a triangle."""
-    threat = DEFAULT_THREAT
-    attacks = (
-        Through(AdaptiveSharpness(), SAPGD(threat, 20, loss=margin)),
-        Through(bptt(PiecewiseLinear(0.5)), APGD(threat, 10, loss=margin)),
-    )
-    return Probe(attacks, images)
-
-
-def network() -> ConvNet:
-    return ConvNet(
+def start() -> Experiment:
+    """15C5-P2-40C5-P2-300-10, LIF, first convolution analogue, on FGSM with a random start at 8/255."""
+    network = ConvNet(
         "15C5-P2-40C5-P2-300-10",
         image=(1, 28, 28),
         mean=(0.2860,),
         std=(0.3530,),
         steps=8,
-        norm=Norm.SHARED,
         dropout=0.0,
         pool_gain=0.25,
         weight_scale=1.0,
@@ -51,20 +32,69 @@ def network() -> ConvNet:
         analogue_layers=1,
         dead_zone=10 / 255,
     )
-
-
-def lif() -> Experiment:
-    """LIF, FGSM with a random start at 8/255."""
     return Experiment(
-        name="fashion-mnist-robust-lif",
+        name="fashion-mnist-robust-start-lif",
         data="fashion-mnist",
-        network=network(),
-        objective=Adversarial(fgsm_rs(), CrossEntropy(), craft_in="eval"),
-        optim=Optimisation(epochs=5, lr=2e-3, batch_size=64, schedule=Optimisation().schedule),
+        network=network,
+        objective=adversarial(),
+        optim=Optimisation(epochs=5, lr=2e-3),
         probe=probe(),
     )
 
 
+def lif() -> Experiment:
+    """LIF, trained further."""
+    further = replace(start().optim, epochs=2, lr=1e-3)
+    return replace(start(), name="fashion-mnist-robust-lif", start=start(), optim=further)
+
+
+def homeostatic() -> Experiment:
+    """TA-LIF from the same start, around the signature of its clean images, trained further as LIF is."""
+    return made_homeostatic(lif())
+
+
 def twin() -> Experiment:
-    """The ANN twin."""
-    return replace(lif(), name="fashion-mnist-robust-twin", network=replace(network(), twin=Twin.RELU))
+    """The ANN twin of LIF: rectifiers in place of neurons, run once; trained as LIF is."""
+    return made_twin(lif())
+
+
+def trial_published() -> Experiment:
+    """HoSNN's objective, FGSM at 2/255, on the robust network."""
+    return _trial("published", epochs=7)
+
+
+def trial_fgsm_rs() -> Experiment:
+    """FGSM with a random start at 8/255."""
+    return _trial("fgsm_rs", epochs=7)
+
+
+def trial_pgd() -> Experiment:
+    """PGD-7 at 8/255."""
+    return _trial("pgd", epochs=2)
+
+
+def trial_trades() -> Experiment:
+    """TRADES, beta 6."""
+    return _trial("trades", epochs=1)
+
+
+def trial_mart() -> Experiment:
+    """MART, beta 5."""
+    return _trial("mart", epochs=1)
+
+
+def trial_sparse_gradients() -> Experiment:
+    """FGSM with a random start, and a penalty on the label's logit along its gradient."""
+    return _trial("sparse_gradients", epochs=4)
+
+
+def trial_orthogonal() -> Experiment:
+    """FGSM with a random start, and weights kept near orthogonal (SNN-RAT)."""
+    return _trial("orthogonal", epochs=7)
+
+
+def _trial(objective: str, epochs: int) -> Experiment:
+    return with_objective(replace(start(), name="fashion-mnist-trial"), objective, epochs)
+
+
+GRID = (lif, homeostatic, twin)

@@ -3,7 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hosnn.recipes import cifar10, cifar10_small, cifar100, demo, fashion_mnist, svhn
+from hosnn.recipes import (
+    cifar10,
+    cifar10_robust,
+    cifar10_small,
+    cifar100,
+    cifar100_robust,
+    demo,
+    fashion_mnist,
+    fashion_mnist_robust,
+    svhn,
+)
 from hosnn.results.reproduction import Published
 from hosnn.training.experiment import Experiment
 
@@ -25,7 +35,7 @@ class PlannedEvaluation:
 class Reproduction:
     """A published table to reproduce.
 
-    grid       the four recipes: LIF and TA-LIF, clean and FGSM-trained
+    grid       the four recipes: LIF and TA-LIF, clean and FGSM-trained; or robust ones: LIF, TA-LIF and the ANN twin
     plans      evaluations to run on each
     columns    of the table: heading, protocol, and name of an attack, "clean" or "worst"; the columns of one protocol
                from its weakest attack to its strongest
@@ -48,6 +58,11 @@ PAPER_COLUMNS = (
     ("PGD-7 (paper)", "paper", "PGD-7"),
 )
 SWEPT_COLUMNS = (*PAPER_COLUMNS, ("PGD-40 BPTT, worst of 5 widths", "sweep", "worst"))
+ROBUST_COLUMNS = (
+    ("clean", "standard", "clean"),
+    ("PGD-7 (paper)", "paper", "PGD-7"),
+    ("worst case (standard)", "standard", "worst"),
+)
 
 
 V3 = "arXiv 2308.10373v3, abstract"
@@ -72,6 +87,17 @@ def _table(title: str, grid: tuple[Callable[[], Experiment], ...], published: tu
     )
 
 
+def _robust(title: str, grid: tuple[Callable[[], Experiment], ...], published: tuple[Published, ...]) -> Reproduction:
+    """Networks made to hold, under the authors' protocol on all test images and under `standard`."""
+    return Reproduction(
+        title=f"{title}, robust at 8/255: LIF, TA-LIF and the ANN twin",
+        grid=grid,
+        plans=(PlannedEvaluation("paper"), PlannedEvaluation("standard")),
+        columns=ROBUST_COLUMNS,
+        published=published,
+    )
+
+
 FASHION_MNIST = _table("Fashion-MNIST, 15C5-40C5-300", fashion_mnist.GRID, _published(30.54, 74.91))
 
 REPRODUCTIONS: dict[str, Reproduction] = {
@@ -86,6 +112,9 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         columns=PAPER_COLUMNS,
         published=_published(0.56, 42.63, f"{V3}; of a network of 45 M weights, 200 epochs"),
     ),
+    "fashion-mnist-robust": _robust("Fashion-MNIST", fashion_mnist_robust.GRID, FASHION_MNIST.published),
+    "cifar10-robust": _robust("CIFAR-10", cifar10_robust.GRID, _published(0.56, 42.63)),
+    "cifar100-robust": _robust("CIFAR-100", cifar100_robust.GRID, _published(0.04, 16.66)),
     "demo": Reproduction(
         title="Demo on the embedded Fashion-MNIST sample: HoSNN against LIF",
         grid=demo.GRID,

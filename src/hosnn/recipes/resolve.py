@@ -15,7 +15,7 @@ import hosnn.recipes
 from hosnn.errors import ConfigError, nearest
 from hosnn.training.experiment import Experiment
 
-NOT_RECIPES = ("reproductions", "resolve", "variants")
+NOT_RECIPES = ("reproductions", "resolve", "robust_parts", "variants")
 """Modules of this package that hold no recipes."""
 
 
@@ -27,8 +27,7 @@ def built_in() -> dict[str, str]:
             continue
         module = importlib.import_module(f"hosnn.recipes.{module_info.name}")
         for name, function in inspect.getmembers(module, inspect.isfunction):
-            makes = inspect.signature(function).return_annotation
-            if function.__module__ == module.__name__ and makes is Experiment and not name.startswith("_"):
+            if function.__module__ == module.__name__ and not name.startswith("_"):
                 summaries[f"{module_info.name}:{name}"] = (function.__doc__ or "").partition("\n")[0]
     return summaries
 

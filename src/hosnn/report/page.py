@@ -1,5 +1,10 @@
-"""What the HTML pages share: the frame, pictures inside the page, explanations.  No scripts, nothing fetched."""
+"""What the HTML pages share: the frame, pictures inside the page, explanations.  Nothing is fetched.
 
+A page's own security policy allows no script but the one it was made with, and no address but those inside it.
+"""
+
+import base64
+import hashlib
 import html
 import re
 from collections.abc import Sequence
@@ -7,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from hosnn.evaluation.examples import Example
@@ -18,8 +24,10 @@ from hosnn.results.evaluation import Evaluation
 from hosnn.results.text import ATTACKS_ONLY
 from hosnn.robustness.threats import Threat
 
-MARKUP = re.compile(r"<style>.*?</style>|<[^>]*>", re.DOTALL)
+MARKUP = re.compile(r"<style>.*?</style>|<script\b.*?</script>|<[^>]*>", re.DOTALL)
 """What a browser does not show as text."""
+
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 class Picture(NamedTuple):
@@ -30,13 +38,34 @@ class Picture(NamedTuple):
     source: str
 
 
-def page(template: str, **content: Any) -> str:
-    """The page, with a glossary of the terms that occur on it."""
-    loader = FileSystemLoader(Path(__file__).parent / "templates")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+def page(template: str, script: Markup | None = None, **content: Any) -> str:
+    """The page, with a glossary of the terms that occur on it.
+
+    script  the one script that the page may run, from `script_of`
+    """
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    content |= {"script": script, "policy": _policy(script)}
     compiled = environment.get_template(template)
     text = html.unescape(MARKUP.sub(" ", compiled.render(terms=[], **content)))
     return compiled.render(terms=terms_in(" ".join(text.split())), **content)
+
+
+def script_of(template: str) -> Markup:
+    """A script of ours, as it stands in its file."""
+    return Markup((TEMPLATES / template).read_text(encoding="utf-8"))
+
+
+def _policy(script: Markup | None) -> str:
+    """The content security policy of a page: data inside it, its own style, and this script by its SHA-256."""
+    digest = hashlib.sha256((script or "").encode()).digest()
+    allowed = "'none'" if script is None else f"'sha256-{base64.b64encode(digest).decode()}'"
+    return (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}; base-uri 'none'; "
+        "form-action 'none'"
+    )
 
 
 def pictures_of(title: str, caption: str, figure: Figure | None) -> list[Picture]:

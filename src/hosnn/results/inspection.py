@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from hosnn.results.document import (
@@ -155,7 +155,7 @@ class NeuronWork:
 
 @dataclass(frozen=True, kw_only=True)
 class Energy:
-    """Operations per image on clean images, and an estimate of their energy."""
+    """Operations per image under one condition, and an estimate of their energy."""
 
     neurobench: Mapping[str, Amount]
     """NeuroBench's metrics by its names; Footprint in bytes."""
@@ -204,10 +204,16 @@ class Inspection(Document):
     drift: tuple[Drift, ...]
     """The images inspected, then other data sets; empty if no layer has a signature."""
     energy: Energy | None
-    """Null if operations could not be counted."""
+    """On clean images; null if operations could not be counted."""
+    disturbed_energy: Mapping[str, Energy] = field(default_factory=dict)
+    """By condition: the same on the disturbed images; empty if operations could not be counted."""
     energy_missing: str = ""
     """Why operations could not be counted."""
     versions: Versions
     """Versions of software."""
     machine: Machine
     """What it was computed on."""
+
+    def energies(self) -> dict[str, Energy]:
+        """Operations and energy by condition, clean first; empty if they could not be counted."""
+        return {} if self.energy is None else {self.conditions[0].name: self.energy, **self.disturbed_energy}

@@ -8,6 +8,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import nn
 
+from hosnn import zoo
 from hosnn.errors import CheckpointError
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.training import checkpoint
@@ -34,9 +35,10 @@ def save(model: nn.Module, path: Path | str, provenance: Mapping[str, Any] | Non
 
 
 def load(source: Path | str, generation: str = "best") -> SpikingNetwork:
-    """The network in a run folder, a checkpoint folder or a Hugging Face Hub repository, in eval mode.
+    """The network in a run folder, a checkpoint folder, the package or a Hugging Face Hub repository, in eval mode.
 
-    source  runs/NAME, a folder written by `save`, or a Hub id such as "someone/their-snn"
+    source  runs/NAME, a folder written by `save`, a name of `hosnn.zoo.names()` such as "fashion-mnist-robust", or a
+            Hub id such as "someone/their-snn"
     Raises CheckpointError if it is neither, damaged, or of a network unknown here (use `load_into`).
     """
     return checkpoint.load(folder_of(source), generation).network
@@ -54,12 +56,21 @@ def load_into(network: M, source: Path | str, generation: str = "best") -> M:
 
 
 def folder_of(source: Path | str) -> Path:
-    """The folder meant by a path, or by a Hub id, which is downloaded.  Raises CheckpointError if it is neither."""
+    """The folder meant by a path, by a name in `hosnn.zoo`, or by a Hub id, which is downloaded.
+
+    Raises CheckpointError if it is none of them.
+    """
     folder = Path(source)
     if folder.exists():
         return folder
+    in_package = zoo.folder(str(source))
+    if in_package is not None:
+        return in_package
     if str(source).count("/") != 1 or str(source).startswith((".", "/", "runs/")):
-        raise CheckpointError(f"{source} does not exist; expected a run folder, a checkpoint folder or a Hub id")
+        raise CheckpointError(
+            f"{source} does not exist; expected a run folder, a checkpoint folder, a Hub id or one of "
+            f"{', '.join(zoo.names()) or 'no networks'} in the package"
+        )
     try:
         return Path(snapshot_download(str(source), allow_patterns=["*.json", "*.safetensors", "*.md"]))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:

@@ -1,0 +1,36 @@
+"""CIFAR-100, robust at 8/255: the network and training of `cifar10_robust` on CIFAR-100."""
+
+from dataclasses import replace
+
+from hosnn.nn.convnet import CIFAR100_MEAN, CIFAR100_STD, ConvNet
+from hosnn.recipes import cifar10_robust
+from hosnn.recipes.variants import renamed
+from hosnn.training.experiment import Experiment
+
+
+def lif() -> Experiment:
+    """LIF, 8 steps, on FGSM with a random start at 8/255."""
+    return _on_cifar100(cifar10_robust.lif())
+
+
+def homeostatic() -> Experiment:
+    """TA-LIF from the same start, around the signature of its clean images, trained further as LIF is."""
+    return _on_cifar100(cifar10_robust.homeostatic())
+
+
+def twin() -> Experiment:
+    """The ANN twin of LIF: rectifiers in place of neurons, run once."""
+    return _on_cifar100(cifar10_robust.twin())
+
+
+def _on_cifar100(experiment: Experiment) -> Experiment:
+    network = experiment.network
+    assert isinstance(network, ConvNet)
+    body, _, _ = network.structure.rpartition("-")
+    changed = replace(network, structure=f"{body}-100", mean=CIFAR100_MEAN, std=CIFAR100_STD)
+    start = None if experiment.start is None else _on_cifar100(experiment.start)
+    experiment = replace(experiment, data="cifar100", network=changed, start=start)
+    return renamed(experiment, "cifar10-", "cifar100-")
+
+
+GRID = (lif, homeostatic, twin)
