@@ -7,7 +7,7 @@ side-by-side  from the evaluations in NAME/*/*.json, as `hosnn compare` compares
 ablations     as `hosnn ablate` wrote it
 peers         as bench/peers.py wrote it
 bench         as `hosnn bench` wrote it
-old-and-new   from NAME/standard/*/standard.json and NAME/former-standard/*/standard.json, before and after a change
+old-and-new   from NAME/standard/*/standard*.json and NAME/former-standard/*/standard*.json, before and after a change
 seeds         from NAME/standard/*/standard.json (seed 0) and NAME/seeds/SEED/*/standard-attacks-only.json: the neurons
               of each seed, compared image by image
 budget        from NAME/*.json, as bench/budget.py wrote them
@@ -74,9 +74,11 @@ FIRST = 200
 def old_and_new(folder: Path) -> str:
     """The former `standard` beside the present one, for each network."""
     rows = []
-    for path in sorted((folder / "standard").glob("*/standard.json")):
-        new = Evaluation.load(path)
-        old = Evaluation.load(folder / "former-standard" / path.parent.name / path.name)
+    for path in sorted((folder / "standard").glob("*/standard*.json")):
+        former = folder / "former-standard" / path.parent.name / path.name
+        if not former.exists():
+            continue
+        new, old = Evaluation.load(path), Evaluation.load(former)
         judged = (old.robust, new.robust_by_argmax, new.robust)
         counts = [*map(sum, judged), *(sum(robust[:FIRST]) for robust in judged)]
         passes = [sum(evaluation.passes()) for evaluation in (old, new)]
