@@ -130,9 +130,13 @@ class Sweep(Document):
         )
         return replace(self, trials=tuple(changed))
 
+    def measures_as(self, other: "Sweep") -> bool:
+        """Whether both evaluate trials in the same way."""
+        return (other.protocol, other.threat, other.samples) == (self.protocol, self.threat, self.samples)
+
     def resumed(self, earlier: "Sweep") -> "Sweep":
         """The sweep with the trials that an earlier call finished, if it evaluated them in the same way."""
-        if (earlier.protocol, earlier.threat, earlier.samples) != (self.protocol, self.threat, self.samples):
+        if not self.measures_as(earlier):
             return self
         finished = {_key(trial): trial for trial in earlier.trials if trial.state == "finished"}
         return replace(self, trials=tuple(finished.get(_key(trial), trial) for trial in self.trials))

@@ -16,6 +16,12 @@ from hosnn.training.spiking_layers import describe_homeostasis, describe_rules
 
 M = TypeVar("M", bound=nn.Module)
 
+FILES = ("config.json", "model.safetensors")
+"""What a network is read from."""
+
+NEEDED = tuple(pattern for file in (*FILES, "current.json") for pattern in (file, f"*/{file}"))
+"""Files of a Hub repository that are asked for."""
+
 
 def save(model: nn.Module, path: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
     """Write a checkpoint folder: weights, k and signature or thresholds (safetensors), config.json and card.md.
@@ -61,8 +67,20 @@ def folder_of(source: Path | str) -> Path:
     if str(source).count("/") != 1 or str(source).startswith((".", "/", "runs/")):
         raise CheckpointError(f"{source} does not exist; expected a run folder, a checkpoint folder or a Hub id")
     try:
-        return Path(snapshot_download(str(source), allow_patterns=["*.json", "*.safetensors", "*.md"]))
+        return Path(snapshot_download(str(source), allow_patterns=list(NEEDED)))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        cached = getattr(error, "snapshot_path", None)  # offline, and not every file that matches is in the cache
+        if cached is not None and _is_complete(Path(cached)):
+            return Path(cached)
         raise CheckpointError(
             f"{source} is no folder here, and the Hugging Face Hub does not have it or cannot be reached: {error}"
         ) from error
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether a network can be read from a folder."""
+    try:
+        checkpoint_folder = checkpoint.resolve(folder)
+    except CheckpointError:
+        return False
+    return all((checkpoint_folder / file).exists() for file in FILES)
