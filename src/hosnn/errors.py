@@ -49,5 +49,9 @@ class NoEffectWarning(HosnnWarning):
     """Something was asked for that changes nothing."""
 
 
+class UnwrappedWarning(HosnnWarning):
+    """The network inside a compiled, parallel or exported model is used in its place."""
+
+
 class SetAsideWarning(HosnnWarning):
     """Stored work that is not what was asked for was kept under another name."""

@@ -17,6 +17,8 @@ from hosnn.cli.options import dataset_for, load_model, writable_folder
 from hosnn.data import Dataset, load_dataset
 from hosnn.errors import ConfigError
 from hosnn.files import read_bytes, write_text
+from hosnn.nn.modes import set_evaluating
+from hosnn.nn.unwrapping import unwrapped
 from hosnn.robustness.model import Model
 
 OWNER = "owner.txt"
@@ -84,7 +86,8 @@ def load_networks(sources: tuple[Path, ...]) -> dict[str, nn.Module]:
             name, model = str(loaded.config["provenance"].get("name", source.name)), loaded.network
         if name in networks:
             raise ConfigError(f"two models are called {name!r} ({text} is the second); give each model once")
-        networks[name] = model.eval()
+        set_evaluating(model)
+        networks[name] = model
     return networks
 
 
@@ -145,9 +148,12 @@ def _model_of(text: str) -> Model:
         raise ConfigError(f"{text}: {location} has no function {function_name!r}; expected one that returns the model")
     with _named_errors(text, "expected a function without arguments that returns the model"):
         model = function if isinstance(function, nn.Module) else function()
+    model = unwrapped(model, text)
     if not callable(model):
         raise ConfigError(f"{text} returned {type(model).__name__}; expected an nn.Module, or a function of images")
-    return model.eval() if isinstance(model, nn.Module) else model
+    if isinstance(model, nn.Module):
+        set_evaluating(model)
+    return model
 
 
 def _import_file(path: Path, text: str) -> ModuleType:

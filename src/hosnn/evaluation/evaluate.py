@@ -22,6 +22,7 @@ from hosnn.estimators import Estimator, estimator_name
 from hosnn.evaluation.runner import AttackRunner, Images, Shard
 from hosnn.evaluation.setup import Names, Setup, prepare
 from hosnn.nn.modes import evaluating
+from hosnn.nn.unwrapping import unwrapped
 from hosnn.progress import Bar, Progress
 from hosnn.protocols.builtin import protocol_by_name
 from hosnn.protocols.estimator_search import best_estimators, search_panel
@@ -63,11 +64,14 @@ def evaluate(
     threads  blocks attacked at a time, each with one thread of torch (the result does not depend on how many); 0: one
              at a time with torch's own threads; None: one per core on a CPU, and 0 on other devices.  A model that
              draws random numbers, is no nn.Module, or has no copy that shares nothing and answers the same, gets 0.
-    Raises ShapeError for images or logits of the wrong shape, range or with NaN; Interrupted when stopped early;
-    ConfigError for an unknown protocol, if an attack left its threat, and for a threat to 8 bits and images that are
-    not of 8 bits.
+    Of a compiled, parallel or exported model the network inside is attacked, which an UnwrappedWarning says.
+    Raises ShapeError for images or logits of the wrong shape, range or with NaN, and for a model that does not take
+    batches of any size; Interrupted when stopped early; ConfigError for an unknown protocol, a network whose copies
+    gradient estimators do not reach, if an attack left its threat, and for a threat to 8 bits and images that are not
+    of 8 bits.
     """
     started = time.monotonic()
+    model = unwrapped(model, "evaluate")
     with evaluating(model), full_precision():
         setup = prepare(
             model,
@@ -139,6 +143,7 @@ def evaluate_shard(
     `evaluate` with the same arguments, once the journals of all shards are in one folder, gives the same bits as if it
     had attacked all blocks itself.  Raises as `evaluate` does.
     """
+    model = unwrapped(model, "evaluate")
     with evaluating(model), full_precision():
         setup = prepare(
             model,

@@ -15,17 +15,17 @@ from hosnn.data import Dataset, Split
 from hosnn.data.containers import images_and_labels
 from hosnn.deadline import Deadline
 from hosnn.errors import ConfigError, ShapeError
-from hosnn.estimators import OnFrames, has_spiking_layers
+from hosnn.estimators import check_reach, has_spiking_layers
 from hosnn.evaluation.journal import Journal
+from hosnn.evaluation.requirements import check_batch_sizes, check_transfer_source
 from hosnn.evaluation.runner import AttackRunner, Images, Shard, logits_of
 from hosnn.identity import digest
 from hosnn.images import check_images
-from hosnn.nn.modes import device_of, evaluating
-from hosnn.protocols.applicability import fit_to_task, without_estimators
-from hosnn.protocols.protocol import AttackSpec, Protocol
+from hosnn.nn.modes import device_of
+from hosnn.protocols.applicability import fit_to_task, uses_estimators, without_estimators
+from hosnn.protocols.protocol import Protocol
 from hosnn.provenance import versions
 from hosnn.results.evaluation import Network
-from hosnn.robustness.ensembles import Transfer
 from hosnn.robustness.grid import check_budget, check_on_grid
 from hosnn.robustness.model import Model
 from hosnn.runtime import check_seed
@@ -104,6 +104,7 @@ def prepare(
     first_images = images.x[:INSPECTION_IMAGES].to(device)
     logits = logits_of(model, first_images)
     _check_classes(logits, images.y)
+    check_batch_sizes(model, first_images)
     network = inspect_network(model, first_images)
     identity = _identity(protocol, names, model_hash, seed, images) | {
         # Equal weights are not enough: forward may have been changed since, or the device may be another.
@@ -130,10 +131,13 @@ def prepare(
         ties_lost=protocol.ties_lost,
     )
     remaining, skipped = fit_to_task(protocol, network, logits.shape[1], images.x)
-    if not has_spiking_layers(model):
+    if isinstance(model, nn.Module) and has_spiking_layers(model):
+        if uses_estimators(remaining):
+            check_reach(model, first_images)
+    else:
         remaining = without_estimators(remaining)
     for spec in remaining.attacks:
-        _check_transfer_source(spec, first_images, logits.shape[1])
+        check_transfer_source(spec, first_images, logits.shape[1])
     return Setup(
         runner=runner,
         protocol=remaining,
@@ -144,24 +148,6 @@ def prepare(
         settings=protocol.settings,
         seconds_before=finished.seconds / max(1, threads),
     )
-
-
-def _check_transfer_source(spec: AttackSpec, first_images: Tensor, classes: int) -> None:
-    """Raises ConfigError now, rather than after hours of other attacks, if the transfer source cannot be attacked."""
-    attack = spec.attack.attack if isinstance(spec.attack, OnFrames) else spec.attack
-    if not isinstance(attack, Transfer):
-        return
-    source = attack.source
-    try:
-        with evaluating(source):
-            logits = logits_of(source, first_images.to(device_of(source, first_images)))
-    except (ShapeError, RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise ConfigError(f"{spec.name}: the source does not take these images: {error}") from error
-    if logits.shape[1] != classes:
-        raise ConfigError(
-            f"{spec.name}: the source has {logits.shape[1]} classes, the evaluated model {classes}; give a model of "
-            "the same task"
-        )
 
 
 def _identity(protocol: Protocol, names: Names, model: str, seed: int, images: Images) -> dict[str, Any]:

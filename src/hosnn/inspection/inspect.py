@@ -18,6 +18,7 @@ from hosnn.nn.layers import ConstantCoding
 from hosnn.nn.modes import device_of, evaluating
 from hosnn.nn.neurons import TALIF, neurons
 from hosnn.nn.streaming import modules_in_order
+from hosnn.nn.unwrapping import unwrapped
 from hosnn.provenance import machine, versions
 from hosnn.results.inspection import AdaptiveLayer, Condition, Drift, Inspection, Stability
 from hosnn.rng import SampleRandom
@@ -54,6 +55,7 @@ def inspect(
     The network with k = 0 sees the same disturbed images, which were crafted on `model`.
     Raises ConfigError for a model without spiking layers of hosnn, or with a layer that does not run once.
     """
+    model = unwrapped(model, "inspect")
     if not neurons(model):
         raise ConfigError(f"inspect got a {type(model).__name__} without hosnn.LIF layers; there is nothing to look at")
     split = data if isinstance(data, Split) else Split.in_order(*images_and_labels(data, "inspect"))

@@ -12,6 +12,7 @@ from hosnn.images import check_pixels
 from hosnn.nn.hooked import forward_with_hooks
 from hosnn.nn.modes import evaluating
 from hosnn.nn.neurons import LIF, hidden_neurons
+from hosnn.nn.unwrapping import unwrapped
 from hosnn.signature.signature import LayerSignature, Signature, network_identity
 from hosnn.spiking.state import Trajectory
 
@@ -36,6 +37,7 @@ def calibrate(
     raw pixels in [0, 1], or that the model does not take.
     Source: HoSNN, arXiv:2308.10373.
     """
+    model = unwrapped(model, "calibrate")
     if not hidden_neurons(model):
         raise SignatureError(
             f"calibrate got a {type(model).__name__} without hosnn.LIF layers; put LIF() after each synaptic layer"

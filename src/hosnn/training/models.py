@@ -10,6 +10,7 @@ from torch import nn
 
 from hosnn.errors import CheckpointError
 from hosnn.nn.layers import SpikingNetwork
+from hosnn.nn.unwrapping import unwrapped
 from hosnn.training import checkpoint
 from hosnn.training.configuration import describe
 from hosnn.training.spiking_layers import describe_homeostasis, describe_rules
@@ -28,9 +29,12 @@ def save(model: nn.Module, path: Path | str, provenance: Mapping[str, Any] | Non
 
     provenance  facts for config.json, JSON-ready; `name` is the card's heading
     A network of your own class is written too; read it with `load_into`.
-    Raises CheckpointError if the folder exists or cannot be written, or cannot hold a layer's gradient rule.
+    Of a compiled or parallel network the one inside is written, which an UnwrappedWarning says.
+    Raises CheckpointError if the folder exists or cannot be written, or for a network whose state, or whose layers'
+    gradient rules, the files cannot hold.
     """
     folder = Path(path)
+    model = unwrapped(model, "save")
     if folder.exists():
         raise CheckpointError(f"{folder} exists already; choose another folder, so that nothing is overwritten")
     blueprint = getattr(model, "blueprint", None)
@@ -51,8 +55,10 @@ def load(source: Path | str, generation: str = "best") -> SpikingNetwork:
 def load_into(network: M, source: Path | str, generation: str = "best") -> M:
     """Fill a freshly built network of your own from a checkpoint; its LIF layers become TA-LIF where it has k.
 
+    Of a compiled or parallel network the one inside is filled and returned, which an UnwrappedWarning says.
     Raises CheckpointError if the tensors do not fit.
     """
+    network = unwrapped(network, "load_into")
     folder = checkpoint.resolve(folder_of(source), generation)
     tensors = checkpoint.read_tensors(folder / "model.safetensors")
     checkpoint.load_weights(network, tensors, checkpoint.read_config(folder), folder)
