@@ -53,5 +53,9 @@ class UnwrappedWarning(HosnnWarning):
     """The network inside a compiled, parallel or exported model is used in its place."""
 
 
+class InPlaceWarning(HosnnWarning):
+    """A model changes its input in place; it gets copies."""
+
+
 class SetAsideWarning(HosnnWarning):
     """Stored work that is not what was asked for was kept under another name."""

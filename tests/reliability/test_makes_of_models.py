@@ -360,8 +360,9 @@ class KeepsMembrane(nn.Module):
         self.membrane = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
-        self.membrane = 0.5 * self.membrane + self.linear(x.flatten(1))
-        return self.membrane
+        membrane: Tensor = 0.5 * self.membrane + self.linear(x.flatten(1))
+        self.membrane = membrane
+        return membrane
 
 
 def by_batch() -> nn.Module:

@@ -103,8 +103,8 @@ def differentiated(model: Model, estimator: Estimator, samples: int, vanishing: 
     return replace_innermost(model, change)
 
 
-def check_reach(model: nn.Module, x: Tensor) -> None:
-    """Raises ConfigError unless gradient estimators reach the network's spiking layers, found by its answers to x."""
+def check_reach(model: Model, x: Tensor) -> None:
+    """Raises ConfigError unless gradient estimators reach a network's spiking layers, found by its answers to x."""
     with torch.no_grad():
         differentiated(model, bptt(), len(x))(x)
 

@@ -1,17 +1,66 @@
 """What a model must do to be evaluated, checked before the first attack: errors after hours would cost the hours."""
 
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import chain
 
+import torch
 from torch import Tensor, nn
 
 from hosnn.checks.foreign_libraries import reset_call
-from hosnn.errors import ConfigError, ShapeError
+from hosnn.errors import ConfigError, InPlaceWarning, ShapeError
 from hosnn.estimators import OnFrames
 from hosnn.evaluation.runner import logits_of
 from hosnn.nn.modes import device_of, evaluating
 from hosnn.protocols.protocol import AttackSpec
 from hosnn.robustness.ensembles import Transfer
 from hosnn.robustness.model import Model
+from hosnn.runtime import own_randomness
+
+
+def check_weights(model: Model) -> None:
+    """Raises ConfigError for a model with weights of which autograd cannot make gradients."""
+    if not isinstance(model, nn.Module):
+        return
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        if tensor.is_inference():
+            raise ConfigError(
+                f"{name} was made under torch.inference_mode(), so no gradient can pass it; make or load the model "
+                "outside of it (torch.no_grad() is no obstacle)"
+            )
+
+
+@contextmanager
+def input_kept(model: Model, images: Tensor) -> Iterator[Model]:
+    """Inside, a model that changes its input in place gets copies of it, which an InPlaceWarning says.
+
+    Yields the model to call: the same nn.Module, or a function that calls the function that was given.
+    """
+    probe = images.clone()
+    with torch.no_grad(), own_randomness(0), suppress(Exception):  # errors are named by the checks that follow
+        model(probe)
+    if probe._version == 0 and torch.equal(probe, images):
+        yield model
+        return
+    warnings.warn(
+        "the model changes its input in place (as x.sub_(..), or nn.ReLU(inplace=True) as its first layer); it is "
+        "called with copies, so that images and attacks stay what they are",
+        InPlaceWarning,
+        stacklevel=2,
+    )
+    if not isinstance(model, nn.Module):
+        yield lambda x: model(x.clone())
+        return
+    handle = model.register_forward_pre_hook(_copy_input)
+    try:
+        yield model
+    finally:
+        handle.remove()
+
+
+def _copy_input(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return inputs[0].clone(), *inputs[1:]
 
 
 def check_batch_sizes(model: Model, images: Tensor) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,12 @@ from hosnn.deadline import Deadline
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.estimators import check_reach, has_spiking_layers
 from hosnn.evaluation.journal import Journal
-from hosnn.evaluation.requirements import check_batch_sizes, check_transfer_source
+from hosnn.evaluation.requirements import (
+    check_batch_sizes,
+    check_transfer_source,
+    check_weights,
+    input_kept,
+)
 from hosnn.evaluation.runner import AttackRunner, Images, Shard, logits_of
 from hosnn.identity import digest
 from hosnn.images import check_images
@@ -87,9 +93,14 @@ def prepare(
     shard: Shard,
     threads: int | None,
     deadline: Deadline | None,
+    until_end: ExitStack,
 ) -> Setup:
-    """Check the arguments, which are those of `evaluate`, and prepare; raises as it does."""
+    """Check the arguments, which are those of `evaluate`, and prepare; raises as it does.
+
+    until_end  what is changed in the model is undone when it closes
+    """
     check_seed(seed)
+    check_weights(model)
     split = _split_of(data)
     if samples is not None:
         protocol = protocol.resized(_at_most(samples, len(split)))
@@ -102,6 +113,7 @@ def prepare(
         raise ConfigError("journal=... needs an nn.Module: a journal could not tell one plain function from another")
     device = device_of(model, images.x)
     first_images = images.x[:INSPECTION_IMAGES].to(device)
+    model = until_end.enter_context(input_kept(model, first_images))
     logits = logits_of(model, first_images)
     _check_classes(logits, images.y)
     check_batch_sizes(model, first_images)
@@ -131,11 +143,10 @@ def prepare(
         ties_lost=protocol.ties_lost,
     )
     remaining, skipped = fit_to_task(protocol, network, logits.shape[1], images.x)
-    if isinstance(model, nn.Module) and has_spiking_layers(model):
-        if uses_estimators(remaining):
-            check_reach(model, first_images)
-    else:
+    if not has_spiking_layers(model):
         remaining = without_estimators(remaining)
+    elif uses_estimators(remaining):
+        check_reach(model, first_images)
     for spec in remaining.attacks:
         check_transfer_source(spec, first_images, logits.shape[1])
     return Setup(
@@ -181,7 +192,7 @@ def _images(split: Split, count: int | None) -> Images:
         raise ConfigError(f"evaluate got samples = {count}; expected at least 1, or None for all")
     if count is not None and count < len(split):
         split = split.subset(count)
-    x, y = split.batch(torch.arange(len(split)))
+    x, y = (part.clone() if part.is_inference() else part for part in split.batch(torch.arange(len(split))))
     check_images(x, origin="evaluate")
     return Images(x, y.cpu(), split.index.cpu())
 

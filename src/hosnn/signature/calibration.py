@@ -56,7 +56,10 @@ def calibrate(
     if merged is None:
         raise SignatureError("calibrate got no images; pass batches of clean training data")
     # Copies, because tensors made in inference mode cannot be used in autograd.
-    layers = {name: LayerSignature(layer.mean.clone(), layer.variance.clone()) for name, layer in merged.layers.items()}
+    with torch.inference_mode(False):
+        layers = {
+            name: LayerSignature(part.mean.clone(), part.variance.clone()) for name, part in merged.layers.items()
+        }
     return Signature(layers, merged.samples, dataset, dataset_sha256, identity)
 
 
