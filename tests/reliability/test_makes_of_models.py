@@ -243,7 +243,7 @@ def test_a_network_that_cannot_be_copied_is_refused_by_name() -> None:
 
 def quantised(model: nn.Module) -> nn.Module:
     with torch_may_warn():
-        return torch.ao.quantization.quantize_dynamic(model, {nn.Linear})  # type: ignore[no-any-return]
+        return torch.ao.quantization.quantize_dynamic(model, {nn.Linear})  # type: ignore[no-any-return, no-untyped-call]
 
 
 def traced(model: nn.Module) -> nn.Module:
@@ -253,7 +253,7 @@ def traced(model: nn.Module) -> nn.Module:
 
 def scripted(model: nn.Module) -> nn.Module:
     with torch_may_warn():
-        return torch.jit.script(model)  # type: ignore[no-any-return]
+        return torch.jit.script(model)
 
 
 def exported(model: nn.Module, any_number: bool = True) -> Any:
