@@ -41,5 +41,21 @@ class BackendError(HosnnError):
     """A backend that is not available, or does not support what it was asked to compute."""
 
 
-class NoEffectWarning(UserWarning):
+class HosnnWarning(UserWarning):
+    """Something to know that stops nothing.  The command line prints its text on a line of standard error."""
+
+
+class NoEffectWarning(HosnnWarning):
     """Something was asked for that changes nothing."""
+
+
+class UnwrappedWarning(HosnnWarning):
+    """The network inside a compiled, parallel or exported model is used in its place."""
+
+
+class InPlaceWarning(HosnnWarning):
+    """A model changes its input in place; it gets copies."""
+
+
+class SetAsideWarning(HosnnWarning):
+    """Stored work that is not what was asked for was kept under another name."""

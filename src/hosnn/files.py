@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -165,6 +166,24 @@ def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
         with contextlib.suppress(OSError):  # the first error says what is wrong
             shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink(missing_ok=True)
         raise
+
+
+def set_aside(path: Path, suffixes: tuple[str, ...] = ()) -> Path:
+    """Rename a file to the first free NAME.kept-N.SUFFIX beside it, so that another may take its place.
+
+    suffixes  of files of the same name that go with it, such as ".md"
+    Raises OSError if it cannot be renamed.
+    """
+    every = (path.suffix, *suffixes)
+    for number in count(1):
+        names = {suffix: path.with_name(f"{path.stem}.kept-{number}{suffix}") for suffix in every}
+        if not any(name.exists() for name in names.values()):
+            break
+    for suffix, name in names.items():
+        file = path.with_suffix(suffix)
+        if suffix == path.suffix or file.exists():
+            file.rename(name)
+    return names[path.suffix]
 
 
 def _remove_leftovers(folder: Path) -> None:

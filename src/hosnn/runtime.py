@@ -4,7 +4,7 @@ import os
 import random
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, NoReturn
@@ -120,6 +120,27 @@ def full_precision() -> Iterator[None]:
     enabled = torch.backends.cudnn.enabled
     with torch.backends.cudnn.flags(enabled=enabled, benchmark=False, deterministic=True, allow_tf32=False):
         yield
+
+
+@contextmanager
+def as_alone() -> Iterator[None]:
+    """Inside, work does not depend on what its caller set: inference mode, autocast and no_grad are off.
+
+    Afterwards the caller's random numbers and number of threads are as before, also after an exception.
+    """
+    threads = torch.get_num_threads()
+    kinds = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in kinds:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(own_randomness())
+        try:
+            yield
+        finally:
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
 
 
 def seed_everything(seed: int) -> None:

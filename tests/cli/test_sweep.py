@@ -243,3 +243,13 @@ def test_workers_find_a_model_from_another_folder(tmp_path: Path, monkeypatch: p
     assert _absolute(Path("runs")) == tmp_path / "runs"
     assert _absolute(Path("package.module:network")) == Path("package.module:network")
     assert _absolute(Path("someone/their-snn")) == Path("someone/their-snn")
+
+
+def test_trials_that_were_evaluated_in_another_way_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    command = ["sweep", CLEAN_RECIPE, "--runs", str(tmp_path), "--protocol", "smoke", "--samples"]
+    assert main([*command, "8"]) == 0
+    before = Sweep.load(tmp_path / "sweep" / "sweep.json")
+    assert main([*command, "4"]) == 0
+    assert "note" in capsys.readouterr().err
+    assert Sweep.load(tmp_path / "sweep" / "sweep.kept-1.json") == before
+    assert (tmp_path / "sweep" / "sweep.kept-1.md").exists()

@@ -148,7 +148,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "one image of a class": (npz(x=X, y=torch.tensor([*[0] * 19, 1])), "class 1 has 1 image, too few"),
     "npz that is not one": (raw(".npz", b"please log in"), "cannot be read as a NumPy archive"),
     "npy called npz": (npy_called_npz, "cannot be read as a NumPy"),
-    "npz that claims a terabyte": (huge_npz, "cannot be read as a NumPy archive"),
+    "npz that claims a terabyte": (huge_npz, "claims 1,000,000,000,000 bytes"),
     "empty npz": (raw(".npz", b""), "cannot be read as a NumPy archive"),
     "empty pt": (raw(".pt", b""), "cannot be read as tensors"),
     "pt that is not one": (raw(".pt", b"please log in"), "cannot be read as tensors"),

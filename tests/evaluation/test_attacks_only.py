@@ -10,7 +10,7 @@ import pytest
 
 import hosnn
 from hosnn.cli.evaluate import evaluate as evaluate_verb
-from hosnn.errors import ConfigError
+from hosnn.errors import ConfigError, SetAsideWarning
 from hosnn.evaluation.evaluate import evaluate, evaluate_shard
 from hosnn.evaluation.journal import journal_path
 from hosnn.evaluation.runner import Shard
@@ -60,7 +60,8 @@ def test_journals_of_both_runs_are_kept_apart(tmp_path: Path) -> None:
     journal = journal_path(tmp_path, "standard")
     evaluate(linear(), images(), WHOLE, journal=journal)
     assert "standard, attacks only" not in journal.read_text()
-    evaluate(linear(), images(), WHOLE, journal=journal, attacks_only=True)
+    with pytest.warns(SetAsideWarning, match="the protocol is another"):
+        evaluate(linear(), images(), WHOLE, journal=journal, attacks_only=True)
     assert '"protocol": "standard, attacks only"' in journal.read_text().splitlines()[0]
 
 

@@ -1,21 +1,27 @@
 """Names, arguments and places that hostile or careless users give: a clear error, and nothing of theirs is lost."""
 
+import io
 import os
 import pickle
 import struct
 import subprocess
 import sys
 import time
+import tracemalloc
+import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 
 import hosnn
 from hosnn.cli.main import main
+from hosnn.data import arrays
+from hosnn.data.arrays import read_npz, read_pt
 from hosnn.data.matlab import read_mat
 from hosnn.data.pickles import read_pickle
 from hosnn.errors import ConfigError, DataError, HosnnError
@@ -133,6 +139,79 @@ def test_a_mat_file_that_claims_4_gb_is_refused(kind: int, tmp_path: Path) -> No
     path.write_bytes(header + struct.pack("<II", kind, 2**32 - 8) + zlib.compress(b"0" * 64))
     with pytest.raises(DataError, match="ends within"):
         read_mat(path, {"X": (32, 32, 3, 4)})
+
+
+GIGABYTES = 5 << 30
+
+
+def bomb(path: Path, shape: tuple[int, ...], content: int, mode: int = zipfile.ZIP_DEFLATED) -> Path:
+    """An archive with one array of a shape, over `content` zeros."""
+    header = io.BytesIO()
+    numpy.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(path, "w", mode) as archive, archive.open("x.npy", "w", force_zip64=True) as file:
+        file.write(header.getvalue())
+        for _ in range(content >> 24):
+            file.write(bytes(1 << 24))
+        file.write(bytes(content & ((1 << 24) - 1)))
+    return path
+
+
+def claiming(path: Path, size: int) -> Path:
+    """The same archive, whose directory says that its member has another size."""
+    content = path.read_bytes()
+    at = content.rindex(b"PK\x01\x02") + 24
+    path.write_bytes(content[:at] + struct.pack("<I", size) + content[at + 4 :])
+    return path
+
+
+def stretched(path: Path) -> Path:
+    """One number that stands for gigabytes."""
+    torch.save({"x": torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(GIGABYTES >> 10, 1, 32, 32)}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("write", "says"),
+    [
+        (
+            lambda folder: bomb(folder / "a.npz", (GIGABYTES,), 100),
+            "claims 5,368,709,120 bytes of .* and holds 100",
+        ),
+        (lambda folder: bomb(folder / "a.npz", (2**62, 2), 100), "claims .* and holds 100"),
+        (lambda folder: claiming(bomb(folder / "a.npz", (100,), 100), 2**32 - 2), r"would take 4\.3 GB"),
+        (lambda folder: claiming(bomb(folder / "a.pt", (100,), 100), 2**32 - 2), r"would take 4\.3 GB"),
+        (lambda folder: stretched(folder / "a.pt"), r"a tensor would take 5\.4 GB"),
+    ],
+    ids=["a shape", "an endless shape", "a member", "a member of .pt", "a stretched tensor"],
+)
+def test_arrays_that_claim_gigabytes_are_refused_from_their_headers(
+    write: Callable[[Path], Path], says: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=says):
+        (read_npz if path.suffix == ".npz" else read_pt)(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+def test_an_archive_that_expands_too_far_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Megabytes in the place of gigabytes, so that the test is quick."""
+    monkeypatch.setattr(arrays, "SMALL", 1 << 20)
+    path = bomb(tmp_path / "a.npz", (8 << 20,), 8 << 20)
+    assert path.stat().st_size < 1 << 15
+    with pytest.raises(DataError, match="expected at most 100 times its size"):
+        read_npz(path)
+
+
+def test_arrays_of_any_kind_are_read_as_before(tmp_path: Path) -> None:
+    images, labels = numpy.random.default_rng(0).integers(0, 255, (20, 1, 8, 8), "u1"), numpy.arange(20) % 2
+    for name, save in (("plain", numpy.savez), ("compressed", numpy.savez_compressed)):
+        save(tmp_path / f"{name}.npz", x=images, y=labels)
+        assert len(read_npz(tmp_path / f"{name}.npz").images["all"]) == 20
+    torch.save({"x": torch.from_numpy(images), "y": torch.from_numpy(labels)}, tmp_path / "a.pt")
+    assert len(read_pt(tmp_path / "a.pt").images["all"]) == 20
 
 
 # places

@@ -41,7 +41,7 @@ def foreign_spikes(model: nn.Module, x: Tensor) -> tuple[str, str]:
     foreign  a module emits 0 and one other value, or several multiples and belongs to a spiking library; or a function
              called in forward compares, and has a gradient of its own
     unknown  only part of that was seen, which quantised networks and custom gradients share with spikes; or nothing
-             was, because the logits were computed where torch does not see it
+             was, because operations are not torch's own, or the logits were computed where torch does not see it
     """
     emitted = emissions(model, x)
     for emission in emitted:
@@ -57,11 +57,15 @@ def foreign_spikes(model: nn.Module, x: Tensor) -> tuple[str, str]:
         return "unknown", f"{name} has a gradient of its own"
     if operations.steps:
         return "unknown", f"values pass through {operations.steps[0]}"
+    if operations.unknown:
+        return "unknown", f"values pass through the operation {operations.unknown[0]}"
     return ("none", "") if operations.followed else ("unknown", "its operations cannot be seen")
 
 
 def _beside_ours(model: nn.Module, x: Tensor) -> str:
-    """What shows foreign spikes in a network that has hosnn's layers, too; empty if nothing does."""
+    """What shows foreign spikes, or operations of no known gradient, in a network that has hosnn's layers, too."""
     kinds = (type(emission.module) for emission in emissions(model, x) if not neurons(emission.module))
     foreign = (kind.__name__ for kind in kinds if kind.__module__.partition(".")[0] != "hosnn")
-    return next((f"{name} emits spikes" for name in foreign), "")
+    spiking = next((f"{name} emits spikes" for name in foreign), "")
+    unknown = (name for name in watch_operations(model, x).unknown if not name.startswith("hosnn::"))
+    return spiking or next((f"values pass through the operation {name}" for name in unknown), "")

@@ -20,6 +20,9 @@ MOST_LEVELS = 64
 OWN_FUNCTIONS = ("torch", "hosnn")
 """Packages whose autograd functions are known not to spike outside hosnn's layers."""
 
+KNOWN_OPERATIONS = ("aten", "prim", "prims", "profiler")
+"""Namespaces of operations of torch that are looked at one by one."""
+
 COMPARISONS = frozenset({"gt", "ge", "lt", "le"})
 ROUNDING = frozenset(
     "round floor ceil trunc fix heaviside sign sgn bernoulli floor_divide fake_quantize_per_tensor_affine".split()
@@ -46,11 +49,13 @@ class Operations:
     steps      how they were turned into steps, such as "a comparison" or "round"; empty if they were not
     functions  names of foreign autograd functions that the gradient passes
     followed   whether the logits were computed by operations that can be seen
+    unknown    names of operations that are not torch's own, such as those of quantised layers
     """
 
     steps: list[str] = field(default_factory=list)
     functions: list[str] = field(default_factory=list)
     followed: bool = False
+    unknown: list[str] = field(default_factory=list)
 
 
 def emissions(model: nn.Module, x: Tensor) -> list[Emission]:
@@ -109,7 +114,8 @@ def watch_operations(model: nn.Module, x: Tensor) -> Operations:
             logits = model(x)
     except Exception:  # a model that no dispatch mode can run in, such as one made of traced graphs
         return Operations()
-    return Operations(watcher.steps, _foreign_functions(logits), _storage(logits) in watcher.from_images)
+    followed = _storage(logits) in watcher.from_images
+    return Operations(watcher.steps, _foreign_functions(logits), followed, watcher.unknown)
 
 
 class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -120,6 +126,7 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.from_images = {_storage(x)}
         self.compared: set[int] = set()
         self.steps: list[str] = []
+        self.unknown: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         inputs = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
@@ -136,6 +143,8 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 continue
             if numbers and rounds and output.is_floating_point():
                 self.steps.append(operation)
+            if numbers and func.namespace not in KNOWN_OPERATIONS:
+                self.unknown.append(f"{func.namespace}::{operation}")
             if compared and not numbers and output.is_floating_point() and output.numel() > 1:
                 self.steps.append("a comparison")
             is_truth = not output.is_floating_point()

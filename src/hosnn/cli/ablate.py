@@ -18,19 +18,18 @@ from hosnn.cli.options import (
     console,
     console_for,
     deadline_after,
-    writable_folder,
 )
-from hosnn.cli.target import load_networks, load_target
+from hosnn.cli.target import load_networks, load_target, results_folder
 from hosnn.data import Dataset
 from hosnn.deadline import stopping
 from hosnn.errors import ConfigError
 from hosnn.evaluation.ablations import TRAINED, Ablations, ablated_models, ablation_protocol, training_batches
 from hosnn.evaluation.evaluate import evaluate
 from hosnn.evaluation.generalisation import corruption_accuracy, steps_at_test_time
-from hosnn.evaluation.journal import journal_path
+from hosnn.evaluation.journal import journal_path, remove_journals
 from hosnn.evaluation.setup import Names
-from hosnn.evaluation.store import DEFAULT_THREAT_NAME, with_samples
-from hosnn.files import write_json, write_text
+from hosnn.evaluation.store import DEFAULT_THREAT_NAME, save_ablations, with_samples
+from hosnn.files import write_text
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.progress import TerminalProgress
 from hosnn.provenance import machine, versions
@@ -91,7 +90,7 @@ def ablate(
     if not isinstance(target.model, nn.Module):
         raise ConfigError(f"ablate got a {type(target.model).__name__}; expected a network with TA-LIF layers")
     lif_network = next(iter(load_networks((lif,)).values())) if lif is not None else None
-    folder = writable_folder(out or target.folder)
+    folder = results_folder(target, out)
     device = hardware.fabric().device
     progress, deadline = TerminalProgress(console_for(json_output)), deadline_after(max_time)
     batches = training_batches(target.data.train)
@@ -115,10 +114,10 @@ def ablate(
                 )
             )
     result = _measured(target.name, evaluations, networks, batches, target.data, left_out, seed)
-    write_json(folder / "ablations.json", result.to_json())
+    save_ablations(result, folder / "ablations.json")
     write_text(folder / "ablations.md", ablations_markdown(result))
     for journal in journals:
-        journal.unlink(missing_ok=True)
+        remove_journals(journal)
     if json_output:
         print(json.dumps(result.to_json()))
         return 0

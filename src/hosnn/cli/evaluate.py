@@ -19,9 +19,9 @@ from hosnn.errors import ConfigError
 from hosnn.estimators import Through, has_spiking_layers
 from hosnn.evaluation.evaluate import evaluate as run_protocol
 from hosnn.evaluation.examples import Example, attacked_examples
-from hosnn.evaluation.journal import journal_path, journals
+from hosnn.evaluation.journal import journal_path, remove_journals
 from hosnn.evaluation.runner import Shard
-from hosnn.evaluation.store import DEFAULT_THREAT_NAME, TEST
+from hosnn.evaluation.store import DEFAULT_THREAT_NAME, TEST, save_result
 from hosnn.files import write_text
 from hosnn.progress import Progress, TerminalProgress
 from hosnn.report.evaluation_html import render_evaluation
@@ -170,9 +170,8 @@ def _run_protocol(prepared: PreparedEvaluation, deadline: Deadline, progress: Pr
             )
     except Interrupted as stop:
         raise Interrupted(stop.place, deadline, kept=kept is not None) from stop
-    result.save(prepared.folder / f"{prepared.stem}.json")
-    for path in journals(journal):
-        path.unlink(missing_ok=True)
+    save_result(result, prepared.folder / f"{prepared.stem}.json")
+    remove_journals(journal)
     return result
 
 

@@ -5,7 +5,10 @@ can correct, 3 a check of an evaluation warns, 4 one failed, 128 + signal stoppe
 reader of standard output ended, the work is done).
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
 
 import tyro
 
@@ -22,7 +25,7 @@ from hosnn.cli.sweep import sweep
 from hosnn.cli.theory import theory
 from hosnn.cli.train import train
 from hosnn.deadline import Interrupted
-from hosnn.errors import HosnnError
+from hosnn.errors import HosnnError, HosnnWarning
 from hosnn.runtime import leave
 from hosnn.terminal import SafeConsole, outlived
 
@@ -51,13 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _status_of(arguments: list[str] | None) -> int:
     errors = SafeConsole(stderr=True, highlight=False)
     try:
-        status: int = tyro.extras.subcommand_cli_from_dict(
-            VERBS,
-            prog="hosnn",
-            description="Train spiking networks that withstand attacks, and find out whether they really do.",
-            args=arguments,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-        )
+        with _warnings_as_lines(errors):
+            return _run(arguments)
     except Interrupted as stop:
         errors.print("[yellow]stopped[/] ", end="")
         errors.print(str(stop), markup=False)
@@ -75,7 +73,42 @@ def _status_of(arguments: list[str] | None) -> int:
     except KeyboardInterrupt:
         errors.print("[yellow]interrupted[/]; everything that was complete is kept, no file is half-written")
         return 130
+
+
+def _run(arguments: list[str] | None) -> int:
+    status: int = tyro.extras.subcommand_cli_from_dict(
+        VERBS,
+        prog="hosnn",
+        description="Train spiking networks that withstand attacks, and find out whether they really do.",
+        args=arguments,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+    )
     return status
+
+
+@contextmanager
+def _warnings_as_lines(errors: SafeConsole) -> Iterator[None]:
+    """Inside, each of our own warnings is a line on standard error; others stay as they are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", HosnnWarning)
+        others = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, HosnnWarning):
+                errors.print("[yellow]note[/] ", end="")
+                errors.print(str(message), markup=False)
+            else:
+                others(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
 
 
 def entry() -> None:

@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from hosnn.cli.options import writable_folder
-from hosnn.cli.target import EvaluationTarget, load_networks, load_target
+from hosnn.cli.target import EvaluationTarget, load_networks, load_target, results_folder
 from hosnn.deadline import Deadline, stopping
 from hosnn.errors import ConfigError
 from hosnn.evaluation.evaluate import evaluate_shard
@@ -84,7 +83,7 @@ def prepare(request: EvaluationRequest) -> PreparedEvaluation:
         protocol = protocol.without_checks()
     if hardware.precision != "32-true":
         raise ConfigError(f"--precision got {hardware.precision!r}; robustness is measured in 32-true")
-    folder = writable_folder(request.out or target.folder)
+    folder = results_folder(target, request.out)
     # Only an unchanged protocol on the default data gets the plain name, which `hosnn reproduce` looks for.
     stem = file_stem(protocol.name, request.threat, request.samples, request.seed, request.split)
     stem += "" if target.default_data else "-" + re.sub(r"[^\w.-]", "_", target.data.name)

@@ -19,7 +19,7 @@ from hosnn.data import load_dataset
 from hosnn.data.own import absolute_source
 from hosnn.deadline import Interrupted
 from hosnn.errors import ConfigError
-from hosnn.evaluation.store import DEFAULT_THREAT_NAME, TEST, checked_split
+from hosnn.evaluation.store import DEFAULT_THREAT_NAME, TEST, checked_split, keep
 from hosnn.files import write_text
 from hosnn.progress import TerminalProgress
 from hosnn.protocols.builtin import protocol_by_name
@@ -118,6 +118,8 @@ def sweep(
                 f"{target} records {len(lost)} finished trials that do not belong to this sweep ({lost[0]}, ..); "
                 "choose another folder with --out (runs stay where they are), or remove the file"
             )
+        if not state.measures_as(before) and before.count("finished"):
+            keep(target, "trials that were evaluated in another way (protocol, threat or number of images)")
         state = state.resumed(before)
     conditions = Conditions(
         runs=runs.resolve(),

@@ -2,19 +2,27 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 
 from torch import nn
 
-from hosnn.cli.options import dataset_for, load_model
+from hosnn.cli.options import dataset_for, load_model, writable_folder
 from hosnn.data import Dataset, load_dataset
 from hosnn.errors import ConfigError
+from hosnn.files import read_bytes, write_text
+from hosnn.nn.modes import set_evaluating
+from hosnn.nn.unwrapping import unwrapped
 from hosnn.robustness.model import Model
+
+OWNER = "owner.txt"
+"""File in a folder of runs/ that says which Hub repository, or which function of which file, its results are of."""
 
 IMPORT_ADVICE = "correct the file, or import what it needs: it must load without arguments"
 
@@ -24,7 +32,8 @@ class EvaluationTarget:
     """A model to evaluate, and the data to evaluate it on.
 
     name          as results record it
-    folder        for results, unless the user names another
+    folder        for results, unless the user names another (`results_folder`)
+    owner         what a folder in runs/ belongs to that is named after the model; empty for a folder of ours
     default_data  whether `data` is what the model is evaluated on unless the user names another data set
     """
 
@@ -33,6 +42,7 @@ class EvaluationTarget:
     data: Dataset
     folder: Path
     default_data: bool
+    owner: str = ""
 
 
 def load_target(source: Path, data: str | None, data_folder: Path | None) -> EvaluationTarget:
@@ -46,7 +56,9 @@ def load_target(source: Path, data: str | None, data_folder: Path | None) -> Eva
             raise ConfigError(f"{text} is a model of your own; say what to evaluate it on, e.g. --data fashion-mnist")
         name = _function_name(text)
         dataset = load_dataset(data, data_folder)
-        return EvaluationTarget(_model_of(text), name, dataset, Path("runs") / name / "evaluations", True)
+        owner = _owner(text)
+        folder = _own_folder(name, owner) / "evaluations"
+        return EvaluationTarget(_model_of(text), name, dataset, folder, True, owner)
     loaded = load_model(source)
     provenance = loaded.config["provenance"]
     dataset = dataset_for(loaded.network, loaded.config, data, data_folder)
@@ -54,8 +66,9 @@ def load_target(source: Path, data: str | None, data_folder: Path | None) -> Eva
         loaded.network,
         str(provenance.get("name", source.name)),
         dataset,
-        (source if source.exists() else Path("runs") / source.name) / "evaluations",
+        (source if source.exists() else _own_folder(source.name, text)) / "evaluations",
         dataset.name == provenance.get("dataset"),
+        "" if source.exists() else text,
     )
 
 
@@ -73,8 +86,47 @@ def load_networks(sources: tuple[Path, ...]) -> dict[str, nn.Module]:
             name, model = str(loaded.config["provenance"].get("name", source.name)), loaded.network
         if name in networks:
             raise ConfigError(f"two models are called {name!r} ({text} is the second); give each model once")
-        networks[name] = model.eval()
+        set_evaluating(model)
+        networks[name] = model
     return networks
+
+
+def results_folder(target: EvaluationTarget, out: Path | None) -> Path:
+    """Where results of a model go: `out`, or the model's own folder.  It can be written.  Raises ConfigError if not."""
+    folder = writable_folder(out or target.folder)
+    if out is None and target.owner:
+        owner = folder.parent / OWNER
+        if not owner.exists():
+            write_text(owner, f"{target.owner}\n")
+    return folder
+
+
+def _own_folder(name: str, owner: str) -> Path:
+    """The folder in runs/ of a model that lies elsewhere: called `name`, unless that is the folder of another model.
+
+    owner  the Hub id, or file and function, that results in the folder belong to
+    """
+    folder = Path("runs") / name
+    recorded = _owner_of(folder)
+    if recorded == owner or not (recorded or (folder / "checkpoints").exists()):
+        return folder
+    return folder.with_name(f"{name}-{sha256(owner.encode()).hexdigest()[:8]}")
+
+
+def _owner_of(folder: Path) -> str:
+    """The model that a folder in runs/ belongs to; empty without a record, as in a run of ours."""
+    try:
+        return read_bytes(folder / OWNER).decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _owner(text: str) -> str:
+    """`file.py:function` by the file's place below the working folder, so that both can be moved together."""
+    location, _, function_name = text.rpartition(":")
+    if not location.endswith(".py"):
+        return text
+    return f"{os.path.relpath(Path(location).resolve())}:{function_name}"
 
 
 def _names_a_function(source: Path) -> bool:
@@ -96,9 +148,12 @@ def _model_of(text: str) -> Model:
         raise ConfigError(f"{text}: {location} has no function {function_name!r}; expected one that returns the model")
     with _named_errors(text, "expected a function without arguments that returns the model"):
         model = function if isinstance(function, nn.Module) else function()
+    model = unwrapped(model, text)
     if not callable(model):
         raise ConfigError(f"{text} returned {type(model).__name__}; expected an nn.Module, or a function of images")
-    return model.eval() if isinstance(model, nn.Module) else model
+    if isinstance(model, nn.Module):
+        set_evaluating(model)
+    return model
 
 
 def _import_file(path: Path, text: str) -> ModuleType:

@@ -134,10 +134,14 @@ class Sweep(Document):
         )
         return replace(self, trials=tuple(changed))
 
+    def measures_as(self, other: "Sweep") -> bool:
+        """Whether both evaluate trials in the same way."""
+        one, another = ((sweep.protocol, sweep.threat, sweep.samples, sweep.split) for sweep in (self, other))
+        return one == another
+
     def resumed(self, earlier: "Sweep") -> "Sweep":
         """The sweep with the trials that an earlier call finished, if it evaluated them in the same way."""
-        before, now = ((sweep.protocol, sweep.threat, sweep.samples, sweep.split) for sweep in (earlier, self))
-        if before != now:
+        if not self.measures_as(earlier):
             return self
         finished = {_key(trial): trial for trial in earlier.trials if trial.state == "finished"}
         return replace(self, trials=tuple(finished.get(_key(trial), trial) for trial in self.trials))

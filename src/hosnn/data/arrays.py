@@ -3,6 +3,8 @@
 Legend: N rows, T time, C channels, H height, W width.
 """
 
+import math
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from hosnn.data.containers import as_images, as_labels
 from hosnn.data.parts import Parts
@@ -19,14 +22,23 @@ from hosnn.python_files import load_function
 IMAGES, LABELS = ("x", "images", "image", "data"), ("y", "labels", "label", "targets")
 PARTS = ("train", "validation", "val", "test")
 
+SMALL = 1 << 30
+"""Bytes that an array may take from a file of any size."""
+
+MOST_EXPANSION = 100
+"""Larger arrays may take so many times the size of their file: pictures and frames of events compress less."""
+
 EXPECTED = "x [N, C, H, W] and y [N], or x_train, y_train, x_test and y_test"
 
 
 def read_npz(path: Path) -> Parts:
     """Arrays of a NumPy archive.  Raises DataError for pickled objects, or arrays that are no images and labels."""
     try:
+        _check_archive(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
+    except HosnnError:
+        raise
     except Exception as error:  # damaged files end in errors of any type
         raise DataError(
             f"{path} cannot be read as a NumPy archive without running code ({error}); expected {EXPECTED}, saved with "
@@ -38,13 +50,52 @@ def read_npz(path: Path) -> Parts:
 def read_pt(path: Path) -> Parts:
     """Tensors of a file that torch.save wrote: a dict, or (x, y).  Raises DataError for anything but tensors in it."""
     try:
+        if zipfile.is_zipfile(path):
+            _check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+        for tensor in tree_leaves(content):
+            if isinstance(tensor, Tensor):  # one number can stand for any number of them
+                _check_size(path, "a tensor", tensor.numel() * tensor.element_size())
+    except HosnnError:
+        raise
     except Exception as error:  # damaged files end in errors of any type
         raise DataError(
             f"{path} cannot be read as tensors without running code ({type(error).__name__}); expected a dict with "
             f"{EXPECTED}, saved with torch.save"
         ) from error
     return parts_of(content, str(path))
+
+
+def _check_archive(path: Path) -> None:
+    """Raises DataError for an archive with a member that would fill the memory, or that claims more than it holds.
+
+    Only headers are unpacked.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            _check_size(path, member.filename, member.file_size)
+            with archive.open(member) as file:
+                try:
+                    version = np.lib.format.read_magic(file)
+                except ValueError:  # no array of NumPy's
+                    continue
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+                claimed = math.prod(shape) * dtype.itemsize
+                if not dtype.hasobject and claimed != member.file_size - file.tell():
+                    raise DataError(
+                        f"{path}: {member.filename} claims {claimed:,} bytes of numbers and holds "
+                        f"{member.file_size - file.tell():,}; it is damaged, save it again"
+                    )
+
+
+def _check_size(path: Path, name: str, claimed: int) -> None:
+    stored = path.stat().st_size
+    if claimed > max(SMALL, MOST_EXPANSION * stored):
+        raise DataError(
+            f"{path}: {name} would take {claimed / 1e9:,.1f} GB, from a file of {stored:,} bytes; expected at most "
+            f"{MOST_EXPANSION} times its size: save it anew from images that you trust"
+        )
 
 
 def returned(file: Path, function: str) -> Parts:

@@ -11,7 +11,7 @@ from hosnn.estimators.attack_wrappers import InNormalisedUnits, OnFrames, OnTrac
 from hosnn.estimators.catalogue import ALTERNATIVES, CUTS, ENSEMBLE, SIGMOIDS, estimator_name
 from hosnn.estimators.membrane_margin import WithMembraneMargin
 from hosnn.estimators.rates import BPTR, HART, RGA, ActivationBackward
-from hosnn.estimators.rules import Estimator, Through, has_spiking_layers, with_rule
+from hosnn.estimators.rules import Estimator, Through, check_reach, has_spiking_layers, with_rule
 from hosnn.estimators.searched_sharpness import SearchedSharpness
 from hosnn.estimators.sharpness import AdaptiveSharpness
 
@@ -38,6 +38,7 @@ __all__ = [
     "Through",
     "TraceCrossEntropy",
     "WithMembraneMargin",
+    "check_reach",
     "estimator_name",
     "has_spiking_layers",
     "with_rule",

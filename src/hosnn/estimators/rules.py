@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -14,9 +15,11 @@ from hosnn.estimators.model_wrappers import WrappedModel, network_of, replace_in
 from hosnn.estimators.sharpness import AdaptiveSharpness, AdaptiveSharpnessModel, AdaptiveSharpnessRule, DistanceTracker
 from hosnn.identity import identified
 from hosnn.nn.neurons import LIF, neurons
+from hosnn.nn.unwrapping import unwrapped as without_wrappers
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Attack, Model
-from hosnn.spiking.gradient_rule import Rule
+from hosnn.spiking.gradient_rule import Rule, bptt
+from hosnn.spiking.kernels.backend import rules_observed
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -30,6 +33,7 @@ def with_rule(model: M, rule: Rule) -> M:
     A network without spiking layers stays as it is, which a NoEffectWarning says.
     Raises ConfigError for an estimator that keeps state during an attack; that needs `Through`.
     """
+    model = without_wrappers(model, "with_rule")
     if not isinstance(rule, Rule):
         raise ConfigError(
             f"with_rule got {rule!r}, which keeps state for one run of an attack; expected a gradient rule such as "
@@ -84,6 +88,7 @@ def differentiated(model: Model, estimator: Estimator, samples: int, vanishing: 
     """
 
     def change(innermost: Model) -> Model:
+        innermost = without_wrappers(innermost, "Through")
         network = network_of(innermost)
         if network is None or not neurons(network):
             _warn_no_effect(innermost)
@@ -98,10 +103,22 @@ def differentiated(model: Model, estimator: Estimator, samples: int, vanishing: 
     return replace_innermost(model, change)
 
 
+def check_reach(model: Model, x: Tensor) -> None:
+    """Raises ConfigError unless gradient estimators reach a network's spiking layers, found by its answers to x."""
+    with torch.no_grad():
+        differentiated(model, bptt(), len(x))(x)
+
+
 def _shared_copy(model: M) -> M:
-    """A copy of the modules that shares all parameters and buffers."""
+    """A copy of the modules that shares all parameters and buffers.  Raises ConfigError if it cannot be made."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, memo=dict(shared))
+    try:
+        return copy.deepcopy(model, memo=dict(shared))
+    except Exception as error:  # whatever a module that holds files, locks or graphs raises
+        raise ConfigError(
+            f"gradient estimators need a copy of the network, and {type(model).__name__} cannot be copied "
+            f"({type(error).__name__}: {error}); give it no open files, locks or tensors with a graph"
+        ) from error
 
 
 def _checked(model: Model, network: nn.Module) -> "_CheckedCopy":
@@ -111,10 +128,10 @@ def _checked(model: Model, network: nn.Module) -> "_CheckedCopy":
 
 @dataclass(frozen=True)
 class _CheckedCopy(WrappedModel):
-    """A copied network; its first call checks that it runs no spiking layers but its own.
+    """A copied network; its first call checks that it runs no spiking layers but its own, each by its own rule.
 
-    A copy has its own modules but shares the original's closures: a function that captured a layer of the original runs
-    that layer in the copy too.  The same holds for layers in a plain list.
+    A copy has its own modules but shares the original's closures: a function that captured a layer of the original, or
+    took the place of its `forward`, runs that layer in the copy too.  The same holds for layers in a plain list.
     passed  empty until the check has passed
     """
 
@@ -124,19 +141,33 @@ class _CheckedCopy(WrappedModel):
         if self.passed:
             return self.model(x)
         network = network_of(unwrapped(self.model))  # a copy of this one, if an inner estimator copied it again
-        own = set() if network is None else set(neurons(network).values())
-        foreign: list[LIF] = []
+        own = {} if network is None else {layer: name for name, layer in neurons(network).items()}
+        rules = {id(layer.rule) for layer in own}
+        called: list[LIF] = []
+        ignoring: list[str] = []
         thread = threading.get_ident()
 
         def record(module: nn.Module, _: object) -> None:
-            if isinstance(module, LIF) and module not in own and threading.get_ident() == thread:
-                foreign.append(module)
+            if isinstance(module, LIF) and threading.get_ident() == thread:
+                called.append(module)
+
+        def observe(rule: Rule) -> None:
+            if id(rule) not in rules and called and called[-1] in own:
+                ignoring.append(own[called[-1]])
 
         handle = register_module_forward_pre_hook(record)
         try:
-            output = self.model(x)
+            with rules_observed(observe):
+                output = self.model(x)
         finally:
             handle.remove()
+        if ignoring:
+            raise ConfigError(
+                f"the forward of {', '.join(dict.fromkeys(ignoring))} was replaced by a function that runs the layer "
+                "that it was made from, also in a copy of the network, so the gradient estimator would do nothing; "
+                "remove the replacement (del layer.forward), or define forward in a class"
+            )
+        foreign = [layer for layer in called if layer not in own]
         if foreign:
             raise ConfigError(
                 f"the network runs {len(foreign)} spiking layers where a copy of it cannot reach them (captured in a "

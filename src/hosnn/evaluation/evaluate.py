@@ -5,6 +5,7 @@ networks apply where hosnn layers are found.
 """
 
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from hosnn.estimators import Estimator, estimator_name
 from hosnn.evaluation.runner import AttackRunner, Images, Shard
 from hosnn.evaluation.setup import Names, Setup, prepare
 from hosnn.nn.modes import evaluating
+from hosnn.nn.unwrapping import unwrapped
 from hosnn.progress import Bar, Progress
 from hosnn.protocols.builtin import protocol_by_name
 from hosnn.protocols.estimator_search import best_estimators, search_panel
@@ -31,7 +33,7 @@ from hosnn.results.evaluation import AttackResult, Evaluation, Panel
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Model
 from hosnn.robustness.threats import DEFAULT_THREAT
-from hosnn.runtime import full_precision
+from hosnn.runtime import as_alone, full_precision
 from hosnn.spiking.kernels import backend
 
 
@@ -63,12 +65,16 @@ def evaluate(
     threads  blocks attacked at a time, each with one thread of torch (the result does not depend on how many); 0: one
              at a time with torch's own threads; None: one per core on a CPU, and 0 on other devices.  A model that
              draws random numbers, is no nn.Module, or has no copy that shares nothing and answers the same, gets 0.
-    Raises ShapeError for images or logits of the wrong shape, range or with NaN; Interrupted when stopped early;
-    ConfigError for an unknown protocol, if an attack left its threat, and for a threat to 8 bits and images that are
-    not of 8 bits.
+    The caller's random numbers, modes of torch and of the model, and number of threads stay as they were.
+    Of a compiled, parallel or exported model the network inside is attacked, which an UnwrappedWarning says.
+    Raises ShapeError for images or logits of the wrong shape, range or with NaN, and for a model that does not take
+    batches of any size; Interrupted when stopped early; ConfigError for an unknown protocol, a network whose copies
+    gradient estimators do not reach, if an attack left its threat, and for a threat to 8 bits and images that are not
+    of 8 bits.
     """
     started = time.monotonic()
-    with evaluating(model), full_precision():
+    model = unwrapped(model, "evaluate")
+    with as_alone(), evaluating(model), full_precision(), ExitStack() as until_end:
         setup = prepare(
             model,
             data,
@@ -80,7 +86,9 @@ def evaluate(
             shard=Shard(),
             threads=threads,
             deadline=deadline,
+            until_end=until_end,
         )
+        model = setup.runner.model
         outcome = _attack(setup, progress or Progress())
         images, device, fitted = setup.runner.images, setup.runner.device, setup.protocol
         measured = slice(0, fitted.model_check_samples)
@@ -139,7 +147,8 @@ def evaluate_shard(
     `evaluate` with the same arguments, once the journals of all shards are in one folder, gives the same bits as if it
     had attacked all blocks itself.  Raises as `evaluate` does.
     """
-    with evaluating(model), full_precision():
+    model = unwrapped(model, "evaluate")
+    with as_alone(), evaluating(model), full_precision(), ExitStack() as until_end:
         setup = prepare(
             model,
             data,
@@ -151,6 +160,7 @@ def evaluate_shard(
             shard=shard,
             threads=threads,
             deadline=deadline,
+            until_end=until_end,
         )
         _attack(setup, progress or Progress())
 

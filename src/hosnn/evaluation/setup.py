@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,22 @@ from hosnn.data import Dataset, Split
 from hosnn.data.containers import images_and_labels
 from hosnn.deadline import Deadline
 from hosnn.errors import ConfigError, ShapeError
-from hosnn.estimators import OnFrames, has_spiking_layers
+from hosnn.estimators import check_reach, has_spiking_layers
 from hosnn.evaluation.journal import Journal
+from hosnn.evaluation.requirements import (
+    check_batch_sizes,
+    check_transfer_source,
+    check_weights,
+    input_kept,
+)
 from hosnn.evaluation.runner import AttackRunner, Images, Shard, logits_of
 from hosnn.identity import digest
 from hosnn.images import check_images
-from hosnn.nn.modes import device_of, evaluating
-from hosnn.protocols.applicability import fit_to_task, without_estimators
-from hosnn.protocols.protocol import AttackSpec, Protocol
+from hosnn.nn.modes import device_of
+from hosnn.protocols.applicability import fit_to_task, uses_estimators, without_estimators
+from hosnn.protocols.protocol import Protocol
 from hosnn.provenance import versions
 from hosnn.results.evaluation import Network
-from hosnn.robustness.ensembles import Transfer
 from hosnn.robustness.grid import check_budget, check_on_grid
 from hosnn.robustness.model import Model
 from hosnn.runtime import check_seed
@@ -87,9 +93,14 @@ def prepare(
     shard: Shard,
     threads: int | None,
     deadline: Deadline | None,
+    until_end: ExitStack,
 ) -> Setup:
-    """Check the arguments, which are those of `evaluate`, and prepare; raises as it does."""
+    """Check the arguments, which are those of `evaluate`, and prepare; raises as it does.
+
+    until_end  what is changed in the model is undone when it closes
+    """
     check_seed(seed)
+    check_weights(model)
     split = _split_of(data)
     if samples is not None:
         protocol = protocol.resized(_at_most(samples, len(split)))
@@ -102,8 +113,10 @@ def prepare(
         raise ConfigError("journal=... needs an nn.Module: a journal could not tell one plain function from another")
     device = device_of(model, images.x)
     first_images = images.x[:INSPECTION_IMAGES].to(device)
+    model = until_end.enter_context(input_kept(model, first_images))
     logits = logits_of(model, first_images)
     _check_classes(logits, images.y)
+    check_batch_sizes(model, first_images)
     network = inspect_network(model, first_images)
     identity = _identity(protocol, names, model_hash, seed, images) | {
         # Equal weights are not enough: forward may have been changed since, or the device may be another.
@@ -132,8 +145,10 @@ def prepare(
     remaining, skipped = fit_to_task(protocol, network, logits.shape[1], images.x)
     if not has_spiking_layers(model):
         remaining = without_estimators(remaining)
+    elif uses_estimators(remaining):
+        check_reach(model, first_images)
     for spec in remaining.attacks:
-        _check_transfer_source(spec, first_images, logits.shape[1])
+        check_transfer_source(spec, first_images, logits.shape[1])
     return Setup(
         runner=runner,
         protocol=remaining,
@@ -144,24 +159,6 @@ def prepare(
         settings=protocol.settings,
         seconds_before=finished.seconds / max(1, threads),
     )
-
-
-def _check_transfer_source(spec: AttackSpec, first_images: Tensor, classes: int) -> None:
-    """Raises ConfigError now, rather than after hours of other attacks, if the transfer source cannot be attacked."""
-    attack = spec.attack.attack if isinstance(spec.attack, OnFrames) else spec.attack
-    if not isinstance(attack, Transfer):
-        return
-    source = attack.source
-    try:
-        with evaluating(source):
-            logits = logits_of(source, first_images.to(device_of(source, first_images)))
-    except (ShapeError, RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise ConfigError(f"{spec.name}: the source does not take these images: {error}") from error
-    if logits.shape[1] != classes:
-        raise ConfigError(
-            f"{spec.name}: the source has {logits.shape[1]} classes, the evaluated model {classes}; give a model of "
-            "the same task"
-        )
 
 
 def _identity(protocol: Protocol, names: Names, model: str, seed: int, images: Images) -> dict[str, Any]:
@@ -195,7 +192,7 @@ def _images(split: Split, count: int | None) -> Images:
         raise ConfigError(f"evaluate got samples = {count}; expected at least 1, or None for all")
     if count is not None and count < len(split):
         split = split.subset(count)
-    x, y = split.batch(torch.arange(len(split)))
+    x, y = (part.clone() if part.is_inference() else part for part in split.batch(torch.arange(len(split))))
     check_images(x, origin="evaluate")
     return Images(x, y.cpu(), split.index.cpu())
 

@@ -1,16 +1,21 @@
 """Evaluations in files: their names, and reading a stored one instead of measuring it again."""
 
 import re
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from hosnn.data import Dataset
 from hosnn.deadline import Deadline
-from hosnn.errors import ConfigError
+from hosnn.errors import ConfigError, SetAsideWarning
+from hosnn.evaluation.ablations import Ablations
 from hosnn.evaluation.evaluate import evaluate
-from hosnn.evaluation.journal import journal_path
+from hosnn.evaluation.journal import journal_path, remove_journals
 from hosnn.evaluation.setup import Names
+from hosnn.files import cannot_write, json_text, parse_json, read_json, set_aside, write_json
 from hosnn.progress import Progress
 from hosnn.protocols.protocol import Protocol
 from hosnn.results.evaluation import Evaluation
@@ -20,6 +25,15 @@ from hosnn.signature import fingerprint
 DEFAULT_THREAT_NAME = str(DEFAULT_THREAT)
 TEST, VALIDATION = "test", "validation"
 REMOVE = "move it away to measure it again"
+
+REQUEST: dict[str, Callable[[Evaluation], Any]] = {
+    "model": lambda result: result.model_sha256 or result.model,
+    "data set": lambda result: result.dataset_sha256,
+    "protocol or version of it": lambda result: (result.settings, result.threat),
+    "choice of images": lambda result: result.index,
+    "seed": lambda result: result.seed,
+}
+"""What was asked for, by which results of one name are told apart."""
 
 
 def file_stem(
@@ -102,9 +116,52 @@ def stored_or_fresh(
         progress=progress,
         deadline=deadline,
     )
-    result.save(path)
-    journal.unlink(missing_ok=True)
+    save_result(result, path)
+    remove_journals(journal)
     return result
+
+
+def save_result(result: Evaluation, path: Path) -> None:
+    """Save a result.  What is there is replaced if it is of the same model, data, protocol, images and seed.
+
+    Anything else is kept under another name, with the pages made from it, which a SetAsideWarning says.
+    Raises ConfigError if the place cannot be written.
+    """
+    if path.exists():
+        try:
+            stored = Evaluation.load(path)
+            different = [name for name, of in REQUEST.items() if of(stored) != of(result)]
+        except ConfigError:
+            different = ["kind, or a damaged one"]
+        if different:
+            keep(path, f"a result of another {', another '.join(different)}")
+    result.save(path)
+
+
+def save_ablations(ablations: Ablations, path: Path) -> None:
+    """Save ablations.  What is there is replaced if it has the same numbers; else it is kept, as by `save_result`."""
+    content = parse_json(json_text(ablations.to_json()).encode())  # with lists in the place of tuples, as in the file
+    if path.exists():
+        try:
+            stored = read_json(path, "ablations", dict)
+        except ConfigError:
+            stored = {}
+        if any(stored.get(name) != part for name, part in content.items() if name not in ("versions", "machine")):
+            keep(path, "the ablations of another network, or others of this one")
+    write_json(path, content)
+
+
+def keep(path: Path, content: str) -> None:
+    """Give a stored result another name, with the pages made from it, and say so.
+
+    content  what it holds, for the SetAsideWarning
+    Raises ConfigError if it cannot be renamed.
+    """
+    try:
+        kept = set_aside(path, (".md", ".html"))
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    warnings.warn(f"{path} held {content}; it is kept in {kept}", SetAsideWarning, stacklevel=3)
 
 
 def _check_belongs(stored: Evaluation, data: Dataset, protocol: Protocol, path: Path) -> None:

@@ -19,6 +19,7 @@ from hosnn.nn.layers import ConstantCoding
 from hosnn.nn.modes import device_of, evaluating
 from hosnn.nn.neurons import TALIF, neurons
 from hosnn.nn.streaming import modules_in_order
+from hosnn.nn.unwrapping import unwrapped
 from hosnn.provenance import machine, versions
 from hosnn.results.inspection import AdaptiveLayer, Condition, Drift, Energy, Inspection, Stability
 from hosnn.rng import SampleRandom
@@ -55,6 +56,7 @@ def inspect(
     The network with k = 0 sees the same disturbed images, which were crafted on `model`.
     Raises ConfigError for a model without spiking layers of hosnn, or with a layer that does not run once.
     """
+    model = unwrapped(model, "inspect")
     require_neurons(model)
     split = data if isinstance(data, Split) else Split.in_order(*images_and_labels(data, "inspect"))
     check_images(split.batch(torch.arange(1))[0], origin="inspect")

@@ -90,7 +90,8 @@ class Planned(ObservedModule, Generic[P]):
         raise TypeError(f"{type(self).__name__} does not define _make_plan()")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_cached_plan": None}
+        # Without what torch.compile put into the module, which would call the original.
+        return {**super().__getstate__(), "_cached_plan": None}  # type: ignore[no-untyped-call]
 
 
 @contextmanager

@@ -21,6 +21,12 @@ def evaluating(model: Callable[..., Any]) -> Iterator[None]:
             module.training = mode
 
 
+def set_evaluating(model: nn.Module) -> None:
+    """Put every module in eval mode, also those whose eval() raises, as that of an exported program does."""
+    for module in model.modules():
+        module.training = False
+
+
 @contextmanager
 def statistics_held(model: nn.Module) -> Iterator[None]:
     """Inside, normalisation in train mode uses each batch's statistics but updates no running mean, variance or count.

@@ -94,6 +94,14 @@ def _obstacle(spec: AttackSpec, network: Network, classes: int, images: Tensor) 
     return ""
 
 
+def uses_estimators(protocol: Protocol) -> bool:
+    """Whether an attack of the protocol differentiates a network by another rule than its own."""
+    specs = (*protocol.attacks, *(spec for panel in protocol.panels for spec in panel.attacks))
+    return protocol.search is not None or any(
+        spec.estimator is not None or isinstance(spec.attack, Through) for spec in specs
+    )
+
+
 def without_estimators(protocol: Protocol) -> Protocol:
     """The protocol for a model without hosnn's spiking layers, of which only its own gradient can be followed.
 

@@ -17,6 +17,11 @@ from hosnn.errors import ConfigError
 from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import Loss
 
+IN_PLACE = (
+    "the model changes its input in place, so an attack would lose the image it is at; let it work on a copy, e.g. "
+    "x = x - mean in the place of x.sub_(mean)"
+)
+
 Model = Callable[[Tensor], Tensor]
 
 
@@ -112,7 +117,21 @@ def scores(model: Model, x: Tensor) -> Tensor:
     """model(x) without a gradient: x [B, ...] -> [B, K]."""
     _count(x, model, backward=False)
     with torch.no_grad():
-        return model(x)
+        return _called(model, x)
+
+
+def _called(model: Model, x: Tensor) -> Tensor:
+    """model(x).  Raises ConfigError if it changes x in place."""
+    version = None if x.is_inference() else x._version
+    try:
+        output = model(x)
+    except RuntimeError as error:
+        if "in-place operation" not in str(error):
+            raise
+        raise ConfigError(f"{IN_PLACE} (or a weight: {error})") from error
+    if version is not None and x._version != version:
+        raise ConfigError(IN_PLACE)
+    return output
 
 
 class InputGradient(NamedTuple):
@@ -143,9 +162,14 @@ def input_gradient(model: Model, x: Tensor, y: Tensor, loss: Loss) -> InputGradi
 
 
 def _input_gradient(model: Model, x: Tensor, y: Tensor, loss: Loss) -> InputGradient:
+    if torch.is_inference_mode_enabled():
+        raise ConfigError(
+            "an attack was called under torch.inference_mode(), where no gradients exist; call it outside, or under "
+            "torch.no_grad(), or with torch.inference_mode(False)"
+        )
     with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        output = model(x)
+        x = (x.clone() if x.is_inference() else x).detach().requires_grad_()
+        output = _called(model, x)
         values = loss(output, y)
         if not values.requires_grad:
             raise NoGradient(

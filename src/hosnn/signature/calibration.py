@@ -12,6 +12,7 @@ from hosnn.images import check_pixels
 from hosnn.nn.hooked import forward_with_hooks
 from hosnn.nn.modes import evaluating
 from hosnn.nn.neurons import LIF, hidden_neurons
+from hosnn.nn.unwrapping import unwrapped
 from hosnn.signature.signature import LayerSignature, Signature, network_identity
 from hosnn.spiking.state import Trajectory
 
@@ -36,6 +37,7 @@ def calibrate(
     raw pixels in [0, 1], or that the model does not take.
     Source: HoSNN, arXiv:2308.10373.
     """
+    model = unwrapped(model, "calibrate")
     if not hidden_neurons(model):
         raise SignatureError(
             f"calibrate got a {type(model).__name__} without hosnn.LIF layers; put LIF() after each synaptic layer"
@@ -54,7 +56,10 @@ def calibrate(
     if merged is None:
         raise SignatureError("calibrate got no images; pass batches of clean training data")
     # Copies, because tensors made in inference mode cannot be used in autograd.
-    layers = {name: LayerSignature(layer.mean.clone(), layer.variance.clone()) for name, layer in merged.layers.items()}
+    with torch.inference_mode(False):
+        layers = {
+            name: LayerSignature(part.mean.clone(), part.variance.clone()) for name, part in merged.layers.items()
+        }
     return Signature(layers, merged.samples, dataset, dataset_sha256, identity)
 
 

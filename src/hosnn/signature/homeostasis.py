@@ -11,6 +11,7 @@ from hosnn.errors import SignatureError
 from hosnn.identity import identified
 from hosnn.nn.modes import device_of
 from hosnn.nn.neurons import LIF, TALIF, Extrapolation, hidden_neurons
+from hosnn.nn.unwrapping import unwrapped
 from hosnn.signature.signature import Signature, network_identity
 
 M = TypeVar("M", bound=nn.Module)
@@ -48,6 +49,7 @@ def homeostatic(
     Raises SignatureError if the signature was recorded from other weights, other layers or another number of steps.
     Source: HoSNN, arXiv:2308.10373.
     """
+    model = unwrapped(model, "homeostatic")
     layers = hidden_neurons(model)
     if set(layers) != set(signature.layers):
         raise SignatureError(

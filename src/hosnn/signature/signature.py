@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from hosnn.errors import SignatureError
 from hosnn.files import parse_json, write_bytes
-from hosnn.identity import digest
+from hosnn.identity import digest, identity_text
 from hosnn.nn.layers import Normalise
 from hosnn.nn.neurons import neurons
 from hosnn.schema import Hash, Name, validated
@@ -180,12 +181,31 @@ def _cannot_write(path: Path, error: Exception) -> SignatureError:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """SHA-256 over the names, shapes, types and bytes of a network's parameters and saved buffers."""
+    """SHA-256 over the names, shapes, types and bytes of a network's parameters and saved buffers.
+
+    What else its state holds, such as packed weights of quantised layers, counts by its text.
+    """
     content = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, value in sorted(model.state_dict().items(), key=itemgetter(0)):
+        _add(content, name, value)
+    return content.hexdigest()
+
+
+def _add(content: "hashlib._Hash", name: str, value: object) -> None:
+    """Add an entry of a network's state to a hash."""
+    if isinstance(value, Mapping):
+        value = tuple(value.items())
+    if isinstance(value, (tuple, list)):
+        for number, part in enumerate(value):
+            _add(content, f"{name}.{number}", part)
+    elif isinstance(value, Tensor) and value.is_quantized:
+        _add(content, name, (identity_text(value.dequantize().tolist()), value.int_repr(), str(value.dtype)))
+    elif isinstance(value, Tensor):
+        tensor = value.to_dense() if value.layout is not torch.strided else value
         content.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         content.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return content.hexdigest()
+    else:
+        content.update(f"{name}{identity_text(value)}".encode())
 
 
 def network_identity(model: nn.Module) -> str:

@@ -30,7 +30,7 @@ from hosnn.tensor_files import read_tensors as read_tensor_file
 from hosnn.training.configuration import network_from
 from hosnn.training.spiking_layers import restore
 from hosnn.training.stored import FORMAT, Config, Generations, checked, checked_position
-from hosnn.training.weights import check_header, check_shapes, check_thresholds, check_types
+from hosnn.training.weights import check_header, check_shapes, check_thresholds, check_types, tensors_to_save
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,11 @@ def load(path: Path, generation: str = "best") -> LoadedNetwork:
     folder = resolve(path, generation)
     config = read_config(folder)
     weights = folder / "model.safetensors"
+    if config["network"] is None:
+        raise CheckpointError(
+            f"{folder} holds a network of a class of your own, which it does not describe; build one and fill it with "
+            "hosnn.load_into(network, folder)"
+        )
     try:
         with torch.device("meta"):  # costs no memory, however large a network a damaged config describes
             check_header(network_from(config["network"]), read_header(weights), folder)
@@ -184,7 +189,7 @@ def config_of(
 
 
 def _write_model(network: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    tensors = tensors_to_save(network)
     (folder / "model.safetensors").write_bytes(to_bytes(tensors, {"format": FORMAT}))
     (folder / "config.json").write_text(json_text(dict(config), indent=2), encoding="utf-8")
     (folder / "card.md").write_text(_card(network, config), encoding="utf-8")

@@ -11,11 +11,18 @@ from torch import nn
 from hosnn import zoo
 from hosnn.errors import CheckpointError
 from hosnn.nn.layers import SpikingNetwork
+from hosnn.nn.unwrapping import unwrapped
 from hosnn.training import checkpoint
 from hosnn.training.configuration import describe
 from hosnn.training.spiking_layers import describe_homeostasis, describe_rules
 
 M = TypeVar("M", bound=nn.Module)
+
+FILES = ("config.json", "model.safetensors")
+"""What a network is read from."""
+
+NEEDED = tuple(pattern for file in (*FILES, "current.json") for pattern in (file, f"*/{file}"))
+"""Files of a Hub repository that are asked for."""
 
 
 def save(model: nn.Module, path: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
@@ -23,9 +30,12 @@ def save(model: nn.Module, path: Path | str, provenance: Mapping[str, Any] | Non
 
     provenance  facts for config.json, JSON-ready; `name` is the card's heading
     A network of your own class is written too; read it with `load_into`.
-    Raises CheckpointError if the folder exists or cannot be written, or cannot hold a layer's gradient rule.
+    Of a compiled or parallel network the one inside is written, which an UnwrappedWarning says.
+    Raises CheckpointError if the folder exists or cannot be written, or for a network whose state, or whose layers'
+    gradient rules, the files cannot hold.
     """
     folder = Path(path)
+    model = unwrapped(model, "save")
     if folder.exists():
         raise CheckpointError(f"{folder} exists already; choose another folder, so that nothing is overwritten")
     blueprint = getattr(model, "blueprint", None)
@@ -47,8 +57,10 @@ def load(source: Path | str, generation: str = "best") -> SpikingNetwork:
 def load_into(network: M, source: Path | str, generation: str = "best") -> M:
     """Fill a freshly built network of your own from a checkpoint; its LIF layers become TA-LIF where it has k.
 
+    Of a compiled or parallel network the one inside is filled and returned, which an UnwrappedWarning says.
     Raises CheckpointError if the tensors do not fit.
     """
+    network = unwrapped(network, "load_into")
     folder = checkpoint.resolve(folder_of(source), generation)
     tensors = checkpoint.read_tensors(folder / "model.safetensors")
     checkpoint.load_weights(network, tensors, checkpoint.read_config(folder), folder)
@@ -72,8 +84,20 @@ def folder_of(source: Path | str) -> Path:
             f"{', '.join(zoo.names()) or 'no networks'} in the package"
         )
     try:
-        return Path(snapshot_download(str(source), allow_patterns=["*.json", "*.safetensors", "*.md"]))
+        return Path(snapshot_download(str(source), allow_patterns=list(NEEDED)))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        cached = getattr(error, "snapshot_path", None)  # offline, and not every file that matches is in the cache
+        if cached is not None and _is_complete(Path(cached)):
+            return Path(cached)
         raise CheckpointError(
             f"{source} is no folder here, and the Hugging Face Hub does not have it or cannot be reached: {error}"
         ) from error
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether a network can be read from a folder."""
+    try:
+        checkpoint_folder = checkpoint.resolve(folder)
+    except CheckpointError:
+        return False
+    return all((checkpoint_folder / file).exists() for file in FILES)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor, nn, strided
 
 from hosnn.errors import CheckpointError
 from hosnn.nn.neurons import hidden_neurons
@@ -12,6 +12,28 @@ from hosnn.tensor_files import REAL, Header
 
 OF_THRESHOLDS = ("signature", "adaptation", "threshold")
 """Tensors that layers with thresholds of their own have in addition, whose shapes the description does not tell."""
+
+
+def tensors_to_save(network: nn.Module) -> dict[str, Tensor]:
+    """The network's state on the CPU; tensors that share memory, such as tied weights, each with memory of its own.
+
+    Raises CheckpointError for state that is no tensor, and for tensors of kinds that safetensors does not have.
+    """
+    tensors: dict[str, Tensor] = {}
+    memory: set[int] = set()
+    for name, value in network.state_dict().items():
+        if not isinstance(value, Tensor) or value.is_quantized or value.layout is not strided or value.is_meta:
+            kind = "a tensor without plain numbers" if isinstance(value, Tensor) else type(value).__name__
+            raise CheckpointError(
+                f"cannot save {name!r}, which is {kind} (as in quantised layers, or from get_extra_state); a "
+                "checkpoint holds plain tensors only: save the network as it was before it was quantised, or use "
+                "torch.save"
+            )
+        tensor = value.detach().cpu().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if storage in memory else tensor
+        memory.add(storage)
+    return tensors
 
 
 def check_header(network: nn.Module, header: Header, source: Path) -> None:

@@ -4,8 +4,9 @@ All give the same spikes; `choose` and the environment variable HOSNN_BACKEND ov
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -35,6 +36,8 @@ WHY_ABSENT: dict[str, str] = {"cpu": "the native kernel was not built", "triton"
 
 PLAIN_TYPES = frozenset((Tensor, torch.nn.Parameter, type(None)))
 """Types of tensors with memory of their own, which native code can read."""
+
+_observer: ContextVar[Callable[[Rule], None] | None] = ContextVar("observer of rules", default=None)
 
 _choices: list[list[str]] = []
 """The backends of all open `choose` contexts, latest last; one list each, as threads may leave them in any order."""
@@ -76,6 +79,16 @@ def active(device: torch.device) -> str:
     return kernel if kernel and not _why_unusable(kernel) else "eager"
 
 
+@contextmanager
+def rules_observed(observe: Callable[[Rule], None]) -> Iterator[None]:
+    """Inside, `observe` is called with the gradient rule of each layer that this thread runs."""
+    token = _observer.set(observe)
+    try:
+        yield
+    finally:
+        _observer.reset(token)
+
+
 def run_layer(
     currents: Tensor,
     dynamics: Dynamics,
@@ -90,6 +103,8 @@ def run_layer(
     emit      TRACES or SPIKES; other quantities come from fused kernels only
     Raises BackendError if the backend chosen by name cannot run it.
     """
+    if not torch.compiler.is_compiling() and (observe := _observer.get()) is not None:
+        observe(rule)
     chosen = _chosen()
     target, adaptation = threshold_tensors(threshold)
     reason = _why_eager(chosen, currents, rule, target, adaptation)
