@@ -63,9 +63,9 @@ def evaluate(
     threads  blocks attacked at a time, each with one thread of torch (the result does not depend on how many); 0: one
              at a time with torch's own threads; None: one per core on a CPU, and 0 on other devices.  A model that
              draws random numbers, is no nn.Module, or has no copy that shares nothing and answers the same, gets 0.
-    Raises ShapeError for images or logits of the wrong shape, range or with NaN; Interrupted when stopped early;
-    ConfigError for an unknown protocol, if an attack left its threat, and for a threat to 8 bits and images that are
-    not of 8 bits.
+    Raises ShapeError for images or logits of the wrong shape, range or with NaN, and for images or a model of fewer
+    bits than float32; Interrupted when stopped early; ConfigError for an unknown protocol, if an attack left its
+    threat, and for a threat to 8 bits and images that are not of 8 bits.
     """
     started = time.monotonic()
     with evaluating(model), full_precision():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.checks.inspection import inspect_network
+from hosnn.checks.precision import check_precision
 from hosnn.data import Dataset, Split
 from hosnn.data.containers import images_and_labels
 from hosnn.deadline import Deadline
@@ -102,6 +103,7 @@ def prepare(
         raise ConfigError("journal=... needs an nn.Module: a journal could not tell one plain function from another")
     device = device_of(model, images.x)
     first_images = images.x[:INSPECTION_IMAGES].to(device)
+    check_precision(model, first_images, "the model")
     logits = logits_of(model, first_images)
     _check_classes(logits, images.y)
     network = inspect_network(model, first_images)
@@ -154,7 +156,9 @@ def _check_transfer_source(spec: AttackSpec, first_images: Tensor, classes: int)
     source = attack.source
     try:
         with evaluating(source):
-            logits = logits_of(source, first_images.to(device_of(source, first_images)))
+            images = first_images.to(device_of(source, first_images))
+            check_precision(source, images, "it")
+            logits = logits_of(source, images)
     except (ShapeError, RuntimeError, TypeError, ValueError, IndexError) as error:
         raise ConfigError(f"{spec.name}: the source does not take these images: {error}") from error
     if logits.shape[1] != classes:
