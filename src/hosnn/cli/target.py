@@ -1,20 +1,22 @@
 """The model that a command names: a checkpoint of ours, or what a function of the user's own returns."""
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import torch
 from torch import nn
 
 from hosnn.cli.options import dataset_for, load_model
 from hosnn.data import Dataset, load_dataset
 from hosnn.errors import ConfigError
+from hosnn.python_files import importing_beside, load_file
 from hosnn.robustness.model import Model
+from hosnn.runtime import own_randomness
 
 IMPORT_ADVICE = "correct the file, or import what it needs: it must load without arguments"
 
@@ -88,33 +90,29 @@ def _function_name(text: str) -> str:
 
 
 def _model_of(text: str) -> Model:
-    """What the function `file.py:function` or `module:function` returns, or the network of that name."""
+    """What the function `file.py:function` or `module:function` returns, or the network of that name.
+
+    Its file finds the modules beside it; the settings and random numbers of torch stay what they were.
+    """
     location, _, function_name = text.rpartition(":")
-    module = _import_file(Path(location), text) if location.endswith(".py") else _import_module(location, text)
-    function: Callable[[], object] | None = getattr(module, function_name, None)
-    if not callable(function):
-        raise ConfigError(f"{text}: {location} has no function {function_name!r}; expected one that returns the model")
-    with _named_errors(text, "expected a function without arguments that returns the model"):
-        model = function if isinstance(function, nn.Module) else function()
+    file = Path(location)
+    with _settings_kept(), importing_beside(file) if file.suffix == ".py" else nullcontext():
+        module = load_file(file, text) if file.suffix == ".py" else _import_module(location, text)
+        function: Callable[[], object] | None = getattr(module, function_name, None)
+        if not callable(function):
+            raise ConfigError(
+                f"{text}: {location} has no function {function_name!r}; expected one that returns the model"
+            )
+        with _named_errors(text, "expected a function without arguments that returns the model"):
+            model = function if isinstance(function, nn.Module) else function()
     if not callable(model):
         raise ConfigError(f"{text} returned {type(model).__name__}; expected an nn.Module, or a function of images")
     return model.eval() if isinstance(model, nn.Module) else model
 
 
-def _import_file(path: Path, text: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None or not path.exists():
-        raise ConfigError(f"there is no file {path}; expected file.py:function or module:function")
-    sys.path.insert(0, str(path.resolve().parent))  # so that the file can import its neighbours
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    with _named_errors(text, IMPORT_ADVICE):
-        spec.loader.exec_module(module)
-    return module
-
-
 def _import_module(name: str, text: str) -> ModuleType:
-    sys.path.insert(0, str(Path.cwd()))
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     with _named_errors(text, IMPORT_ADVICE):
         try:
             return importlib.import_module(name)
@@ -123,6 +121,18 @@ def _import_module(name: str, text: str) -> ModuleType:
                 raise
             missing = error
     raise ConfigError(f"there is no module {name!r}; expected module:function, or file.py:function") from missing
+
+
+@contextmanager
+def _settings_kept() -> Iterator[None]:
+    dtype, threads, gradient = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
+    try:
+        with own_randomness():
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(threads)
+        torch.set_grad_enabled(gradient)
 
 
 @contextmanager
