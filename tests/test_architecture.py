@@ -11,7 +11,19 @@ SOURCE = ROOT / "src" / "hosnn"
 MAP = ROOT / "docs" / "architecture.md"
 
 ORDER = (
-    *("errors", "identity", "rng", "deadline", "files", "names", "schema", "tensor_files", "images", "python_files"),
+    *(
+        "openmp",
+        "errors",
+        "identity",
+        "rng",
+        "deadline",
+        "files",
+        "names",
+        "schema",
+        "tensor_files",
+        "images",
+        "python_files",
+    ),
     *("terminal", "progress", "provenance", "runtime"),
     *("spiking", "nn", "signature", "robustness", "estimators", "data", "training"),
     *(
@@ -38,7 +50,7 @@ ONLY = {
     "data": {"errors", "identity", "rng", "files", "images", "python_files"},
     "results": {"errors", "files", "names", "schema"},
     "spiking": {"errors", "identity"},
-    **{name: set() for name in ("errors", "identity", "rng")},
+    **{name: set() for name in ("openmp", "errors", "identity", "rng")},
 }
 """Rooms that may import less: attacks know nothing of spikes, spikes nothing of anything."""
 

@@ -10,6 +10,7 @@ result = hosnn.evaluate(homeostatic, (x, y))        # accuracy under attack, one
 from importlib import import_module
 from types import ModuleType
 
+import hosnn.openmp  # noqa: F401  # before torch is loaded
 from hosnn.errors import HosnnError
 from hosnn.estimators import Through
 from hosnn.evaluation.evaluate import evaluate
