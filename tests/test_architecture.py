@@ -13,6 +13,7 @@ MAP = ROOT / "docs" / "architecture.md"
 ORDER = (
     *(
         "openmp",
+        "places",
         "errors",
         "identity",
         "rng",
@@ -47,7 +48,7 @@ PLANNED = {"theory", "interop", "export"}
 
 ONLY = {
     "robustness": {"errors", "identity", "rng", "runtime"},
-    "data": {"errors", "identity", "rng", "files", "images", "python_files"},
+    "data": {"places", "errors", "identity", "rng", "files", "images", "python_files"},
     "results": {"errors", "files", "names", "schema"},
     "spiking": {"errors", "identity"},
     **{name: set() for name in ("openmp", "errors", "identity", "rng")},

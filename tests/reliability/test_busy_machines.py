@@ -1,5 +1,6 @@
 """Other jobs on the cores: fewer threads, which sleep, and trainings side by side with the bits of one by one."""
 
+import io
 import os
 import pickle
 import subprocess
@@ -176,11 +177,37 @@ def test_trainings_side_by_side_have_the_bits_of_one_by_one(tmp_path: Path) -> N
     assert len(alone) >= 2 and together == alone
 
 
-def test_a_deadline_ends_all_of_them(tmp_path: Path) -> None:
-    endless = [replace(small(seed=seed), start=None, name=f"run-{seed}") for seed in (0, 1)]
-    endless = [override(experiment, ("optim.epochs=100000",)) for experiment in endless]
-    train_side_by_side([Training(e, tmp_path, None, ONE_THREAD) for e in endless], 1, Deadline(0.5))
-    assert not (tmp_path / "run-1").exists()
+class Process:
+    """A training that takes a while to stop after it is asked to."""
+
+    stdin = io.BytesIO()
+
+    def __init__(self) -> None:
+        self.signals, self.polls_left = 0, 4
+
+    def terminate(self) -> None:
+        self.signals += 1
+
+    def poll(self) -> int | None:
+        self.polls_left -= bool(self.signals)
+        return None if self.polls_left else 1
+
+
+def test_a_deadline_stops_those_that_run_with_one_signal_each_and_starts_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A second signal would be Ctrl-C pressed again: no checkpoint."""
+    started: list[Process] = []
+
+    def start(training: object) -> Process:
+        started.append(Process())
+        return started[-1]
+
+    monkeypatch.setattr("hosnn.cli.side_by_side._started", start)
+    monkeypatch.setattr("hosnn.cli.side_by_side.POLL_SECONDS", 0.01)
+    trainings = [Training(small(), Path("runs"), None, ONE_THREAD)] * 5
+    train_side_by_side(trainings, 2, Deadline(0.05))
+    assert [(process.signals, process.polls_left) for process in started] == [(1, 0)] * 2
 
 
 def test_a_process_ends_with_its_caller(tmp_path: Path) -> None:

@@ -45,14 +45,15 @@ def train_side_by_side(trainings: Sequence[Training], processes: int, deadline: 
 
     Raises nothing for a training that fails.
     """
-    waiting, running = list(trainings), list[subprocess.Popen[bytes]]()
+    waiting, running, asked = list(trainings), list[subprocess.Popen[bytes]](), False
     try:
         with stopping(deadline):
             while waiting or running:
                 for process in [process for process in running if process.poll() is not None]:
                     _ended(process)
                     running.remove(process)
-                if deadline.reached:
+                if deadline.reached and not asked:
+                    asked = True  # once: a second signal would stop them at once, without a checkpoint
                     waiting.clear()
                     for process in running:
                         process.terminate()
@@ -100,7 +101,8 @@ def _train() -> int:
 
 
 def _end_with_caller() -> None:
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1):  # not through sys.stdin, whose lock Python's own exit needs
+        pass
     os._exit(1)  # as after a kill: the checkpoints are complete
 
 
