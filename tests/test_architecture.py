@@ -11,6 +11,7 @@ SOURCE = ROOT / "src" / "hosnn"
 MAP = ROOT / "docs" / "architecture.md"
 
 ORDER = (
+    *("openmp", "places"),
     *("errors", "identity", "rng", "deadline", "files", "names", "schema", "tensor_files", "images", "python_files"),
     *("zoo", "terminal", "progress", "provenance", "runtime"),
     *("spiking", "nn", "signature", "robustness", "estimators", "data", "training"),
@@ -35,10 +36,10 @@ PLANNED = {"theory", "interop", "export"}
 
 ONLY = {
     "robustness": {"errors", "identity", "rng", "runtime"},
-    "data": {"errors", "identity", "rng", "files", "images", "python_files"},
+    "data": {"places", "errors", "identity", "rng", "files", "images", "python_files"},
     "results": {"errors", "files", "names", "schema"},
     "spiking": {"errors", "identity"},
-    **{name: set() for name in ("errors", "identity", "rng")},
+    **{name: set() for name in ("openmp", "errors", "identity", "rng")},
 }
 """Rooms that may import less: attacks know nothing of spikes, spikes nothing of anything."""
 

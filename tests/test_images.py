@@ -8,8 +8,8 @@ from hosnn.images import check_images, check_labels, check_pixels
 GOOD = torch.linspace(0, 1, 2 * 1 * 4 * 5).reshape(2, 1, 4, 5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_raw_pixels_pass_in_every_precision(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_raw_pixels_pass_in_full_precision(dtype: torch.dtype) -> None:
     check_images(GOOD.to(dtype).requires_grad_(), (1, 4, 5))
 
 
@@ -27,6 +27,9 @@ def with_pixel(value: float) -> Tensor:
 BAD_IMAGES = {
     "bytes": ((GOOD * 255).byte(), r"torch.uint8 .*convert with x.float\(\) / 255"),
     "integers": (GOOD.long(), r"torch.int64 .*convert with x.float\(\)"),
+    "half": (GOOD.half(), r"torch.float16 .*expected float32 or float64"),
+    "bfloat16": (GOOD.bfloat16(), r"torch.bfloat16 .*expected float32 or float64"),
+    "8 bits": (GOOD.to(torch.float8_e4m3fn), r"torch.float8_e4m3fn .*expected float32 or float64"),
     "0..255": (GOOD * 255, r"in \[0, 255\], expected \[0, 1\]; .*divide by 255"),
     "normalised": ((GOOD - 0.5) / 0.25, r"in \[-2, 2\].*make normalisation the model's first layer"),
     "just above 1": (with_pixel(1.001), "clamp or rescale"),

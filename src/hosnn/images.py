@@ -10,7 +10,7 @@ from hosnn.errors import ShapeError
 
 
 def check_images(x: Tensor, shape: tuple[int, ...] | None = None, origin: str = "") -> None:
-    """Raise ShapeError unless x is a batch of raw pixels: floating point, finite, in [0, 1].
+    """Raise ShapeError unless x is a batch of raw pixels: float32 or float64, finite, in [0, 1].
 
     x       [B, C, H, W], or frames [B, T, C, H, W]; B > 0
     shape   of one sample, without B; None accepts any [C, H, W] or [T, C, H, W]
@@ -19,7 +19,7 @@ def check_images(x: Tensor, shape: tuple[int, ...] | None = None, origin: str = 
     Reads every pixel and so waits for an accelerator: call it once per batch or data set, not inside an attack.
     """
     came = _described(x, origin)
-    if not x.is_floating_point():
+    if not x.is_floating_point() or x.dtype.itemsize < 4:
         check_pixels(x, origin)
     if shape is not None and tuple(x.shape[1:]) != tuple(shape):
         expected = ", ".join(map(str, ("B", *shape)))
@@ -32,11 +32,16 @@ def check_images(x: Tensor, shape: tuple[int, ...] | None = None, origin: str = 
 
 
 def check_pixels(x: Tensor, origin: str = "") -> None:
-    """Raise ShapeError unless x, of any shape with at least one number, is floating point, finite and in [0, 1]."""
+    """Raise ShapeError unless x, of any shape with at least one number, is float32 or float64, finite, in [0, 1]."""
     came = _described(x, origin)
     if not x.is_floating_point():
         divide = "; convert with x.float() / 255" if x.dtype == torch.uint8 else "; convert with x.float()"
         raise ShapeError(f"{came}, expected floating point in [0, 1]{divide}")
+    if x.dtype.itemsize < 4:
+        raise ShapeError(
+            f"{came}, expected float32 or float64: fewer bits round pixels, and attacks inside a threat, by more than "
+            "they may; take the original pixels, or x.float() if they are gone"
+        )
     low, high = (extreme.item() for extreme in x.detach().aminmax())
     if not (abs(low) < float("inf") and abs(high) < float("inf")):  # aminmax propagates NaN
         raise ShapeError(f"{came} with NaN or infinite pixels, expected finite ones in [0, 1]; look at the source")

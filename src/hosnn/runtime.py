@@ -3,10 +3,12 @@
 import os
 import random
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Literal, NoReturn
 
 import numpy
@@ -19,6 +21,9 @@ from hosnn.errors import ConfigError, TrainingError
 
 LEAST_LIMIT = 16
 """Threads that are allowed on any machine."""
+
+LOAD_SECONDS = 0.2
+"""How long is looked at the load of the cores."""
 
 RANK_TIMEOUT = timedelta(minutes=10)
 """How long a rank waits for the others before it fails; validation and saving take less."""
@@ -40,6 +45,44 @@ def check_seed(seed: int) -> None:
         raise ConfigError(f"seed got {seed}; expected 0 to 2^63 - 1")
 
 
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_cores() -> int:
+    """Cores without other work, at least 1: those idle for the next LOAD_SECONDS, or by the load average."""
+    cores = available_cores()
+    before = _idle_and_total()
+    if before is None:
+        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+        return max(1, cores - round(load))
+    time.sleep(LOAD_SECONDS)
+    idle, total = (later - earlier for later, earlier in zip(_idle_and_total() or before, before, strict=True))
+    machine = os.cpu_count() or 1
+    return max(1, min(cores, round(machine * idle / total) if total > 0 else cores))
+
+
+def _idle_and_total() -> tuple[int, int] | None:
+    """Ticks that all cores were idle, and all ticks, since the machine started; None where Linux's /proc is not."""
+    try:
+        ticks = [int(word) for word in Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:9]]
+    except (OSError, ValueError, IndexError):
+        return None
+    return sum(ticks[3:5]), sum(ticks)
+
+
+def threads_by_load() -> int:
+    """Threads of torch that help now: torch's own choice, at most one for each core without other work.
+
+    What the user's environment says (OMP_NUM_THREADS, MKL_NUM_THREADS) holds.
+    """
+    own = torch.get_num_threads()
+    if own == 1 or any(name in os.environ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")):
+        return own
+    return min(own, free_cores())
+
+
 Precision = Literal["32-true", "64-true", "bf16-mixed"]
 
 
@@ -51,7 +94,7 @@ class Hardware:
     devices: int = 1  # number of accelerators to use on each machine
     nodes: int = 1  # number of machines, where a cluster's scheduler started this command on several
     precision: Precision = "32-true"  # bf16-mixed is for training, on GPUs above all; results are measured in 32-true
-    threads: int = 0  # CPU threads of torch; 0: torch's own choice
+    threads: int = 0  # CPU threads of torch; 0: torch's own choice, at most one for each core that is free at the start
 
     def fabric(self, several: bool = False) -> Fabric:
         """A launched Fabric.  Raises ConfigError if the accelerator is not there, TrainingError if another rank ends.
@@ -70,8 +113,7 @@ class Hardware:
             raise ConfigError(
                 f"devices got {devices}, nodes {nodes}; only `hosnn train` shares work among devices, use 1 here"
             )
-        if self.threads:
-            torch.set_num_threads(self.threads)
+        torch.set_num_threads(self.threads or threads_by_load())
         # Training keeps buffers equal on all ranks by itself; broadcasting signatures at every step would cost time.
         ddp = DDPStrategy(timeout=RANK_TIMEOUT, broadcast_buffers=False)
         try:

@@ -28,8 +28,10 @@ LOST = 2
 class SafeConsole(Console):
     """A console that prints long lines as they are, and of every text only what is `printable`."""
 
-    def __init__(self, *, stderr: bool = False, highlight: bool = True) -> None:
-        super().__init__(stderr=stderr, soft_wrap=True, highlight=highlight, emoji=False)
+    def __init__(self, *, stderr: bool = False, highlight: bool = True, lines: bool = False) -> None:
+        """lines  of several processes that share a terminal: no bars, which would overwrite each other"""
+        terminal = False if lines else None
+        super().__init__(stderr=stderr, soft_wrap=True, highlight=highlight, emoji=False, force_terminal=terminal)
 
     def render_str(self, text: str, **options: Any) -> Text:
         try:

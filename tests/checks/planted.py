@@ -119,6 +119,20 @@ class HalvedInside(Around):
         return super().forward(x).bfloat16().float()
 
 
+class HalvedUnseen(Around):
+    """Logits of as few bits as bfloat16 has, without any operation in it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        cut = (logits.detach().view(torch.int32) & -(1 << 16)).view(torch.float32)
+        return logits + (cut - logits.detach())
+
+
+def bounded(function: nn.Module) -> nn.Module:
+    """An honest network whose scores go through a bounded function."""
+    return nn.Sequential(ordinary(), function).eval()
+
+
 class Quantised(Around):
     """Logits on a grid of a few levels, with a gradient that pretends otherwise."""
 

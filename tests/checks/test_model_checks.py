@@ -10,6 +10,7 @@ BOUNDARIES: dict[str, tuple[Callable[[float], Check], float, float | None, float
     "zero gradients": (lambda share: model_checks.zero_gradients(share, 200), 0.01, 0.05, 0.2),
     "saturated loss": (lambda share: model_checks.saturated_loss(share, 200), 0.01, 0.05, 0.2),
     "saturated softmax": (lambda share: model_checks.saturated_softmax(share, 200), 0.5, 0.9, None),
+    "range of scores": (lambda widest: model_checks.range_of_scores(widest, 200, False, "none"), 5.0, 1.0, None),
     "eps = 0": (lambda share: model_checks.zero_budget(share, 200), 0.0, None, 0.005),
     "randomness": (model_checks.randomness, 1e-5, 1e-2, None),
     "state between calls": (model_checks.state_between_calls, 1e-5, None, 1e-2),

@@ -96,7 +96,7 @@ def test_a_model_without_a_gradient_fails_in_the_exit_status_and_in_the_first_li
     [
         (":nothing", "has no function 'nothing'"),
         (":number", "returned int"),
-        ("x:network", "there is no file"),
+        ("x:network", "there is no Python file"),
         (":broken", "networks of mine.py:broken raised KeyError: 'weights.pt'"),
         (":needs", "raised TypeError: needs() missing 1 required positional argument"),
     ],

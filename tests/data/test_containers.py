@@ -105,7 +105,7 @@ IMAGES: dict[str, tuple[Any, Tensor]] = {
     "uint16 in 0..255": (BYTES.numpy().astype(np.uint16), BYTES),
     "booleans": (BYTES > 127, (BYTES > 127).byte() * 255),
     "grey without channels": (BYTES[:, 0], BYTES[:, :1]),
-    "half precision": (X.half(), X.half().float()),
+    "double precision": (X.double(), X),
     "frames": (BYTES[:, None].repeat(1, 4, 1, 1, 1), BYTES[:, None].repeat(1, 4, 1, 1, 1)),
 }
 
@@ -125,6 +125,7 @@ def spoilt(value: float) -> Tensor:
 
 BAD_IMAGES: dict[str, tuple[Any, str]] = {
     "0..255 as floats": (X * 255, r"in \[0, 255\], expected \[0, 1\]; .*divide by 255"),
+    "half precision": (X.half(), r"torch\.float16 .*expected float32 or float64"),
     "normalised": ((X - 0.5) / 0.25, "make normalisation the model's first layer"),
     "NaN": (spoilt(float("nan")), "NaN or infinite pixels"),
     "infinite": (spoilt(float("inf")), "NaN or infinite pixels"),

@@ -12,8 +12,9 @@ import torch
 from hosnn.data import Dataset, fashion_mnist_files
 from hosnn.data.download import fetch_file
 from hosnn.data.fashion_mnist_files import FASHION_MNIST, fashion_mnist
-from hosnn.data.sources import cache_folder, describe, find_in_folder, system_data_folders
+from hosnn.data.sources import describe, find_in_folder, system_data_folders
 from hosnn.errors import DataError
+from hosnn.places import cache_folder
 
 from .formats import TEST, TINY, TRAIN, random_split, write_idx_files, write_parquet, write_parquet_files
 

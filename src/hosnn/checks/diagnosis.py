@@ -62,6 +62,7 @@ class Diagnosis:
     training_logits, training_gradients   other logits, or another gradient, in train mode; NaN: no logits there
 
     Other shares:
+    score_range      largest difference of two scores of one image; None for two classes, whose losses agree
     distinct_logits  number of distinct logits of the class that has most, over the number of images
     fidelity         trials in which a gradient step beats a random one, at the size `fidelity_eps`
     bptt_fidelity    the same through full BPTT; only for hosnn layers whose own gradient is of little use
@@ -84,6 +85,7 @@ class Diagnosis:
     samples: int
     has_gradient: bool
     saturated_softmax: float
+    score_range: float | None
     changed_without_budget: float
     randomness: float
     carried_state: float
@@ -123,6 +125,7 @@ def diagnose(model: Model, x: Tensor, y: Tensor, threat: Threat, seed: int = 0) 
             samples=len(y),
             has_gradient=gradients is not None,
             saturated_softmax=fraction(logits.float().softmax(1).amax(1) == 1),
+            score_range=float((logits.amax(1) - logits.amin(1)).max()) if logits.shape[1] > 2 else None,
             changed_without_budget=_changed_without_budget(model, x, y, threat, rng, gradients is not None),
             logits_dtype=str(logits.dtype).removeprefix("torch."),
             fits_16_bits=any(torch.equal(logits.to(half).to(logits.dtype), logits) for half in halves),

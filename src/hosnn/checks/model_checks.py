@@ -32,6 +32,10 @@ DISTINCT, FEW_VALUES = 0.5, 0.1
 """Real numbers hardly ever coincide: logits with fewer distinct values than half the images lie on a grid, and those
 with fewer than a tenth tell hardly more than the class."""
 
+NARROW = 2.0
+"""A range of scores that the softmax hardly sees: that of tanh, twice that of a sigmoid.  Of ten scores within it none
+gets a probability above 0.46."""
+
 NATURALLY_COARSE = ("hosnn", "foreign")
 """Networks whose logits may be counts of spikes, a grid that hides nothing; `ties` checks what follows from it."""
 
@@ -98,6 +102,26 @@ def saturated_softmax(share: float, samples: int) -> Check:
         share,
         "If the softmax rounds to 1 the logits are scaled so large that losses on probabilities lose their gradient; "
         "attack a scale-invariant loss (DLR, margin), or divide the logits.",
+    )
+
+
+def range_of_scores(widest: float, samples: int, scale_free: bool, spiking: str) -> Check:
+    """Scores so near each other that cross-entropy pushes all wrong classes alike, not the nearest.
+
+    widest      largest difference of two scores of one image
+    scale_free  the worst case has an attack whose loss does not depend on the scale of the scores
+    """
+    # The rates of output neurons lie in [0, 1] by nature, and training has fitted the network to their softmax.
+    narrow = not widest > NARROW and spiking not in NATURALLY_COARSE
+    figure = f"the scores of an image lie within {widest:.3g} of each other, on {samples} images"
+    return Check(
+        "range of scores",
+        "warn" if narrow and not scale_free else "pass",
+        f"{figure}; some attacks used scale-invariant losses" if narrow and scale_free else figure,
+        widest,
+        "Cross-entropy of scores in a narrow range (nn.Sigmoid or nn.Tanh at the end, probabilities) follows all wrong "
+        "classes at once and flatters the model; return the values before that function, or evaluate by quick or "
+        "standard, whose losses have no scale.",
     )
 
 

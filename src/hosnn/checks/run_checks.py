@@ -56,6 +56,9 @@ def _of_model(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
             model_checks.downgraded(saturated, "some attacks used scale-invariant losses") if scale_free else saturated
         )
     yield model_checks.saturated_softmax(diagnosis.saturated_softmax, count)
+    spiking = evaluation.network.spiking
+    if diagnosis.score_range is not None:
+        yield model_checks.range_of_scores(diagnosis.score_range, count, scale_free, spiking)
     if diagnosis.dead_pixels is None:
         yield not_run("dead pixels", "no image has a gradient" if diagnosis.has_gradient else no_gradient)
     else:
@@ -66,9 +69,7 @@ def _of_model(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[Check]:
     yield model_checks.randomness(diagnosis.randomness)
     yield model_checks.state_between_calls(diagnosis.carried_state, diagnosis.reset_call)
     yield from _of_modes(evaluation, diagnosis)
-    yield model_checks.coarse_logits(
-        diagnosis.distinct_logits, diagnosis.logits_dtype, diagnosis.fits_16_bits, evaluation.network.spiking
-    )
+    yield model_checks.coarse_logits(diagnosis.distinct_logits, diagnosis.logits_dtype, diagnosis.fits_16_bits, spiking)
 
 
 def _in_the_ball(diagnosis: Diagnosis, through_surrogates: bool) -> Iterator[Check]:

@@ -13,6 +13,7 @@ from rich.table import Table
 from hosnn.cli.options import console, console_for
 from hosnn.data import cache
 from hosnn.data.survey import DatasetFinding, survey_datasets
+from hosnn.places import cache_folder, library_caches
 from hosnn.provenance import machine, versions
 from hosnn.spiking.kernels import cpu
 from hosnn.spiking.kernels.backend import active
@@ -63,6 +64,7 @@ def doctor(
         "backend": BACKENDS[active(torch.device("cuda" if torch.cuda.is_available() else "cpu"))],
         "accelerator": "cuda" if torch.cuda.is_available() else "cpu",
         "free_disk_gb": round(shutil.disk_usage(Path.cwd()).free / 1e9, 1),
+        "caches": ", ".join(dict.fromkeys([str(cache_folder()), *map(str, library_caches())])),
         "decoded_cache": f"{sum(path.stat().st_size for path in kept) / 1e6:,.0f} MB in {cache.folder()}",
         "data": [asdict(finding) for finding in findings],
         "advice": _advice(findings),
@@ -73,7 +75,7 @@ def doctor(
     table = Table(show_header=False)
     for key, value in facts.items():
         table.add_row(key, str(value))
-    for name in ("backend", "accelerator", "free_disk_gb", "decoded_cache"):
+    for name in ("backend", "accelerator", "free_disk_gb", "caches", "decoded_cache"):
         table.add_row(name.replace("_", " "), str(report[name]))
     console.print(table)
     data_table = Table("data set", "found in", "images", "exact", "hash", "detail")

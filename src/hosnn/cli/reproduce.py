@@ -1,7 +1,7 @@
 """`hosnn reproduce`."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +10,7 @@ import tyro
 from lightning_fabric import Fabric
 
 from hosnn.cli.options import Folder, Minutes, console_for, deadline_after, writable_folder
+from hosnn.cli.side_by_side import Training, train_side_by_side
 from hosnn.data import Dataset, load_dataset
 from hosnn.deadline import Deadline, Interrupted
 from hosnn.errors import ConfigError, nearest
@@ -38,8 +39,9 @@ from hosnn.training.checkpoint import load
 from hosnn.training.configuration import describe
 from hosnn.training.experiment import Experiment
 from hosnn.training.log import read_log
+from hosnn.training.loop import precision_of
 from hosnn.training.objectives import Adversarial
-from hosnn.training.pipeline import run
+from hosnn.training.pipeline import finished_run, run
 
 
 def reproduce(
@@ -73,7 +75,8 @@ def reproduce(
         out: folder for comparison.json, table.md, bars.svg and report.html; RUNS/NAME if not given.
         data_folder: folder of the data set, if it is not in one of the usual places.
         max_time: stop after this many minutes; the same command resumes.
-        hardware: what to run on.
+        hardware: what to run on; on a CPU independent trainings run side by side, on --threads cores together (0: those
+            that are free).
         json_output: print the comparison as JSON at the end.
     """
     reproduction = _reproduction(name)
@@ -84,8 +87,10 @@ def reproduce(
     data = load_dataset(experiments[0].data, data_folder)
     console = console_for(json_output)
     console.print(f"{reproduction.title}; data: {data.name}, {data.source}", markup=False)
+    cores = hardware.threads or torch.get_num_threads()
     pipeline = _Pipeline(runs, data, hardware.fabric(), deadline_after(max_time), TerminalProgress(console))
-    trained = [pipeline.trained(experiment) for experiment in experiments]
+    like = Training(experiments[0], runs, data_folder, hardware, json_output)
+    trained = pipeline.all_trained(experiments, cores, like)
     cells = [
         pipeline.cell(experiment, network, reproduction.plans)
         for experiment, network in zip(experiments, trained, strict=True)
@@ -130,6 +135,35 @@ class _Pipeline:
     fabric: Fabric
     deadline: Deadline
     progress: Progress
+
+    def all_trained(self, experiments: list[Experiment], cores: int, like: Training) -> list[SpikingNetwork]:
+        """The networks of all experiments; on a CPU independent ones are trained side by side.
+
+        cores  Each training gets an equal share of them, whatever else they do now: sums depend on the number of
+               threads in their last bits, and the load must not decide about results, only how many run at a time.
+        like   what else a training in another process needs
+        """
+        if self.fabric.device.type != "cpu":
+            return [self.trained(experiment) for experiment in experiments]
+        free, threads = torch.get_num_threads(), max(1, cores // len(experiments))
+        like = replace(like, hardware=replace(like.hardware, accelerator="cpu", threads=threads))
+        torch.set_num_threads(threads)
+        try:
+            starts = [experiment.start for experiment in experiments if experiment.start is not None]
+            for stage in (starts, experiments):
+                left = [experiment for experiment in dict.fromkeys(stage) if not self._is_finished(experiment)]
+                if len(left) > 1 and free // threads > 1:
+                    trainings = [replace(like, experiment=experiment) for experiment in left]
+                    train_side_by_side(trainings, free // threads, self.deadline)
+                else:
+                    for experiment in left:
+                        self.trained(experiment)
+            return [self.trained(experiment) for experiment in experiments]
+        finally:
+            torch.set_num_threads(free)
+
+    def _is_finished(self, experiment: Experiment) -> bool:
+        return finished_run(experiment, self.data, self.runs / experiment.name, precision_of(self.fabric)) is not None
 
     def trained(self, experiment: Experiment) -> SpikingNetwork:
         """The experiment's network at its best checkpoint, trained now if it is not finished."""

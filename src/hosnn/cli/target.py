@@ -1,16 +1,16 @@
 """The model that a command names: a checkpoint of ours, or what a function of the user's own returns."""
 
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 
+import torch
 from torch import nn
 
 from hosnn.cli.options import dataset_for, load_model, writable_folder
@@ -19,7 +19,9 @@ from hosnn.errors import ConfigError
 from hosnn.files import read_bytes, write_text
 from hosnn.nn.modes import set_evaluating
 from hosnn.nn.unwrapping import unwrapped
+from hosnn.python_files import importing_beside, load_file
 from hosnn.robustness.model import Model
+from hosnn.runtime import own_randomness
 
 OWNER = "owner.txt"
 """File in a folder of runs/ that says which Hub repository, or which function of which file, its results are of."""
@@ -140,14 +142,21 @@ def _function_name(text: str) -> str:
 
 
 def _model_of(text: str) -> Model:
-    """What the function `file.py:function` or `module:function` returns, or the network of that name."""
+    """What the function `file.py:function` or `module:function` returns, or the network of that name.
+
+    Its file finds the modules beside it; the settings and random numbers of torch stay what they were.
+    """
     location, _, function_name = text.rpartition(":")
-    module = _import_file(Path(location), text) if location.endswith(".py") else _import_module(location, text)
-    function: Callable[[], object] | None = getattr(module, function_name, None)
-    if not callable(function):
-        raise ConfigError(f"{text}: {location} has no function {function_name!r}; expected one that returns the model")
-    with _named_errors(text, "expected a function without arguments that returns the model"):
-        model = function if isinstance(function, nn.Module) else function()
+    file = Path(location)
+    with _settings_kept(), importing_beside(file) if file.suffix == ".py" else nullcontext():
+        module = load_file(file, text) if file.suffix == ".py" else _import_module(location, text)
+        function: Callable[[], object] | None = getattr(module, function_name, None)
+        if not callable(function):
+            raise ConfigError(
+                f"{text}: {location} has no function {function_name!r}; expected one that returns the model"
+            )
+        with _named_errors(text, "expected a function without arguments that returns the model"):
+            model = function if isinstance(function, nn.Module) else function()
     model = unwrapped(model, text)
     if not callable(model):
         raise ConfigError(f"{text} returned {type(model).__name__}; expected an nn.Module, or a function of images")
@@ -156,20 +165,9 @@ def _model_of(text: str) -> Model:
     return model
 
 
-def _import_file(path: Path, text: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None or not path.exists():
-        raise ConfigError(f"there is no file {path}; expected file.py:function or module:function")
-    sys.path.insert(0, str(path.resolve().parent))  # so that the file can import its neighbours
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    with _named_errors(text, IMPORT_ADVICE):
-        spec.loader.exec_module(module)
-    return module
-
-
 def _import_module(name: str, text: str) -> ModuleType:
-    sys.path.insert(0, str(Path.cwd()))
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     with _named_errors(text, IMPORT_ADVICE):
         try:
             return importlib.import_module(name)
@@ -178,6 +176,18 @@ def _import_module(name: str, text: str) -> ModuleType:
                 raise
             missing = error
     raise ConfigError(f"there is no module {name!r}; expected module:function, or file.py:function") from missing
+
+
+@contextmanager
+def _settings_kept() -> Iterator[None]:
+    dtype, threads, gradient = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
+    try:
+        with own_randomness():
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(threads)
+        torch.set_grad_enabled(gradient)
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def train(
         experiment = with_dataset(experiment, dataset)
     deadline = deadline_after(max_time)
     progress = TerminalProgress(console_for(json_output)) if fabric.is_global_zero else Progress()
-    outcome = run(experiment, dataset, runs, fabric, deadline, progress, resume=resume)
+    outcome = run(experiment, dataset, runs, fabric, deadline, progress, resume, not hardware.threads)
     if not fabric.is_global_zero:
         pass  # only the first rank prints
     elif json_output:

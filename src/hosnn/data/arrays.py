@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from hosnn.data.containers import as_images, as_labels
 from hosnn.data.parts import Parts
 from hosnn.errors import DataError, HosnnError
-from hosnn.python_files import load_function
+from hosnn.python_files import importing_beside, load_function
 
 IMAGES, LABELS = ("x", "images", "image", "data"), ("y", "labels", "label", "targets")
 PARTS = ("train", "validation", "val", "test")
@@ -102,7 +102,8 @@ def returned(file: Path, function: str) -> Parts:
     """What `function()` of a Python file returns: (x, y), or a dict of arrays.  Raises DataError for anything else."""
     origin = f"{file}:{function}"
     try:
-        content = load_function(file, function)()
+        with importing_beside(file):
+            content = load_function(file, function)()
     except HosnnError:
         raise
     except (Exception, SystemExit) as error:  # whatever a user's function raises

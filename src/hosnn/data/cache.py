@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hosnn.data.sources import cache_folder
-from hosnn.errors import ConfigError, DataError, HosnnError
+from hosnn.errors import ConfigError, HosnnError
 from hosnn.files import replacing
+from hosnn.places import cache_folder
 
 VERSION = "decoded-1"
 """Part of every entry's name; a change of what decoding gives changes it."""
@@ -66,13 +66,13 @@ def bound() -> int:
 
 
 def folder() -> Path:
-    """Where entries are kept.  Raises DataError where there is no home folder."""
+    """Where entries are kept."""
     return cache_folder() / "decoded"
 
 
 def entries() -> list[Path]:
     """The files of the cache, the least recently used first."""
-    with contextlib.suppress(DataError, OSError):
+    with contextlib.suppress(OSError):
         return sorted(folder().glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
     return []
 
@@ -109,7 +109,7 @@ def _place(paths: tuple[Path, ...], settings: tuple[object, ...]) -> Path | None
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return folder() / f"{digest.hexdigest()}.safetensors"
-    except (OSError, DataError):  # whoever decodes the file will say what is wrong with it
+    except OSError:  # whoever decodes the file will say what is wrong with it
         return None
 
 

@@ -24,7 +24,8 @@ def as_images(value: Any, origin: str) -> Tensor:
 
     value  a tensor or array, or a list of those of one size; grey images may lack the channel axis, channels may come
            last
-    Raises ShapeError naming `origin` for other shapes, values outside 0..255 or [0, 1], NaN, or other types.
+    Raises ShapeError naming `origin` for other shapes, values outside 0..255 or [0, 1], NaN, or other types, such as
+    floats of 16 bits.
     """
     tensor = as_tensor(value, origin)
     if tensor.dim() == 3:
@@ -47,9 +48,10 @@ def as_images(value: Any, origin: str) -> Tensor:
                 f"{origin}: images are {tensor.dtype} in {low}..{high}; expected 0..255, or [0, 1] as floats"
             )
         return tensor.to(torch.uint8).contiguous()
-    tensor = tensor.to(torch.float32).contiguous()
+    if tensor.dtype == torch.float64:
+        tensor = tensor.float()
     check_images(tensor, origin=origin)
-    return tensor
+    return tensor.contiguous()
 
 
 def as_labels(value: Any, origin: str, classes: int | None = None) -> Tensor:

@@ -9,7 +9,6 @@ from hosnn.data.sources import (
     DatasetFiles,
     FolderLayout,
     Source,
-    cache_folder,
     find_in_cache,
     find_in_folder,
     find_in_system,
@@ -17,6 +16,7 @@ from hosnn.data.sources import (
     load_first,
 )
 from hosnn.data.specification import Specification
+from hosnn.places import cache_folder
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from hosnn.data.ordering import has_published_labels, in_original_order
 from hosnn.data.specification import Specification, Verified
 from hosnn.data.split import Split
 from hosnn.errors import DataError
+from hosnn.places import cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -224,15 +225,6 @@ def system_data_folders() -> list[Path]:
     """
     named = [*os.environ.get("XDG_DATA_DIRS", "").split(":"), "/usr/local/share", "/usr/share"]
     return list(dict.fromkeys(Path(folder) for folder in named if Path(folder).is_absolute()))
-
-
-def cache_folder() -> Path:
-    """HOSNN_CACHE if set, else .cache/hosnn in the home folder.  Raises DataError if neither exists."""
-    named = os.environ.get("HOSNN_CACHE")
-    try:
-        return Path(named).expanduser() if named else Path.home() / ".cache" / "hosnn"
-    except RuntimeError as error:
-        raise DataError("there is no home folder to cache in; set HOSNN_CACHE to a folder") from error
 
 
 def offline_switch() -> str | None:

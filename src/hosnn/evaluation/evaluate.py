@@ -67,10 +67,10 @@ def evaluate(
              draws random numbers, is no nn.Module, or has no copy that shares nothing and answers the same, gets 0.
     The caller's random numbers, modes of torch and of the model, and number of threads stay as they were.
     Of a compiled, parallel or exported model the network inside is attacked, which an UnwrappedWarning says.
-    Raises ShapeError for images or logits of the wrong shape, range or with NaN, and for a model that does not take
-    batches of any size; Interrupted when stopped early; ConfigError for an unknown protocol, a network whose copies
-    gradient estimators do not reach, if an attack left its threat, and for a threat to 8 bits and images that are not
-    of 8 bits.
+    Raises ShapeError for images or logits of the wrong shape, range or with NaN, for images or a model of fewer bits
+    than float32, and for a model that does not take batches of any size; Interrupted when stopped early; ConfigError
+    for an unknown protocol, a network whose copies gradient estimators do not reach, if an attack left its threat, and
+    for a threat to 8 bits and images that are not of 8 bits.
     """
     started = time.monotonic()
     model = unwrapped(model, "evaluate")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.checks.foreign_libraries import reset_call
+from hosnn.checks.precision import check_precision
 from hosnn.errors import ConfigError, InPlaceWarning, ShapeError
 from hosnn.estimators import OnFrames
 from hosnn.evaluation.runner import logits_of
@@ -100,7 +101,9 @@ def check_transfer_source(spec: AttackSpec, first_images: Tensor, classes: int) 
     source = attack.source
     try:
         with evaluating(source):
-            logits = logits_of(source, first_images.to(device_of(source, first_images)))
+            images = first_images.to(device_of(source, first_images))
+            check_precision(source, images, "it")
+            logits = logits_of(source, images)
     except (ShapeError, RuntimeError, TypeError, ValueError, IndexError) as error:
         raise ConfigError(f"{spec.name}: the source does not take these images: {error}") from error
     if logits.shape[1] != classes:

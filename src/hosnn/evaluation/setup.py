@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hosnn.checks.inspection import inspect_network
+from hosnn.checks.precision import check_precision
 from hosnn.data import Dataset, Split
 from hosnn.data.containers import images_and_labels
 from hosnn.deadline import Deadline
@@ -114,6 +115,7 @@ def prepare(
     device = device_of(model, images.x)
     first_images = images.x[:INSPECTION_IMAGES].to(device)
     model = until_end.enter_context(input_kept(model, first_images))
+    check_precision(model, first_images, "the model")
     logits = logits_of(model, first_images)
     _check_classes(logits, images.y)
     check_batch_sizes(model, first_images)

@@ -103,12 +103,14 @@ def targeted(threat: Threat, name: str, estimator: Estimator | BestEstimator) ->
     return (attack_spec(name, attack, estimator, spiking=spiking, classes=4, role=Role.SCALE_FREE_LOSS),)
 
 
-def sa_pgd(threat: Threat, restarts: int = 1, steps: int = SAPGD_STEPS) -> Sequence[AttackSpec]:
+def sa_pgd(
+    threat: Threat, restarts: int = 1, steps: int = SAPGD_STEPS, role: Role | None = None
+) -> Sequence[AttackSpec]:
     """Stable adaptive PGD through a surrogate of adaptive sharpness, or what takes its place in l2 and l1."""
     name, attack = strongest(threat, steps, restarts)
     if not applicable(SA_PGD, threat):
         name += f", {steps_of(attack)} steps, ASSG"
-    return (attack_spec(name, attack, AdaptiveSharpness()),)
+    return (attack_spec(name, attack, AdaptiveSharpness(), role=role),)
 
 
 def focused(

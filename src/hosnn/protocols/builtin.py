@@ -121,7 +121,7 @@ def quick(threat: Threat = DEFAULT_THREAT) -> Protocol:
         f"20; worst case per sample{restriction(threat)}",
         threat=threat,
         attacks=(
-            *sa_pgd(threat, steps=60),
+            *sa_pgd(threat, steps=60, role=Role.SCALE_FREE_LOSS),
             attack_spec("APGD, triangle 0.5", auto_pgd(threat, 30, margin), bptt(PiecewiseLinear(0.5)), spiking=True),
             apgd_ce(threat, steps=20),
         ),

@@ -24,7 +24,7 @@ from hosnn.training.checkpoint import load, load_state, read_pointer
 from hosnn.training.experiment import Experiment, LearnedThresholds
 from hosnn.training.loop import TrainingOutcome, check_precision, fit, precision_of
 from hosnn.training.ranks import Ranks, checked_batch_size
-from hosnn.training.run_lock import exclusive, holder
+from hosnn.training.run_lock import exclusive, holder, keep_threads
 from hosnn.training.stored import check_end
 
 CALIBRATION_BATCH = 100
@@ -39,10 +39,12 @@ def run(
     deadline: Deadline | None = None,
     progress: Progress | None = None,
     resume: bool = False,
+    same_threads: bool = False,
 ) -> TrainingOutcome:
     """Train `experiment` in runs/NAME, after the experiment it starts from if that is not finished already.
 
-    A finished run of the same identity is not trained again.  With `resume`, an unfinished one is resumed.
+    A finished run of the same identity is not trained again.  With `resume`, an unfinished one is resumed;
+    `same_threads`: with as many threads of torch as it began with, because sums depend on them in their last bits.
     Raises CheckpointError if runs/NAME holds another experiment, or an unfinished one and `resume` is False.
     """
     deadline, progress, ranks = deadline or Deadline(), progress or Progress(), Ranks(fabric)
@@ -59,6 +61,8 @@ def run(
     checked_batch_size(experiment.optim, len(limited(data, experiment).train), fabric.world_size)
     with ranks.communicating(f"what is saved in {runs} is intact"), ExitStack() as stack:
         ranks.on_first(lambda: _lock(folder, stack))
+        if same_threads and fabric.world_size == 1:
+            keep_threads(folder)
         return _train(experiment, data, runs, fabric, deadline, progress, resume)
 
 

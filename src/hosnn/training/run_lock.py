@@ -1,4 +1,4 @@
-"""Locks of run folders: one process at a time works in each."""
+"""Locks of run folders: one process at a time works in each, always with as many threads."""
 
 import errno
 import os
@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import torch
 from filelock import FileLock, Timeout
 
 from hosnn.deadline import Deadline
-from hosnn.errors import CheckpointError
+from hosnn.errors import CheckpointError, HosnnError
+from hosnn.files import read_bytes, write_text
+from hosnn.runtime import check_threads
 
 LOCK = "worker.lock"
 HOLDER = "worker.txt"
+THREADS = "threads.txt"
 RETRY_SECONDS = 0.5  # between attempts to get a lock that another process holds
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 """Errors of file systems that have no locks."""
@@ -61,6 +65,20 @@ def holder(folder: Path) -> str:
         return (folder / HOLDER).read_text(encoding="utf-8").strip() or "unknown"
     except OSError:
         return "unknown"
+
+
+def keep_threads(folder: Path) -> None:
+    """Have torch use as many threads as the run in the folder began with; the first time, record how many it uses."""
+    path = folder / THREADS
+    try:
+        recorded = int(read_bytes(path))
+        check_threads(recorded)
+    except (OSError, ValueError, HosnnError):  # a new run, or a damaged record
+        recorded = 0
+    if recorded > 0:
+        torch.set_num_threads(recorded)
+    else:
+        write_text(path, f"{torch.get_num_threads()}\n")
 
 
 def _acquire(lock: FileLock, deadline: Deadline | None) -> bool:
