@@ -1,8 +1,9 @@
-"""A spiking network of SpikingJelly for `ingredients.py`, trained when it is first asked for.
+"""Networks for `ingredients.py`, trained when they are first asked for: one of SpikingJelly, one without spikes.
 
-Needs the packages of requirements-speed.txt, in an environment of its own (bench/README.md).
+SpikingJelly needs the packages of requirements-speed.txt, in an environment of its own (bench/README.md).
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,7 +12,6 @@ from torch.nn import functional
 
 from hosnn.data import load_dataset
 
-WEIGHTS = Path("runs/foreign/spikingjelly.pt")
 STEPS, TRAINED_ON = 4, 16_000
 
 
@@ -40,12 +40,30 @@ class SpikingJellyNet(nn.Module):
         return output
 
 
-def spikingjelly() -> SpikingJellyNet:
-    """The network after one pass over `TRAINED_ON` single-step adversarial images at 8/255."""
+def ordinary() -> nn.Sequential:
+    """A network without spikes, of about the same size."""
+    return nn.Sequential(
+        *(nn.Conv2d(1, 16, 5), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(16, 32, 5), nn.ReLU(), nn.AvgPool2d(2)),
+        *(nn.Flatten(), nn.Linear(512, 128), nn.ReLU(), nn.Linear(128, 10)),
+    )
+
+
+def spikingjelly() -> nn.Module:
+    """The network of SpikingJelly, trained."""
+    return trained(SpikingJellyNet, "spikingjelly")
+
+
+def ann() -> nn.Module:
+    """The network without spikes, trained."""
+    return trained(ordinary, "ann")
+
+
+def trained(build: Callable[[], nn.Module], name: str) -> nn.Module:
+    """The network after one pass over `TRAINED_ON` single-step adversarial images at 8/255; kept in runs/foreign."""
     torch.manual_seed(0)
-    network = SpikingJellyNet()
-    if WEIGHTS.exists():
-        network.load_state_dict(torch.load(WEIGHTS, weights_only=True))
+    network, weights = build(), Path("runs/foreign") / f"{name}.pt"
+    if weights.exists():
+        network.load_state_dict(torch.load(weights, weights_only=True))
         return network
     data, optimiser = load_dataset("fashion-mnist"), torch.optim.Adam(network.parameters(), 2e-3)
     for rows in torch.randperm(len(data.train))[:TRAINED_ON].split(64):
@@ -58,6 +76,6 @@ def spikingjelly() -> SpikingJellyNet:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    WEIGHTS.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(network.state_dict(), WEIGHTS)
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(network.state_dict(), weights)
     return network
