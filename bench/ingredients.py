@@ -7,6 +7,7 @@ A MODEL is named as for `hosnn evaluate`; of a model of your own with its data a
 uses.  A network without hosnn's spiking layers is attacked through its own gradient.
 """
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,10 @@ def measure(text: str, options: Options) -> dict[str, Any]:
 def main(options: Options) -> None:
     torch.set_num_threads(options.threads)
     measured = [measure(text, options) for text in options.models]
+    if options.out.exists():  # rows of other networks, for which --data-folder may have been another one
+        fresh = {row["network"] for row in measured}
+        before = json.loads(options.out.read_text(encoding="utf-8"))["networks"]
+        measured = [row for row in before if row["network"] not in fresh] + measured
     document = {"samples": options.samples, "split": "validation", "versions": versions(), "machine": machine()}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.out, document | {"networks": measured})
