@@ -156,12 +156,18 @@ def test_a_sample_does_not_depend_on_its_batch() -> None:
     assert torch.equal(whole[:, 3:4], alone)
 
 
-@pytest.mark.parametrize("wrong", [0.5, 0, -3, float("nan"), float("inf")])
+@pytest.mark.parametrize("wrong", [0.5, 0, -3, float("nan")])
 def test_time_constants_below_one_step_are_refused(wrong: float) -> None:
     with pytest.raises(ConfigError, match="tau_membrane"):
         Dynamics(tau_membrane=wrong)
     with pytest.raises(ConfigError, match="tau_synapse"):
         Dynamics(tau_synapse=wrong)
+
+
+def test_a_membrane_may_not_leak_at_all_but_a_synapse_must():
+    assert Dynamics(tau_membrane=float("inf")).membrane_decay == 1
+    with pytest.raises(ConfigError, match="tau_synapse"):
+        Dynamics(tau_synapse=float("inf"))
 
 
 @pytest.mark.parametrize("wrong", [0, -1, float("nan"), float("inf")])

@@ -127,7 +127,7 @@ def save_result(result: Evaluation, path: Path) -> None:
     Anything else is kept under another name, with the pages made from it, which a SetAsideWarning says.
     Raises ConfigError if the place cannot be written.
     """
-    if path.exists():
+    if path.is_file():  # a folder of that name is no result: writing fails
         try:
             stored = Evaluation.load(path)
             different = [name for name, of in REQUEST.items() if of(stored) != of(result)]
