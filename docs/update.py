@@ -115,14 +115,17 @@ def seeds(folder: Path) -> str:
 
 
 def budget(folder: Path) -> str:
-    """Images left against the budget: runs on the nearest images, `full`, and ten times the budget of `full`."""
+    """Images left against the budget: runs on the nearest images, `full`, and more passes on the nearest images, in
+    multiples of what `full` spent on an image that it left."""
     rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     runs = [str(entry["runs"]) for entry in rows[0]["runs"]]
-    heads = ["network", *(f"{count} runs" for count in runs), "`full`", "`full`, then ten times its budget"]
+    heads = ["network", *(f"{count} runs" for count in runs), "`full`", "`full`, then more", "times its budget"]
     lines = [table_row(heads), "| --- |" + " ---: |" * (len(heads) - 1)]
     for row in rows:
-        counts = [entry["left"] for entry in row["runs"]] + [row["full"]["left"], row["tenfold"][-1]["left"]]
-        lines.append(table_row([row["model"], *map(str, counts)]))
+        full, rounds = row["full"], row["tenfold"]
+        counts = [*(entry["left"] for entry in row["runs"]), full["left"], rounds[-1]["left"]]
+        times = sum(entry["passes_per_image"] for entry in rounds) / full["passes_per_standing_image"]
+        lines.append(table_row([row["model"], *map(str, counts), f"{times:.1f}"]))
     return "\n".join(lines)
 
 
