@@ -6,6 +6,7 @@ table         from comparison.json of `hosnn reproduce`
 side-by-side  from the evaluations in NAME/*/*.json, as `hosnn compare` compares them
 ablations     as `hosnn ablate` wrote it
 peers         as bench/peers.py wrote it
+ingredients   as bench/ingredients.py wrote it
 bench         as `hosnn bench` wrote it
 old-and-new   from NAME/standard/*/standard*.json and NAME/former-standard/*/standard*.json, before and after a change
 seeds         from NAME/standard/*/standard.json (seed 0) and NAME/seeds/SEED/*/standard-attacks-only.json: the neurons
