@@ -164,9 +164,7 @@ def draw(folder: Path) -> None:
         for entry in row["tenfold"]:
             later.append(later[-1] + entry["passes"])
         left = [row["full"]["left"], *(entry["left"] for entry in row["tenfold"])]
-        axes.plot(
-            later, left, "s--", color=colour, markersize=4, label=f"{row['model']}: full, then ten times its budget"
-        )
+        axes.plot(later, left, "s--", color=colour, markersize=4, label=f"{row['model']}: full, then more")
     axes.set(xscale="log", xlabel="passes", ylabel=f"images left of {row['samples']}", ylim=(0, None))
     axes.legend(frameon=False)
     write_bytes(folder / "budget.svg", svg(figure))
