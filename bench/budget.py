@@ -32,7 +32,7 @@ from hosnn.report.plotting import OTHERS, WIDTH, svg
 from hosnn.results.evaluation import Evaluation
 from hosnn.rng import SampleRandom
 from hosnn.robustness.focused import FocusedSAPGD
-from hosnn.robustness.losses import misclassified, tied
+from hosnn.robustness.losses import lost
 from hosnn.robustness.model import Attack, count_passes
 from hosnn.robustness.threats import Threat
 from hosnn.signature import fingerprint
@@ -101,7 +101,7 @@ def main(options: Options) -> None:
     def withstood(x_adv: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             scores = model(x_adv)
-        return ~(misclassified(scores, labels) | tied(scores, labels))
+        return ~lost(scores, labels)
 
     standing = withstood(x, y).nonzero()[:, 0]
     for runs in RUNS[len(document["runs"]) :]:

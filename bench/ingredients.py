@@ -23,7 +23,7 @@ from hosnn.protocols.attacks import START_CYCLE
 from hosnn.provenance import machine, versions
 from hosnn.rng import SampleRandom
 from hosnn.robustness.focused import FocusedSAPGD
-from hosnn.robustness.losses import margin, misclassified, tied
+from hosnn.robustness.losses import lost, margin
 from hosnn.robustness.model import Attack, count_passes, scores
 from hosnn.robustness.pgd import on_sphere
 from hosnn.robustness.sapgd import SAPGD
@@ -69,11 +69,11 @@ def measure(text: str, options: Options) -> dict[str, Any]:
         started = time.process_time()
         made = Through(AdaptiveSharpness(), attack) if estimated else attack
         output = scores(target.model, x)
-        standing = (~(misclassified(output, y) | tied(output, y))).nonzero()[:, 0]
+        standing = (~lost(output, y)).nonzero()[:, 0]
         with count_passes() as passes:
             x_adv = made(target.model, x[standing], y[standing], SampleRandom(0, split.index[standing]))
         output = scores(target.model, x_adv)
-        left = int((~(misclassified(output, y[standing]) | tied(output, y[standing]))).sum())
+        left = int((~lost(output, y[standing])).sum())
         total = passes.forward + passes.backward
         rows[name] = {"left": left, "passes": total, "cpu_seconds": time.process_time() - started}
         print(f"{target.name}: {name}: {left} of {len(y)} left, {total:,} passes", flush=True)

@@ -76,12 +76,17 @@ def check_blueprint(blueprint: StandardBlueprint) -> None:
 
 
 def assemble(
-    blueprint: StandardBlueprint, body: nn.Module, encoder: nn.Module | None = None, once: bool = False
+    blueprint: StandardBlueprint,
+    body: nn.Module,
+    encoder: nn.Module | None = None,
+    once: bool = False,
+    dead_zone: float = 0.0,
 ) -> SpikingNetwork:
     """The network with this body, its weights scaled so that every layer fires before training.
 
     encoder  layers that run on the image once (`AnalogueEncoder`)
     once     the body runs on the image once, too, as an ANN twin does
+    dead_zone  the level of a `DeadZone` before everything else; 0: none
 
     All weights of the body are `weight_scale` times torch's initial ones, whose standard deviation 1/sqrt(3 inputs)
     would leave neurons with threshold 1 silent after a few layers.
@@ -91,7 +96,7 @@ def assemble(
             with torch.no_grad():
                 module.weight.mul_(blueprint.weight_scale)
     normalise: nn.Module = Normalise(blueprint.mean, blueprint.std)
-    if dead_zone := getattr(blueprint, "dead_zone", 0.0):
+    if dead_zone:
         normalise = nn.Sequential(DeadZone(dead_zone), normalise)
     coding = ConstantCoding(1, 1.0) if once else ConstantCoding(blueprint.steps, blueprint.dynamics.tau_synapse)
     return SpikingNetwork(normalise, coding, body, MeanReadout(), blueprint, encoder)

@@ -152,7 +152,7 @@ class ConvNet:
                 layers[f"neurons{number}"] = LIF(self.dynamics, self.rule, fixed_threshold=True)
             size = units
         run_once = AnalogueEncoder(encoder) if encoder else None
-        return assemble(self, Body(layers), run_once, once=self.twin is Twin.RELU)
+        return assemble(self, Body(layers), run_once, self.twin is Twin.RELU, self.dead_zone)
 
     def _neurons(
         self, number: int, norm: Norm, size: int, analogue: bool = False, is_dense: bool = False

@@ -7,27 +7,14 @@ other gradient estimators than the one trained with break far more; so a probe t
 from dataclasses import replace
 
 from hosnn.data.augment import InTurn, RandomCrop, RandomFlip
-from hosnn.nn.convnet import ConvNet
-from hosnn.recipes.robust_parts import adversarial, made_twin, probe
+from hosnn.recipes.robust_parts import adversarial, made_twin, probe, spiking_network, trained_on
 from hosnn.recipes.variants import made_homeostatic
-from hosnn.spiking.gradient_rule import bptt
-from hosnn.spiking.state import Dynamics
 from hosnn.training.experiment import Experiment, Optimisation
 
 
 def start() -> Experiment:
     """32C3-P2-64C3-P2-128C3-P2-256-10, LIF, first convolution analogue, on FGSM with a random start at 8/255."""
-    network = ConvNet(
-        "32C3-P2-64C3-P2-128C3-P2-256-10",
-        steps=8,
-        dropout=0.0,
-        pool_gain=0.25,
-        weight_scale=1.0,
-        dynamics=Dynamics(tau_synapse=1.5),
-        rule=bptt(),
-        spiking_output=False,
-        analogue_layers=1,
-    )
+    network = spiking_network("32C3-P2-64C3-P2-128C3-P2-256-10")
     return Experiment(
         name="cifar10-robust-start-lif",
         data="cifar10",
@@ -41,8 +28,7 @@ def start() -> Experiment:
 
 def lif() -> Experiment:
     """LIF, trained further."""
-    further = replace(start().optim, epochs=3, lr=1e-3)
-    return replace(start(), name="cifar10-robust-lif", start=start(), optim=further)
+    return trained_on(start(), epochs=3)
 
 
 def homeostatic() -> Experiment:

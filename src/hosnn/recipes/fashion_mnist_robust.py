@@ -6,30 +6,19 @@ compared in docs/robust.md, each for about as many CPU seconds.
 
 from dataclasses import replace
 
-from hosnn.nn.convnet import ConvNet
-from hosnn.recipes.robust_parts import adversarial, made_twin, probe, with_objective
+from hosnn.recipes.robust_parts import adversarial, made_twin, probe, spiking_network, trained_on, with_objective
 from hosnn.recipes.variants import made_homeostatic
-from hosnn.spiking.gradient_rule import bptt
-from hosnn.spiking.state import Dynamics
 from hosnn.training.experiment import Experiment, Optimisation
 
 
 def start() -> Experiment:
     """15C5-P2-40C5-P2-300-10, LIF, first convolution analogue, on FGSM with a random start at 8/255."""
-    network = ConvNet(
+    network = spiking_network(
         "15C5-P2-40C5-P2-300-10",
         image=(1, 28, 28),
         mean=(0.2860,),
         std=(0.3530,),
-        steps=8,
-        dropout=0.0,
-        pool_gain=0.25,
-        weight_scale=1.0,
-        dynamics=Dynamics(tau_synapse=1.5),
-        rule=bptt(),
-        spiking_output=False,
         padded=False,
-        analogue_layers=1,
         dead_zone=10 / 255,
     )
     return Experiment(
@@ -44,8 +33,7 @@ def start() -> Experiment:
 
 def lif() -> Experiment:
     """LIF, trained further."""
-    further = replace(start().optim, epochs=2, lr=1e-3)
-    return replace(start(), name="fashion-mnist-robust-lif", start=start(), optim=further)
+    return trained_on(start(), epochs=2)
 
 
 def homeostatic() -> Experiment:

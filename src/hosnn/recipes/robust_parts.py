@@ -1,6 +1,7 @@
 """What robust recipes have in common: objectives at the published settings, a probe that chooses the epoch."""
 
 from dataclasses import replace
+from typing import Any
 
 from hosnn.estimators import AdaptiveSharpness, Through
 from hosnn.nn.convnet import ConvNet, Twin
@@ -10,6 +11,7 @@ from hosnn.robustness.pgd import PGD, fgsm
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.threats import DEFAULT_THREAT, Threat
 from hosnn.spiking.gradient_rule import bptt
+from hosnn.spiking.state import Dynamics
 from hosnn.spiking.surrogate import PiecewiseLinear
 from hosnn.training.experiment import Experiment, Optimisation
 from hosnn.training.objectives import Adversarial, CrossEntropy, Objective
@@ -62,6 +64,31 @@ def objectives() -> dict[str, Objective]:
         "sparse_gradients": SparseGradients(fgsm_rs(), cross_entropy, craft_in="eval"),
         "orthogonal": Orthogonal(fgsm_rs(), cross_entropy, craft_in="eval"),
     }
+
+
+def spiking_network(structure: str, **settings: Any) -> ConvNet:
+    """A network of 8 time steps, the first convolution analogue, logits mean currents, through full BPTT.
+
+    settings  further fields of `ConvNet`
+    """
+    return ConvNet(
+        structure,
+        steps=8,
+        dropout=0.0,
+        pool_gain=0.25,
+        weight_scale=1.0,
+        dynamics=Dynamics(tau_synapse=1.5),
+        rule=bptt(),
+        spiking_output=False,
+        analogue_layers=1,
+        **settings,
+    )
+
+
+def trained_on(start: Experiment, epochs: int) -> Experiment:
+    """The start trained further from its best weights, at half its learning rate.  x-start-lif becomes x-lif."""
+    optim = replace(start.optim, epochs=epochs, lr=start.optim.lr / 2)
+    return replace(start, name=start.name.replace("-start", ""), start=start, optim=optim)
 
 
 def made_twin(experiment: Experiment) -> Experiment:

@@ -11,8 +11,11 @@ from pathlib import Path
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.text import percent, table_row
 
-ALSO = ("fashion-mnist/standard",)
+ALSO = ("fashion-mnist/standard", "cifar10-small/standard")
 """Folders of docs/results whose evaluations are entries too."""
+
+KINDS = {"hosnn": "spiking", "foreign": "spiking", "none": "ANN", "unknown": "unknown"}
+"""What the table calls a network, by what the evaluation found of its spikes."""
 
 HEADS = ("network", "kind", "clean", "robust", "under", "images", "source")
 MEASURED = ("standard", "standard, attacks only", "full", "full, attacks only")
@@ -62,7 +65,7 @@ def measured(folder: Path) -> Iterator[Entry]:
                 data=result.dataset.partition(",")[0].removesuffix(" (unverified)"),
                 threat=result.threat,
                 network=result.model,
-                kind="spiking" if result.network.layers else "ANN",
+                kind=KINDS[result.network.spiking],
                 clean=percent(result.clean_accuracy),
                 robust=f"{percent(result.worst_case)} [{low:.1f}, {high:.1f}]",
                 under=f"`{result.protocol}`{doubt}",

@@ -65,6 +65,11 @@ def tied(scores: Tensor, y: Tensor) -> Tensor:
     return margin(_logits(scores), y) == 0
 
 
+def lost(scores: Tensor, y: Tensor) -> Tensor:
+    """Which samples are misclassified or tied [B]; `scores` as for `misclassified`."""
+    return misclassified(scores, y) | tied(scores, y)
+
+
 def _logits(scores: Tensor) -> Tensor:
     return scores.mean(0) if scores.dim() == 3 else scores
 

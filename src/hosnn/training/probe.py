@@ -7,7 +7,7 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
-from hosnn.robustness.losses import misclassified, tied
+from hosnn.robustness.losses import lost
 from hosnn.robustness.model import Attack, Model, scores
 
 
@@ -40,15 +40,10 @@ class Probe:
 
         x  images [B, C, H, W], or frames; y  labels [B]
         """
-        robust = ~_lost(model, x, y)
+        robust = ~lost(scores(model, x), y)
         for attack in self.attacks:
             rows = robust.nonzero()[:, 0]
             if len(rows):
                 attacked = attack(model, x[rows], y[rows], rng.subset(rows))
-                robust[rows] = ~_lost(model, attacked, y[rows])
+                robust[rows] = ~lost(scores(model, attacked), y[rows])
         return robust
-
-
-def _lost(model: Model, x: Tensor, y: Tensor) -> Tensor:
-    output = scores(model, x)
-    return misclassified(output, y) | tied(output, y)
