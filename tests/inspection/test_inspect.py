@@ -24,6 +24,7 @@ from hosnn.nn.lenet import LeNet
 from hosnn.nn.neurons import LIF, TALIF, neurons
 from hosnn.nn.resnet import ResNet
 from hosnn.report.inspection_markdown import inspections_markdown
+from hosnn.report.inspection_tables import drift_sentences
 from hosnn.results.inspection import Inspection
 from hosnn.results.schema import INSPECTION_FILE, schema_of
 from hosnn.rng import SampleRandom
@@ -189,6 +190,10 @@ def test_errors_thresholds_and_extra_work_of_adapting_neurons() -> None:
     means = [2.0, 1.0, -1.5]
     assert drift.mean_square["3"] == pytest.approx(sum((mean - 0.5) ** 2 for mean in means) / 3)
     assert drift.by_chance["3"] == pytest.approx((0 + 1 + 0.25) / 3 / 2)
+    ratio = sum((mean - 0.5) ** 2 for mean in means) / ((0 + 1 + 0.25) / 2)
+    assert drift.over_chance("3") == pytest.approx(ratio)
+    (sentence,) = drift_sentences(result)
+    assert sentence.startswith("the signature does not fit") and f"{ratio:.0f} times" in sentence
     assert result.energy is not None
     assert (result.energy.adaptation.multiplies, result.energy.adaptation.adds) == (3 * STEPS, 6 * STEPS)
     assert result.energy.signature_bytes == 4 * (3 * STEPS + 3)
@@ -277,6 +282,8 @@ def test_a_lif_network_is_measured_against_a_signature_given() -> None:
         variance = signature.layers[layer.layer].variance.flatten(1).mean(1).tolist()
         assert layer.error.from_signature == pytest.approx(variance, rel=1e-4)
     assert max(result.drift[0].mean_square.values()) < 1e-9
+    (sentence,) = drift_sentences(result)
+    assert sentence.startswith("the signature fits")
     assert inspect(plain, (x, y)).drift == ()
 
 

@@ -19,6 +19,7 @@ from hosnn.robustness.pgd import PGD, fgsm
 from hosnn.robustness.threats import L2, Linf, Threat
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.training.experiment import Experiment, Optimisation
+from hosnn.training.membrane_objectives import PerturbedMembranes
 from hosnn.training.objectives import Adversarial, Clean, CrossEntropy, Objective, VanRossum
 from hosnn.training.paired_objectives import MART, TRADES, Orthogonal, SparseGradients, divergence, near_clean
 from hosnn.training.pipeline import run
@@ -33,6 +34,7 @@ OBJECTIVES: dict[str, Any] = {
     "MART": MART(ATTACK, CrossEntropy(), "train"),
     "sparse gradients": SparseGradients(ATTACK, CrossEntropy(), "eval"),
     "orthogonal": Orthogonal(ATTACK, CrossEntropy(), "eval"),
+    "perturbed membranes": PerturbedMembranes(ATTACK, CrossEntropy(), "eval"),
 }
 NETWORK = ConvNet(
     "4C3-P2-8-4",

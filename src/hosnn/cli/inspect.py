@@ -26,7 +26,7 @@ from hosnn.inspection.recording import Offset
 from hosnn.inspection.samples import sample_neurons
 from hosnn.nn.neurons import TALIF, hidden_neurons, neurons
 from hosnn.report.inspection_html import render_inspection
-from hosnn.report.inspection_tables import energy_sentence, inspection_tables
+from hosnn.report.inspection_tables import drift_sentences, energy_sentence, inspection_tables
 from hosnn.results.inspection import Inspection
 from hosnn.robustness.pgd import PGD
 from hosnn.robustness.threats import Threat
@@ -141,4 +141,5 @@ def _print(result: Inspection, console: Console) -> None:
         for row in content.rows:
             table.add_row(*map(escape, row))
         console.print(table)
-    console.print(energy_sentence(result), markup=False)
+    for sentence in (*drift_sentences(result), energy_sentence(result)):
+        console.print(sentence, markup=False)

@@ -81,6 +81,11 @@ def trial_orthogonal() -> Experiment:
     return _trial("orthogonal", epochs=7)
 
 
+def trial_perturbed_membranes() -> Experiment:
+    """FGSM with a random start, and a penalty on how far it moves the last membranes (MPPD-TV-l1)."""
+    return _trial("perturbed_membranes", epochs=5)
+
+
 def _trial(objective: str, epochs: int) -> Experiment:
     return with_objective(replace(start(), name="fashion-mnist-trial"), objective, epochs)
 

@@ -14,6 +14,7 @@ from hosnn.spiking.gradient_rule import bptt
 from hosnn.spiking.state import Dynamics
 from hosnn.spiking.surrogate import PiecewiseLinear
 from hosnn.training.experiment import Experiment, Optimisation
+from hosnn.training.membrane_objectives import PerturbedMembranes
 from hosnn.training.objectives import Adversarial, CrossEntropy, Objective
 from hosnn.training.paired_objectives import MART, TRADES, Orthogonal, SparseGradients, near_clean
 from hosnn.training.probe import Probe
@@ -63,6 +64,7 @@ def objectives() -> dict[str, Objective]:
         "mart": MART(pgd(steps=10), cross_entropy, craft_in="eval"),
         "sparse_gradients": SparseGradients(fgsm_rs(), cross_entropy, craft_in="eval"),
         "orthogonal": Orthogonal(fgsm_rs(), cross_entropy, craft_in="eval"),
+        "perturbed_membranes": PerturbedMembranes(fgsm_rs(), cross_entropy, craft_in="eval"),
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from hosnn.names import inline
 from hosnn.report.inspection_figures import energy_figure, errors_figure, layers_drawn, thresholds_figure
-from hosnn.report.inspection_tables import activity, drift, energy, energy_sentence, errors, stability
+from hosnn.report.inspection_tables import activity, drift, drift_sentences, energy, energy_sentence, errors, stability
 from hosnn.report.page import page, pictures_of, script_of
 from hosnn.results.inspection import Inspection
 from hosnn.results.neuron_samples import LayerSamples, NeuronSamples
@@ -131,7 +131,8 @@ def _sections(result: Inspection) -> list[dict[str, Any]]:
     if result.adaptive:
         sections.append({"title": "Stability", "table": stability(result), "pictures": [], "text": STABILITY})
     if result.drift:
-        sections.append({"title": "Drift of the signature", "table": drift(result), "pictures": [], "text": DRIFT})
+        text = " ".join([DRIFT, *(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in drift_sentences(result))])
+        sections.append({"title": "Drift of the signature", "table": drift(result), "pictures": [], "text": text})
     if result.energy is not None:
         caption = (
             "45 nm, 32-bit numbers; memory access is left out. ANN, once: the same layers with multiply-accumulates."

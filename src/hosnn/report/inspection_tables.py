@@ -6,7 +6,11 @@ from typing import NamedTuple
 
 from hosnn.report.inspection_markdown import first_and_last
 from hosnn.report.phrases import NO_VALUE
-from hosnn.results.inspection import Energy, Inspection
+from hosnn.results.inspection import Drift, Energy, Inspection
+
+MISFIT = 5.0
+"""Drift over chance above which a signature does not fit: 1 is expected without drift, 2 of a signature recorded on no
+more images than were inspected, and neurons that vary together widen the spread."""
 
 
 class TextTable(NamedTuple):
@@ -79,12 +83,34 @@ def stability(result: Inspection) -> TextTable:
 
 def drift(result: Inspection) -> TextTable:
     rows = [
-        (f"{part.images:,} {part.dataset}", layer, f"{value:.3g}", f"{part.by_chance[layer]:.2g}")
+        (f"{part.images:,} {part.dataset}", layer, f"{value:.3g}", f"{part.by_chance[layer]:.2g}", _ratio(part, layer))
         for part in result.drift
         for layer, value in part.mean_square.items()
     ]
     title = "mean membranes against the signature, mean square"
-    return TextTable(title, ("images of", "layer", "drift", "by chance alone"), rows, words=2)
+    return TextTable(title, ("images of", "layer", "drift", "by chance alone", "ratio"), rows, words=2)
+
+
+def drift_sentences(result: Inspection) -> list[str]:
+    """For each data set, whether the signature fits its images."""
+    sentences = []
+    for part in result.drift:
+        ratios = {layer: part.over_chance(layer) for layer in part.mean_square}
+        layer = max(ratios, key=ratios.__getitem__)
+        of = f"the images of {part.dataset}"
+        if ratios[layer] > MISFIT:
+            sentences.append(
+                f"the signature does not fit {of}: in layer {layer} the drift of mean membranes from it is "
+                f"{_ratio(part, layer)} times what chance gives"
+            )
+        else:
+            sentences.append(f"the signature fits {of}: no layer is further from it than chance may explain")
+    return sentences
+
+
+def _ratio(part: Drift, layer: str) -> str:
+    ratio = part.over_chance(layer)
+    return f"{ratio:.1f}" if ratio < 10 else f"{ratio:,.0f}"
 
 
 def energy(result: Inspection) -> TextTable:

@@ -128,6 +128,13 @@ class Drift:
     by_chance: Mapping[str, Amount]
     """By layer: what so few images give even without drift, the variance of u over images divided by their number."""
 
+    def over_chance(self, layer: str) -> float:
+        """Drift of a layer over what chance gives; infinite where chance gives none."""
+        measured, chance = self.mean_square[layer], self.by_chance[layer]
+        if chance > 0:
+            return measured / chance
+        return math.inf if measured > 0 else 0.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class SynapticOperations:

@@ -62,7 +62,7 @@ class TRADES(Objective):
 
     def __post_init__(self) -> None:
         check_craft_in(self)
-        _check_positive(self, "beta")
+        check_positive(self, "beta")
         if not isinstance(self.attack, PGD) or self.attack.keep_best or self.attack.restarts > 1:
             raise ConfigError(f"TRADES got the attack {self.attack}; expected PGD with keep_best=False and one run")
 
@@ -95,7 +95,7 @@ class MART(Adversarial):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_positive(self, "beta")
+        check_positive(self, "beta")
         if not isinstance(self.loss, CrossEntropy) or self.loss.smoothing:
             raise ConfigError(f"MART got the loss {self.loss}; expected CrossEntropy without label smoothing")
 
@@ -127,7 +127,7 @@ class SparseGradients(Adversarial):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_positive(self, "weight", "h")
+        check_positive(self, "weight", "h")
         if not isinstance(self.loss, CrossEntropy):
             raise ConfigError(f"SparseGradients got the loss {self.loss}; expected CrossEntropy")
 
@@ -167,7 +167,7 @@ class Orthogonal(Adversarial):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_positive(self, "beta")
+        check_positive(self, "beta")
 
     @torch.no_grad()
     def after_step(self, network: nn.Module) -> None:
@@ -178,7 +178,8 @@ class Orthogonal(Adversarial):
                 module.weight.copy_(retracted.view_as(module.weight))
 
 
-def _check_positive(objective: Objective, *names: str) -> None:
+def check_positive(objective: Objective, *names: str) -> None:
+    """Raises ConfigError unless these fields of the objective are positive numbers."""
     wrong = [f"{name} = {getattr(objective, name)}" for name in names if not 0 < getattr(objective, name) < math.inf]
     if wrong:
         raise ConfigError(f"{type(objective).__name__} got {', '.join(wrong)}; expected positive numbers")

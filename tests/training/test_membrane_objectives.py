@@ -1,0 +1,74 @@
+"""The penalty on moved membranes, against its formula on a network whose currents are known."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from hosnn.errors import ConfigError
+from hosnn.nn.body import Body
+from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, OverTime, SpikingNetwork
+from hosnn.nn.neurons import LIF
+from hosnn.robustness.pgd import PGD
+from hosnn.robustness.threats import Linf, Threat
+from hosnn.spiking.gradient_rule import bptt
+from hosnn.spiking.state import Dynamics
+from hosnn.training.membrane_objectives import PerturbedMembranes
+from hosnn.training.objectives import CrossEntropy
+
+ATTACK = PGD(Threat(Linf(0.05)), steps=1)
+STEPS = 3
+
+
+def network(tau_membrane: float = 4.0) -> tuple[SpikingNetwork, nn.Linear]:
+    """Pixels straight into a dense layer, whose 5 neurons feed 3 logits."""
+    torch.manual_seed(0)
+    dense = nn.Linear(4, 5, bias=False)
+    body = Body(
+        nn.Flatten(2), OverTime(dense), LIF(Dynamics(tau_membrane, 1.0), bptt()), OverTime(nn.Linear(5, 3, bias=False))
+    )
+    model = SpikingNetwork(Normalise((0.0,), (1.0,)), ConstantCoding(STEPS, 1.0), body, MeanReadout())
+    return model, dense
+
+
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("tau", [4.0, float("inf")])
+def test_it_adds_the_mean_of_what_the_perturbation_leaves_in_the_membrane(power: Any, tau: float) -> None:
+    model, dense = network(tau)
+    rng = torch.Generator().manual_seed(1)
+    x, y = torch.rand(6, 1, 2, 2, generator=rng), torch.arange(6) % 3
+    moved = (x + 0.1 * torch.rand(x.shape, generator=rng)).clamp(0, 1)
+    objective = PerturbedMembranes(ATTACK, CrossEntropy(), "eval", weight=0.7, power=power)
+    found = objective.losses(model, x, moved, y)
+    with torch.no_grad():
+        current = dense((moved - x).flatten(1))
+        decay = 1 - 1 / tau
+        sums = [sum(decay**j for j in range(t)) * current for t in range(1, STEPS + 1)]
+        penalty = torch.stack([total.abs() ** power for total in sums]).mean((0, 2))
+        both = (CrossEntropy()(model, x, y) + CrossEntropy()(model, moved, y)) / 2
+    torch.testing.assert_close(found.detach(), both + 0.7 * penalty)
+
+
+def test_only_the_perturbed_image_is_moved_towards_the_clean_one() -> None:
+    """With x' = x the difference is zero, and so is the gradient of its square."""
+    model, dense = network()
+    x, y = torch.rand(6, 1, 2, 2), torch.arange(6) % 3
+    losses = {
+        weight: PerturbedMembranes(ATTACK, CrossEntropy(), "eval", weight, 2).losses(model, x, x, y)
+        for weight in (1.0, 1e6)
+    }
+    gradients = [torch.autograd.grad(loss.sum(), dense.weight)[0] for loss in losses.values()]
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_networks_without_spiking_layers_and_wrong_settings_are_refused() -> None:
+    objective = PerturbedMembranes(ATTACK, CrossEntropy(), "eval")
+    plain: Any = nn.Flatten()
+    with pytest.raises(ConfigError, match="without spiking layers"):
+        objective.losses(plain, torch.rand(1, 1, 2, 2), torch.rand(1, 1, 2, 2), torch.tensor([0]))
+    wrong: Any = 3
+    with pytest.raises(ConfigError, match="power = 3"):
+        PerturbedMembranes(ATTACK, CrossEntropy(), "eval", power=wrong)
+    with pytest.raises(ConfigError, match="weight = 0"):
+        PerturbedMembranes(ATTACK, CrossEntropy(), "eval", weight=0)
