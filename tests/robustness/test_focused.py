@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from hosnn.errors import ConfigError
 from hosnn.rng import SampleRandom
-from hosnn.robustness.focused import FocusedSAPGD, smooth_signs
+from hosnn.robustness.focused import FocusedSAPGD, FromBest, smooth_signs
 from hosnn.robustness.losses import margin, misclassified
 from hosnn.robustness.model import count_passes
 from hosnn.robustness.sapgd import SAPGD
@@ -26,9 +26,11 @@ class Far(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.batches: list[int] = []
+        self.inputs: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:
         self.batches.append(len(x))
+        self.inputs.append(x.detach().clone())
         lead = 100 * x.flatten(1)[:, 0] + x.flatten(1).mean(1)
         return torch.stack([lead, torch.zeros_like(lead)], 1)
 
@@ -90,7 +92,40 @@ def test_smooth_starts_have_size_eps_and_few_changes_of_sign(shape: tuple[int, .
         assert changes < 0.3, "noise at full resolution changes its sign at every second pixel"
 
 
+@pytest.mark.parametrize("shape", [(3, 1, 28, 28), (3, 2, 3, 6, 6), (3, 40)])
+def test_a_start_from_the_best_point_replaces_a_region_of_its_perturbation(shape: tuple[int, ...]) -> None:
+    x = torch.rand(shape)
+    points = x + 0.03
+    start = FromBest(share=0.3).at(points)
+    perturbation = start(LINF.ball, x, rng(3))
+    kept = (perturbation - 0.03).abs() < 1e-6
+    assert ((perturbation.abs() - 0.1).abs() < 1e-6)[~kept].all()
+    assert (~kept).flatten(1).float().mean(1).tolist() == pytest.approx([0.3] * 3, abs=0.03)
+    again = start(LINF.ball, x, rng(3).fold("again"))
+    assert not torch.equal(perturbation, again), "every run has another region"
+    two = torch.tensor([0, 1])
+    alone = FromBest(share=0.3).at(points[two])(LINF.ball, x[two], rng(3).subset(two))
+    assert torch.equal(alone, perturbation[two]), "a sample's start does not depend on its neighbours"
+
+
+def test_runs_from_the_best_point_begin_at_the_same_point_only_without_a_region() -> None:
+    x, y = torch.rand(8, 1, 4, 4), torch.zeros(8, dtype=torch.long)
+    x[:, 0, 0, 0] = 0.5
+    begun = []
+    for start in (None, FromBest()):
+        model = Far()
+        FocusedSAPGD(LINF, steps=30, near_steps=1, share=1.0, starts=(start,) * 4)(model, x, y, rng(8))
+        begun.append(model.inputs[31::2])
+    itself, moved = begun
+    assert len(itself) == len(moved) == 4
+    assert all(torch.equal(itself[0], other) for other in itself[1:])
+    assert all(not torch.equal(moved[0], other) for other in moved[1:])
+
+
 def test_wrong_settings_are_refused() -> None:
+    for settings in ({"share": 0.0}, {"share": 1.0}, {"step_size": 0.0}):
+        with pytest.raises(ConfigError, match="FromBest got"):
+            FromBest(**settings)
     for settings in ({"steps": 0}, {"near_steps": 0}, {"share": 0.0}, {"share": 1.5}):
         with pytest.raises(ConfigError, match="FocusedSAPGD got"):
             FocusedSAPGD(LINF, **settings)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hosnn.benchmark.peers import PEERS, Layer, peer_layer
 from hosnn.benchmark.timing import Call, Contestant, cores
+from hosnn.nn.convnet import ConvNet
 from hosnn.nn.layers import OverTime, SpikingNetwork
 from hosnn.nn.lenet import LeNet, lenet_32c5_64c5_1024
 from hosnn.nn.neurons import LIF, Emit, constrain_, neurons
@@ -90,7 +91,7 @@ class NetworkCase:
     precision: Precision = "float32"
     device: str = "cpu"
     compiled: bool = True
-    blueprint: LeNet = lenet_32c5_64c5_1024()  # noqa: RUF009  (a frozen value)
+    blueprint: LeNet | ConvNet = lenet_32c5_64c5_1024()  # noqa: RUF009  (a frozen value)
 
     @property
     def title(self) -> str:
@@ -254,3 +255,16 @@ class NetworkCase:
             products.append((layer, x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x))
             layer._forward_hooks.clear()
         return products
+
+
+@dataclass(frozen=True)
+class RobustNetworkCase(NetworkCase):
+    """The network of a robust recipe, with its BatchNorm and its analogue first layer, beside its products alone."""
+
+    def contestants(self) -> dict[str, Contestant]:
+        return {
+            OURS: Contestant(lambda: self._call(self.homeostatic_network())),
+            OUR_LIF: Contestant(lambda: self._call(self._network().to(self.device))),
+            "eager TA-LIF": Contestant(lambda: self._call(self.homeostatic_network(), "eager")),
+            LIMIT: Contestant(self._limit, memory=False),
+        }

@@ -14,19 +14,22 @@ from rich.table import Table
 from hosnn.benchmark.calibration import SignatureCase
 from hosnn.benchmark.evaluation import EvaluationCase
 from hosnn.benchmark.layers import LAYER_SHAPES, LayerCase
-from hosnn.benchmark.networks import NetworkCase, Precision, Workload
+from hosnn.benchmark.networks import NetworkCase, Precision, RobustNetworkCase, Workload
 from hosnn.benchmark.peers import peer_versions
 from hosnn.benchmark.report import HEADINGS, BenchmarkResult, benchmark_markdown, table_cells, timing_figure
 from hosnn.benchmark.timing import Case, Timing, measure
 from hosnn.cli.options import Folder, console_for, writable_folder
 from hosnn.errors import ConfigError
 from hosnn.files import write_json, write_text
+from hosnn.nn.convnet import ConvNet
 from hosnn.nn.lenet import lenet_15c5_40c5_300, lenet_32c5_64c5_1024
 from hosnn.provenance import machine, versions
+from hosnn.recipes import cifar10_robust, fashion_mnist_robust
 from hosnn.report.plotting import svg
 from hosnn.spiking.gradient_rule import GradientRule, bptt
+from hosnn.training.experiment import Experiment
 
-Work = Literal["layer", "training", "attack", "full-bptt", "inference", "signature", "evaluation"]
+Work = Literal["layer", "training", "attack", "full-bptt", "robust", "inference", "signature", "evaluation"]
 
 EVALUATION_ROUNDS = 3
 """An evaluation takes long, so a short disturbance changes its time little."""
@@ -60,7 +63,8 @@ def bench(
 
     Args:
         only: kinds of work to measure: layer; training and attack (with TSSL-BP); full-bptt (the same with full BPTT);
-            inference; signature; evaluation; all if not given.
+            robust (a training step of the networks of robust recipes); inference; signature; evaluation; all if not
+            given.
         contestants: time only contestants whose names contain one of these texts, besides hosnn; all if not given.
         quick: about a minute: a small layer and a small network, 3 rounds, nothing compiled, no peak memory.
         rounds: rounds, in each of which every contestant is timed once; at most 3 for evaluations.
@@ -93,11 +97,16 @@ def cases(only: Sequence[Work], quick: bool, device: str) -> list[Case]:
     ) -> NetworkCase:
         return NetworkCase(workload, batch, precision, device, not quick, replace(blueprint, rule=rule))
 
+    def robust(recipe: Experiment) -> RobustNetworkCase:
+        assert isinstance(recipe.network, ConvNet)
+        return RobustNetworkCase("FGSM training step", recipe.optim.batch_size, device=device, blueprint=recipe.network)
+
     by_work: dict[Work, list[Case]] = {
         "layer": [LayerCase(shape, device, not quick) for shape in (LAYER_SHAPES[:1] if quick else LAYER_SHAPES)],
         "training": [network("FGSM training step", precision) for precision in precisions],
         "attack": [network("PGD-10", precision) for precision in precisions],
         "full-bptt": [] if quick else [network("FGSM training step", rule=bptt()), network("PGD-10", rule=bptt())],
+        "robust": [] if quick else [robust(fashion_mnist_robust.start()), robust(cifar10_robust.start())],
         "inference": [network("inference")],
         "signature": [] if quick else [SignatureCase(device=device)],
         "evaluation": [] if quick else [EvaluationCase(device=device)],
@@ -105,7 +114,7 @@ def cases(only: Sequence[Work], quick: bool, device: str) -> list[Case]:
     chosen_cases = [case for work, of_work in by_work.items() if not only or work in only for case in of_work]
     if not chosen_cases:
         raise ConfigError(
-            "--quick measures no full-bptt, signature or evaluation, which take longer; leave out --quick"
+            "--quick measures no full-bptt, robust, signature or evaluation, which take longer; leave out --quick"
         )
     return chosen_cases
 

@@ -18,7 +18,7 @@ from hosnn.robustness.model import Model, subset, without_state
 from hosnn.robustness.pgd import Start, on_sphere
 from hosnn.robustness.sapgd import adaptive_moment_step
 from hosnn.robustness.scheduled_ascent import BestPoints, Schedule, ScheduledAscent
-from hosnn.robustness.threats import Ball, Linf, Threat
+from hosnn.robustness.threats import Ball, Linf, Threat, per_sample
 
 
 @identified("smooth_signs")
@@ -27,10 +27,48 @@ def smooth_signs(ball: Ball, x: Tensor, rng: SampleRandom) -> Tensor:
     resolution, enlarged; of vectors [B, N], of noise."""
     if x.dim() < 3:
         return ball.project(ball.eps * rng.sign(x))
+    return ball.project(ball.eps * _smooth_noise(x, rng).sign())
+
+
+def _smooth_noise(x: Tensor, rng: SampleRandom) -> Tensor:
+    """Normal noise of a quarter of the resolution, enlarged to the shape of x; of vectors [B, N], plain noise."""
+    if x.dim() < 3:
+        return rng.normal(x)
     height, width = x.shape[-2:]
     coarse = x.new_empty(len(x), math.prod(x.shape[1:-2]), math.ceil(height / 4), math.ceil(width / 4))
     enlarged = torch.nn.functional.interpolate(rng.normal(coarse), size=(height, width), mode="bilinear")
-    return ball.project(ball.eps * enlarged.view_as(x).sign())
+    return enlarged.view_as(x)
+
+
+@identified("FromBest")
+@dataclass(frozen=True)
+class FromBest:
+    """Start at the best point so far, whose perturbation gives way to `smooth_signs` in a random smooth region.
+
+    share      of the numbers of an image in that region
+    step_size  the first step, as a share of eps
+    Started at the point itself, two runs would make the same steps; so each has another region.
+    """
+
+    share: float = 0.3
+    step_size: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1 or not 0 < self.step_size < math.inf:
+            raise ConfigError(
+                f"FromBest got share = {self.share} and step_size = {self.step_size}; expected a share between 0 and 1 "
+                "and a positive step"
+            )
+
+    def at(self, points: Tensor) -> Start:
+        """The start, given the best points [b, ...]."""
+
+        def start(ball: Ball, x: Tensor, rng: SampleRandom) -> Tensor:
+            noise = _smooth_noise(x, rng.fold("region"))
+            limit = per_sample(noise.flatten(1).quantile(1 - self.share, dim=1), noise)
+            return torch.where(noise > limit, smooth_signs(ball, x, rng.fold("signs")), points - x)
+
+        return start
 
 
 @identified("FocusedSAPGD")
@@ -41,7 +79,7 @@ class FocusedSAPGD:
     steps        of the first run, on every sample
     near_steps   of each further run
     share        of the samples that withstand the first run, rounded up, which each further run attacks
-    starts       where the further runs start; None: the best point so far, first step a quarter of eps
+    starts       where the further runs start; None: the best point so far itself, first step a quarter of eps
     Linf only, as SA-PGD.  Which samples are nearest depends on the batch, so results do too.
     Returns per sample the first adversarial point reached, else the point of largest loss.
     """
@@ -51,7 +89,7 @@ class FocusedSAPGD:
     steps: int = 60
     near_steps: int = 200
     share: float = 0.25
-    starts: tuple[Start | None, ...] = (smooth_signs, None, on_sphere, None)
+    starts: tuple[Start | FromBest | None, ...] = (smooth_signs, None, on_sphere, None)
     loss: Loss = margin
 
     def __post_init__(self) -> None:
@@ -71,14 +109,15 @@ class FocusedSAPGD:
             nearest = robust[best.loss[robust].argsort(descending=True, stable=True)[:count]].sort().values
             if not len(nearest):
                 break
+            run_start, step_size = _begun(start, best.x_adv[nearest])
             found = self._run(
                 subset(without_state(model), nearest),
                 x[nearest],
                 y[nearest],
                 rng.subset(nearest).fold("nearest", number),
-                start or _At(best.x_adv[nearest]),
+                run_start,
                 self.near_steps,
-                1.0 if start else 0.25,
+                step_size,
             )
             best.update(found, nearest)
         return best.x_adv
@@ -91,11 +130,8 @@ class FocusedSAPGD:
         return ascent(model, x, y, rng, lambda chosen: self.loss)
 
 
-@dataclass(frozen=True)
-class _At:
-    """Start at given points."""
-
-    points: Tensor
-
-    def __call__(self, ball: Ball, x: Tensor, rng: SampleRandom) -> Tensor:
-        return self.points - x
+def _begun(start: Start | FromBest | None, best: Tensor) -> tuple[Start, float]:
+    """Where a run starts, given the best points so far [b, ...], and its first step as a share of eps."""
+    if isinstance(start, FromBest):
+        return start.at(best), start.step_size
+    return (start, 1.0) if start else (lambda ball, x, rng: best - x, 0.25)
