@@ -5,8 +5,8 @@
 FULL.json is the result of `hosnn evaluate MODEL --protocol full --attacks-only --samples 200`.  Two series:
 
 runs     `standard`'s first attack from the beginning, with more and more runs on the nearest images
-tenfold  after `full`: more of these runs, through three estimators in turn, on the nearest images that `full` left
-         standing, until each had ten times the passes that `full` spent on an image that it left standing
+tenfold  after `full`: more and longer ones of these runs, most through adaptive sharpness, on the nearest images that
+         `full` left standing, until each had ten times the passes that `full` spent on an image that it left standing
 
 A stopped script resumes after the last finished round.
 """
@@ -26,7 +26,7 @@ import hosnn
 from hosnn.data import load_dataset
 from hosnn.estimators import AdaptiveSharpness, Estimator, Through, WithMembraneMargin
 from hosnn.files import write_bytes, write_json
-from hosnn.protocols.attacks import START_CYCLE
+from hosnn.protocols.attacks import near_starts
 from hosnn.provenance import machine, versions
 from hosnn.report.plotting import OTHERS, WIDTH, svg
 from hosnn.results.evaluation import Evaluation
@@ -42,9 +42,13 @@ from hosnn.spiking.surrogate import PiecewiseLinear, Sigmoid
 RUNS = (0, 1, 3, 6, 12, 24, 48)
 """Runs on the nearest images in the first series; `standard` makes 6."""
 
-NEAR_STEPS, NEAREST = 300, 12
-ESTIMATORS: tuple[Estimator, ...] = (AdaptiveSharpness(), bptt(Sigmoid(0.1)), bptt(PiecewiseLinear(0.5)))
-ROUND = 8
+NEAR_STEPS, LONGER, NEAREST = 300, 600, 12
+"""Steps of a run in the first and in the second series, and the images of a run in the second."""
+
+ADAPTIVE = AdaptiveSharpness()
+OTHERWISE: tuple[Estimator, ...] = (bptt(Sigmoid(0.1)), bptt(PiecewiseLinear(0.5)))
+ESTIMATORS = tuple(estimator for other in OTHERWISE for estimator in (ADAPTIVE, ADAPTIVE, other))
+ROUND = 16
 """Runs in a round of the second series."""
 
 TIMES = 10
@@ -62,8 +66,7 @@ class Options:
 
 
 def attack(threat: Threat, estimator: Estimator, steps: int, near_steps: int, runs: int, share: float) -> Attack:
-    starts = tuple(START_CYCLE[number % len(START_CYCLE)] for number in range(runs))
-    return Through(estimator, WithMembraneMargin(FocusedSAPGD(threat, steps, near_steps, share, starts)))
+    return Through(estimator, WithMembraneMargin(FocusedSAPGD(threat, steps, near_steps, share, near_starts(runs))))
 
 
 def main(options: Options) -> None:
@@ -107,7 +110,7 @@ def main(options: Options) -> None:
     for runs in RUNS[len(document["runs"]) :]:
         started = time.monotonic()
         with count_passes() as passes:
-            made = attack(threat, AdaptiveSharpness(), 60, NEAR_STEPS, runs, 0.25)
+            made = attack(threat, ADAPTIVE, 60, NEAR_STEPS, runs, 0.25)
             x_adv = made(model, x[standing], y[standing], rng.subset(standing))
         left = int(withstood(x_adv, y[standing]).sum())
         total = passes.forward + passes.backward
@@ -130,11 +133,11 @@ def main(options: Options) -> None:
         estimator, started = next(estimators), time.monotonic()
         share = min(1.0, NEAREST / len(robust))
         with count_passes() as passes:
-            made = attack(threat, estimator, 60, 2 * NEAR_STEPS, ROUND, share)
+            made = attack(threat, estimator, 60, LONGER, ROUND, share)
             streams = replace(rng, seed=options.seed).subset(robust).fold("round", len(rounds))
             x_adv = made(model, x[robust], y[robust], streams)
         robust = robust[withstood(x_adv, y[robust])]
-        per_image = ROUND * 2 * NEAR_STEPS * 2
+        per_image = ROUND * LONGER * 2
         done += per_image
         rounds.append(
             {

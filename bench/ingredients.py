@@ -19,7 +19,7 @@ import tyro
 from hosnn.cli.target import load_target
 from hosnn.estimators import AdaptiveSharpness, Through, WithMembraneMargin, has_spiking_layers
 from hosnn.files import write_json, write_text
-from hosnn.protocols.attacks import START_CYCLE
+from hosnn.protocols.attacks import near_starts
 from hosnn.provenance import machine, versions
 from hosnn.rng import SampleRandom
 from hosnn.robustness.focused import FocusedSAPGD
@@ -46,7 +46,7 @@ class Options:
 def variants(threat: Threat) -> dict[str, Attack]:
     """Attacks that each add one part to the one before, with at most as many steps per image on average."""
     steps = FIRST + round(RUNS * NEAR * SHARE)
-    mixed = tuple(START_CYCLE[number % len(START_CYCLE)] for number in range(RUNS))
+    mixed = near_starts(RUNS)
     return {
         f"SA-PGD, {steps} steps on all images": SAPGD(threat, steps, loss=margin),
         "nearest images, random starts": FocusedSAPGD(threat, FIRST, NEAR, SHARE, (on_sphere,) * RUNS),

@@ -14,6 +14,7 @@ seeds         from NAME/standard/*/standard.json (seed 0) and NAME/seeds/SEED/*/
 budget        from NAME/*.json, as bench/budget.py wrote them
 leaderboard   from NAME/*/*.json and NAME/reported.json
 errors        from the inspections in NAME/*.json, as `hosnn inspect` wrote them
+signatures    from NAME/study.json, as bench/signature_study.py wrote it
 """
 
 import json
@@ -63,6 +64,8 @@ def table(folder: Path, kind: str) -> str:
         return leaderboard(folder)
     if kind == "budget":
         return budget(folder)
+    if kind == "signatures":
+        return signatures(folder)
     if kind == "errors":
         return inspections_markdown([Inspection.load(path) for path in sorted(folder.glob("*.json"))])
     return (folder / f"{kind}.md").read_text(encoding="utf-8")
@@ -127,6 +130,18 @@ def budget(folder: Path) -> str:
         counts = [*(entry["left"] for entry in row["runs"]), full["left"], rounds[-1]["left"]]
         times = sum(entry["passes_per_image"] for entry in rounds) / full["passes_per_standing_image"]
         lines.append(table_row([row["model"], *map(str, counts), f"{times:.1f}"]))
+    return "\n".join(lines)
+
+
+def signatures(folder: Path) -> str:
+    """For each signature: its images, its drift, and accuracies before and after an epoch with it."""
+    heads = ["signature", "images", "drift over chance"]
+    heads += [f"{name}, {when}" for when in ("at once", "after an epoch") for name in ("clean", "PGD-7", "worst case")]
+    lines = [table_row(heads), "| --- |" + " ---: |" * (len(heads) - 1)]
+    for row in json.loads((folder / "study.json").read_text(encoding="utf-8"))["rows"]:
+        measured = [percent(row[when][key]) for when in ("before", "after") for key in ("clean", "pgd_7", "worst_case")]
+        drift = max(row["drift_over_chance"].values())
+        lines.append(table_row([row["signature"], f"{row['images']:,}", f"{drift:,.1f}", *measured]))
     return "\n".join(lines)
 
 

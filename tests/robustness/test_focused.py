@@ -123,9 +123,9 @@ def test_runs_from_the_best_point_begin_at_the_same_point_only_without_a_region(
 
 
 def test_wrong_settings_are_refused() -> None:
-    for settings in ({"share": 0.0}, {"share": 1.0}, {"step_size": 0.0}):
+    for share, step_size in ((0.0, 0.5), (1.0, 0.5), (0.3, 0.0)):
         with pytest.raises(ConfigError, match="FromBest got"):
-            FromBest(**settings)
+            FromBest(share, step_size)
     for settings in ({"steps": 0}, {"near_steps": 0}, {"share": 0.0}, {"share": 1.5}):
         with pytest.raises(ConfigError, match="FocusedSAPGD got"):
             FocusedSAPGD(LINF, **settings)

@@ -1,6 +1,7 @@
 """The attacks that protocols are made of.  A function returns none in norms that its attack is not used in."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain, cycle, islice
 
 from torch import nn
 
@@ -20,7 +21,7 @@ from hosnn.results.roles import Role
 from hosnn.robustness.apgd import APGD, APGDTargeted
 from hosnn.robustness.ensembles import Transfer
 from hosnn.robustness.fab import FAB
-from hosnn.robustness.focused import FocusedSAPGD, smooth_signs
+from hosnn.robustness.focused import FocusedSAPGD, FromBest, smooth_signs
 from hosnn.robustness.hop_skip_jump import HopSkipJump
 from hosnn.robustness.losses import Loss, cross_entropy, dlr, margin
 from hosnn.robustness.model import Attack
@@ -31,8 +32,10 @@ from hosnn.robustness.threats import Threat
 from hosnn.signature import fingerprint
 from hosnn.spiking.gradient_rule import bptt
 
-START_CYCLE: tuple[Start | None, ...] = (smooth_signs, None, on_sphere, None)
-"""Starts of the runs on the nearest images, in turn; None: the best point so far."""
+FIRST_STARTS: tuple[Start | FromBest | None, ...] = (smooth_signs, None, on_sphere, None, smooth_signs, None)
+LATER_STARTS: tuple[Start | FromBest | None, ...] = (on_sphere, FromBest(), smooth_signs, FromBest())
+"""Starts of the runs on the nearest images, the later ones in turn; None: the best point so far, which soon is one that
+no further run from there improves."""
 
 SQUARE_QUERIES = 200
 """Queries of Square in `standard`, where the attacks before it follow gradients: 1,000 broke no further image of the
@@ -119,14 +122,18 @@ def focused(
     """SA-PGD that spends most of its passes on the images nearest the boundary, with a loss that sees the membrane of
     the output neurons; none where SA-PGD is undefined.
 
-    runs  on the nearest images, from smooth, best and random points in turn
+    runs  on the nearest images, from smooth, best and random points in turn, later from around the best one
     """
     if not applicable(SA_PGD, threat):
         return ()
-    starts = tuple(START_CYCLE[number % len(START_CYCLE)] for number in range(runs))
-    attack = WithMembraneMargin(FocusedSAPGD(threat, steps, near_steps, starts=starts))
+    attack = WithMembraneMargin(FocusedSAPGD(threat, steps, near_steps, starts=near_starts(runs)))
     spiking = isinstance(estimator, BestEstimator)
     return (attack_spec(name, attack, estimator, spiking=spiking, method="SA-PGD, nearest"),)
+
+
+def near_starts(runs: int) -> tuple[Start | FromBest | None, ...]:
+    """The starts of so many runs on the nearest images."""
+    return tuple(islice(chain(FIRST_STARTS, cycle(LATER_STARTS)), runs))
 
 
 def strongest(threat: Threat, steps: int, restarts: int = 1) -> tuple[str, Attack]:
