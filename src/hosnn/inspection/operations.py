@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from hosnn.errors import ConfigError
 from hosnn.nn.encoder import AnalogueEncoder, DeadZone
-from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, OverTime, TimeDropout
+from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, OverTime, TimeDropout, WeightedReadout
 from hosnn.nn.neurons import LIF
 from hosnn.nn.normalisation import TimeBatchNorm
 from hosnn.nn.resnet import Residual
@@ -23,6 +23,9 @@ from hosnn.results.inspection import SynapticOperations
 
 Linear = Callable[[Tensor], Tensor]
 WeightLayer = nn.Conv1d | nn.Conv2d | nn.Linear
+
+NOT_COUNTED = (DeadZone, Normalise, ConstantCoding, TimeBatchNorm, TimeDropout, MeanReadout, WeightedReadout)
+"""Modules whose work is not that of synapses or neurons."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,9 @@ class _Counter:
             for path, weights in encoder_layers(module).items():
                 self._add_encoder_layer(f"{name}{path}", weights)
             return events
-        if isinstance(module, (DeadZone, Normalise, ConstantCoding, TimeBatchNorm, TimeDropout, MeanReadout)):
+        if isinstance(
+            module, (DeadZone, Normalise, ConstantCoding, TimeBatchNorm, TimeDropout, MeanReadout, WeightedReadout)
+        ):
             return events  # `inputs` are those after the coding; normalisation becomes part of the weights
         if isinstance(module, Residual):
             self.through(f"{name}.main", module.main, events)

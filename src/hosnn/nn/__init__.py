@@ -2,7 +2,16 @@
 
 from hosnn.nn.body import Body
 from hosnn.nn.fusion import unfused
-from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, OverTime, SpikingNetwork, SumPool, TimeDropout
+from hosnn.nn.layers import (
+    ConstantCoding,
+    MeanReadout,
+    Normalise,
+    OverTime,
+    SpikingNetwork,
+    SumPool,
+    TimeDropout,
+    WeightedReadout,
+)
 from hosnn.nn.neurons import LIF, TALIF, Emit, Extrapolation
 from hosnn.nn.normalisation import Norm, TimeBatchNorm
 from hosnn.nn.thresholds import ThresholdLIF
@@ -23,5 +32,6 @@ __all__ = [
     "ThresholdLIF",
     "TimeBatchNorm",
     "TimeDropout",
+    "WeightedReadout",
     "unfused",
 ]

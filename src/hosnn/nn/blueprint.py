@@ -8,7 +8,7 @@ from torch import nn
 
 from hosnn.errors import ConfigError
 from hosnn.nn.encoder import DeadZone
-from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, SpikingNetwork
+from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, SpikingNetwork, WeightedReadout
 from hosnn.spiking.state import Dynamics
 
 
@@ -81,12 +81,14 @@ def assemble(
     encoder: nn.Module | None = None,
     once: bool = False,
     dead_zone: float = 0.0,
+    learned_readout: bool = False,
 ) -> SpikingNetwork:
     """The network with this body, its weights scaled so that every layer fires before training.
 
     encoder  layers that run on the image once (`AnalogueEncoder`)
     once     the body runs on the image once, too, as an ANN twin does
     dead_zone  the level of a `DeadZone` before everything else; 0: none
+    learned_readout  each time step counts in the logits by a learned weight (`WeightedReadout`)
 
     All weights of the body are `weight_scale` times torch's initial ones, whose standard deviation 1/sqrt(3 inputs)
     would leave neurons with threshold 1 silent after a few layers.
@@ -99,4 +101,5 @@ def assemble(
     if dead_zone:
         normalise = nn.Sequential(DeadZone(dead_zone), normalise)
     coding = ConstantCoding(1, 1.0) if once else ConstantCoding(blueprint.steps, blueprint.dynamics.tau_synapse)
-    return SpikingNetwork(normalise, coding, body, MeanReadout(), blueprint, encoder)
+    readout = WeightedReadout(coding.steps) if learned_readout else MeanReadout()
+    return SpikingNetwork(normalise, coding, body, readout, blueprint, encoder)

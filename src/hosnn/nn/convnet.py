@@ -63,6 +63,7 @@ class ConvNet:
     bias            of layers without normalisation, but the last
     analogue_layers  so many convolutions run on the image once, with rectifiers for neurons (`AnalogueEncoder`)
     dead_zone       pixels up to this level become black (`DeadZone`)
+    learned_readout  logits are a learned weighted sum over time steps in place of the mean (`WeightedReadout`)
     twin            RELU: the ANN twin, the same layers with rectifiers in place of all neurons, run once, not over time
     Raises ConfigError for text that is no structure, or sizes that cannot be built.
     """
@@ -84,6 +85,7 @@ class ConvNet:
     bias: bool = field(default=False, metadata=OMITTED_AT_DEFAULT)
     analogue_layers: int = field(default=0, metadata=OMITTED_AT_DEFAULT)
     dead_zone: float = field(default=0.0, metadata=OMITTED_AT_DEFAULT)
+    learned_readout: bool = field(default=False, metadata=OMITTED_AT_DEFAULT)
     twin: Twin = field(default=Twin.NONE, metadata=OMITTED_AT_DEFAULT)
 
     def __post_init__(self) -> None:
@@ -152,7 +154,7 @@ class ConvNet:
                 layers[f"neurons{number}"] = LIF(self.dynamics, self.rule, fixed_threshold=True)
             size = units
         run_once = AnalogueEncoder(encoder) if encoder else None
-        return assemble(self, Body(layers), run_once, self.twin is Twin.RELU, self.dead_zone)
+        return assemble(self, Body(layers), run_once, self.twin is Twin.RELU, self.dead_zone, self.learned_readout)
 
     def _neurons(
         self, number: int, norm: Norm, size: int, analogue: bool = False, is_dense: bool = False

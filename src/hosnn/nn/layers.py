@@ -111,6 +111,26 @@ class MeanReadout(nn.Module):
         return mean_over_time(outputs)
 
 
+@identified("WeightedReadout")
+class WeightedReadout(nn.Module):
+    """Logits = sum_t w[t] a[t] of the last layer's outputs: [T, B, K] -> [B, K];  w [T] learned, 1/T at first.
+
+    Raises ShapeError for outputs of another number of steps.
+    """
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.full((steps,), 1 / steps))
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        if len(outputs) != len(self.weights):
+            raise ShapeError(
+                f"WeightedReadout got {len(outputs)} time steps, expected its {len(self.weights)}; run the network for "
+                "the steps it was made for"
+            )
+        return torch.tensordot(self.weights.to(outputs.dtype), outputs, dims=1)
+
+
 @runtime_checkable
 class HasOutputs(Protocol):
     """A network that gives its last layer's output over time, which losses over traces need."""

@@ -15,7 +15,15 @@ from hosnn.errors import ConfigError, ShapeError
 from hosnn.nn.body import Body
 from hosnn.nn.encoder import AnalogueEncoder, DeadZone
 from hosnn.nn.fusion import is_plain
-from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, OverTime, SpikingNetwork, TimeDropout
+from hosnn.nn.layers import (
+    ConstantCoding,
+    MeanReadout,
+    Normalise,
+    OverTime,
+    SpikingNetwork,
+    TimeDropout,
+    WeightedReadout,
+)
 from hosnn.nn.neurons import LIF, TALIF, Extrapolation, neurons
 from hosnn.nn.normalisation import TimeBatchNorm
 from hosnn.nn.resnet import Residual
@@ -189,7 +197,7 @@ class ResidualStep:
 
 
 class ReadoutState(NamedTuple):
-    """The last layer's output at the latest step, and its mean over all steps, each [B, K]."""
+    """The last layer's output at the latest step, and its mean (or weighted sum) over all steps, each [B, K]."""
 
     latest: Tensor
     mean: Tensor
@@ -199,6 +207,19 @@ def mean_step(output: Tensor, state: ReadoutState | None, t: int) -> tuple[Tenso
     """The stage of `MeanReadout`: m[t] = m[t-1] + (a[t] - m[t-1])/t with t from 1, which does not overflow or drift."""
     mean = output.clone() if state is None else state.mean + (output - state.mean) / (t + 1)
     return mean, ReadoutState(output, mean)
+
+
+@dataclass(frozen=True)
+class WeightedSum:
+    """The stage of `WeightedReadout`: the sum so far.  Raises ShapeError beyond its last time step."""
+
+    weights: Tensor
+
+    def __call__(self, output: Tensor, state: ReadoutState | None, t: int) -> tuple[Tensor, ReadoutState]:
+        if t >= len(self.weights):
+            raise ShapeError(f"WeightedReadout got more than its {len(self.weights)} time steps; reset the stream")
+        total = self.weights[t] * output + (0 if state is None else state.mean)
+        return total, ReadoutState(output, total)
 
 
 def modules_in_order(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -227,6 +248,8 @@ def _stage(name: str, module: nn.Module, axes: Axes, beyond: Extrapolation | Non
         raise _refused(name, module, f"before or after the time axis, where only torch's own modules can be ({axes})")
     if is_plain(MeanReadout, module):
         return mean_step, Axes.LOGITS
+    if isinstance(module, WeightedReadout) and is_plain(WeightedReadout, module):
+        return WeightedSum(module.weights.detach()), Axes.LOGITS
     return _stage_over_time(name, module, beyond), axes
 
 
