@@ -128,7 +128,8 @@ class WeightedReadout(nn.Module):
                 f"WeightedReadout got {len(outputs)} time steps, expected its {len(self.weights)}; run the network for "
                 "the steps it was made for"
             )
-        return torch.tensordot(self.weights.to(outputs.dtype), outputs, dims=1)
+        logits: Tensor = torch.tensordot(self.weights.to(outputs.dtype), outputs, dims=1)
+        return logits
 
 
 @runtime_checkable
