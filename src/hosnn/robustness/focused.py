@@ -4,6 +4,7 @@ Shapes: x [B, ...], y [B].
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -102,7 +103,13 @@ class FocusedSAPGD:
             raise ConfigError(f"FocusedSAPGD got the threat {self.threat}; it supports linf only; use APGD for l2")
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+        *_, best = self.runs(model, x, y, rng)
+        return best.x_adv
+
+    def runs(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Iterator[BestPoints]:
+        """The best points after the first run and after each further one, always the same tensors, updated."""
         best = self._run(model, x, y, rng, on_sphere, self.steps)
+        yield best
         count = math.ceil(self.share * int((~best.fooled).sum()))
         for number, start in enumerate(self.starts):
             robust = (~best.fooled).nonzero()[:, 0]
@@ -120,7 +127,7 @@ class FocusedSAPGD:
                 step_size,
             )
             best.update(found, nearest)
-        return best.x_adv
+            yield best
 
     def _run(
         self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom, start: Start, steps: int, step_size: float = 1.0
