@@ -11,6 +11,7 @@ from hosnn.recipes.reproductions import REPRODUCTIONS
 from hosnn.results.reproduction import ReproductionResult
 from tests.reliability.commands import TINY_DEMO
 
+
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(REPRODUCTIONS, "demo", TINY_DEMO)

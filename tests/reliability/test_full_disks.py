@@ -18,7 +18,8 @@ from hosnn.recipes.reproductions import REPRODUCTIONS
 from tests.cluster.without_ray import one_after_the_other
 from tests.reliability.commands import COMMANDS, DONE, TINY_DEMO, arguments, complete_only, contents, save_networks
 
-POINTS = 10
+SHARES = tuple((point / 10) ** 2 for point in range(10))
+"""Of the space that a command needs.  The small ones lie closer, for a page at the end is half of all."""
 
 
 @pytest.fixture(autouse=True)
@@ -75,8 +76,8 @@ def test_full_again_and_again(verb: str, disk: Path, tmp_path: Path, capsys: pyt
     out = disk / "out"
     command = arguments(verb, save_networks(tmp_path / "networks"), out)
     expected, size = undisturbed(command, disk, out)
-    for point in range(POINTS):
-        allow(disk, size * point // POINTS)
+    for share in SHARES:
+        allow(disk, int(share * size))
         fails(command, out, capsys)
     (disk / "ballast").unlink()
     assert main(command) in DONE
@@ -89,10 +90,10 @@ def test_full_once(verb: str, disk: Path, tmp_path: Path, capsys: pytest.Capture
     out = disk / "out"
     command = arguments(verb, save_networks(tmp_path / "networks"), out)
     expected, size = undisturbed(command, disk, out)
-    for point in range(POINTS):
-        allow(disk, size * point // POINTS)
+    for share in SHARES:
+        allow(disk, int(share * size))
         fails(command, out, capsys)
         (disk / "ballast").unlink()
         assert main(command) in DONE
-        assert contents(out) == expected, f"full at {point} of {POINTS}"
+        assert contents(out) == expected, f"full at {share:.0%}"
         shutil.rmtree(out)

@@ -30,9 +30,22 @@ from tests.reliability.stored import KINDS
 
 ALL = {**KINDS, **DATA_KINDS}
 FILES = {"result": 150, "comparison": 50, "weights": 150, "config": 250, "optimiser": 200, "signature": 250}
-"""Damaged files by kind; 250 of the others, 3,800 in all."""
+"""Damaged files by kind; 250 of the others, 6,300 in all."""
 
-EXACT = ("result", "small result", "position", "optimiser", "npz", "pt", "parquet", "mat", "idx", "pickle")
+EXACT = (
+    "result",
+    "small result",
+    "position",
+    "optimiser",
+    "npz",
+    "pt",
+    "parquet",
+    "mat",
+    "idx",
+    "gzipped idx",
+    "pickle",
+    "cache",
+)
 """Kinds of which any value that is read must be that of the whole file."""
 
 SECONDS, BYTES = 2.0, 500e6
