@@ -117,6 +117,7 @@ def load(path: Path, generation: str = "best") -> LoadedNetwork:
     try:
         with torch.device("meta"):  # costs no memory, however large a network a damaged config describes
             check_header(network_from(config["network"]), read_header(weights), folder)
+        tensors = read_tensor_file(weights)  # before the network is built: a header may claim more than the file holds
         network = network_from(config["network"])
     except (OSError, TensorFileError) as error:
         raise _damaged_tensors(weights, error) from error
@@ -124,7 +125,7 @@ def load(path: Path, generation: str = "best") -> LoadedNetwork:
         raise
     except (HosnnError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise CheckpointError(f"{folder / 'config.json'} describes a network that is unknown here: {error}") from error
-    load_weights(network, read_tensors(weights), config, folder)
+    load_weights(network, tensors, config, folder)
     return LoadedNetwork(network.eval(), config)
 
 
