@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from hosnn.training.configuration import network_from
 from tests.reliability.stored import KINDS
 
 BYTES = 300e6
@@ -64,13 +66,15 @@ def test_a_huge_network_is_refused_before_it_is_built(change: dict[str, Any], tm
 @pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
 def test_weights_that_claim_to_be_huge_are_refused_before_the_network_is_built(tmp_path: Path) -> None:
     """Description and header agree, and the file ends after a few kilobytes."""
-    folder = described(tmp_path / "damaged", {"hidden": 1_000_000})
+    folder = described(tmp_path / "damaged", {"hidden": 30_000_000})
     path = folder / "model.safetensors"
     content = path.read_bytes()
     length = struct.unpack("<Q", content[:8])[0]
     header = json.loads(content[8 : 8 + length])
-    for entry in header.values():
-        entry["shape"] = [1_000_000 if size == 4 else size for size in entry.get("shape", [])]
+    with torch.device("meta"):
+        claimed = network_from(json.loads((folder / "config.json").read_text())["network"]).state_dict()
+    for name, tensor in claimed.items():
+        header[name]["shape"] = list(tensor.shape)
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
     size, error = refused(KINDS["config"].write(tmp_path / "whole").parent, folder)
