@@ -1,9 +1,10 @@
 """Damaged files of every kind end in the right value or in a HosnnError, within seconds and without filling the memory.
 
-`pytest tests/reliability/test_fuzz.py` tries 3,000 and more files, `-m slow` 100,000.
+`pytest tests/reliability/test_fuzz.py` tries 3,000 and more files, `-m slow` 100,000, others with each HOSNN_FUZZ_SEED.
 """
 
 import copy
+import os
 import random
 import resource
 import time
@@ -50,6 +51,9 @@ EXACT = (
 
 SECONDS, BYTES = 2.0, 500e6
 
+SEED = int(os.environ.get("HOSNN_FUZZ_SEED", "1"))
+"""Of the 100,000 files."""
+
 
 def right(kind: str, value: Any, whole: Any) -> bool:
     """Whether a value read from a damaged file may stand: lines may be lost, but none may be another."""
@@ -93,7 +97,7 @@ def test_a_damaged_file_ends_in_the_right_value_or_a_clear_error(kind: str, tmp_
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ALL)
 def test_a_hundred_thousand_damaged_files(kind: str, tmp_path: Path) -> None:
-    assert attack_files(kind, 100_000 // len(ALL) + 1, tmp_path, seed=1) == []
+    assert attack_files(kind, 100_000 // len(ALL) + 1, tmp_path, seed=SEED) == []
 
 
 JSON = st.recursive(

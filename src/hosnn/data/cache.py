@@ -11,13 +11,13 @@ import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from hosnn.errors import ConfigError, HosnnError
 from hosnn.files import replacing
 from hosnn.places import cache_folder
-from hosnn.tensor_files import read_header, read_tensors
 
 VERSION = "decoded-2"
 """Part of every entry's name; a change of what decoding gives changes it."""
@@ -117,11 +117,13 @@ def _place(paths: tuple[Path, ...], settings: tuple[object, ...]) -> Path | None
 def _read(place: Path) -> dict[str, Tensor] | None:
     """The tensors of an entry; None if there is none, or a damaged one."""
     try:
-        tensors = read_tensors(place)
-        if read_header(place).metadata.get("checksum") != _checksum(tensors):
+        with safe_open(place, "pt") as entry:
+            tensors = {name: entry.get_tensor(name) for name in entry.keys()}
+            metadata = entry.metadata() or {}
+        if metadata.get("checksum") != _checksum(tensors):
             return None
         os.utime(place)
-    except (OSError, ValueError):
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):  # TypeError: numbers that NumPy does not know
         return None
     return tensors
 
