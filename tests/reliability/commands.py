@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 import hosnn
@@ -77,6 +78,12 @@ def save_networks(folder: Path) -> Path:
     return folder
 
 
+def make_small(patch: pytest.MonkeyPatch) -> None:
+    """In this process the demo is tiny, and a sweep runs its trials one after the other, without Ray."""
+    patch.setitem(REPRODUCTIONS, "demo", TINY_DEMO)
+    patch.setattr(sweep_verb, "run_jobs", one_after_the_other)
+
+
 def started(command: list[str], **environment: str) -> subprocess.Popen[str]:
     """A command in a process of its own."""
     return subprocess.Popen(
@@ -125,6 +132,6 @@ def _timeless(content: Any) -> Any:
 
 
 if __name__ == "__main__":
-    REPRODUCTIONS["demo"] = TINY_DEMO
-    sweep_verb.run_jobs = one_after_the_other
-    sys.exit(main())
+    with pytest.MonkeyPatch.context() as patch:
+        make_small(patch)
+        sys.exit(main())

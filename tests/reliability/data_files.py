@@ -1,6 +1,7 @@
 """A small file of every format that data sets are read from, and the function that reads it."""
 
 import gzip
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,14 @@ def _read_cifar(path: Path) -> Any:
     return len(contents.train), len(contents.test)
 
 
+def _picture(name: str, folder: Path) -> Path:
+    return _written("picture", formats.encoded(COLOUR.images[0], name), folder)
+
+
+def _read_picture(path: Path) -> Any:
+    return pictures.decode(path.read_bytes(), "picture").pixels.dtype
+
+
 def _decoded(path: Path) -> Any:
     """What was decoded, from the file if it is whole."""
     return {name: tensor.tolist() for name, tensor in (cache._read(path) or DECODED).items()}
@@ -95,12 +104,6 @@ DATA_KINDS = {
         lambda folder: _written("1.bin", EVENTS, folder),
         lambda path: read_events(path.read_bytes(), (34, 34), "1").x.max(),
     ),
-    **{
-        name: Kind(
-            lambda folder, name=name: _written("picture", formats.encoded(COLOUR.images[0], name), folder),
-            lambda path: pictures.decode(path.read_bytes(), "picture").pixels.dtype,
-        )
-        for name in pictures.FORMATS
-    },
+    **{name: Kind(partial(_picture, name), _read_picture) for name in pictures.FORMATS},
     "cache": Kind(_cache_entry, _decoded),
 }

@@ -12,11 +12,8 @@ from typing import Any
 
 import pytest
 
-from hosnn.cli import sweep as sweep_verb
 from hosnn.cli.main import main
-from hosnn.recipes.reproductions import REPRODUCTIONS
-from tests.cluster.without_ray import one_after_the_other
-from tests.reliability.commands import COMMANDS, DONE, TINY_DEMO, arguments, complete_only, contents, save_networks
+from tests.reliability.commands import COMMANDS, DONE, arguments, complete_only, contents, make_small, save_networks
 
 SHARES = tuple((point / 10) ** 2 for point in range(10))
 """Of the space that a command needs.  The small ones lie closer, for a page at the end is half of all."""
@@ -24,8 +21,7 @@ SHARES = tuple((point / 10) ** 2 for point in range(10))
 
 @pytest.fixture(autouse=True)
 def small_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(REPRODUCTIONS, "demo", TINY_DEMO)
-    monkeypatch.setattr(sweep_verb, "run_jobs", one_after_the_other)
+    make_small(monkeypatch)
 
 
 @pytest.fixture

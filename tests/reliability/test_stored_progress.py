@@ -127,14 +127,13 @@ def test_a_journal_that_another_process_takes_away_at_the_last_instant(
     """After a block's file was chosen, and before the block is written."""
     path = journal_path(tmp_path, "smoke")
     journal = filled(path, IDENTITY, 0)
-    own_file, taken = Journal._own_file, []
+    own_file, first_time = Journal._own_file, [True]
 
     def chosen_and_taken(self: Journal, path: Path) -> Path:
         chosen = own_file(self, path)
-        if not taken:
-            taken.append(
-                chosen.unlink() if change == "removed" else chosen.rename(tmp_path / "smoke.partial.kept-1.jsonl")
-            )
+        if first_time:
+            first_time.clear()
+            chosen.rename(tmp_path / "smoke.partial.kept-1.jsonl") if change == "renamed" else chosen.unlink()
         return chosen
 
     monkeypatch.setattr(Journal, "_own_file", chosen_and_taken)
@@ -145,11 +144,12 @@ def test_a_journal_that_another_process_takes_away_at_the_last_instant(
 def test_a_journal_that_is_gone_when_it_is_read_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = journal_path(tmp_path, "smoke")
     filled(path, OTHER, 0)
-    room, calls = journal_module._make_room, []
+    room, first_time = journal_module._make_room, [True]
 
     def gone(path: Path, header: bytes) -> None:
-        if not calls:
-            calls.append(path.unlink())
+        if first_time:
+            first_time.clear()
+            path.unlink()
             raise FileNotFoundError(path)
         room(path, header)
 

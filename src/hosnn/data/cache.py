@@ -133,5 +133,5 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
     checksum = 0
     for name, tensor in sorted(tensors.items()):
         checksum = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), checksum)
-        checksum = zlib.crc32(tensor.numpy(), checksum)
+        checksum = zlib.crc32(tensor.numpy().data, checksum)
     return str(checksum)

@@ -40,7 +40,7 @@ def restore_optimiser(optimiser: torch.optim.AdamW, tensors: Mapping[str, Tensor
                 "train it again"
             )
         state.setdefault(int(number), {})[name] = value
-    for number, entries in state.items():
+    for parameter, entries in state.items():
         if missing := [name for name in ENTRIES if name not in entries]:
-            raise CheckpointError(f"{source} lacks {' and '.join(missing)} of parameter {number}; train it again")
+            raise CheckpointError(f"{source} lacks {' and '.join(missing)} of parameter {parameter}; train it again")
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
