@@ -222,6 +222,10 @@ class Inspection(Document):
     def check(self, content: Mapping[str, Any]) -> None:
         if not self.conditions:
             raise ConfigError("it has no condition, expected the clean images first")
+        for layer in self.adaptive:
+            for stability in (layer.frozen_rate, layer.responding_rate):
+                if not 0 < layer.neurons == sum(vars(stability).values()):
+                    raise ConfigError(f"the neurons of {layer.layer} do not add up to {layer.neurons}: it was changed")
         for part in self.drift:
             _check_same_names(f"drift on {part.dataset}", part.mean_square, part.by_chance)
         energies = self.energies().values()
