@@ -1,6 +1,5 @@
 """Ctrl-C in the middle of each verb and a disk that fills up: a clear end, nothing lost and nothing half-written."""
 
-import json
 import os
 import random
 import signal
@@ -9,16 +8,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 import hosnn
 from hosnn.cli.main import main
-from hosnn.data import fashion_mnist_sample
 from hosnn.nn.lenet import LeNet
-from hosnn.signature import calibrate, homeostatic
+from tests.reliability.commands import complete_only, save_networks, stored
 
 TINY = ("--set", "network.channels=2,3", "--set", "network.hidden=8", "--set", "start.optim.epochs=1")
 LIMITED = """
@@ -39,15 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def homeostatic_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny one, made without training."""
-    folder = tmp_path_factory.mktemp("network") / "ta"
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        lif = LeNet(channels=(2, 3), hidden=8).build().eval()
-    x, _ = fashion_mnist_sample().train.batch(torch.arange(100))
-    network = homeostatic(lif, calibrate(lif, [x]), 0.1)
-    hosnn.save(network, folder, {"name": "ta", "dataset": "fashion-mnist-sample"})
-    return folder
+    return save_networks(tmp_path_factory.mktemp("networks")) / "ta"
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +48,6 @@ def slow_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
             LeNet(channels=(32, 64), hidden=8).build(), folder, {"name": "lif", "dataset": "fashion-mnist-sample"}
         )
     return folder
-
-
-def complete_only(folder: Path) -> None:
-    """Every file that is there can be read as what it is."""
-    assert not list(folder.rglob("*.tmp"))
-    for path in folder.rglob("*.json"):
-        json.loads(path.read_text())
-    for path in folder.rglob("step-*"):
-        assert (path / "model.safetensors").exists() and (path / "config.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -165,14 +145,6 @@ def lines(path: Path) -> int:
     return path.read_text().count("\n") if path.exists() else 0
 
 
-def timeless(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text())
-    del found["seconds"], found["machine"]
-    for row in (*found["rows"], *(row for panel in found["panels"] for row in panel["rows"])):
-        del row["seconds"]
-    return found
-
-
 @pytest.mark.parametrize(("verb", "number"), [("evaluate", signal.SIGINT), ("ablate", signal.SIGTERM)])
 def test_the_first_signal_keeps_the_running_blocks_and_the_same_command_goes_on(
     verb: str, number: signal.Signals, homeostatic_network: Path, tmp_path: Path
@@ -232,5 +204,5 @@ def test_killed_again_and_again_an_evaluation_still_ends_in_the_bits_of_an_undis
         seen = lines(record)
     assert seen > 3
     assert main([*arguments, str(tmp_path / "killed")]) in (0, 3, 4)
-    assert timeless(result) == timeless(tmp_path / "whole" / "smoke-n60.json")
+    assert stored(result) == stored(tmp_path / "whole" / "smoke-n60.json")
     assert not record.exists()

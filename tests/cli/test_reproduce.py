@@ -2,34 +2,19 @@
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hosnn.cli.main import main
-from hosnn.recipes import demo
-from hosnn.recipes.reproductions import REPRODUCTIONS, PlannedEvaluation
-from hosnn.recipes.resolve import override
+from hosnn.recipes.reproductions import REPRODUCTIONS
 from hosnn.results.reproduction import ReproductionResult
-from hosnn.training.experiment import Experiment
-
-SMALL = ("network.channels=2,3", "network.hidden=8", "optim.epochs=1", "start.optim.epochs=1", "optim.batch_size=128")
-
-
-def small(recipe: Callable[[], Experiment]) -> Callable[[], Experiment]:
-    return lambda: override(recipe(), SMALL)
+from tests.reliability.commands import TINY_DEMO
 
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    plans = (
-        PlannedEvaluation("paper", samples=20, panel_samples=10),
-        PlannedEvaluation("smoke", samples=20, panel_samples=0),
-    )
-    grid = tuple(small(recipe) for recipe in demo.GRID)
-    monkeypatch.setitem(REPRODUCTIONS, "demo", replace(REPRODUCTIONS["demo"], grid=grid, plans=plans))
+    monkeypatch.setitem(REPRODUCTIONS, "demo", TINY_DEMO)
 
 
 def test_the_whole_way_and_a_second_run_that_does_nothing_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -1,8 +1,7 @@
 """`hosnn sweep` and `hosnn evaluate --shards` without Ray: its jobs are run here, one after the other."""
 
 import json
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,17 @@ from hosnn.cli.main import main
 from hosnn.cli.request import EvaluationRequest, _absolute
 from hosnn.cli.sweep import jobs
 from hosnn.cluster import work
-from hosnn.cluster.jobs import Cluster, Job, _attempt
 from hosnn.cluster.record import Sweep
 from hosnn.cluster.trials import trials
 from hosnn.cluster.work import Conditions
-from hosnn.deadline import Deadline
 from hosnn.errors import ConfigError
 from hosnn.evaluation.journal import journal_path, journals
 from hosnn.results.evaluation import Evaluation
 from hosnn.runtime import Hardware
 from hosnn.training.experiment import Experiment
 from hosnn.training.pipeline import run
+from tests.cluster.without_ray import DONE, one_after_the_other
+from tests.reliability.commands import stored
 from tests.training.toy import CLEAN, ROBUST, cpu, toy_data
 
 CLEAN_RECIPE, ROBUST_RECIPE = "tests.cli.test_sweep:clean", "tests.cli.test_sweep:robust"
@@ -37,18 +36,6 @@ def clean() -> Experiment:
 
 def robust() -> Experiment:
     return ROBUST
-
-
-DONE: list[str] = []
-
-
-def one_after_the_other(todo: Sequence[Job], cluster: Cluster, deadline: Deadline) -> Iterator[tuple[str, Any]]:
-    until = None if deadline.left is None else time.time() + deadline.left
-    ended: dict[str, Any] = {}
-    for task in todo:
-        DONE.append(task.name)
-        ended[task.name] = _attempt(task, until, ended.get(task.after))
-        yield task.name, ended[task.name]
 
 
 @pytest.fixture(autouse=True)
@@ -204,14 +191,6 @@ def network():
 """
 
 
-def timeless(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text())
-    del found["seconds"]
-    for row in (*found["rows"], *(row for panel in found["panels"] for row in panel["rows"])):
-        del row["seconds"]
-    return found
-
-
 def test_shards_of_an_evaluation_give_the_bits_of_the_plain_command(tmp_path: Path):
     (tmp_path / "own.py").write_text(OWN)
     command = ["evaluate", f"{tmp_path / 'own.py'}:network", "--data", "fashion-mnist-sample", "--samples", "120"]
@@ -220,7 +199,7 @@ def test_shards_of_an_evaluation_give_the_bits_of_the_plain_command(tmp_path: Pa
     shared = tmp_path / "shared"
     assert main([*command, str(shared), "--shards", "3", "--max-time", "0.00001"]) == 1
     assert main([*command, str(shared), "--shards", "3"]) in (0, 3, 4)
-    assert timeless(shared / "smoke-n120.json") == timeless(tmp_path / "plain" / "smoke-n120.json")
+    assert stored(shared / "smoke-n120.json") == stored(tmp_path / "plain" / "smoke-n120.json")
     assert not journals(journal_path(shared, "smoke-n120"))
 
 

@@ -23,7 +23,7 @@ from hosnn.errors import CheckpointError
 from hosnn.evaluation.journal import journal_path, journals
 from hosnn.training.checkpoint import load_state, read_pointer
 from hosnn.training.pipeline import run
-from tests.cli.test_sweep import timeless
+from tests.reliability.commands import stored
 from tests.training.toy import cpu, same_bits
 
 pytest.importorskip("ray")
@@ -270,7 +270,7 @@ def test_shares_done_by_workers_gather_to_the_bits_of_one_run(tmp_path: Path):
     status, out, err = ended(process)
     assert status in (0, 3, 4), out + err
     assert kept.count("\n") > 2, "there was something to go on from"
-    assert timeless(shared / "smoke-n800.json") == timeless(tmp_path / "plain" / "smoke-n800.json")
+    assert stored(shared / "smoke-n800.json") == stored(tmp_path / "plain" / "smoke-n800.json")
     assert not journals(journal_path(shared, "smoke-n800"))
 
 

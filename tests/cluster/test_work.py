@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from hosnn.cluster import work
 from hosnn.cluster.record import TrialResult
 from hosnn.cluster.work import Conditions, run_trial, train_start, working_in
 from hosnn.deadline import Deadline, Interrupted
-from hosnn.errors import ConfigError
+from hosnn.errors import CheckpointError, ConfigError
 from hosnn.runtime import Hardware
 from hosnn.training import run_lock
 from hosnn.training.pipeline import run
@@ -56,6 +57,34 @@ def test_a_run_of_another_verb_is_found_and_its_machine_is_unknown(conditions: C
     run(CLEAN, toy_data(), conditions.runs, cpu())
     found = run_trial(CLEAN, replace(conditions, protocol=None), Deadline())
     assert found.machine == {} and found.evaluation is None
+
+
+def test_a_trial_that_ends_at_any_instant_after_its_training_knows_its_machine(
+    conditions: Conditions, monkeypatch: pytest.MonkeyPatch
+):
+    def trained_and_killed(*arguments: Any, **options: Any) -> None:
+        run(*arguments, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "run", trained_and_killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_trial(CLEAN, conditions, Deadline())
+    assert run_trial(CLEAN, conditions, Deadline()).machine["processor"]
+
+
+def test_the_record_of_another_experiment_stays(conditions: Conditions):
+    train_start(CLEAN, conditions, Deadline())
+    with pytest.raises(CheckpointError, match="holds another experiment"):
+        run_trial(replace(CLEAN, seed=1), conditions, Deadline())
+    assert run_trial(CLEAN, conditions, Deadline()).machine["processor"]
+
+
+@pytest.mark.parametrize("content", ["5", "[]", "{}", '{"identity": 1, "machine": 2}', "[" * 100_000])
+def test_a_damaged_record_of_the_machine_is_none(content: str, conditions: Conditions):
+    train_start(CLEAN, conditions, Deadline())
+    (conditions.runs / "clean" / "machine.json").write_text(content)
+    assert run_trial(CLEAN, conditions, Deadline()).machine == {}
 
 
 def test_more_images_than_there_are_are_refused(conditions: Conditions):

@@ -98,6 +98,15 @@ def test_an_entry_cut_anywhere_is_decoded_again(source: Path) -> None:
         assert same(ask(source, decode), BIG)
 
 
+def test_an_entry_with_any_bit_flipped_is_decoded_again(source: Path) -> None:
+    ask(source, Decoder())
+    (entry,) = entries()
+    whole = entry.read_bytes()
+    for at in range(0, len(whole), 7):
+        entry.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        assert same(ask(source, Decoder()), BIG)
+
+
 def test_the_least_recently_used_leave_first(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decode = Decoder()
     places: dict[str, Path] = {}

@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 
 from hosnn.data import Dataset, load_dataset
+from hosnn.data.own_parquet import read_own_parquet
+from hosnn.data.parquet import class_names
 from hosnn.data.split import Split
 from hosnn.errors import DataError
 
@@ -92,6 +94,20 @@ def test_class_names_are_taken_from_the_hubs_metadata(tmp_path: Path) -> None:
     assert load_dataset(str(path)).classes == ("cat", "dog", "cow")
     path = write(tmp_path / "fine.parquet", with_class_names(table(PILE, label="fine_label"), ["a", "b"], "fine_label"))
     assert load_dataset(str(path)).classes == ("a", "b")
+
+
+@pytest.mark.parametrize("features", ["[" * 100_000, "5", "[]", '{"label": 5}', '{"label": {"names": 5}}', "\xff"])
+def test_damaged_names_of_classes_are_none(features: str, tmp_path: Path) -> None:
+    metadata = f'{{"info": {{"features": {features}}}}}'.encode("latin-1")
+    path = write(tmp_path / "pets.parquet", table(PILE).replace_schema_metadata({b"huggingface": metadata}))
+    assert class_names(path) == ()
+
+
+def test_damaged_names_of_columns_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "pets.parquet", table(PILE))
+    path.write_bytes(path.read_bytes().replace(b"image", b"im\xe1ge"))
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        read_own_parquet([path])
 
 
 def test_the_first_file_of_the_training_part_names_the_classes(tmp_path: Path) -> None:

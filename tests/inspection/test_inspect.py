@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -299,6 +300,25 @@ def test_it_is_written_read_and_described_by_its_schema(model: nn.Module, tmp_pa
     assert replace(read, energy=None) == replace(result, energy=None)
     with pytest.raises(ConfigError, match="images"):
         Inspection.from_json(content | {"images": -1})
+
+
+CONTRADICTIONS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "no condition": (lambda it: it["conditions"].clear(), "no condition"),
+    "a layer without neurons": (lambda it: it["adaptive"][0].update(neurons=0), "do not add up to 0"),
+    "a neuron more": (lambda it: it["adaptive"][0]["frozen_rate"].update(silent=10**6), "do not add up"),
+    "drift of another layer": (lambda it: it["drift"][0]["by_chance"].clear(), "drift on"),
+    "another name for a count": (lambda it: it["energy"]["neurobench"].update(more=1.0), "neurobench"),
+    "another part of the energy": (lambda it: it["energy"]["picojoule"].clear(), "picojoule"),
+}
+
+
+@pytest.mark.parametrize("change", CONTRADICTIONS)
+def test_an_inspection_that_contradicts_itself_is_refused(change: str) -> None:
+    content = inspect(homeostatic_network(0.1), (X, Y), {"offset": Offset(0.1)}).to_json()
+    edit, message = CONTRADICTIONS[change]
+    edit(content)
+    with pytest.raises(ConfigError, match=message):
+        Inspection.from_json(content)
 
 
 def encoded(tau_membrane: float = 1.0) -> SpikingNetwork:

@@ -16,6 +16,7 @@ import hosnn
 from hosnn.cli.main import main
 from hosnn.cli.target import load_target, results_folder
 from hosnn.errors import CheckpointError, ConfigError, SetAsideWarning
+from hosnn.evaluation import journal as journal_module
 from hosnn.evaluation.ablations import Ablations
 from hosnn.evaluation.journal import Journal, journal_path, journals, remove_journals
 from hosnn.evaluation.store import save_ablations, save_result
@@ -117,6 +118,43 @@ def test_a_journal_that_another_process_removed_begins_again_with_its_first_line
     remove_journals(path)
     journal.put("PGD", 1, OUTCOME)
     assert blocks(Journal(path, IDENTITY)) == [1]
+
+
+@pytest.mark.parametrize("change", ["removed", "renamed"])
+def test_a_journal_that_another_process_takes_away_at_the_last_instant(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a block's file was chosen, and before the block is written."""
+    path = journal_path(tmp_path, "smoke")
+    journal = filled(path, IDENTITY, 0)
+    own_file, first_time = Journal._own_file, [True]
+
+    def chosen_and_taken(self: Journal, path: Path) -> Path:
+        chosen = own_file(self, path)
+        if first_time:
+            first_time.clear()
+            chosen.rename(tmp_path / "smoke.partial.kept-1.jsonl") if change == "renamed" else chosen.unlink()
+        return chosen
+
+    monkeypatch.setattr(Journal, "_own_file", chosen_and_taken)
+    journal.put("PGD", 1, OUTCOME)
+    assert blocks(Journal(path, IDENTITY)) == ([1] if change == "removed" else [0, 1])
+
+
+def test_a_journal_that_is_gone_when_it_is_read_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = journal_path(tmp_path, "smoke")
+    filled(path, OTHER, 0)
+    room, first_time = journal_module._make_room, [True]
+
+    def gone(path: Path, header: bytes) -> None:
+        if first_time:
+            first_time.clear()
+            path.unlink()
+            raise FileNotFoundError(path)
+        room(path, header)
+
+    monkeypatch.setattr(journal_module, "_make_room", gone)
+    assert blocks(Journal(path, IDENTITY)) == [] and path.exists()
 
 
 def test_a_block_of_another_evaluation_does_not_count(tmp_path: Path) -> None:

@@ -238,6 +238,31 @@ def test_generations_are_kept_as_long_as_the_pointer_names_them(tmp_path: Path) 
     assert torch.equal(load(tmp_path, "last").network(images()), lif_network()(images()))
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda folder: load(folder, "last").network,
+        lambda folder: models.load_into(lif_network(), folder, "last"),
+    ],
+    ids=["load", "load_into"],
+)
+def test_a_reader_follows_a_training_that_saves_meanwhile(
+    read: Callable[[Path], SpikingNetwork], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The generation is gone before it is read, three times."""
+    steps = iter((2, 3, 4))
+    generation(tmp_path, 1)
+
+    def resolved_and_removed(path: Path, name: str) -> Path:
+        folder = resolve(path, name)
+        if folder.name == f"step-{(step := next(steps, 0)) - 1:08d}":
+            generation(tmp_path, step, seed=step)
+        return folder
+
+    monkeypatch.setattr(checkpoint, "resolve", resolved_and_removed)
+    assert torch.equal(read(tmp_path)(images()), lif_network(seed=4)(images()))
+
+
 class Killed(BaseException):
     """What SIGKILL looks like from inside, for tests: nothing is done to the disk after it."""
 

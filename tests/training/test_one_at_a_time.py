@@ -8,9 +8,10 @@ import torch
 
 from hosnn.errors import CheckpointError, TrainingError
 from hosnn.training import pipeline
+from hosnn.training.averaging import WeightAverage, own_weights
 from hosnn.training.optimiser_state import restore_optimiser
 from hosnn.training.pipeline import run
-from tests.training.toy import CLEAN, ROBUST, StopAfter, cpu, same_bits, toy_data, worked_in
+from tests.training.toy import CLEAN, NETWORK, ROBUST, StopAfter, cpu, same_bits, toy_data, worked_in
 
 
 def test_a_folder_that_another_process_works_in_is_refused_at_once(tmp_path: Path) -> None:
@@ -53,13 +54,42 @@ def test_time_is_up_while_a_signature_is_recorded(tmp_path: Path, asked: int, mo
     same_bits(whole.folder, run(ROBUST, toy_data(), tmp_path / "cut", cpu(), resume=True).folder)
 
 
+STATE = {"0.step": torch.tensor(4.0), "0.exp_avg": torch.ones(3), "0.exp_avg_sq": torch.ones(3)}
+
+
 def test_the_state_of_an_optimiser_of_other_parameters_is_refused(tmp_path: Path) -> None:
     optimiser = torch.optim.AdamW([torch.zeros(3, requires_grad=True)])
-    for name, shape in (("0.exp_avg", (4,)), ("1.exp_avg", (3,))):
-        with pytest.raises(CheckpointError, match=r"of parameter \d, which this network does not have"):
-            restore_optimiser(optimiser, {name: torch.zeros(shape)}, tmp_path)
-    restore_optimiser(optimiser, {"0.exp_avg": torch.ones(3), "0.step": torch.tensor(4.0)}, tmp_path)
+    for name, value in {
+        "0.exp_avg": torch.zeros(4),
+        "0.exp_avg_sq": torch.tensor(0.0),
+        "0.step": torch.zeros(3),
+        "0.exp_arg": torch.zeros(3),
+        "1.exp_avg": torch.zeros(3),
+        "²0.exp_avg": torch.zeros(3),
+    }.items():
+        with pytest.raises(CheckpointError, match=r"of parameter .*, which this network does not have"):
+            restore_optimiser(optimiser, STATE | {name: value}, tmp_path)
+    with pytest.raises(CheckpointError, match="which this network does not have"):
+        restore_optimiser(optimiser, STATE | {"0.exp_avg": torch.zeros(3, dtype=torch.int64)}, tmp_path)
+    for name in STATE:
+        with pytest.raises(CheckpointError, match=rf"lacks {name[2:]} of parameter 0"):
+            restore_optimiser(optimiser, {key: value for key, value in STATE.items() if key != name}, tmp_path)
+    restore_optimiser(optimiser, STATE, tmp_path)
     assert torch.equal(optimiser.state_dict()["state"][0]["exp_avg"], torch.ones(3))
+
+
+def test_damaged_weights_beside_averaged_ones_are_refused(tmp_path: Path) -> None:
+    network = NETWORK.build()
+    averaged, own = WeightAverage(network, 0.9), own_weights(network)
+    name = next(iter(own))
+    for damaged in (
+        {other: tensor for other, tensor in own.items() if other != name},
+        own | {name: own[name][:1]},
+        own | {name: own[name].long()},
+    ):
+        with pytest.raises(CheckpointError):
+            averaged.restore(network, damaged, tmp_path)
+    averaged.restore(network, own, tmp_path)
 
 
 def test_a_start_is_not_trained_where_its_recipe_has_no_time(tmp_path: Path) -> None:

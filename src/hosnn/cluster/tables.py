@@ -10,7 +10,7 @@ from rich.text import Text
 from hosnn.cluster.record import Sweep, TrialRecord, TrialResult
 from hosnn.names import markdown
 from hosnn.results.check import SEVERITIES
-from hosnn.results.text import NOT_RUN, markdown_rule, percent, table_row
+from hosnn.results.text import NOT_RUN, describe_machine, markdown_rule, percent, table_row
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,7 @@ def provenance(sweep: Sweep) -> str:
     """Versions and hardware in one paragraph, without dates."""
     results = _results(sweep.trials)
     versions = _listed(", ".join(f"{name} {what}" for name, what in result.versions.items()) for result in results)
-    machines = _listed(
-        f"{result.machine['processor']}, {result.machine['threads']} threads, GPU: {result.machine['gpu']}"
-        for result in results
-        if result.machine
-    )
+    machines = _listed(describe_machine(result.machine) for result in results if result.machine)
     return f"Versions: {versions or 'unknown'}. Hardware: {machines or 'unknown'}."
 
 

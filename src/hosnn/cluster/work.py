@@ -1,27 +1,43 @@
 """The work of a sweep's jobs: train an experiment and evaluate it, resuming where another worker stopped."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
+
+from pydantic import ConfigDict
 
 from hosnn.cluster.record import EvaluationSummary, TrialResult
 from hosnn.data import Dataset, load_dataset
 from hosnn.deadline import Deadline, Interrupted
+from hosnn.errors import ConfigError
 from hosnn.evaluation.store import DEFAULT_THREAT_NAME, TEST, file_stem, of_split, stored_or_fresh, with_samples
-from hosnn.files import write_json
+from hosnn.files import read_json, write_json
 from hosnn.protocols.builtin import protocol_by_name
 from hosnn.provenance import machine
+from hosnn.results.document import Machine
 from hosnn.robustness.threats import Threat
 from hosnn.runtime import Hardware
+from hosnn.schema import validated
 from hosnn.training.checkpoint import load
 from hosnn.training.experiment import Experiment
 from hosnn.training.loop import TrainingOutcome, precision_of
 from hosnn.training.pipeline import finished_run, run
 from hosnn.training.run_lock import exclusive
+
+RECORD = "machine.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecord:
+    """Content of a run folder's machine.json: the experiment that a sweep trains there, and where it last began."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    identity: str
+    machine: Machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +80,7 @@ def run_trial(experiment: Experiment, conditions: Conditions, deadline: Deadline
         seconds=training.seconds,
         cpu_seconds=training.cpu_seconds,
         versions=versions,
-        machine=_training_machine(folder, experiment),
+        machine=dict(training_machine(folder, experiment)),
         evaluation=figures,
     )
 
@@ -75,10 +91,13 @@ def _train(experiment: Experiment, data: Dataset, conditions: Conditions, deadli
     earlier = finished_run(experiment, data, folder, precision_of(fabric))
     if earlier is not None:
         return earlier
+    recorded = _recorded(folder)
+    if recorded is None or recorded.identity == experiment.identity:
+        # Before the training, after which nothing may fail: a finished run is not trained again.
+        write_json(folder / RECORD, {"identity": experiment.identity, "machine": machine()})
     training = run(experiment, data, conditions.runs, fabric, deadline, resume=True)
     if not training.finished:
         raise Interrupted(f"in the training of {experiment.name}", deadline)
-    write_json(folder / "machine.json", {"identity": experiment.identity, "machine": machine()})
     return training
 
 
@@ -115,13 +134,18 @@ def _evaluate(experiment: Experiment, data: Dataset, conditions: Conditions, dea
     )
 
 
-def _training_machine(folder: Path, experiment: Experiment) -> dict[str, str | int]:
+def training_machine(folder: Path, experiment: Experiment) -> Machine:
     """The machine that finished the training; empty if it was not trained in a sweep."""
+    recorded = _recorded(folder)
+    return recorded.machine if recorded is not None and recorded.identity == experiment.identity else {}
+
+
+def _recorded(folder: Path) -> TrainingRecord | None:
+    """The record in a run folder; None if there is none, or a damaged one."""
     try:
-        content: dict[str, Any] = json.loads((folder / "machine.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return dict(content["machine"]) if content.get("identity") == experiment.identity else {}
+        return read_json(folder / RECORD, "record of a training", lambda content: validated(TrainingRecord, content))
+    except ConfigError:
+        return None
 
 
 @lru_cache(maxsize=2)

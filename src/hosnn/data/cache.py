@@ -7,18 +7,19 @@ first.  Nothing depends on the cache: a damaged or missing entry is decoded agai
 import contextlib
 import hashlib
 import os
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from hosnn.errors import ConfigError, HosnnError
 from hosnn.files import replacing
 from hosnn.places import cache_folder
 
-VERSION = "decoded-1"
+VERSION = "decoded-2"
 """Part of every entry's name; a change of what decoding gives changes it."""
 
 BOUND = 4 << 30
@@ -49,7 +50,7 @@ def decoded(
         with contextlib.suppress(HosnnError, OSError):  # a full disk costs the next run its time, not this one its data
             make_room(size)
             with replacing(place) as temporary:
-                save_file(tensors, temporary)
+                save_file(tensors, temporary, {"checksum": _checksum(tensors)})
     return tensors
 
 
@@ -114,9 +115,23 @@ def _place(paths: tuple[Path, ...], settings: tuple[object, ...]) -> Path | None
 
 
 def _read(place: Path) -> dict[str, Tensor] | None:
+    """The tensors of an entry; None if there is none, or a damaged one."""
     try:
-        tensors = load_file(place)
+        with safe_open(place, "pt") as entry:
+            tensors = {name: entry.get_tensor(name) for name in entry.keys()}
+            metadata = entry.metadata() or {}
+        if metadata.get("checksum") != _checksum(tensors):
+            return None
         os.utime(place)
-    except (OSError, SafetensorError, ValueError):
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):  # TypeError: numbers that NumPy does not know
         return None
-    return tensors or None
+    return tensors
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    """CRC-32 of names, types, shapes and numbers."""
+    checksum = 0
+    for name, tensor in sorted(tensors.items()):
+        checksum = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), checksum)
+        checksum = zlib.crc32(tensor.numpy().data, checksum)
+    return str(checksum)

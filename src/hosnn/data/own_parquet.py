@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hosnn.data.cache import decoded
 from hosnn.data.naming import natural
-from hosnn.data.parquet import IMAGE, class_names, picture_decoder, rows_of
+from hosnn.data.parquet import IMAGE, READ_ERRORS, cannot_read, class_names, picture_decoder, rows_of
 from hosnn.data.parts import Parts
 from hosnn.data.pictures import decode
 from hosnn.errors import DataError
@@ -39,13 +39,12 @@ def read_own_parquet(paths: list[Path]) -> Parts:
 
 
 def _rows(path: Path) -> int:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         return int(pq.read_metadata(path).num_rows)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read as Parquet ({error}), expected a whole file; get it again") from error
+    except READ_ERRORS as error:
+        raise cannot_read(path, error) from error
 
 
 def _decoded(paths: list[Path]) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ Columns: `image` (or `img`) struct{bytes, path}, or `events` in its place; `labe
 Legend: N rows, C channels, H height, W width.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +24,13 @@ from hosnn.data.sources import Contents
 from hosnn.data.specification import Specification
 from hosnn.data.split import Split, check_split
 from hosnn.errors import DataError
+from hosnn.files import parse_json
 
 BATCH_ROWS = 1024
 IMAGE, EVENTS, LABEL, INDEX = ("image", "img"), ("events",), ("label", "fine_label"), ("index",)
+
+READ_ERRORS = (OSError, UnicodeError, pa.ArrowException)
+"""What reading a damaged file raises; UnicodeError for the names of its columns."""
 
 Decode = Callable[[bytes, str], tuple[NDArray[np.uint8], bool]]
 """(encoded, name for messages) -> an array of one shape for all, and whether the encoding is lossless."""
@@ -103,10 +106,13 @@ def rows_of(
                         place = None if places is None else int(places[at])
                         yield Row(int(numbered[at]), place), origin, encoded.as_py()
                         number += 1
-        except (OSError, UnicodeError, pa.ArrowException) as error:
-            raise DataError(
-                f"{path} cannot be read as Parquet ({error}), expected a whole, undamaged file; get it again"
-            ) from error
+        except READ_ERRORS as error:
+            raise cannot_read(path, error) from error
+
+
+def cannot_read(path: Path, error: Exception) -> DataError:
+    """The error for a Parquet file that is damaged."""
+    return DataError(f"{path} cannot be read as Parquet ({error}), expected a whole, undamaged file; get it again")
 
 
 def picture_decoder(shape: tuple[int, ...]) -> Decode:
@@ -130,9 +136,9 @@ def class_names(path: Path) -> tuple[str, ...]:
     """The names that a file written by the Hugging Face libraries gives its labels; () if it gives none."""
     try:
         metadata = pq.read_schema(path).metadata or {}
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        features = parse_json(metadata[b"huggingface"])["info"]["features"]
         return next(tuple(map(str, features[name]["names"])) for name in LABEL if "names" in features.get(name, {}))
-    except (OSError, KeyError, ValueError, TypeError, StopIteration, pa.ArrowException):
+    except (*READ_ERRORS, KeyError, ValueError, TypeError, AttributeError, StopIteration):
         return ()
 
 

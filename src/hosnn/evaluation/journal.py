@@ -1,9 +1,11 @@
 """Journal of an unfinished evaluation: a JSON line for each finished block of images of each attack."""
 
 import json
+import os
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -25,6 +27,9 @@ from hosnn.files import (
 from hosnn.schema import Amount, Count, Integer, Name, validated
 
 SUFFIX = ".partial.jsonl"
+
+ATTEMPTS = 10
+"""Of reading or writing a journal that other processes rename or remove."""
 
 OTHERS = {
     "model": "the weights are others",
@@ -110,16 +115,20 @@ class Journal:
             return
         self._header = json.dumps({"evaluation": identity}, sort_keys=True).encode()
         try:
-            _make_room(path, self._header)
-            for journal in journals(path):
-                if journal != path:
-                    self._read(journal)
-            kept = b"".join(line + b"\n" for line in (self._header, *self._read(path)))
-            if not path.exists() or read_bytes(path) != kept:
-                write_bytes(path, kept)
+            _again(lambda: self._begin(path))
         except OSError as error:
             raise _cannot_read(path, error) from error
         self.seconds = sum(block["seconds"] for block in self._done.values())
+
+    def _begin(self, path: Path) -> None:
+        """Read what is finished, and leave a file with this evaluation's identity and nothing damaged."""
+        _make_room(path, self._header)
+        for journal in journals(path):
+            if journal != path:
+                self._read(journal)
+        kept = b"".join(line + b"\n" for line in (self._header, *self._read(path)))
+        if not path.exists() or read_bytes(path) != kept:
+            write_bytes(path, kept)
 
     def _read(self, path: Path) -> list[bytes]:
         """Add the finished blocks in a file, if they are of this evaluation; returns the lines that hold them."""
@@ -143,14 +152,17 @@ class Journal:
         """Record a finished block; returns the record."""
         record = {"attack": attack, "block": block, **outcome}
         if self._path is not None:
-            line = json.dumps(record | {"checksum": _checksum(record, self._header)}) + "\n"
+            path, line = self._path, json.dumps(record | {"checksum": _checksum(record, self._header)}) + "\n"
             try:
-                with self._own_file(self._path).open("a", encoding="utf-8") as file:
-                    file.write(line)
+                _again(lambda: self._append(path, line))
             except OSError as error:
-                raise cannot_write(self._path, error) from error
+                raise cannot_write(path, error) from error
         self._done[attack, block] = record
         return record
+
+    def _append(self, path: Path, line: str) -> None:
+        with open(self._own_file(path), "a", encoding="utf-8", opener=_existing) as file:
+            file.write(line)
 
     def _own_file(self, path: Path) -> Path:
         """The file of this evaluation, which another process may have kept under another name, or removed."""
@@ -160,6 +172,19 @@ class Journal:
         _make_room(path, self._header)
         write_bytes(path, self._header + b"\n")
         return path
+
+
+def _existing(path: str, flags: int) -> int:
+    """Open a file that is not made if it is not there: one without its first line would be nobody's."""
+    return os.open(path, flags & ~os.O_CREAT)
+
+
+def _again(action: Callable[[], None]) -> None:
+    """Do it, and once more where another process renamed or removed a journal in the middle of it."""
+    for _ in range(ATTEMPTS - 1):
+        with suppress(FileNotFoundError):
+            return action()
+    return action()
 
 
 def _make_room(path: Path, header: bytes) -> None:

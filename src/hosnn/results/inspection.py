@@ -3,8 +3,9 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from hosnn.errors import ConfigError
 from hosnn.results.document import (
     Amount,
     ContentHash,
@@ -224,3 +225,22 @@ class Inspection(Document):
     def energies(self) -> dict[str, Energy]:
         """Operations and energy by condition, clean first; empty if they could not be counted."""
         return {} if self.energy is None else {self.conditions[0].name: self.energy, **self.disturbed_energy}
+
+    def check(self, content: Mapping[str, Any]) -> None:
+        if not self.conditions:
+            raise ConfigError("it has no condition, expected the clean images first")
+        for layer in self.adaptive:
+            for stability in (layer.frozen_rate, layer.responding_rate):
+                if not 0 < layer.neurons == sum(vars(stability).values()):
+                    raise ConfigError(f"the neurons of {layer.layer} do not add up to {layer.neurons}: it was changed")
+        for part in self.drift:
+            _check_same_names(f"drift on {part.dataset}", part.mean_square, part.by_chance)
+        energies = self.energies().values()
+        for entry in ("neurobench", "picojoule"):
+            _check_same_names(entry, *(getattr(energy, entry) for energy in energies))
+
+
+def _check_same_names(what: str, *parts: Mapping[str, float]) -> None:
+    """Raises ConfigError unless all have the same names."""
+    if len({frozenset(part) for part in parts}) > 1:
+        raise ConfigError(f"{what} has other entries in one place than in another: it was changed")

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,8 @@ from hosnn.training.configuration import network_from
 from hosnn.training.spiking_layers import restore
 from hosnn.training.stored import FORMAT, Config, Generations, checked, checked_position
 from hosnn.training.weights import check_header, check_shapes, check_thresholds, check_types, tensors_to_save
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,24 @@ def load(path: Path, generation: str = "best") -> LoadedNetwork:
 
     Raises CheckpointError if files are missing or truncated, or the weights belong to another architecture.
     """
-    folder = resolve(path, generation)
+    return read_generation(path, generation, _load)
+
+
+def read_generation(path: Path, generation: str, read: Callable[[Path], T]) -> T:
+    """`read` of the checkpoint folder meant by `path`, see `resolve`.
+
+    A training that saves meanwhile removes generations; then the one is read that it went on to.
+    """
+    while True:
+        folder = resolve(path, generation)
+        try:
+            return read(folder)
+        except CheckpointError:
+            if resolve(path, generation) == folder:
+                raise
+
+
+def _load(folder: Path) -> LoadedNetwork:
     config = read_config(folder)
     weights = folder / "model.safetensors"
     if config["network"] is None:
@@ -117,6 +136,7 @@ def load(path: Path, generation: str = "best") -> LoadedNetwork:
     try:
         with torch.device("meta"):  # costs no memory, however large a network a damaged config describes
             check_header(network_from(config["network"]), read_header(weights), folder)
+        tensors = read_tensor_file(weights)  # before the network is built: a header may claim more than the file holds
         network = network_from(config["network"])
     except (OSError, TensorFileError) as error:
         raise _damaged_tensors(weights, error) from error
@@ -124,7 +144,7 @@ def load(path: Path, generation: str = "best") -> LoadedNetwork:
         raise
     except (HosnnError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise CheckpointError(f"{folder / 'config.json'} describes a network that is unknown here: {error}") from error
-    load_weights(network, read_tensors(weights), config, folder)
+    load_weights(network, tensors, config, folder)
     return LoadedNetwork(network.eval(), config)
 
 

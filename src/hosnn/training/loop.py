@@ -100,7 +100,7 @@ def fit(
     if pointer is not None:
         restore_optimiser(optimiser, state, checkpoints / pointer.last)
         if averaged is not None:
-            averaged.restore(network, state)
+            averaged.restore(network, state, checkpoints / pointer.last)
     saved_network = network if averaged is None else averaged.network
     if ranks.world_size > 1 and experiment.statistics is BatchStatistics.ALL_RANKS:
         share_statistics(network)

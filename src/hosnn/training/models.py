@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from torch import nn
+from torch import Tensor, nn
 
 from hosnn import zoo
 from hosnn.errors import CheckpointError
@@ -61,9 +61,11 @@ def load_into(network: M, source: Path | str, generation: str = "best") -> M:
     Raises CheckpointError if the tensors do not fit.
     """
     network = unwrapped(network, "load_into")
-    folder = checkpoint.resolve(folder_of(source), generation)
-    tensors = checkpoint.read_tensors(folder / "model.safetensors")
-    checkpoint.load_weights(network, tensors, checkpoint.read_config(folder), folder)
+
+    def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], Path]:
+        return checkpoint.read_tensors(folder / "model.safetensors"), checkpoint.read_config(folder), folder
+
+    checkpoint.load_weights(network, *checkpoint.read_generation(folder_of(source), generation, read))
     return network
 
 

@@ -7,6 +7,10 @@ import torch
 from torch import Tensor
 
 from hosnn.errors import CheckpointError
+from hosnn.training.averaging import OWN_WEIGHTS
+
+ENTRIES = ("step", "exp_avg", "exp_avg_sq")
+"""What AdamW keeps of a parameter: a number, and two tensors of its shape."""
 
 
 def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -19,19 +23,24 @@ def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor], source: Path) -> None:
-    """The inverse of `optimiser_state`, in place.  Raises CheckpointError if it is of other parameters."""
-    full = optimiser.state_dict()
-    shapes = [parameter.shape for group in optimiser.param_groups for parameter in group["params"]]
+def restore_optimiser(optimiser: torch.optim.AdamW, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """The inverse of `optimiser_state`, in place.  Raises CheckpointError if it is damaged, or of other parameters."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    shapes = {str(number): parameter.shape for number, parameter in enumerate(parameters)}
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
+        if key.startswith(OWN_WEIGHTS):
+            continue
         number, _, name = key.partition(".")
-        if not number.isdigit():
-            continue  # weights, see `averaging`
-        if int(number) >= len(shapes) or (value.dim() and value.shape != shapes[int(number)]):
+        shape = torch.Size() if name == "step" else shapes.get(number)
+        if number not in shapes or name not in ENTRIES or value.shape != shape or not value.is_floating_point():
             raise CheckpointError(
-                f"{source} holds {name} {tuple(value.shape)} of parameter {number}, which this network does not have; "
-                f"expected {len(shapes)} parameters in the shapes they were trained in; train it again"
+                f"{source} holds {name!r} {tuple(value.shape)} of parameter {number}, which this network does not "
+                f"have; expected {', '.join(ENTRIES)} of {len(shapes)} parameters in the shapes they were trained in; "
+                "train it again"
             )
         state.setdefault(int(number), {})[name] = value
-    optimiser.load_state_dict({"state": state, "param_groups": full["param_groups"]})
+    for parameter, entries in state.items():
+        if missing := [name for name in ENTRIES if name not in entries]:
+            raise CheckpointError(f"{source} lacks {' and '.join(missing)} of parameter {parameter}; train it again")
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -20,7 +20,7 @@ from hosnn.progress import Progress
 from hosnn.signature import Signature, calibrate, homeostatic
 from hosnn.signature.ablations import static_thresholds
 from hosnn.signature.signature import network_identity
-from hosnn.training.checkpoint import load, load_state, read_pointer
+from hosnn.training.checkpoint import load, load_state, read_generation, read_pointer
 from hosnn.training.experiment import Experiment, LearnedThresholds
 from hosnn.training.loop import TrainingOutcome, check_precision, fit, precision_of
 from hosnn.training.ranks import Ranks, checked_batch_size
@@ -190,10 +190,9 @@ def finished_run(
 
     Raises TrainingError if it was trained in another precision than `precision` (None: in any).
     """
-    pointer = read_pointer(folder / "checkpoints")
-    if pointer is None or not _is_of(folder, experiment, data):
+    if read_pointer(folder / "checkpoints") is None or not _is_of(folder, experiment, data):
         return None
-    position = load_state(folder / "checkpoints", pointer.last).position
+    position = read_generation(folder, "last", lambda last: load_state(last.parent, last.name)).position
     if not position["finished"]:
         return None
     check_end(position, experiment.optim.steps(len(limited(data, experiment).train)), folder)
