@@ -35,12 +35,13 @@ from hosnn.provenance import machine, versions
 from hosnn.results.statistics import wilson
 from hosnn.rng import SampleRandom
 from hosnn.robustness.apgd import APGD, APGDTargeted
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.ensembles import Worst
 from hosnn.robustness.fab import FAB
 from hosnn.robustness.model import Attack
 from hosnn.robustness.pgd import PGD
 from hosnn.robustness.square import Square
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 
 MARGIN = 0.3
 """Points of robust accuracy by which attacks may differ by chance, as they start at random."""

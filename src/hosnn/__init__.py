@@ -32,13 +32,14 @@ from hosnn.provenance import version_of
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.inspection import Inspection
 from hosnn.robustness.apgd import APGD, APGDTargeted
+from hosnn.robustness.balls import L1, L2, Linf
 from hosnn.robustness.ensembles import EOT, Noise, Transfer, Worst
 from hosnn.robustness.fab import FAB
 from hosnn.robustness.hop_skip_jump import HopSkipJump
 from hosnn.robustness.pgd import PGD, bim, fgsm, mi_fgsm, r_fgsm
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.square import Square
-from hosnn.robustness.threats import L1, L2, Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.signature import Share, Signature, calibrate, homeostatic
 from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
 from hosnn.spiking.state import Dynamics, Reset

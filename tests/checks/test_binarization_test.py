@@ -20,10 +20,11 @@ from hosnn.protocols.protocol import AttackKind, AttackSpec, Protocol
 from hosnn.results.check import Severity
 from hosnn.rng import SampleRandom
 from hosnn.robustness.apgd import APGD
+from hosnn.robustness.balls import L2, Linf
 from hosnn.robustness.model import Attack, count_passes, scores, subset
 from hosnn.robustness.pgd import PGD, at_clean
 from hosnn.robustness.square import Square
-from hosnn.robustness.threats import L2, Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import bptt
 from tests.checks import planted
 

@@ -15,8 +15,9 @@ from hosnn.checks.model_checks import dead_pixels as dead_pixels_check
 from hosnn.checks.model_checks import train_and_eval_mode
 from hosnn.nn.encoder import DeadZone
 from hosnn.nn.neurons import LIF, TALIF
+from hosnn.robustness.balls import L1, L2, Linf
 from hosnn.robustness.model import count_passes
-from hosnn.robustness.threats import L1, L2, Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.signature.ablations import without_adaptation
 from tests.checks import planted
 from tests.checks.planted import Around

@@ -14,7 +14,8 @@ from hosnn.checks.diagnosis import diagnose
 from hosnn.checks.inspection import foreign_spikes, inspect_network
 from hosnn.checks.model_checks import gradient_estimators, state_between_calls
 from hosnn.checks.spike_traces import levels_of
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.balls import Linf
+from hosnn.robustness.threats import Threat
 from tests.checks import foreign, planted
 from tests.checks.foreign import Network, Neuron, WithLayer, count, step
 

@@ -11,11 +11,12 @@ from hosnn.protocols.protocol import AttackKind, AttackSpec, BestEstimator, Esti
 from hosnn.results.check import Check
 from hosnn.results.roles import Role
 from hosnn.robustness.apgd import APGD, APGDTargeted
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.ensembles import Noise
 from hosnn.robustness.model import Attack
 from hosnn.robustness.pgd import PGD, fgsm
 from hosnn.robustness.square import Square
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.spiking.surrogate import Rectangle
 from tests.checks import planted

@@ -13,7 +13,8 @@ from hosnn.checks.diagnosis import Diagnosis, diagnose
 from hosnn.evaluation.evaluate import evaluate
 from hosnn.protocols.protocol import Protocol
 from hosnn.results.roles import Role
-from hosnn.robustness.threats import L1, L2, Linf, Threat
+from hosnn.robustness.balls import L1, L2, Linf
+from hosnn.robustness.threats import Threat
 from tests.checks import planted, planted_inside
 from tests.checks.planted import Around
 from tests.checks.planted_inside import attacked

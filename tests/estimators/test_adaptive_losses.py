@@ -24,10 +24,11 @@ from hosnn.estimators import (
 )
 from hosnn.nn.neurons import LIF, TALIF, neurons
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.ensembles import Noise, Transfer, Worst
 from hosnn.robustness.model import Attack, AveragedModel, Model
 from hosnn.robustness.pgd import PGD, at_clean, fgsm
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import bptt, tssl_bp
 from hosnn.spiking.kernels.eager import record_layers
 from hosnn.spiking.state import Trajectory

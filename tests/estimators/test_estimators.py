@@ -25,11 +25,12 @@ from hosnn.estimators import (
 from hosnn.nn.layers import ConstantCoding, SpikingNetwork
 from hosnn.nn.neurons import LIF, neurons
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.ensembles import Worst
 from hosnn.robustness.losses import cross_entropy
 from hosnn.robustness.model import Attack, count_passes, input_gradient
 from hosnn.robustness.pgd import PGD, Restart, fgsm
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.spiking.decoding import target_traces
 from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
 from hosnn.spiking.surrogate import SURROGATES, Arctan

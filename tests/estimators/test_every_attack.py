@@ -14,6 +14,7 @@ from hosnn.estimators import (
 )
 from hosnn.rng import SampleRandom
 from hosnn.robustness.apgd import APGD, APGDTargeted
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.ensembles import EOT, Worst
 from hosnn.robustness.fab import FAB
 from hosnn.robustness.hop_skip_jump import HopSkipJump
@@ -22,7 +23,7 @@ from hosnn.robustness.model import Attack
 from hosnn.robustness.pgd import PGD, mi_fgsm
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.square import Square
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import bptt
 from tests.covering import each_value
 from tests.estimators.networks import adaptive, images, plain

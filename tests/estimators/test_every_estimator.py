@@ -23,10 +23,11 @@ from hosnn.estimators import (
 from hosnn.estimators.rules import differentiated
 from hosnn.nn.neurons import Emit, neurons
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.losses import cross_entropy
 from hosnn.robustness.model import Model, input_gradient
 from hosnn.robustness.pgd import PGD, at_clean, fgsm
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import GradientRule, Rule, bptt
 from hosnn.spiking.kernels import eager
 from hosnn.spiking.state import Reset

@@ -10,11 +10,12 @@ from hosnn.estimators import AdaptiveSharpness, Estimator, InNormalisedUnits, On
 from hosnn.estimators.model_wrappers import WrappedModel
 from hosnn.estimators.rules import differentiated
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.ensembles import Worst
 from hosnn.robustness.losses import cross_entropy
 from hosnn.robustness.model import Attack, AveragedModel, Model, input_gradient
 from hosnn.robustness.pgd import PGD, fgsm
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.spiking.surrogate import Arctan
 from tests.estimators.networks import labels

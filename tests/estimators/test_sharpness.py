@@ -16,11 +16,12 @@ from hosnn.estimators.sharpness import AdaptiveSharpnessRule, DistanceTracker
 from hosnn.nn.layers import ConstantCoding
 from hosnn.nn.neurons import LIF, neurons
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.ensembles import Worst
 from hosnn.robustness.losses import cross_entropy
 from hosnn.robustness.model import Attack, AveragedModel, Model, input_gradient, scores, subset, without_state
 from hosnn.robustness.pgd import PGD
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import GradientRule, bptt
 from hosnn.spiking.kernels import backend, cpu, eager
 from hosnn.spiking.state import Dynamics, Reset

@@ -15,8 +15,9 @@ from hosnn.errors import ConfigError, ShapeError
 from hosnn.evaluation.evaluate import evaluate
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.protocols.protocol import AttackSpec, Protocol
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.pgd import fgsm
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.signature import Signature, calibrate
 from tests.evaluation.synthetic import Linear
 from tests.nn.test_networks import images as pictures

@@ -19,9 +19,10 @@ from hosnn.protocols.protocol import AttackSpec, PanelPlan, Protocol
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.statistics import wilson
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.model import Attack, Model
 from hosnn.robustness.pgd import PGD, fgsm
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from tests.evaluation.synthetic import Linear
 
 EPS = 0.05

@@ -11,8 +11,9 @@ from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.lenet import LeNet
 from hosnn.nn.neurons import TALIF
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.pgd import fgsm
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.signature import calibrate, homeostatic
 from hosnn.signature.calibration import trajectories
 

@@ -15,9 +15,10 @@ from hosnn.protocols.paper import PaperChoices, paper
 from hosnn.protocols.protocol import AttackKind, Protocol
 from hosnn.report.evaluation_html import render_evaluation
 from hosnn.report.evaluation_markdown import markdown_evaluation
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.ensembles import Transfer
 from hosnn.robustness.pgd import PGD
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import bptt
 from tests.checks import foreign, planted
 from tests.checks.planted import Around

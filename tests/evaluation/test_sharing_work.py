@@ -24,10 +24,11 @@ from hosnn.protocols.estimator_search import best_estimators
 from hosnn.protocols.protocol import EOT_SAMPLES, AttackKind, BestEstimator, EstimatorSearch, PanelPlan, Protocol
 from hosnn.results.evaluation import Evaluation
 from hosnn.robustness.apgd import APGD
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.ensembles import Transfer
 from hosnn.robustness.pgd import PGD
 from hosnn.robustness.square import Square
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.spiking.surrogate import Rectangle, Sigmoid
 from tests.evaluation.synthetic import attack_result

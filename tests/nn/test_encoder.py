@@ -18,8 +18,9 @@ from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.neurons import LIF, Emit, neurons
 from hosnn.nn.normalisation import Norm
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.pgd import PGD
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.spiking.kernels import backend, cpu
 from hosnn.spiking.state import Dynamics, Reset

@@ -22,7 +22,7 @@ from hosnn.robustness.model import Model
 from hosnn.robustness.pgd import PGD
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.square import Square
-from hosnn.robustness.threats import BALLS, DEFAULT_THREAT, Threat
+from hosnn.robustness.threats import DEFAULT_THREAT, NORMS, Threat
 
 THREATS = ("linf:8/255", "l2:1.5", "l1:12", "linf:8/255/step")
 EVERY = [protocol_by_name(name, Threat.parse(threat)) for name in PROTOCOLS for threat in THREATS]
@@ -42,7 +42,7 @@ def parts(value: Any) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("attack", [APGD, APGDTargeted, SAPGD, FAB, Square, HopSkipJump])
-@pytest.mark.parametrize("ball", BALLS)
+@pytest.mark.parametrize("ball", NORMS)
 def test_an_attack_can_be_made_in_exactly_the_norms_that_it_declares(attack: Any, ball: Any) -> None:
     threat = Threat(ball(0.5))
     if ball.name in attack.norms:

@@ -15,8 +15,9 @@ from hosnn.protocols.builtin import PROTOCOLS, protocol_by_name, sweep
 from hosnn.protocols.paper import PaperChoices, paper
 from hosnn.protocols.protocol import AttackSpec
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.losses import cross_entropy
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import bptt, tssl_bp
 
 THREAT = Threat(Linf(8 / 255))

@@ -18,10 +18,11 @@ from hosnn.evaluation.evaluate import evaluate
 from hosnn.protocols.attacks import attack_spec
 from hosnn.protocols.protocol import Protocol
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.model import Model
 from hosnn.robustness.pgd import PGD
 from hosnn.robustness.square import Square
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.runtime import own_randomness
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.spiking.surrogate import Arctan

@@ -26,8 +26,9 @@ from hosnn.nn.unwrapping import unwrapped
 from hosnn.protocols.attacks import attack_spec
 from hosnn.protocols.protocol import Protocol
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.pgd import PGD
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.signature import fingerprint
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.spiking.surrogate import Arctan

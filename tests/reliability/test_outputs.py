@@ -14,11 +14,12 @@ from hosnn.protocols.builtin import PROTOCOLS
 from hosnn.protocols.protocol import AttackKind, Protocol
 from hosnn.results.check import Check
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.ensembles import Transfer
 from hosnn.robustness.losses import Loss, cross_entropy, margin, misclassified
 from hosnn.robustness.model import Model, scores
 from hosnn.robustness.pgd import PGD
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from tests.checks import planted
 from tests.checks.planted import Around
 from tests.checks.test_planted_failures import CHECKED

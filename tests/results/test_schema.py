@@ -18,7 +18,8 @@ from hosnn.results.check import SEVERITIES, Check
 from hosnn.results.evaluation import FORMER_FORMAT, AttackResult, Evaluation, Network, Panel
 from hosnn.results.reproduction import ReproductionResult
 from hosnn.results.schema import FILE, evaluation_schema
-from hosnn.robustness.threats import L1, L2, Linf, Threat
+from hosnn.robustness.balls import L1, L2, Linf
+from hosnn.robustness.threats import Threat
 from tests.evaluation.synthetic import Linear, evaluation, rich
 
 SCHEMA = json.loads(FILE.read_text(encoding="utf-8"))

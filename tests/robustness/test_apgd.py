@@ -12,6 +12,7 @@ from torch.nn import functional
 from hosnn.errors import ConfigError
 from hosnn.rng import SampleRandom
 from hosnn.robustness.apgd import APGD, APGDTargeted
+from hosnn.robustness.balls import L1, L2, Ball, Linf
 from hosnn.robustness.losses import (
     Loss,
     cross_entropy,
@@ -26,7 +27,7 @@ from hosnn.robustness.model import Attack, AveragedModel, Model, count_passes, i
 from hosnn.robustness.pgd import PGD, at_clean, on_sphere
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.scheduled_ascent import AscentState, Schedule
-from hosnn.robustness.threats import L1, L2, Ball, Linf, Threat
+from hosnn.robustness.threats import Threat
 from tests.robustness.models import Wavy, linear, samples
 
 FREE_LINF, FREE_L2 = Threat(Linf(0.1), domain=None), Threat(L2(0.3), domain=None)

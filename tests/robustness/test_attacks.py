@@ -12,6 +12,7 @@ from hosnn.errors import ConfigError
 from hosnn.identity import identity_text
 from hosnn.rng import SampleRandom
 from hosnn.robustness.apgd import APGD, APGDTargeted
+from hosnn.robustness.balls import L1, L2, Ball, Linf
 from hosnn.robustness.ensembles import EOT, Noise, Transfer, Worst
 from hosnn.robustness.losses import (
     PerStep,
@@ -24,7 +25,7 @@ from hosnn.robustness.losses import (
 from hosnn.robustness.model import Attack, count_passes, input_gradient
 from hosnn.robustness.pgd import PGD, at_clean, bim, fgsm, half_eps_signs, mi_fgsm, r_fgsm
 from hosnn.robustness.sapgd import SAPGD
-from hosnn.robustness.threats import L1, L2, Ball, Linf, Threat
+from hosnn.robustness.threats import Threat
 from tests.covering import each_value
 from tests.robustness.models import Wavy, linear, samples
 

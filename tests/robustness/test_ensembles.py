@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from hosnn.errors import ConfigError
 from hosnn.rng import SampleRandom
 from hosnn.robustness.apgd import APGD, APGDTargeted
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.ensembles import EOT, Noise, Transfer, Worst
 from hosnn.robustness.fab import FAB
 from hosnn.robustness.losses import margin
 from hosnn.robustness.model import Attack, AveragedModel, Model, count_passes
 from hosnn.robustness.pgd import PGD, Restart, at_clean, fgsm
 from hosnn.robustness.sapgd import SAPGD
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from tests.robustness.models import Wavy, linear, samples
 
 LINF = Threat(Linf(0.1))

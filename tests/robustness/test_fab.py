@@ -6,16 +6,17 @@ from torch import Tensor, nn
 
 from hosnn.errors import ConfigError
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import L1, L2, Ball, Linf
 from hosnn.robustness.ensembles import Noise
 from hosnn.robustness.fab import FAB, to_hyperplane
 from hosnn.robustness.model import count_passes
-from hosnn.robustness.threats import L1, L2, Ball, Linf, Threat
+from hosnn.robustness.threats import Threat
 from tests.covering import each_pair, each_value
 from tests.robustness.models import Wavy, linear, samples
 from tests.robustness.personal import personal
 
-BALLS = {"linf": Linf(0.1), "l2": L2(0.4), "l1": L1(0.8)}
-EVERY = pytest.mark.parametrize("ball", BALLS.values(), ids=BALLS)
+NORMS = {"linf": Linf(0.1), "l2": L2(0.4), "l1": L1(0.8)}
+EVERY = pytest.mark.parametrize("ball", NORMS.values(), ids=NORMS)
 DUAL = {"linf": 1.0, "l2": 2.0, "l1": float("inf")}
 DOMAINS = ((0.0, 1.0), None)
 EVERY_DOMAIN = pytest.mark.parametrize("domain", DOMAINS, ids=["box", "free"])
@@ -72,7 +73,7 @@ def test_fewer_targets_miss_the_nearest_boundary(ball: Ball) -> None:
     assert (all_ <= one).all() and (all_ < 0.9 * one).any()
 
 
-@pytest.mark.parametrize(("ball", "domain"), each_value(tuple(BALLS.values()), DOMAINS))
+@pytest.mark.parametrize(("ball", "domain"), each_value(tuple(NORMS.values()), DOMAINS))
 def test_success_is_a_matter_of_distance(ball: Ball, domain: tuple[float, float] | None) -> None:
     """Inside the ball where the boundary is near enough; x itself, exactly, where it is not."""
     model = linear(4)
@@ -105,7 +106,7 @@ def test_every_precision_stays_inside_the_threat(ball: Ball, dtype: torch.dtype)
     assert Threat(ball).allows(x_adv.double(), x.double(), atol=12 * torch.finfo(dtype).eps).all()
 
 
-@pytest.mark.parametrize(("ball", "domain", "scale"), each_pair(tuple(BALLS.values()), DOMAINS, (1e-30, 1e30)))
+@pytest.mark.parametrize(("ball", "domain", "scale"), each_pair(tuple(NORMS.values()), DOMAINS, (1e-30, 1e30)))
 def test_the_scale_of_the_scores_does_not_matter(ball: Ball, domain: tuple[float, float] | None, scale: float) -> None:
     model = linear(4)
     x, y = right(model)
@@ -116,7 +117,7 @@ def test_the_scale_of_the_scores_does_not_matter(ball: Ball, domain: tuple[float
 
 
 @pytest.mark.parametrize(
-    ("ball", "domain", "broken"), each_pair(tuple(BALLS.values()), DOMAINS, (float("nan"), float("inf")))
+    ("ball", "domain", "broken"), each_pair(tuple(NORMS.values()), DOMAINS, (float("nan"), float("inf")))
 )
 def test_gradients_and_scores_that_are_no_numbers_do_not_lead_outside(
     ball: Ball, domain: tuple[float, float] | None, broken: float

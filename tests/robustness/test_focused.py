@@ -6,11 +6,12 @@ from torch import Tensor, nn
 
 from hosnn.errors import ConfigError
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import L2, Linf
 from hosnn.robustness.focused import FocusedSAPGD, FromBest, smooth_signs
 from hosnn.robustness.losses import margin, misclassified
 from hosnn.robustness.model import count_passes
 from hosnn.robustness.sapgd import SAPGD
-from hosnn.robustness.threats import L2, Linf, Threat
+from hosnn.robustness.threats import Threat
 from tests.robustness.models import Wavy, linear, samples
 
 LINF = Threat(Linf(0.1))

@@ -18,6 +18,7 @@ from hosnn.identity import digest
 from hosnn.nn.lenet import LeNet
 from hosnn.rng import SampleRandom
 from hosnn.robustness.apgd import APGD
+from hosnn.robustness.balls import L1, L2, Ball, Linf
 from hosnn.robustness.ensembles import EOT
 from hosnn.robustness.fab import FAB
 from hosnn.robustness.grid import through_grid
@@ -27,7 +28,7 @@ from hosnn.robustness.model import Attack, count_passes
 from hosnn.robustness.pgd import PGD, at_clean
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.square import Square
-from hosnn.robustness.threats import BALLS, DEFAULT_THREAT, L1, L2, Ball, Linf, Threat
+from hosnn.robustness.threats import DEFAULT_THREAT, NORMS, Threat
 from hosnn.signature import calibrate, homeostatic
 from hosnn.spiking.gradient_rule import bptt
 from tests.robustness.models import Wavy, linear, samples
@@ -49,7 +50,7 @@ def rng(count: int = 16) -> SampleRandom:
 
 
 @given(
-    kind=st.sampled_from(BALLS),
+    kind=st.sampled_from(NORMS),
     eps=st.floats(0, 1),
     seed=st.integers(0, 2**31),
     scale=st.floats(0.001, 1),

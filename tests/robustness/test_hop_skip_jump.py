@@ -10,15 +10,16 @@ from torch.nn import functional
 
 from hosnn.errors import ConfigError
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import L1, L2, Ball, Linf
 from hosnn.robustness.hop_skip_jump import HopSkipJump
 from hosnn.robustness.model import count_passes
-from hosnn.robustness.threats import L1, L2, Ball, Linf, Threat
+from hosnn.robustness.threats import Threat
 from tests.covering import each_value
 from tests.robustness.models import linear, samples
 from tests.robustness.personal import personal
 
-BALLS = {"linf": Linf(0.1), "l2": L2(0.4)}
-EVERY = pytest.mark.parametrize("ball", BALLS.values(), ids=BALLS)
+NORMS = {"linf": Linf(0.1), "l2": L2(0.4)}
+EVERY = pytest.mark.parametrize("ball", NORMS.values(), ids=NORMS)
 DOMAINS = ((0.0, 1.0), None)
 SHORT = {"queries": 120, "probes": 12}
 """Settings for a few iterations, where the result need not be close to the boundary."""
@@ -123,7 +124,7 @@ def test_a_sample_inside_the_ball_is_shown_one_more(ball: Ball) -> None:
     assert shown[0] < shown[1] <= 16 * 120
 
 
-@pytest.mark.parametrize(("ball", "domain"), each_value(tuple(BALLS.values()), DOMAINS))
+@pytest.mark.parametrize(("ball", "domain"), each_value(tuple(NORMS.values()), DOMAINS))
 def test_a_sample_is_attacked_the_same_in_any_batch(ball: Ball, domain: tuple[float, float] | None) -> None:
     attack, model = HopSkipJump(Threat(ball, domain), **SHORT), personal()
     x = 0.3 + 0.4 * samples()[0]
@@ -147,7 +148,7 @@ def test_the_seed_and_the_samples_index_decide(ball: Ball) -> None:
 SHAPES = ((5,), (3, 3), (3, 7, 2), (2, 3, 5, 4), (1, 1, 1))
 
 
-@pytest.mark.parametrize(("shape", "ball"), each_value(SHAPES, tuple(BALLS.values())))
+@pytest.mark.parametrize(("shape", "ball"), each_value(SHAPES, tuple(NORMS.values())))
 def test_images_of_any_shape(shape: tuple[int, ...], ball: Ball) -> None:
     x = torch.rand(6, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

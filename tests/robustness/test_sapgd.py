@@ -6,11 +6,12 @@ from torch import Tensor, nn
 
 from hosnn.errors import ConfigError
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import L1, L2, Linf
 from hosnn.robustness.losses import cross_entropy, margin
 from hosnn.robustness.model import input_gradient
 from hosnn.robustness.pgd import PGD, at_clean, fgsm
 from hosnn.robustness.sapgd import SAPGD
-from hosnn.robustness.threats import L1, L2, Linf, Threat
+from hosnn.robustness.threats import Threat
 from tests.robustness.models import linear, samples
 from tests.robustness.test_apgd import clouds, fooled, network
 

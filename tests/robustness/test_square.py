@@ -6,10 +6,11 @@ from torch import Tensor, nn
 
 from hosnn.errors import ConfigError
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import L1, L2, Linf
 from hosnn.robustness.ensembles import Noise
 from hosnn.robustness.model import count_passes
 from hosnn.robustness.square import Square
-from hosnn.robustness.threats import L1, L2, Linf, Threat
+from hosnn.robustness.threats import Threat
 from tests.covering import each_pair, each_value
 from tests.robustness.models import linear, samples
 from tests.robustness.personal import personal

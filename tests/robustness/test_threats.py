@@ -8,9 +8,10 @@ from torch import Tensor
 
 from hosnn.errors import ConfigError
 from hosnn.rng import SampleRandom
-from hosnn.robustness.threats import BALLS, L1, L2, Ball, Linf, Threat, format_eps, parse_eps
+from hosnn.robustness.balls import L1, L2, Ball, Linf, format_eps, parse_eps
+from hosnn.robustness.threats import NORMS, Threat
 
-KINDS = pytest.mark.parametrize("kind", BALLS)
+KINDS = pytest.mark.parametrize("kind", NORMS)
 
 
 def perturbations(seed: int, batch: int, size: int, scale: float = 1.0) -> Tensor:
@@ -26,7 +27,7 @@ def support(ball: Ball, direction: Tensor) -> Tensor:
 
 
 @given(
-    kind=st.sampled_from(BALLS),
+    kind=st.sampled_from(NORMS),
     eps=st.one_of(st.just(0.0), st.floats(1e-6, 1)),
     seed=st.integers(0, 2**31),
     size=st.integers(1, 9),
@@ -45,7 +46,7 @@ def test_projection_is_the_nearest_point_of_the_ball(
     assert (support(ball, residual) - inner <= 1e-9 * max(1.0, scale**2)).all()
 
 
-@given(kind=st.sampled_from(BALLS), eps=st.floats(0, 1), seed=st.integers(0, 2**31), scale=st.floats(0.01, 10))
+@given(kind=st.sampled_from(NORMS), eps=st.floats(0, 1), seed=st.integers(0, 2**31), scale=st.floats(0.01, 10))
 @settings(max_examples=100, deadline=None)
 def test_projection_is_idempotent_and_leaves_the_inside_alone(
     kind: type[Ball], eps: float, seed: int, scale: float
@@ -113,7 +114,7 @@ def test_random_points_lie_inside_for_images_too(kind: type[Ball], dtype: torch.
     assert (ball.size(points) > 0).all()
 
 
-@given(kind=st.sampled_from(BALLS), eps=st.floats(0, 1), seed=st.integers(0, 2**31), scale=st.floats(0.01, 3))
+@given(kind=st.sampled_from(NORMS), eps=st.floats(0, 1), seed=st.integers(0, 2**31), scale=st.floats(0.01, 3))
 @settings(max_examples=60, deadline=None)
 def test_a_threats_projection_is_allowed_and_idempotent(kind: type[Ball], eps: float, seed: int, scale: float) -> None:
     threat = Threat(kind(eps))

@@ -16,8 +16,9 @@ from hosnn.errors import DataError, HosnnError
 from hosnn.nn.convnet import ConvNet
 from hosnn.progress import Bar, Progress
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.pgd import PGD, r_fgsm
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.runtime import Hardware, Precision, leave
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.training import pipeline

@@ -17,8 +17,9 @@ from hosnn.nn.neurons import TALIF, neurons
 from hosnn.nn.normalisation import Norm
 from hosnn.nn.resnet import ResNet
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.pgd import PGD, fgsm
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.signature import calibrate, homeostatic
 from hosnn.training.experiment import Experiment, Homeostasis, Optimisation
 from hosnn.training.models import load, save

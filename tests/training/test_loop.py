@@ -24,8 +24,9 @@ from hosnn.estimators import OnFrames, OnTraces, Through, TraceCrossEntropy
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.neurons import TALIF, constrain_, neurons
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.pgd import PGD, fgsm
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.runtime import Precision
 from hosnn.signature import calibrate
 from hosnn.spiking.gradient_rule import bptt

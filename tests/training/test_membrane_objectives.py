@@ -10,8 +10,9 @@ from hosnn.errors import ConfigError
 from hosnn.nn.body import Body
 from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, OverTime, SpikingNetwork
 from hosnn.nn.neurons import LIF
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.pgd import PGD
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.spiking.state import Dynamics
 from hosnn.training.membrane_objectives import PerturbedMembranes

@@ -15,8 +15,9 @@ from hosnn.errors import ConfigError
 from hosnn.nn.convnet import ConvNet, Twin
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import L2, Linf
 from hosnn.robustness.pgd import PGD, fgsm
-from hosnn.robustness.threats import L2, Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.training.experiment import Experiment, Optimisation
 from hosnn.training.membrane_objectives import PerturbedMembranes

@@ -15,9 +15,10 @@ from hosnn.errors import ConfigError
 from hosnn.estimators import Through
 from hosnn.rng import SampleRandom
 from hosnn.robustness.apgd import APGD
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.losses import margin
 from hosnn.robustness.pgd import PGD
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.training import pipeline
 from hosnn.training.checkpoint import read_pointer

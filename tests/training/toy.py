@@ -22,8 +22,9 @@ from torch import Tensor
 from hosnn.data import Dataset, Split
 from hosnn.deadline import Deadline
 from hosnn.nn.lenet import LeNet
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.pgd import r_fgsm
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.runtime import Hardware, Precision
 from hosnn.training.checkpoint import read_pointer
 from hosnn.training.experiment import Experiment, Homeostasis, Optimisation

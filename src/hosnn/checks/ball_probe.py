@@ -21,9 +21,10 @@ from hosnn.checks.measurements import (
     without_gradient,
 )
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import L1, L2
 from hosnn.robustness.losses import margin
 from hosnn.robustness.model import InputGradient, Model
-from hosnn.robustness.threats import L1, L2, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.runtime import seed_everything
 
 PATH_POINTS, PATH_STEP = 3, 0.5

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from hosnn.checks.measurements import scores_in_blocks
 from hosnn.estimators.model_wrappers import WrappedModel
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import Linf, per_sample
 from hosnn.robustness.model import Model, scores, subset
 from hosnn.robustness.pgd import on_sphere
-from hosnn.robustness.threats import Linf, Threat, per_sample
+from hosnn.robustness.threats import Threat
 
 INNER_POINTS, INNER_RADIUS = 200, 0.95
 """Points that must be of class 0, and their largest distance from x over eps.  The authors' code: 999 points, and the

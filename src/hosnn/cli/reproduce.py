@@ -31,8 +31,9 @@ from hosnn.report.reproduction_html import render_reproduction
 from hosnn.report.reproduction_tables import reproduction_markdown, rich_table
 from hosnn.results.reproduction import Cell, ReproductionResult
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import format_eps
 from hosnn.robustness.pgd import PGD
-from hosnn.robustness.threats import DEFAULT_THREAT, format_eps
+from hosnn.robustness.threats import DEFAULT_THREAT
 from hosnn.runtime import Hardware
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.training.checkpoint import load

@@ -90,7 +90,7 @@ def _obstacle(spec: AttackSpec, network: Network, classes: int, images: Tensor) 
     if spec.classes > classes:
         return f"its loss needs {spec.classes} classes, the model has {classes}"
     if not bool(spec.threat.on_grid(images).all()):
-        return f"the images have pixels that {spec.threat.bits} bits do not hold"
+        return f"the images have pixels that are not multiples of 1/{spec.threat.levels}"
     return ""
 
 

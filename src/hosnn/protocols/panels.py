@@ -19,13 +19,14 @@ from hosnn.protocols.attacks import (
 from hosnn.protocols.protocol import AttackKind, AttackSpec, BestEstimator, PanelPlan, steps_of
 from hosnn.results.roles import Role
 from hosnn.robustness.apgd import APGD
+from hosnn.robustness.balls import format_eps
 from hosnn.robustness.ensembles import Noise
 from hosnn.robustness.fab import FAB
 from hosnn.robustness.losses import margin
 from hosnn.robustness.model import Attack
 from hosnn.robustness.pgd import PGD, fgsm
 from hosnn.robustness.sapgd import SAPGD
-from hosnn.robustness.threats import Threat, format_eps
+from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import bptt, tssl_bp
 
 PANEL_IMAGES = 200

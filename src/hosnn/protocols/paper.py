@@ -9,10 +9,11 @@ from hosnn.errors import ConfigError
 from hosnn.estimators import InNormalisedUnits, OnFrames, OnTraces, Through, TraceCrossEntropy
 from hosnn.protocols.protocol import MODEL_CHECK_IMAGES, AttackSpec, PanelPlan, Protocol, steps_of
 from hosnn.results.roles import Strength
+from hosnn.robustness.balls import format_eps
 from hosnn.robustness.losses import Loss, cross_entropy
 from hosnn.robustness.model import Attack
 from hosnn.robustness.pgd import PGD, at_clean, bim, fgsm, r_fgsm
-from hosnn.robustness.threats import DEFAULT_THREAT, Threat, format_eps
+from hosnn.robustness.threats import DEFAULT_THREAT, Threat
 from hosnn.spiking.gradient_rule import bptt, tssl_bp
 
 CURVE = tuple(Fraction(level, 255) for level in (2, 4, 8, 16, 32, 64))

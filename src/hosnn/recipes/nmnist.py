@@ -8,8 +8,9 @@ from dataclasses import replace
 from hosnn.nn.convnet import ConvNet
 from hosnn.nn.normalisation import Norm
 from hosnn.recipes.variants import made_homeostatic, trained_further
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.pgd import fgsm
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.training.experiment import Experiment, Optimisation
 from hosnn.training.objectives import Adversarial, Clean, CrossEntropy

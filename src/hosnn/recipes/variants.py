@@ -8,8 +8,9 @@ from hosnn.data import Dataset
 from hosnn.estimators import OnFrames, OnTraces, TraceCrossEntropy
 from hosnn.nn.blueprint import Blueprint
 from hosnn.nn.convnet import ConvNet
+from hosnn.robustness.balls import Linf
 from hosnn.robustness.pgd import fgsm
-from hosnn.robustness.threats import Linf, Threat
+from hosnn.robustness.threats import Threat
 from hosnn.runtime import check_seed
 from hosnn.training.experiment import Experiment, Homeostasis
 from hosnn.training.objectives import Adversarial, Objective, VanRossum

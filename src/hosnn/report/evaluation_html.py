@@ -21,7 +21,7 @@ from hosnn.report.phrases import duration, interval_text, passes
 from hosnn.results.attack_matrix import attack_matrix
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.text import percent
-from hosnn.robustness.threats import format_eps
+from hosnn.robustness.balls import format_eps
 
 MARKS = {"pass": "✓", "warn": "!", "fail": "✗"}
 """Shown beside the severity, so that a reader needs no colour to see it."""

@@ -20,7 +20,7 @@ from hosnn.results.attack_matrix import attack_matrix
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.statistics import Interval
 from hosnn.results.text import markdown_rule, percent, table_row
-from hosnn.robustness.threats import format_eps
+from hosnn.robustness.balls import format_eps
 
 
 class Section(NamedTuple):

@@ -2,7 +2,8 @@
 
 from hosnn.results.statistics import Interval
 from hosnn.results.text import percent
-from hosnn.robustness.threats import Linf, Threat, format_eps
+from hosnn.robustness.balls import Linf, format_eps
+from hosnn.robustness.threats import Threat
 
 NOTABLE = 0.02
 """Differences of accuracy below this are not remarked on."""

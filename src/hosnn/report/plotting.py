@@ -15,7 +15,8 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.reproduction import NetworkKind
-from hosnn.robustness.threats import Threat, format_eps
+from hosnn.robustness.balls import format_eps
+from hosnn.robustness.threats import Threat
 
 WIDTH = 8.4
 """Of a figure over the whole page, in inches."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import L2, Linf, per_sample
 from hosnn.robustness.losses import Loss, TargetedLoss, WithTarget, cross_entropy, misclassified, targeted_dlr
 from hosnn.robustness.model import Model, scores
 from hosnn.robustness.pgd import Start, on_sphere
@@ -23,7 +24,7 @@ from hosnn.robustness.scheduled_ascent import (
     best_of_runs,
     with_restarts,
 )
-from hosnn.robustness.threats import L2, Linf, Threat, per_sample
+from hosnn.robustness.threats import Threat
 
 
 def momentum_step(threat: Threat, state: AscentState) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -13,10 +13,11 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import L1, L2, Linf, per_sample
 from hosnn.robustness.grid import through_grid
 from hosnn.robustness.losses import WithTarget, misclassified
 from hosnn.robustness.model import Model, input_gradient, scores, subset, without_state
-from hosnn.robustness.threats import L1, L2, Linf, Threat, per_sample
+from hosnn.robustness.threats import Threat
 
 FAR = 1e3
 """Without a pixel domain: the most that a pixel moves in one step, and the largest |target score - label score|."""

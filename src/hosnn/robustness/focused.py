@@ -14,12 +14,13 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import Ball, Linf, per_sample
 from hosnn.robustness.losses import Loss, margin
 from hosnn.robustness.model import Model, subset, without_state
 from hosnn.robustness.pgd import Start, on_sphere
 from hosnn.robustness.sapgd import adaptive_moment_step
 from hosnn.robustness.scheduled_ascent import BestPoints, Schedule, ScheduledAscent
-from hosnn.robustness.threats import Ball, Linf, Threat, per_sample
+from hosnn.robustness.threats import Threat
 
 
 @identified("smooth_signs")

@@ -37,9 +37,17 @@ def check_on_grid(threat: Threat, x: Tensor) -> None:
     if off_grid:
         raise ConfigError(
             f"the threat {threat} got {off_grid:,} of {len(x):,} images with pixels that are not multiples of "
-            f"1/{2**threat.bits - 1 if threat.bits else 1}; expected images of {threat.bits} bits, as they come from "
-            f"files; round them first, or leave out @{threat.bits}bit"
+            f"1/{threat.levels}; expected {_expected(threat)}"
         )
+
+
+def _expected(threat: Threat) -> str:
+    if threat.bits is None:
+        return (
+            f"frames that hold numbers of events over {threat.levels}; name the maximum by which they were divided, as "
+            "in events:20/8, or attack them under another threat"
+        )
+    return f"images of {threat.bits} bits, as they come from files; round them first, or leave out @{threat.bits}bit"
 
 
 def check_budget(threat: Threat, x: Tensor) -> None:

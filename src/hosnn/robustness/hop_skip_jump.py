@@ -13,10 +13,11 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import L2, Linf, per_sample
 from hosnn.robustness.grid import through_grid
 from hosnn.robustness.losses import misclassified
 from hosnn.robustness.model import Model, scores, subset
-from hosnn.robustness.threats import L2, Linf, Threat, per_sample
+from hosnn.robustness.threats import Threat
 
 MAX_HALVINGS = 24
 """Of a step or of an interval: the bits of a float32."""

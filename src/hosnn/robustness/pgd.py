@@ -13,10 +13,11 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import Ball, per_sample
 from hosnn.robustness.grid import through_grid
 from hosnn.robustness.losses import Loss, cross_entropy, misclassified
 from hosnn.robustness.model import Attack, Model, input_gradient, scores, subset, without_state
-from hosnn.robustness.threats import Ball, Threat, per_sample
+from hosnn.robustness.threats import Threat
 
 Start = Callable[[Ball, Tensor, SampleRandom], Tensor]
 

@@ -12,11 +12,12 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import Linf, per_sample
 from hosnn.robustness.losses import Loss, cross_entropy
 from hosnn.robustness.model import Model
 from hosnn.robustness.pgd import Start, on_sphere, unit_largest, unit_mean
 from hosnn.robustness.scheduled_ascent import AscentState, Schedule, ScheduledAscent, with_restarts
-from hosnn.robustness.threats import Linf, Threat, per_sample
+from hosnn.robustness.threats import Threat
 
 
 def adaptive_moment_step(threat: Threat, state: AscentState) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import per_sample
 from hosnn.robustness.grid import through_grid
 from hosnn.robustness.losses import Loss, misclassified, tied
 from hosnn.robustness.model import InputGradient, Model, input_gradient, subset, without_state
 from hosnn.robustness.pgd import Start
-from hosnn.robustness.threats import Threat, per_sample
+from hosnn.robustness.threats import Threat
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from torch import Tensor
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import L2, Linf, per_sample
 from hosnn.robustness.grid import through_grid
 from hosnn.robustness.losses import margin, misclassified
 from hosnn.robustness.model import Model, scores, subset
-from hosnn.robustness.threats import L2, Linf, Threat, per_sample
+from hosnn.robustness.threats import Threat
 
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries, of 10,000, after which the share of pixels changed at a time halves (the authors' schedule)."""

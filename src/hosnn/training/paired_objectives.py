@@ -15,9 +15,9 @@ from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import Ball, per_sample
 from hosnn.robustness.model import input_gradient, scores
 from hosnn.robustness.pgd import PGD
-from hosnn.robustness.threats import Ball, per_sample
 from hosnn.runtime import own_randomness
 from hosnn.training.objectives import Adversarial, CrossEntropy, Objective, check_craft_in, crafting
 
