@@ -82,7 +82,10 @@ class Recorded(FocusedSAPGD):
 
 
 def attack(threat: Threat, estimator: Estimator, steps: int, near_steps: int, runs: int, share: float) -> Attack:
-    return Through(estimator, WithMembraneMargin(FocusedSAPGD(threat, steps, near_steps, share, near_starts(runs))))
+    return Through(
+        estimator,
+        WithMembraneMargin(FocusedSAPGD(threat, steps, near_steps, share, near_starts(runs), past_ties=False)),
+    )
 
 
 def main(options: Options) -> None:

@@ -93,6 +93,21 @@ def test_smooth_starts_have_size_eps_and_few_changes_of_sign(shape: tuple[int, .
         assert changes < 0.3, "noise at full resolution changes its sign at every second pixel"
 
 
+def test_samples_that_are_tied_take_no_further_runs_where_ties_are_lost() -> None:
+    """The classes tie at every point, so that all is reached at the first."""
+
+    class AlwaysTied(Far):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = super().forward(x)
+            return 0 * logits
+
+    x, y = torch.rand(8, 1, 4, 4), torch.zeros(8, dtype=torch.long)
+    for past_ties, further in ((True, 2), (False, 0)):
+        model = AlwaysTied()
+        FocusedSAPGD(LINF, 2, 3, 0.25, (None,), past_ties=past_ties)(model, x, y, rng(8))
+        assert model.batches == [8] * 3 + [further] * 4 * (further > 0)
+
+
 @pytest.mark.parametrize("shape", [(3, 1, 28, 28), (3, 2, 3, 6, 6), (3, 40)])
 def test_a_start_from_the_best_point_replaces_a_region_of_its_perturbation(shape: tuple[int, ...]) -> None:
     x = torch.rand(shape)

@@ -1,7 +1,6 @@
 """All checks that an evaluation's results and the diagnosis of its model allow, in the order of a report."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from hosnn.checks import attack_checks, attacked_model_checks, model_checks
 from hosnn.checks.binarization_test import BinarizationTest
@@ -152,7 +151,7 @@ def _of_binarization(test: BinarizationTest) -> Check:
 
 def _of_panels(evaluation: Evaluation) -> Iterator[Check]:
     # A threat to images of 8 bits is part of the threat to images of real numbers.
-    threats = {evaluation.threat, str(replace(Threat.parse(evaluation.threat), bits=8))}
+    threats = {evaluation.threat, f"{evaluation.threat.partition('@')[0]}@8bit"}
     results = [result for panel in evaluation.panels for result in panel.rows if result.threat in threats]
     if not results:
         return

@@ -117,16 +117,24 @@ def sa_pgd(
 
 
 def focused(
-    threat: Threat, name: str, estimator: Estimator | BestEstimator, *, steps: int, near_steps: int, runs: int
+    threat: Threat,
+    name: str,
+    estimator: Estimator | BestEstimator,
+    *,
+    steps: int,
+    near_steps: int,
+    runs: int,
+    past_ties: bool = True,
 ) -> Sequence[AttackSpec]:
     """SA-PGD that spends most of its passes on the images nearest the boundary, with a loss that sees the membrane of
     the output neurons; none where SA-PGD is undefined.
 
     runs  on the nearest images, from smooth, best and random points in turn, later from around the best one
+    past_ties  whether these runs attack images whose label is tied already
     """
     if not applicable(SA_PGD, threat):
         return ()
-    attack = WithMembraneMargin(FocusedSAPGD(threat, steps, near_steps, starts=near_starts(runs)))
+    attack = WithMembraneMargin(FocusedSAPGD(threat, steps, near_steps, starts=near_starts(runs), past_ties=past_ties))
     spiking = isinstance(estimator, BestEstimator)
     return (attack_spec(name, attack, estimator, spiking=spiking, method="SA-PGD, nearest"),)
 

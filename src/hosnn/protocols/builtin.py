@@ -7,6 +7,7 @@ sweep     PGD-40 through full BPTT, 2 restarts, five surrogate widths, worst cas
 quick     three attacks that differ, for screening
 standard  what a publishable number needs: gradients through several estimators, queries, transfer, checks
 full      everything, on all images
+events    events of a recording removed or added (`events.py`)
 """
 
 from collections.abc import Callable, Mapping
@@ -43,10 +44,12 @@ from hosnn.protocols.attacks import (
     targeted,
     transfers,
 )
+from hosnn.protocols.events import events
 from hosnn.protocols.panels import PANEL_IMAGES, decision_panel, eps_panel, panels
 from hosnn.protocols.paper import choices, paper
 from hosnn.protocols.protocol import MODEL_CHECK_IMAGES, AttackKind, BestEstimator, EstimatorSearch, Protocol
 from hosnn.results.roles import Role, Strength
+from hosnn.robustness.balls import Events
 from hosnn.robustness.ensembles import Noise
 from hosnn.robustness.losses import margin
 from hosnn.robustness.pgd import PGD, fgsm
@@ -194,7 +197,7 @@ def full(threat: Threat = DEFAULT_THREAT, transfer_sources: Mapping[str, nn.Modu
     estimator in the worst case, APGD-CE and APGD-DLR with 5 restarts, APGD-T, FAB-T and Square as AutoAttack's standard
     suite has them, HopSkipJump on 200 images, and the binarization test on 50.
     """
-    first = focused(threat, "SA-PGD, nearest", AdaptiveSharpness(), steps=400, near_steps=600, runs=32)
+    first = focused(threat, "SA-PGD, nearest", AdaptiveSharpness(), steps=400, near_steps=600, runs=32, past_ties=False)
     every_estimator = tuple(
         attack_spec(f"APGD, {estimator_name(estimator)}", auto_pgd(threat, 40, margin), estimator, spiking=True)
         for estimator in CANDIDATES
@@ -236,6 +239,9 @@ PROTOCOLS: dict[str, Callable[[Threat], Protocol]] = {
     "full": full,
 }
 
+ALL = PROTOCOLS | {"events": events}
+"""With those of threats other than to images."""
+
 
 def protocol_by_name(name: str, threat: Threat, transfer_sources: Mapping[str, nn.Module] | None = None) -> Protocol:
     """A built-in protocol by name.
@@ -243,11 +249,14 @@ def protocol_by_name(name: str, threat: Threat, transfer_sources: Mapping[str, n
     transfer_sources  models to transfer from, by name (standard and full)
     Raises ConfigError for an unknown name, with the nearest one, and for transfer sources where no attack transfers.
     """
-    build = PROTOCOLS.get(name)
+    build = ALL.get(name)
     if build is None:
         raise ConfigError(
-            f"unknown protocol {name!r}; expected one of {', '.join(PROTOCOLS)}; did you mean "
-            f"{nearest(name, PROTOCOLS)!r}?"
+            f"unknown protocol {name!r}; expected one of {', '.join(ALL)}; did you mean {nearest(name, ALL)!r}?"
+        )
+    if isinstance(threat.ball, Events) and name != "events":
+        raise ConfigError(
+            f"protocol {name} got the threat {threat}; only the protocol events attacks by events; name it"
         )
     if not transfer_sources:
         return build(threat)

@@ -26,7 +26,10 @@ NumberOrNaN = Annotated[
 """NaN is null in a file, for JSON has no NaN."""
 SettingsHash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 ContentHash = Hash
-ThreatText = Annotated[str, Field(pattern=r"^(linf|l2|l1):[0-9.e+-]+(/[0-9.]+)?(/step)?(@[0-9]{1,2}bit)?$")]
+ThreatText = Annotated[
+    str,
+    Field(pattern=r"^((linf|l2|l1):[0-9.e+-]+(/[0-9.]+)?(/step)?(@[0-9]{1,2}bit)?|events:[0-9]+/[1-9][0-9]*)$"),
+]
 Versions = Mapping[str, str]
 Machine = Mapping[str, str | Integer]
 

@@ -5,14 +5,14 @@ Shapes: x [B, ...], y [B].
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
-from hosnn.identity import identified
+from hosnn.identity import OMITTED_AT_DEFAULT, identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.balls import Ball, Linf, per_sample
 from hosnn.robustness.losses import Loss, margin
@@ -81,6 +81,8 @@ class FocusedSAPGD:
     steps        of the first run, on every sample
     near_steps   of each further run
     share        of the samples that withstand the first run, rounded up, which each further run attacks
+    past_ties    further runs attack samples whose label is tied like others; False: they leave them out, for where ties
+                 count as lost
     starts       where the further runs start; None: the best point so far itself, first step a quarter of eps
     Linf only, as SA-PGD.  Which samples are nearest depends on the batch, so results do too.
     Returns per sample the first adversarial point reached, else the point of largest loss.
@@ -93,6 +95,7 @@ class FocusedSAPGD:
     share: float = 0.25
     starts: tuple[Start | FromBest | None, ...] = (smooth_signs, None, on_sphere, None)
     loss: Loss = margin
+    past_ties: bool = field(default=True, metadata=OMITTED_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.near_steps < 1 or not 0 < self.share <= 1:
@@ -111,9 +114,9 @@ class FocusedSAPGD:
         """The best points after the first run and after each further one, always the same tensors, updated."""
         best = self._run(model, x, y, rng, on_sphere, self.steps)
         yield best
-        count = math.ceil(self.share * int((~best.fooled).sum()))
+        count = math.ceil(self.share * int(self._withstanding(best).sum()))
         for number, start in enumerate(self.starts):
-            robust = (~best.fooled).nonzero()[:, 0]
+            robust = self._withstanding(best).nonzero()[:, 0]
             nearest = robust[best.loss[robust].argsort(descending=True, stable=True)[:count]].sort().values
             if not len(nearest):
                 break
@@ -129,6 +132,9 @@ class FocusedSAPGD:
             )
             best.update(found, nearest)
             yield best
+
+    def _withstanding(self, best: BestPoints) -> Tensor:
+        return ~best.fooled if self.past_ties else ~best.fooled & ~best.tied
 
     def _run(
         self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom, start: Start, steps: int, step_size: float = 1.0

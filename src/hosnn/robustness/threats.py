@@ -100,8 +100,8 @@ class Threat:
 
     @property
     def relaxed(self) -> "Threat":
-        """The same threat to images of real numbers."""
-        return replace(self, bits=None)
+        """The same threat to images of real numbers; of one to events, the l1 ball that holds it."""
+        return replace(self, bits=None, ball=L1(self.ball.eps) if isinstance(self.ball, Events) else self.ball)
 
     def scaled(self, factor: float) -> "Threat":
         """The same threat with eps multiplied by `factor`."""
