@@ -88,11 +88,11 @@ def evaluate(
 
     Args:
         model: a run folder, a checkpoint folder, a Hub id, file.py:function or module:function.
-        protocol: smoke, quick, standard, full, paper, choices or sweep.
+        protocol: smoke, quick, standard, full, paper, choices or sweep; events for recordings of event cameras.
         attacks_only: the protocol's worst case without its panels and checks, in less time; the result and its files
             are called "PROTOCOL, attacks only".
         threat: norm:eps with norm linf, l2 or l1, e.g. linf:8/255; /step after it perturbs every time step, @8bit at
-            the end allows adversarial images of 8 bits only.
+            the end allows adversarial images of 8 bits only; events:N/MAXIMUM changes at most N events of a recording.
         samples: number of test images, a fixed class-balanced choice; the protocol's own number if not given.
         seed: seed of random starts.
         split: test, or validation to choose between networks without a look at the test images.
