@@ -42,13 +42,13 @@ from hosnn.spiking.surrogate import PiecewiseLinear, Sigmoid
 RUNS = (0, 1, 3, 6, 12, 24)
 """Runs on the nearest images in the first series; `standard` makes 6."""
 
-NEAR_STEPS, LONGER, NEAREST = 300, 600, 12
+NEAR_STEPS, LONGER, NEAREST = 300, 2000, 12
 """Steps of a run in the first and in the second series, and the images of a run in the second."""
 
 ADAPTIVE = AdaptiveSharpness()
 OTHERWISE: tuple[Estimator, ...] = (bptt(Sigmoid(0.1)), bptt(PiecewiseLinear(0.5)))
 ESTIMATORS = tuple(estimator for other in OTHERWISE for estimator in (ADAPTIVE, ADAPTIVE, other))
-ROUND = 16
+ROUND = 5
 """Runs in a round of the second series."""
 
 TIMES = 10

@@ -193,18 +193,20 @@ def standard(threat: Threat = DEFAULT_THREAT, transfer_sources: Mapping[str, nn.
 def full(threat: Threat = DEFAULT_THREAT, transfer_sources: Mapping[str, nn.Module] | None = None) -> Protocol:
     """Everything, on all images: hours on a CPU.
 
-    As `standard`, with 32 longer runs on the nearest images, every setting of the surrogate ensemble and every other
+    As `standard`, with 16 longer runs on the nearest images, every setting of the surrogate ensemble and every other
     estimator in the worst case, APGD-CE and APGD-DLR with 5 restarts, APGD-T, FAB-T and Square as AutoAttack's standard
     suite has them, HopSkipJump on 200 images, and the binarization test on 50.
     """
-    first = focused(threat, "SA-PGD, nearest", AdaptiveSharpness(), steps=400, near_steps=600, runs=32, past_ties=False)
+    first = focused(
+        threat, "SA-PGD, nearest", AdaptiveSharpness(), steps=400, near_steps=2000, runs=16, past_ties=False
+    )
     every_estimator = tuple(
         attack_spec(f"APGD, {estimator_name(estimator)}", auto_pgd(threat, 40, margin), estimator, spiking=True)
         for estimator in CANDIDATES
     )
     return Protocol(
         name="full",
-        description="SA-PGD 400, then 32 x 600 on the nearest images, every estimator, AutoAttack's four at their "
+        description="SA-PGD 400, then 16 x 2000 on the nearest images, every estimator, AutoAttack's four at their "
         f"published settings, transfer; worst case per sample{restriction(threat)}",
         threat=threat,
         attacks=(
