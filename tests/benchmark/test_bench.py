@@ -156,8 +156,8 @@ def test_the_contestants_of_a_network_run(task, precision):
 
 def test_what_is_measured_can_be_chosen():
     assert [type(case) for case in cases(["evaluation"], False, "cpu")] == [EvaluationCase]
-    assert len(cases([], False, "cpu")) == 13
-    assert len({case.title for case in cases([], False, "cpu")}) == 13
+    assert len(cases([], False, "cpu")) == 15
+    assert len({case.title for case in cases([], False, "cpu")}) == 15
     with pytest.raises(ConfigError, match="leave out --quick"):
         cases(["evaluation"], True, "cpu")
     with pytest.raises(ConfigError, match="rounds got 0"):

@@ -45,7 +45,9 @@ def slow_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("network") / "lif"
     with torch.random.fork_rng():
         hosnn.save(
-            LeNet(channels=(32, 64), hidden=8).build(), folder, {"name": "lif", "dataset": "fashion-mnist-sample"}
+            LeNet(channels=(32, 64), hidden=8, steps=15).build(),
+            folder,
+            {"name": "lif", "dataset": "fashion-mnist-sample"},
         )
     return folder
 

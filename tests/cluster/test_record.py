@@ -113,7 +113,12 @@ def test_lines_show_mean_and_deviation_over_seeds(partly: Sweep):
 def test_tables_say_what_failed_and_where_numbers_come_from(partly: Sweep):
     page = markdown_sweep(partly)
     assert "| demo:lif_fgsm optim.lr=1e-3 | 0, 1, 2 | 80.0 ± 10.0 |" in page
-    assert "256 test images" in page and "torch 2.13.0" in page and "P, 1 threads" in page and "optim.epochs=2" in page
+    assert (
+        "256 test images" in page
+        and "torch 2.13.0" in page
+        and "P, 2 cores, 1 threads, no GPU" in page
+        and "optim.epochs=2" in page
+    )
     assert failures(partly) == ["demo-lif-fgsm-lr0.002-seed1: the loss became nan | at step 3"]
     assert "not done: demo-lif-fgsm-lr0.002-seed1" in page
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: PTH123

@@ -87,7 +87,7 @@ def test_images_that_8_bits_do_not_hold_skip_the_panel_with_the_reason() -> None
     assert len(evaluate(network(), (x, y), made).panel("8bit")) == 1
     result = evaluate(network(), (x * 0.9, y), made)
     assert result.panel("8bit") == ()
-    reason = "SA-PGD, 400 steps, images of 8 bits: the images have pixels that 8 bits do not hold"
+    reason = "SA-PGD, 400 steps, images of 8 bits: the images have pixels that are not multiples of 1/255"
     assert reason in result.skipped and reason in " ".join(limitations(result))
 
 

@@ -25,18 +25,26 @@ CHANGES: dict[str, dict[str, Any]] = {
     "bias": {"bias": True, "norm": Norm.NONE},
     "analogue_layers": {"analogue_layers": 2},
     "dead_zone": {"dead_zone": 10 / 255},
+    "learned_readout": {"learned_readout": True},
     "twin": {"twin": Twin.RELU},
     "no leak": {"dynamics": Dynamics(math.inf, 1.5, 0.7, Reset.SOFT)},
 }
 EVERYTHING = replace(
-    PLAIN, padded=False, bias=True, norm=Norm.NONE, analogue_layers=1, dead_zone=0.1, dynamics=Dynamics(math.inf)
+    PLAIN,
+    padded=False,
+    bias=True,
+    norm=Norm.NONE,
+    analogue_layers=1,
+    dead_zone=0.1,
+    learned_readout=True,
+    dynamics=Dynamics(math.inf),
 )
 STORED = {name: replace(PLAIN, **change) for name, change in CHANGES.items()} | {"everything": EVERYTHING}
 
 
 def test_every_optional_field_is_tried_here() -> None:
     optional = {field.name for field in fields(ConvNet) if field.metadata == OMITTED_AT_DEFAULT}
-    assert optional == {"padded", "bias", "analogue_layers", "dead_zone", "twin"} <= set(CHANGES)
+    assert optional == {"padded", "bias", "analogue_layers", "dead_zone", "learned_readout", "twin"} <= set(CHANGES)
 
 
 @pytest.mark.parametrize("name", STORED)
