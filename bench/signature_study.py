@@ -122,7 +122,8 @@ def signatures(
     def attacked(x: Tensor, y: Tensor, index: Tensor) -> Tensor:
         return attack(network, x, y, SampleRandom(0, index))
 
-    yield "images under FGSM 8/255", calibrate(network, batches(many, attacked)), 0
+    # All at once, because nothing can be differentiated while a signature is recorded.
+    yield "images under FGSM 8/255", calibrate(network, list(batches(many, attacked))), 0
     yield f"{POISONED:.0%} of the images are black and white noise", calibrate(network, batches(many, poisoned)), 0
     of_other = calibrate(other, batches(many))
     # `homeostatic` refuses a signature of another network; here it is made to look like one of this.
