@@ -258,7 +258,7 @@ def protocol_by_name(name: str, threat: Threat, transfer_sources: Mapping[str, n
         )
     if isinstance(threat.ball, Events) and name != "events":
         raise ConfigError(
-            f"protocol {name} got the threat {threat}; only the protocol events attacks by events; name it"
+            f"protocol {name} got the threat {threat}; only the protocol events attacks by events: choose it"
         )
     if not transfer_sources:
         return build(threat)
