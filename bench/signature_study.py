@@ -115,7 +115,7 @@ def signatures(
         yield f"{count:,} images", calibrate(network, batches(data.train.subset(count))), 0
     yield "all training images, second seed", whole, 1
     yield "all training images, third seed", whole, 2
-    yield "of one class", calibrate(network, batches(data.train.take(len(data.train)), one_class)), 0
+    yield "of one class", calibrate(network, batches(data.train, one_class)), 0
     yield "images with noise of 0.1", calibrate(network, batches(many, noisy)), 0
     attack = OnFrames(OnTraces(fgsm(replace(threat, per_step=True), loss=TraceCrossEntropy())))
 

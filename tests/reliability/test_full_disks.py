@@ -58,6 +58,13 @@ def undisturbed(command: list[str], disk: Path, out: Path) -> tuple[dict[str, An
     return left, size
 
 
+def prepared(verb: str, disk: Path, tmp_path: Path) -> tuple[list[str], Path, dict[str, Any], int]:
+    """A command, its folder on the disk, and what `undisturbed` says of it."""
+    out = disk / "out"
+    command = arguments(verb, save_networks(tmp_path / "networks"), out)
+    return command, out, *undisturbed(command, disk, out)
+
+
 def fails(command: list[str], out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     status, said = main(command), capsys.readouterr()
@@ -69,9 +76,7 @@ def fails(command: list[str], out: Path, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_full_again_and_again(verb: str, disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One command that is given eleven times, each time with a little more space."""
-    out = disk / "out"
-    command = arguments(verb, save_networks(tmp_path / "networks"), out)
-    expected, size = undisturbed(command, disk, out)
+    command, out, expected, size = prepared(verb, disk, tmp_path)
     for share in SHARES:
         allow(disk, int(share * size))
         fails(command, out, capsys)
@@ -83,9 +88,7 @@ def test_full_again_and_again(verb: str, disk: Path, tmp_path: Path, capsys: pyt
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_full_once(verb: str, disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = disk / "out"
-    command = arguments(verb, save_networks(tmp_path / "networks"), out)
-    expected, size = undisturbed(command, disk, out)
+    command, out, expected, size = prepared(verb, disk, tmp_path)
     for share in SHARES:
         allow(disk, int(share * size))
         fails(command, out, capsys)

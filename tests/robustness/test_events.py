@@ -96,6 +96,13 @@ def test_gradients_break_more_than_chance() -> None:
     assert broken[GreedyEvents] > broken[RandomEvents]
 
 
+def test_a_budget_beyond_all_places_is_no_error() -> None:
+    x, y = frames()
+    for attack in (GreedyEvents, RandomEvents):
+        x_adv = attack(threat(1000))(Linear(), x, y, rng())
+        assert (events_changed(x_adv, x) <= 180).all()
+
+
 def test_no_events_no_change() -> None:
     x, y = frames()
     for attack in (GreedyEvents, RandomEvents):

@@ -34,8 +34,8 @@ from hosnn.spiking.gradient_rule import bptt
 
 FIRST_STARTS: tuple[Start | FromBest | None, ...] = (smooth_signs, None, on_sphere, None, smooth_signs, None)
 LATER_STARTS: tuple[Start | FromBest | None, ...] = (on_sphere, FromBest(), smooth_signs, FromBest())
-"""Starts of the runs on the nearest images, the later ones in turn; None: the best point so far, which soon is one that
-no further run from there improves."""
+"""Where the first six runs on the nearest images start, and in turn all later ones.  None: at the best point so far;
+later around it, because a run from a point that the last one did not improve ends where that one did."""
 
 SQUARE_QUERIES = 200
 """Queries of Square in `standard`, where the attacks before it follow gradients: 1,000 broke no further image of the

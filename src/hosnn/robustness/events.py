@@ -23,7 +23,7 @@ from hosnn.robustness.threats import Threat
 @identified("GreedyEvents")
 @dataclass(frozen=True)
 class GreedyEvents:
-    """Change the events that raise the loss most to first order, some at a time, each time by a new gradient g:
+    """Change the events that raise the loss most to first order, some at a time, each time by the gradient g there:
 
         gain of an event that is added at a place: g;   of one that is removed: -g
 
@@ -65,7 +65,7 @@ def _best_changes(ball: Events, x: Tensor, x_adv: Tensor, gradient: Tensor, coun
     """The changes of at most `count` unchanged places with the largest gain, in the frames' units."""
     room = torch.where(gradient > 0, x_adv < 1 - ball.unit / 2, x_adv > ball.unit / 2)
     gain = torch.where(room & (x_adv == x), gradient.abs(), 0).flatten(1)
-    value, place = gain.topk(count, dim=1)
+    value, place = gain.topk(min(count, gain.shape[1]), dim=1)
     chosen = torch.zeros_like(gain).scatter(1, place, (value > 0).to(gain)).view_as(x)
     return ball.unit * chosen * gradient.sign()
 
