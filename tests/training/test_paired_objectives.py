@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hosnn.data import Dataset
 from hosnn.errors import ConfigError
+from hosnn.estimators import Through
 from hosnn.nn.convnet import ConvNet, Twin
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.rng import SampleRandom
@@ -300,3 +301,13 @@ def test_settings_that_cannot_train_are_refused(name: str) -> None:
     make, match = WRONG[name]
     with pytest.raises(ConfigError, match=match):
         make()
+
+
+def test_titles_tell_objectives_and_their_attacks_apart() -> None:
+    weak = Through(bptt(), fgsm(Threat(Linf(2 / 255))))
+    titles = {name: objective.title for name, objective in OBJECTIVES.items()}
+    assert Clean(CrossEntropy()).title == "clean"
+    assert Adversarial(weak, CrossEntropy(), "eval").title == "FGSM 2/255"
+    assert titles["smoothed"] == "PGD-2 1/20"
+    assert titles["TRADES"] == "TRADES, PGD-2 1/20"
+    assert len(set(titles.values())) == len(titles)

@@ -31,7 +31,6 @@ from hosnn.report.reproduction_html import render_reproduction
 from hosnn.report.reproduction_tables import reproduction_markdown, rich_table
 from hosnn.results.reproduction import Cell, ReproductionResult
 from hosnn.rng import SampleRandom
-from hosnn.robustness.balls import format_eps
 from hosnn.robustness.pgd import PGD
 from hosnn.robustness.threats import DEFAULT_THREAT
 from hosnn.runtime import Hardware
@@ -41,7 +40,6 @@ from hosnn.training.configuration import describe
 from hosnn.training.experiment import Experiment
 from hosnn.training.log import read_log
 from hosnn.training.loop import precision_of
-from hosnn.training.objectives import Adversarial
 from hosnn.training.pipeline import finished_run, run
 
 
@@ -196,7 +194,7 @@ class _Pipeline:
         outcome = run(experiment, self.data, self.runs, self.fabric)
         return Cell(
             neuron=_neuron(experiment, network),
-            training=_training(experiment),
+            training=experiment.objective.title,
             experiment=experiment.name,
             identity=experiment.identity,
             seed=experiment.seed,
@@ -231,19 +229,6 @@ def _report(result: ReproductionResult, networks: dict[str, SpikingNetwork], dat
 def _neuron(experiment: Experiment, network: SpikingNetwork) -> str:
     """E.g. "TA-LIF"; "ANN" of a network without spikes."""
     return "TA-LIF" if experiment.homeostasis else "LIF" if neurons(network) else "ANN"
-
-
-def _training(experiment: Experiment) -> str:
-    """How a network was trained, e.g. "clean" or "FGSM 2/255"."""
-    if not isinstance(experiment.objective, Adversarial):
-        return "clean"
-    attack: object = experiment.objective.attack
-    while hasattr(attack, "attack"):
-        attack = attack.attack
-    if not isinstance(attack, PGD):
-        return type(attack).__name__
-    name = "FGSM" if attack.steps == 1 else f"PGD-{attack.steps}"
-    return f"{name} {format_eps(attack.threat.ball.eps)}"
 
 
 def _epochs(experiment: Experiment) -> int:

@@ -15,7 +15,9 @@ from hosnn.identity import OMITTED_AT_DEFAULT, identified
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.modes import evaluating, statistics_held
 from hosnn.rng import SampleRandom
+from hosnn.robustness.balls import format_eps
 from hosnn.robustness.model import Attack
+from hosnn.robustness.pgd import PGD
 from hosnn.spiking.decoding import target_traces, van_rossum_loss
 
 
@@ -82,6 +84,15 @@ class Objective:
 
     loss: TrainingLoss
 
+    @property
+    def title(self) -> str:
+        """What tables call training with it: "clean", the attack of adversarial training ("FGSM 2/255"), or the name of
+        another objective with its attack."""
+        attack = getattr(self, "attack", None)
+        if attack is None:
+            return "clean"
+        return attack_title(attack) if type(self) is Adversarial else f"{type(self).__name__}, {attack_title(attack)}"
+
     def perturbed(self, network: nn.Module, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
         """The images to train on, in place of the clean ones x; validation accuracy is taken on these too."""
         return x
@@ -125,6 +136,16 @@ class Adversarial(Objective):
     def perturbed(self, network: nn.Module, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
         with crafting(network, self.craft_in):
             return self.attack(network, x, y, rng)
+
+
+def attack_title(attack: Any) -> str:
+    """E.g. "FGSM 2/255", whatever the attack is wrapped in; the class's name of an attack other than PGD."""
+    while hasattr(attack, "attack"):
+        attack = attack.attack
+    if not isinstance(attack, PGD):
+        return type(attack).__name__
+    name = "FGSM" if attack.steps == 1 else f"PGD-{attack.steps}"
+    return f"{name} {format_eps(attack.threat.ball.eps)}"
 
 
 def check_craft_in(objective: Any) -> None:
