@@ -12,6 +12,7 @@ old-and-new   from NAME/standard/*/standard*.json and NAME/former-standard/*/sta
 seeds         from NAME/standard/*/standard.json (seed 0) and NAME/seeds/SEED/*/standard-attacks-only.json: the neurons
               of each seed, compared image by image
 budget        from NAME/*.json, as bench/budget.py wrote them
+paper-rows    from NAME/comparison.json of every reproduction, and NAME/standard/*/*.json
 leaderboard   from NAME/*/*.json and NAME/reported.json
 errors        from the inspections in NAME/*.json, as `hosnn inspect` wrote them
 signatures    from NAME/study.json, as bench/signature_study.py wrote it
@@ -21,9 +22,11 @@ import json
 import re
 from pathlib import Path
 
+from hosnn.recipes.reproductions import ALL
 from hosnn.report.comparison_markdown import comparison_markdown
 from hosnn.report.inspection_markdown import inspections_markdown
 from hosnn.report.leaderboard import leaderboard
+from hosnn.report.paper_rows import paper_rows
 from hosnn.report.reproduction_tables import reproduction_markdown
 from hosnn.results.comparison import compare_models
 from hosnn.results.evaluation import Evaluation
@@ -34,7 +37,7 @@ from hosnn.results.text import percent, table_row
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-PLACE = re.compile(r"(<!-- (docs/results/[\w/-]+)/([\w-]+)\.md -->\n).*?(<!-- end -->)", re.DOTALL)
+PLACE = re.compile(r"(<!-- (docs/results[\w/-]*)/([\w-]+)\.md -->\n).*?(<!-- end -->)", re.DOTALL)
 TESTED = ("PGD-7, authors", "PGD-7 BPTT")
 """Attacks after which models are compared pairwise, besides the worst case, if they were run."""
 
@@ -60,6 +63,10 @@ def table(folder: Path, kind: str) -> str:
         return old_and_new(folder)
     if kind == "seeds":
         return seeds(folder)
+    if kind == "paper-rows":
+        files = [folder / name / "comparison.json" for name in ALL]
+        results = [ReproductionResult.load(path) for path in files if path.exists()]
+        return paper_rows(results, [result for name in ALL for result in evaluations(folder / name / "standard")])
     if kind == "leaderboard":
         return leaderboard(folder)
     if kind == "budget":

@@ -2,13 +2,16 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import hosnn.cli.reproduce as reproduce_verb
 from hosnn.cli.main import main
-from hosnn.recipes.reproductions import REPRODUCTIONS
+from hosnn.recipes.reproductions import REPRODUCTIONS, PlannedEvaluation
 from hosnn.results.reproduction import ReproductionResult
+from hosnn.robustness.threats import DEFAULT_THREAT
 from tests.reliability.commands import TINY_DEMO
 
 
@@ -45,3 +48,24 @@ def test_the_whole_way_and_a_second_run_that_does_nothing_twice(tmp_path: Path, 
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == weights
     assert {path: path.read_bytes() for path in tmp_path.rglob("evaluations/*.json")} == results
     assert json.loads(capsys.readouterr().out) == json.loads((out / "comparison.json").read_text())
+
+
+def test_all_writes_each_table_and_the_papers_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weak = PlannedEvaluation("smoke", samples=10, threat=DEFAULT_THREAT.with_eps(2 / 255), attacks_only=True)
+    plans = (PlannedEvaluation("paper", samples=10, panel_samples=0), weak)
+    assert weak.key == "smoke, attacks only at linf:2/255"
+    columns = (("clean", "paper", "clean"), ("PGD-7", "paper", "PGD-7"), ("worst case, 2/255", weak.key, "worst"))
+    small = replace(TINY_DEMO, grid=TINY_DEMO.grid[1:2], plans=plans, columns=columns)
+    monkeypatch.setitem(REPRODUCTIONS, "demo", small)
+    monkeypatch.setattr(reproduce_verb, "ALL", ("demo",))
+    command = ["reproduce", "all", "--runs", str(tmp_path), "--data-folder", str(tmp_path / "nowhere"), "--json"]
+    assert main(command) == 0
+    printed = json.loads(capsys.readouterr().out)
+    result = ReproductionResult.load(tmp_path / "demo" / "comparison.json")
+    assert result.demonstration and printed["demo"]["cells"][0]["experiment"] == result.cells[0].experiment
+    measured = result.cells[0].evaluations[weak.key]
+    assert measured.threat == "linf:2/255" and "not run" not in (tmp_path / "demo" / "table.md").read_text()
+    rows = (tmp_path / "paper.md").read_text()
+    assert "74.91" in rows and "LIF, trained with FGSM 2/255" in rows and "n = 10" in rows

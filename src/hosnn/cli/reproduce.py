@@ -22,9 +22,9 @@ from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.modes import device_of
 from hosnn.nn.neurons import neurons
 from hosnn.progress import Progress, TerminalProgress
-from hosnn.protocols.builtin import protocol_by_name
-from hosnn.recipes.reproductions import REPRODUCTIONS, PlannedEvaluation, Reproduction
+from hosnn.recipes.reproductions import ALL, REPRODUCTIONS, PlannedEvaluation, Reproduction
 from hosnn.recipes.variants import with_seed
+from hosnn.report.paper_rows import paper_rows
 from hosnn.report.plotting import svg
 from hosnn.report.reproduction_figures import bars
 from hosnn.report.reproduction_html import render_reproduction
@@ -65,29 +65,74 @@ def reproduce(
 
     hosnn reproduce fashion-mnist --seeds 0 1 2
 
+    hosnn reproduce all --data-folder DATA
+
     Args:
-        name: demo (embedded sample, minutes); fashion-mnist (an hour and a half on two cores); cifar10-small (an hour
-            on two cores with --precision bf16-mixed); cifar10, cifar100, svhn (the authors' networks, for a GPU);
-            fashion-mnist-robust (an hour), cifar10-robust, cifar100-robust (many hours): the most robust networks here.
+        name: demo (embedded sample, minutes); fashion-mnist (an hour and a half on two cores); cifar10-small,
+            cifar100-small, svhn-small (hours on two cores); cifar10, cifar100, svhn (the authors' networks, for a GPU);
+            fashion-mnist-robust (an hour), cifar10-robust, cifar100-robust, svhn-robust (many hours): the most robust
+            networks here; all: the paper's four tables with networks for two cores, then the robust ones.
         seeds: training seeds; all four networks are trained and attacked for each.
         runs: folder of run folders.
-        out: folder for comparison.json, table.md, bars.svg and report.html; RUNS/NAME if not given.
-        data_folder: folder of the data set, if it is not in one of the usual places.
+        out: folder for comparison.json, table.md, bars.svg and report.html; RUNS/NAME if not given.  For all: a folder
+            for each, and paper.md with the paper's rows; RUNS if not given.
+        data_folder: folder of the data set, if it is not in one of the usual places.  For all: a folder with a folder
+            for each data set, such as cifar10; those that are not in it are looked for in the usual places.
         max_time: stop after this many minutes; the same command resumes.
         hardware: what to run on; on a CPU independent trainings run side by side, on --threads cores together (0: those
             that are free).
-        json_output: print the comparison as JSON at the end.
+        json_output: print the comparison as JSON at the end; for all: those of all tables, by name.
     """
-    reproduction = _reproduction(name)
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"--seeds got {' '.join(map(str, seeds)) or 'nothing'}; expected at least one, each once")
-    out = writable_folder(out or runs / name)
+    deadline = deadline_after(max_time)
+    console = console_for(json_output)
+    if name != EVERYTHING:
+        out = writable_folder(out or runs / name)
+        result = _reproduced(_reproduction(name), seeds, runs, out, data_folder, deadline, hardware, json_output)
+        console.print(rich_table(result))
+        if json_output:
+            print(json.dumps(result.to_json()))
+        return 0
+    out = writable_folder(out or runs)
+    results = {}
+    for each in ALL:
+        folder, place = writable_folder(out / each), _folder_of(each, data_folder)
+        results[each] = _reproduced(_reproduction(each), seeds, runs, folder, place, deadline, hardware, json_output)
+        console.print(rich_table(results[each]))
+    write_text(out / "paper.md", paper_rows(list(results.values())))
+    console.print(f"written: {out / 'paper.md'}", markup=False)
+    if json_output:
+        print(json.dumps({each: result.to_json() for each, result in results.items()}))
+    return 0
+
+
+EVERYTHING = "all"
+
+
+def _folder_of(name: str, data_folder: Path | None) -> Path | None:
+    """The folder of a reproduction's data set in a folder of several; None if it is not there."""
+    folder = None if data_folder is None else data_folder / _reproduction(name).grid[0]().data
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def _reproduced(
+    reproduction: Reproduction,
+    seeds: tuple[int, ...],
+    runs: Path,
+    out: Path,
+    data_folder: Path | None,
+    deadline: Deadline,
+    hardware: Hardware,
+    json_output: bool,
+) -> ReproductionResult:
+    """Train, evaluate and write one table with its report.  Raises Interrupted if the deadline comes first."""
+    console = console_for(json_output)
     experiments = [with_seed(recipe(), seed) for seed in seeds for recipe in reproduction.grid]
     data = load_dataset(experiments[0].data, data_folder)
-    console = console_for(json_output)
     console.print(f"{reproduction.title}; data: {data.name}, {data.source}", markup=False)
     cores = hardware.threads or torch.get_num_threads()
-    pipeline = _Pipeline(runs, data, hardware.fabric(), deadline_after(max_time), TerminalProgress(console))
+    pipeline = _Pipeline(runs, data, hardware.fabric(), deadline, TerminalProgress(console))
     like = Training(experiments[0], runs, data_folder, hardware, json_output)
     trained = pipeline.all_trained(experiments, cores, like)
     cells = [
@@ -103,24 +148,22 @@ def reproduce(
         published=reproduction.published,
         experiments={experiment.name: describe(experiment) for experiment in experiments},
         start_seconds=sum(pipeline.seconds(start) for start in dict.fromkeys(e.start for e in experiments if e.start)),
+        demonstration=reproduction.demonstration,
     )
     result.save(out / "comparison.json")
     write_text(out / "table.md", reproduction_markdown(result))
     networks = dict(zip((experiment.name for experiment in experiments), trained, strict=True))
     write_text(out / "report.html", _report(result, networks, data, runs))
     write_text(out / "bars.svg", svg(bars(result)).decode())
-    console.print(rich_table(result))
     console.print(f"written: {out / 'report.html'}, table.md, bars.svg, comparison.json", markup=False)
-    if json_output:
-        print(json.dumps(result.to_json()))
-    return 0
+    return result
 
 
 def _reproduction(name: str) -> Reproduction:
+    known = (*REPRODUCTIONS, EVERYTHING)
     if name not in REPRODUCTIONS:
         raise ConfigError(
-            f"unknown reproduction {name!r}; expected {' or '.join(REPRODUCTIONS)}; did you mean "
-            f"{nearest(name, REPRODUCTIONS)!r}?"
+            f"unknown reproduction {name!r}; expected {' or '.join(known)}; did you mean {nearest(name, known)!r}?"
         )
     return REPRODUCTIONS[name]
 
@@ -179,9 +222,9 @@ class _Pipeline:
         """Everything measured on one trained network."""
         evaluations = {}
         for plan in plans:
-            planned = protocol_by_name(plan.protocol, DEFAULT_THREAT).resized(plan.samples, plan.panel_samples)
-            stem = file_stem(plan.protocol, samples=plan.samples, seed=experiment.seed)
-            evaluations[planned.name] = stored_or_fresh(
+            planned = plan.resolved()
+            stem = file_stem(planned.name, str(plan.threat), plan.samples, experiment.seed)
+            evaluations[plan.key] = stored_or_fresh(
                 network,
                 self.data,
                 planned,

@@ -1,10 +1,8 @@
 """CIFAR-100, robust at 8/255: the network and training of `cifar10_robust` on CIFAR-100."""
 
-from dataclasses import replace
-
-from hosnn.nn.convnet import CIFAR100_MEAN, CIFAR100_STD, ConvNet
+from hosnn.nn.convnet import CIFAR100_MEAN, CIFAR100_STD
 from hosnn.recipes import cifar10_robust
-from hosnn.recipes.variants import renamed
+from hosnn.recipes.variants import on_images
 from hosnn.training.experiment import Experiment
 
 
@@ -24,13 +22,7 @@ def twin() -> Experiment:
 
 
 def _on_cifar100(experiment: Experiment) -> Experiment:
-    network = experiment.network
-    assert isinstance(network, ConvNet)
-    body, _, _ = network.structure.rpartition("-")
-    changed = replace(network, structure=f"{body}-100", mean=CIFAR100_MEAN, std=CIFAR100_STD)
-    start = None if experiment.start is None else _on_cifar100(experiment.start)
-    experiment = replace(experiment, data="cifar100", network=changed, start=start)
-    return renamed(experiment, "cifar10-", "cifar100-")
+    return on_images(experiment, "cifar100", 100, CIFAR100_MEAN, CIFAR100_STD)
 
 
 GRID = (lif, homeostatic, twin)

@@ -7,20 +7,21 @@ other gradient estimators than the one trained with break far more; so a probe t
 from dataclasses import replace
 
 from hosnn.data.augment import InTurn, RandomCrop, RandomFlip
-from hosnn.recipes.robust_parts import adversarial, made_twin, probe, spiking_network, trained_on
+from hosnn.recipes.robust_parts import adversarial, fgsm_rs, made_twin, probe, spiking_network, trained_on
 from hosnn.recipes.variants import made_homeostatic
 from hosnn.training.experiment import Experiment, Optimisation
+from hosnn.training.paired_objectives import TRADES
 
 
 def start() -> Experiment:
-    """32C3-P2-64C3-P2-128C3-P2-256-10, LIF, first convolution analogue, on FGSM with a random start at 8/255."""
-    network = spiking_network("32C3-P2-64C3-P2-128C3-P2-256-10")
+    """32C3-P2-64C3-P2-128C3-P2-256-10, LIF, two convolutions analogue, on FGSM with a random start at 8/255."""
+    network = spiking_network("32C3-P2-64C3-P2-128C3-P2-256-10", analogue_layers=2)
     return Experiment(
         name="cifar10-robust-start-lif",
         data="cifar10",
         network=network,
         objective=adversarial(),
-        optim=Optimisation(epochs=6, lr=2e-3, batch_size=128, average=0.998),
+        optim=Optimisation(epochs=6, lr=2e-3, batch_size=128, average=0.99, warmup=0.2),
         augmentation=InTurn((RandomCrop(), RandomFlip())),
         probe=probe(),
     )
@@ -37,9 +38,10 @@ def homeostatic() -> Experiment:
 
 
 def twin() -> Experiment:
-    """The ANN twin of LIF, for longer, as it costs less: rectifiers in place of neurons, run once."""
-    once = replace(start(), name="cifar10-robust-lif", optim=replace(start().optim, epochs=24))
-    return made_twin(once)
+    """The ANN twin of LIF, to convert: rectifiers in place of neurons, run once; on TRADES, for longer, as it costs
+    less."""
+    trades = replace(start(), name="cifar10-robust-lif", objective=TRADES(fgsm_rs(), beta=4.0))
+    return made_twin(replace(trades, optim=replace(start().optim, epochs=12)))
 
 
 GRID = (lif, homeostatic, twin)

@@ -3,18 +3,24 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hosnn.protocols.builtin import protocol_by_name
+from hosnn.protocols.protocol import Protocol
 from hosnn.recipes import (
     cifar10,
     cifar10_robust,
     cifar10_small,
     cifar100,
     cifar100_robust,
+    cifar100_small,
     demo,
     fashion_mnist,
     fashion_mnist_robust,
     svhn,
+    svhn_robust,
+    svhn_small,
 )
-from hosnn.results.reproduction import Published
+from hosnn.results.reproduction import Published, evaluation_key
+from hosnn.robustness.threats import DEFAULT_THREAT, Threat
 from hosnn.training.experiment import Experiment
 
 
@@ -24,11 +30,25 @@ class PlannedEvaluation:
 
     samples        test images to attack
     panel_samples  images for the protocol's panels, curves of accuracy over a setting of the attack
+    threat         that of protocols which do not bring their own
+    attacks_only   the worst case without panels and checks
     """
 
     protocol: str
     samples: int | None = None
     panel_samples: int | None = None
+    threat: Threat = DEFAULT_THREAT
+    attacks_only: bool = False
+
+    def resolved(self) -> Protocol:
+        """The protocol to run."""
+        protocol = protocol_by_name(self.protocol, self.threat).resized(self.samples, self.panel_samples)
+        return protocol.without_checks() if self.attacks_only else protocol
+
+    @property
+    def key(self) -> str:
+        """Its name among the evaluations of a `Cell`."""
+        return evaluation_key(self.resolved().name, None if self.threat == DEFAULT_THREAT else str(self.threat))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +57,8 @@ class Reproduction:
 
     grid       the four recipes: LIF and TA-LIF, clean and FGSM-trained; or robust ones: LIF, TA-LIF and the ANN twin
     plans      evaluations to run on each
-    columns    of the table: heading, protocol, and name of an attack, "clean" or "worst"; the columns of one protocol
-               from its weakest attack to its strongest
+    columns    of the table: heading, name of the evaluation (`PlannedEvaluation.key`), name of an attack, "clean" or
+               "worst"; the columns of one evaluation from its weakest attack to its strongest
     demonstration  whether it runs on a small part of the data, to show how it works rather than to measure
     """
 
@@ -58,6 +78,11 @@ PAPER_COLUMNS = (
     ("PGD-7 (paper)", "paper", "PGD-7"),
 )
 SWEPT_COLUMNS = (*PAPER_COLUMNS, ("PGD-40 BPTT, worst of 5 widths", "sweep", "worst"))
+SMALL_COLUMNS = (
+    *PAPER_COLUMNS,
+    ("worst case, 2/255", "standard, attacks only at linf:2/255", "worst"),
+    ("worst case, 8/255", "standard, attacks only", "worst"),
+)
 ROBUST_COLUMNS = (
     ("clean", "standard", "clean"),
     ("PGD-7 (paper)", "paper", "PGD-7"),
@@ -98,6 +123,23 @@ def _robust(title: str, grid: tuple[Callable[[], Experiment], ...], published: t
     )
 
 
+def _small(title: str, grid: tuple[Callable[[], Experiment], ...], clean_lif: float, hosnn: float) -> Reproduction:
+    """A table of the paper with a network for two cores, and what is left under `standard` at both sizes."""
+    weak = DEFAULT_THREAT.with_eps(2 / 255)
+    return Reproduction(
+        title=f"{title} with a network for two cores, {SMALL}: HoSNN against LIF",
+        grid=grid,
+        plans=(
+            PlannedEvaluation("paper", panel_samples=0),
+            PlannedEvaluation("standard", samples=500, threat=weak, attacks_only=True),
+            PlannedEvaluation("standard", samples=500, attacks_only=True),
+        ),
+        columns=SMALL_COLUMNS,
+        published=_published(clean_lif, hosnn, f"{V3}; of a network of 45 M weights, 200 epochs"),
+    )
+
+
+SMALL = "32C3-64C3-128C3-256"
 FASHION_MNIST = _table("Fashion-MNIST, 15C5-40C5-300", fashion_mnist.GRID, _published(30.54, 74.91))
 
 REPRODUCTIONS: dict[str, Reproduction] = {
@@ -105,16 +147,13 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     "cifar10": _table("CIFAR-10, the authors' network", cifar10.GRID, _published(0.56, 42.63)),
     "cifar100": _table("CIFAR-100, the authors' network", cifar100.GRID, _published(0.04, 16.66)),
     "svhn": _table("SVHN, the authors' CIFAR-10 network", svhn.GRID, _published(0.44, 35.06)),
-    "cifar10-small": Reproduction(
-        title="CIFAR-10 with a network for two cores, 32C3-64C3-128C3-256: HoSNN against LIF",
-        grid=cifar10_small.GRID,
-        plans=(PlannedEvaluation("paper", samples=1000, panel_samples=0),),
-        columns=PAPER_COLUMNS,
-        published=_published(0.56, 42.63, f"{V3}; of a network of 45 M weights, 200 epochs"),
-    ),
+    "cifar10-small": _small("CIFAR-10", cifar10_small.GRID, 0.56, 42.63),
+    "cifar100-small": _small("CIFAR-100", cifar100_small.GRID, 0.04, 16.66),
+    "svhn-small": _small("SVHN prefix", svhn_small.GRID, 0.44, 35.06),
     "fashion-mnist-robust": _robust("Fashion-MNIST", fashion_mnist_robust.GRID, FASHION_MNIST.published),
     "cifar10-robust": _robust("CIFAR-10", cifar10_robust.GRID, _published(0.56, 42.63)),
     "cifar100-robust": _robust("CIFAR-100", cifar100_robust.GRID, _published(0.04, 16.66)),
+    "svhn-robust": _robust("SVHN prefix", svhn_robust.GRID, _published(0.44, 35.06)),
     "demo": Reproduction(
         title="Demo on the embedded Fashion-MNIST sample: HoSNN against LIF",
         grid=demo.GRID,
@@ -124,3 +163,15 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         demonstration=True,
     ),
 }
+
+ALL = (
+    "fashion-mnist",
+    "cifar10-small",
+    "cifar100-small",
+    "svhn-small",
+    "fashion-mnist-robust",
+    "cifar10-robust",
+    "cifar100-robust",
+    "svhn-robust",
+)
+"""What `hosnn reproduce all` runs: the paper's four tables with networks for two cores, then the robust networks."""

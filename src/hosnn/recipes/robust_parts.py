@@ -68,8 +68,8 @@ def objectives() -> dict[str, Objective]:
     }
 
 
-def spiking_network(structure: str, **settings: Any) -> ConvNet:
-    """A network of 8 time steps, the first convolution analogue, logits mean currents, through full BPTT.
+def spiking_network(structure: str, analogue_layers: int = 1, **settings: Any) -> ConvNet:
+    """A network of 8 time steps, the first convolutions analogue, logits mean currents, through full BPTT.
 
     settings  further fields of `ConvNet`
     """
@@ -82,7 +82,7 @@ def spiking_network(structure: str, **settings: Any) -> ConvNet:
         dynamics=Dynamics(tau_synapse=1.5),
         rule=bptt(),
         spiking_output=False,
-        analogue_layers=1,
+        analogue_layers=analogue_layers,
         **settings,
     )
 

@@ -7,12 +7,10 @@ are not flipped.
 from dataclasses import replace
 
 from hosnn.data.augment import Cutout, InTurn, RandomCrop
-from hosnn.nn.convnet import paper_cifar10
+from hosnn.nn.convnet import SVHN_MEAN, SVHN_STD, paper_cifar10
 from hosnn.recipes.variants import fgsm_trained, made_homeostatic, trained_further
 from hosnn.training.experiment import Experiment, Optimisation
 from hosnn.training.objectives import Clean, VanRossum
-
-MEAN, STD = (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)
 
 
 def start() -> Experiment:
@@ -20,7 +18,7 @@ def start() -> Experiment:
     return Experiment(
         name="svhn-start",
         data="svhn",
-        network=replace(paper_cifar10(), mean=MEAN, std=STD),
+        network=replace(paper_cifar10(), mean=SVHN_MEAN, std=SVHN_STD),
         objective=Clean(VanRossum()),
         optim=Optimisation(epochs=40, lr=5e-4),
         augmentation=InTurn((RandomCrop(), Cutout(20))),

@@ -5,9 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 from hosnn.data import Dataset
+from hosnn.data.augment import RandomCrop
 from hosnn.estimators import OnFrames, OnTraces, TraceCrossEntropy
 from hosnn.nn.blueprint import Blueprint
-from hosnn.nn.convnet import ConvNet
+from hosnn.nn.convnet import SVHN_MEAN, SVHN_STD, ConvNet
 from hosnn.robustness.balls import Linf
 from hosnn.robustness.pgd import fgsm
 from hosnn.robustness.threats import Threat
@@ -34,6 +35,34 @@ def with_data(experiment: Experiment, data: str) -> Experiment:
     """The same experiment, and its start, on another data set."""
     start = None if experiment.start is None else with_data(experiment.start, data)
     return replace(experiment, data=data, start=start)
+
+
+def on_images(
+    experiment: Experiment, data: str, classes: int, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Experiment:
+    """The same experiment, and its start, with a `ConvNet` for a data set of other classes; names begin with `data`.
+
+    mean, std  per channel, of the data set's pixels in [0, 1]
+    """
+    network = experiment.network
+    assert isinstance(network, ConvNet)
+    body, _, _ = network.structure.rpartition("-")
+    changed = replace(network, structure=f"{body}-{classes}", mean=mean, std=std)
+    start = None if experiment.start is None else on_images(experiment.start, data, classes, mean, std)
+    name = experiment.name.replace(experiment.data, data, 1)
+    return replace(experiment, name=name, data=data, network=changed, start=start)
+
+
+def on_svhn_prefix(experiment: Experiment) -> Experiment:
+    """An experiment on CIFAR-10, and its start, on the first 4,434 training digits of SVHN: digits are cropped but not
+    flipped, and there are ten epochs for one."""
+    return _for_few_digits(on_images(experiment, "svhn-prefix", 10, SVHN_MEAN, SVHN_STD))
+
+
+def _for_few_digits(experiment: Experiment) -> Experiment:
+    start = None if experiment.start is None else _for_few_digits(experiment.start)
+    optim = replace(experiment.optim, epochs=10 * experiment.optim.epochs)
+    return replace(experiment, start=start, optim=optim, augmentation=RandomCrop())
 
 
 def with_dataset(experiment: Experiment, data: Dataset) -> Experiment:

@@ -46,7 +46,7 @@ class Cell:
     validation: Number
     """Best validation accuracy, a fraction of 1, on images as its objective sees them."""
     evaluations: Mapping[str, Evaluation]
-    """By name of the protocol."""
+    """By `evaluation_key`: the protocol's name, with the threat if it is not the usual one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class ReproductionResult(Document):
     cells: tuple[Cell, ...]
     """The networks, seed by seed."""
     columns: tuple[tuple[str, str, str], ...]
-    """Heading, protocol and attack of each column of the table; attack "clean": none, "worst": the worst case."""
+    """Heading, evaluation and attack of each column of the table; attack "clean": none, "worst": the worst case."""
     published: tuple[Published, ...]
     """Published numbers."""
     experiments: Mapping[str, Any]
@@ -85,7 +85,7 @@ class ReproductionResult(Document):
             raise ConfigError("it has no cells; expected at least one network")
         for cell in self.cells:
             for name, evaluation in cell.evaluations.items():
-                if name != evaluation.protocol:
+                if name not in (evaluation.protocol, evaluation_key(evaluation.protocol, evaluation.threat)):
                     raise ConfigError(f"{cell.experiment} has {evaluation.protocol!r} under the name {name!r}")
             for _, protocol, attack in self.columns:
                 if protocol in cell.evaluations and attack not in ("clean", "worst"):
@@ -101,6 +101,11 @@ class ReproductionResult(Document):
             for name, evaluation in cell.evaluations.items():
                 seconds[f"protocol {name}"] = seconds.get(f"protocol {name}", 0.0) + evaluation.seconds
         return seconds
+
+
+def evaluation_key(protocol: str, threat: str | None = None) -> str:
+    """The name of an evaluation in a cell, e.g. "standard, attacks only at linf:2/255"; threat None: the usual one."""
+    return protocol if threat is None else f"{protocol} at {threat}"
 
 
 class NetworkKind(NamedTuple):

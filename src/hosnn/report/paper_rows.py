@@ -1,0 +1,79 @@
+"""The four rows of the paper's abstract beside every network that was measured on these data sets, as Markdown."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from hosnn.names import markdown
+from hosnn.report.phrases import NO_VALUE
+from hosnn.report.reproduction_tables import CLEAN, WORST, Column, MeasuredAccuracy, measured_accuracy
+from hosnn.results.evaluation import Evaluation
+from hosnn.results.reproduction import Cell, NetworkKind, ReproductionResult, cells_by_kind, evaluation_key
+from hosnn.results.text import ATTACKS_ONLY, markdown_rule, percent, table_row
+
+HEADS = ("network", "structure", "epochs", "hours")
+PAPER, STANDARD = "paper", "standard"
+WEAK = evaluation_key(STANDARD + ATTACKS_ONLY, "linf:2/255")
+MEASURES = {
+    "clean": (Column("", PAPER, CLEAN),),
+    "PGD-7, authors' protocol": (Column("", PAPER, "PGD-7"),),
+    "worst case, 2/255": (Column("", WEAK, WORST),),
+    "worst case, 8/255": (Column("", STANDARD, WORST), Column("", STANDARD + ATTACKS_ONLY, WORST)),
+}
+"""Columns of numbers, each from the first of these evaluations that there is."""
+
+
+def paper_rows(results: Sequence[ReproductionResult], also: Iterable[Evaluation] = ()) -> str:
+    """A table for each data set: the published numbers, then every network of its reproductions.
+
+    also  evaluations made beside the reproductions, of networks that they trained, by the experiment's name
+    """
+    beside = {result.model: result for result in also}
+    lines: list[str] = []
+    for dataset in dict.fromkeys(result.dataset for result in results):
+        of_it = [result for result in results if result.dataset == dataset]
+        lines += [
+            f"### {markdown(dataset)}",
+            "",
+            table_row((*HEADS, *MEASURES)),
+            markdown_rule(len(HEADS) + len(MEASURES), texts=2),
+        ]
+        lines += _published(of_it)
+        for result in of_it:
+            for kind, cells in cells_by_kind(result).items():
+                lines.append(_measured(result, kind, [_with(cell, beside) for cell in cells]))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _published(results: Sequence[ReproductionResult]) -> list[str]:
+    """A row for each published number under the authors' PGD-7, once."""
+    rows = {}
+    for number in (number for result in results for number in result.published):
+        if number.attack == "PGD-7":
+            name = markdown(f"published: {NetworkKind(number.neuron, number.training)}")
+            rows[number.neuron, number.training] = table_row(
+                [name, "the authors'", NO_VALUE, NO_VALUE, NO_VALUE, f"{number.accuracy:g}", NO_VALUE, NO_VALUE]
+            )
+    return list(rows.values())
+
+
+def _measured(result: ReproductionResult, kind: NetworkKind, cells: Sequence[Cell]) -> str:
+    seeds = f", {len(cells)} seeds" if len(cells) > 1 else ""
+    hours = sum(cell.training_seconds for cell in cells) / len(cells) / 3600
+    texts = [markdown(f"{kind}{seeds}"), markdown(result.network), str(cells[0].epochs), f"{hours:.1f}"]
+    for columns in MEASURES.values():
+        accuracies = (measured_accuracy(cells, column) for column in columns)
+        known = next((accuracy for accuracy in accuracies if accuracy), None)
+        texts.append(_number(known, len(cells)) if known else NO_VALUE)
+    return table_row(texts)
+
+
+def _number(accuracy: MeasuredAccuracy, seeds: int) -> str:
+    of_seeds = f", {len(accuracy.seeds)} of {seeds} seeds" if len(accuracy.seeds) < seeds else ""
+    return f"{percent(accuracy.mean)} {accuracy.spread}, n = {accuracy.samples:,}{of_seeds}"
+
+
+def _with(cell: Cell, beside: Mapping[str, Evaluation]) -> Cell:
+    """The cell with an evaluation made beside it, unless it has one of that protocol."""
+    extra = beside.get(cell.experiment)
+    return cell if extra is None else replace(cell, evaluations={extra.protocol: extra, **cell.evaluations})
