@@ -19,6 +19,7 @@ from hosnn.training.configuration import describe
 from hosnn.training.experiment import Experiment, Homeostasis, Optimisation
 from hosnn.training.pipeline import finished_run, run
 from hosnn.training.schedule import Schedule, learning_rate
+from hosnn.training.step import optimiser_step
 from hosnn.training.validation import Validation
 from tests.training.toy import CLEAN, ROBUST, StopAfter, log_lines, position, same_bits
 
@@ -89,14 +90,14 @@ def test_fewer_images_are_a_balanced_choice_that_the_signature_is_recorded_on_to
 ) -> None:
     """16 of 48 images in batches of 16: a step per epoch; the start, which asks for none, sees all of them."""
     seen = defaultdict[str, set[int]](set)
-    real = loop._optimiser_step
+    real = optimiser_step
 
     def watching(*arguments: Any) -> float:
         experiment, split, rows = arguments[3:6]
         seen[experiment.name] |= set(split.index[rows].tolist())
         return real(*arguments)
 
-    monkeypatch.setattr(loop, "_optimiser_step", watching)
+    monkeypatch.setattr(loop, "optimiser_step", watching)
     few = replace(ROBUST, images=16)
     result = run(few, data, tmp_path, fabric)
     assert result.steps == 2 and len(seen["robust"]) == 16 and len(seen["clean"]) == 48

@@ -21,6 +21,7 @@ from hosnn.robustness.pgd import PGD, fgsm
 from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.training.experiment import Experiment, Optimisation
+from hosnn.training.free_objective import FreeAdversarial
 from hosnn.training.membrane_objectives import PerturbedMembranes
 from hosnn.training.objectives import Adversarial, Clean, CrossEntropy, Objective, VanRossum
 from hosnn.training.paired_objectives import MART, TRADES, Orthogonal, SparseGradients, divergence, near_clean
@@ -37,6 +38,7 @@ OBJECTIVES: dict[str, Any] = {
     "sparse gradients": SparseGradients(ATTACK, CrossEntropy(), "eval"),
     "orthogonal": Orthogonal(ATTACK, CrossEntropy(), "eval"),
     "perturbed membranes": PerturbedMembranes(ATTACK, CrossEntropy(), "eval"),
+    "free": FreeAdversarial(THREAT, CrossEntropy(), replays=2),
 }
 NETWORK = ConvNet(
     "4C3-P2-8-4",

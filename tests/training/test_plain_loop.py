@@ -19,6 +19,7 @@ from hosnn.training.experiment import Experiment
 from hosnn.training.log import read_log
 from hosnn.training.objectives import Adversarial
 from hosnn.training.pipeline import finished_run, run
+from hosnn.training.step import optimiser_step
 from tests.training.toy import CLEAN, ROBUST, STEPS_PER_EPOCH, StopAfter, same_bits, tensors, toy_data
 
 TWENTY = replace(CLEAN, name="twenty", optim=replace(CLEAN.optim, epochs=7, lr=1e-3))
@@ -58,7 +59,7 @@ def test_a_long_epoch_is_saved_on_the_way(
 ) -> None:
     run(CLEAN, data, tmp_path / "whole", fabric)
     monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", 0.0)
-    real, at = loop._optimiser_step, []
+    real, at = optimiser_step, []
 
     def dies_in_the_second_epoch(*arguments: object) -> float:
         at.append(arguments)
@@ -66,13 +67,13 @@ def test_a_long_epoch_is_saved_on_the_way(
             raise MemoryError("killed")
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "_optimiser_step", dies_in_the_second_epoch)
+    monkeypatch.setattr(loop, "optimiser_step", dies_in_the_second_epoch)
     with pytest.raises(MemoryError):
         run(CLEAN, data, tmp_path / "killed", fabric)
     pointer = read_pointer(tmp_path / "killed" / "clean" / "checkpoints")
     assert pointer is not None
     assert pointer.last == f"step-{STEPS_PER_EPOCH + 2:08d}"
-    monkeypatch.setattr(loop, "_optimiser_step", real)
+    monkeypatch.setattr(loop, "optimiser_step", real)
     run(CLEAN, data, tmp_path / "killed", fabric, resume=True)
     same_bits(tmp_path / "killed" / "clean", tmp_path / "whole" / "clean")
 

@@ -61,6 +61,11 @@ def trial_pgd() -> Experiment:
     return _trial("pgd", epochs=2)
 
 
+def trial_free() -> Experiment:
+    """Free adversarial training at 8/255, 4 replays."""
+    return _trial("free", epochs=3)
+
+
 def trial_trades() -> Experiment:
     """TRADES, beta 6."""
     return _trial("trades", epochs=1)

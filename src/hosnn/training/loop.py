@@ -8,21 +8,18 @@ alone restores all random state, and several ranks (processes) draw the same num
 import math
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
 from hosnn.data import Dataset, Split
-from hosnn.data.augment import augment
 from hosnn.deadline import Deadline, stopping
 from hosnn.errors import TrainingError
 from hosnn.nn.layers import SpikingNetwork
-from hosnn.nn.neurons import constrain_
 from hosnn.progress import Progress
 from hosnn.rng import SampleRandom
 from hosnn.training.averaging import WeightAverage, own_weights
@@ -43,6 +40,7 @@ from hosnn.training.optimiser_state import optimiser_state, restore_optimiser
 from hosnn.training.ranks import LossOf, Ranks, checked_batch_size, share_statistics
 from hosnn.training.schedule import learning_rate
 from hosnn.training.spiking_layers import describe_homeostasis
+from hosnn.training.step import optimiser_step
 from hosnn.training.stored import check_end
 from hosnn.training.validation import validate
 
@@ -144,7 +142,7 @@ def fit(
             rows = order[step_in_epoch * batch_size : (step_in_epoch + 1) * batch_size]
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(optim.lr, step / total, optim.warmup, optim.schedule)
-            loss = _optimiser_step(model, network, optimiser, experiment, train, rows, step, epoch, ranks)
+            loss = optimiser_step(model, network, optimiser, experiment, train, rows, step, epoch, ranks)
             step += 1
             position |= {"step": step, "finished": step == total}
             if not math.isfinite(loss):
@@ -183,57 +181,6 @@ def fit(
         seconds=position["seconds"],
         cpu_seconds=position["cpu_seconds"],
     )
-
-
-def _optimiser_step(
-    model: nn.Module,
-    network: SpikingNetwork,
-    optimiser: torch.optim.Optimizer,
-    experiment: Experiment,
-    split: Split,
-    rows: Tensor,
-    step: int,
-    epoch: int,
-    ranks: Ranks,
-) -> float:
-    """One step of the optimiser on a batch, of which this rank takes its share in micro-batches; returns its mean loss.
-
-    model    the loss of `network` as a module, wrapped by Fabric for several ranks
-    rows     the batch, as rows of `split`
-    """
-    fabric, accumulate = ranks.fabric, experiment.optim.accumulate
-    optimiser.zero_grad()
-    network.train()
-    mean_loss = 0.0
-    for number in range(accumulate):
-        micro_batch, micro_batches = number * ranks.world_size + ranks.rank, accumulate * ranks.world_size
-        micro_rows = rows[micro_batch::micro_batches]
-        x, y = split.batch(micro_rows)
-        streams = SampleRandom(experiment.seed, split.index[micro_rows.to(split.index.device)])
-        rng = streams.fold("training", step)
-        torch.manual_seed((rng.fold("part", micro_batch) if micro_batch else rng).seed)
-        if experiment.augmentation is not None:
-            x = augment(x, streams.index, experiment.augmentation, seed=experiment.seed, epoch=epoch)
-        # The attack uses the bare network: the wrapper for several ranks must run once per micro-batch.
-        with fabric.autocast():
-            perturbed = experiment.objective.perturbed(network, x, y, rng)
-        with ranks.without_gradient_exchange(model) if number < accumulate - 1 else nullcontext():
-            with fabric.autocast():
-                loss = model(experiment.objective, x, perturbed, y) / accumulate
-            loss_share = ranks.mean(loss.detach())
-            if not math.isfinite(loss_share):
-                return loss_share
-            fabric.backward(loss)
-        mean_loss += loss_share
-    norm = nn.utils.clip_grad_norm_(network.parameters(), experiment.optim.clip or math.inf)
-    if not math.isfinite(norm):
-        return math.nan  # a step would make weights NaN; neurons would stay silent and the loss become finite again
-    optimiser.step()
-    experiment.objective.after_step(network)
-    constrain_(network)
-    if experiment.statistics is BatchStatistics.EACH_RANK:
-        ranks.average_statistics(network)
-    return mean_loss
 
 
 def _epoch_order(split: Split, seed: int, epoch: int) -> Tensor:

@@ -85,6 +85,15 @@ class Objective:
     loss: TrainingLoss
 
     @property
+    def replays(self) -> int:
+        """How many times in a row each batch is trained on."""
+        return 1
+
+    def moved(self, x: Tensor, perturbed: Tensor, gradient: Tensor) -> Tensor:
+        """The images of the next replay, from those of this one and the gradient of their loss."""
+        return perturbed
+
+    @property
     def title(self) -> str:
         """What tables call training with it: "clean", the attack of adversarial training ("FGSM 2/255"), or the name of
         another objective with its attack."""
