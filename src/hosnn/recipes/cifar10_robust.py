@@ -38,9 +38,13 @@ def homeostatic() -> Experiment:
 
 
 def twin() -> Experiment:
-    """The ANN twin of LIF, to convert: rectifiers in place of neurons, run once; on TRADES, for longer, as it costs
-    less."""
-    trades = replace(start(), name="cifar10-robust-lif", objective=TRADES(fgsm_rs(), beta=4.0))
+    """The ANN twin of LIF: rectifiers in place of neurons, run once; trained as LIF is."""
+    return made_twin(lif())
+
+
+def twin_trades() -> Experiment:
+    """The ANN twin on TRADES, for longer, as it costs less: the one to convert."""
+    trades = replace(start(), name="cifar10-robust-trades-lif", objective=TRADES(fgsm_rs(), beta=4.0))
     return made_twin(replace(trades, optim=replace(start().optim, epochs=12)))
 
 

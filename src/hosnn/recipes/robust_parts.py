@@ -54,8 +54,7 @@ def adversarial() -> Adversarial:
 
 def objectives() -> dict[str, Objective]:
     """The objectives that are compared, each at its published setting but all at 8/255; `published` is HoSNN's own,
-    FGSM at 2/255, here with one perturbation for all time steps, and `free` replays 4 times, as its paper does on ImageNet,
-    for 8 would leave a single epoch."""
+    FGSM at 2/255, here with one perturbation for all time steps; `free` replays 4 times, as its paper does on ImageNet."""
     weak = replace(DEFAULT_THREAT.with_eps(2 / 255))
     cross_entropy = CrossEntropy()
     return {
