@@ -9,9 +9,12 @@ import pytest
 
 import hosnn.cli.reproduce as reproduce_verb
 from hosnn.cli.main import main
-from hosnn.recipes.reproductions import REPRODUCTIONS, PlannedEvaluation
+from hosnn.nn.convnet import ConvNet, Twin
+from hosnn.recipes.reproductions import REPRODUCTIONS, Conversions, PlannedEvaluation
 from hosnn.results.reproduction import ReproductionResult
 from hosnn.robustness.threats import DEFAULT_THREAT
+from hosnn.training.experiment import Experiment
+from hosnn.training.objectives import Clean, CrossEntropy
 from tests.reliability.commands import TINY_DEMO
 
 
@@ -69,3 +72,37 @@ def test_all_writes_each_table_and_the_papers_rows(
     assert measured.threat == "linf:2/255" and "not run" not in (tmp_path / "demo" / "table.md").read_text()
     rows = (tmp_path / "paper.md").read_text()
     assert "74.91" in rows and "LIF, trained with FGSM 2/255" in rows and "n = 10" in rows
+
+
+def a_twin() -> Experiment:
+    network = ConvNet("4C3-P2-8-10", (1, 28, 28), (0.28,), (0.35,), dropout=0.0, pool_gain=0.25, twin=Twin.RELU)
+    small = TINY_DEMO.grid[0]()
+    return replace(small, name="a-twin", network=network, start=None, objective=Clean(CrossEntropy()))
+
+
+def test_a_twin_and_what_it_is_converted_to_stand_in_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plans = (PlannedEvaluation("smoke", samples=10, panel_samples=0, attacks_only=True),)
+    columns = (("clean", plans[0].key, "clean"), ("worst case", plans[0].key, "worst"))
+    small = replace(
+        TINY_DEMO,
+        grid=TINY_DEMO.grid[1:2],
+        plans=plans,
+        columns=columns,
+        conversions=Conversions(a_twin, (2, 4), plans),
+    )
+    monkeypatch.setitem(REPRODUCTIONS, "demo", small)
+    command = ["reproduce", "demo", "--runs", str(tmp_path)]
+    assert main(command) == 0
+    result = ReproductionResult.load(tmp_path / "demo" / "comparison.json")
+    assert [cell.neuron for cell in result.cells] == ["LIF", "ANN", "converted, 2 steps", "converted, 4 steps"]
+    assert "a-twin" in result.experiments
+    measured = [cell.evaluations[plans[0].key] for cell in result.cells[1:]]
+    assert [evaluation.model for evaluation in measured] == ["a-twin", "a-twin-converted-2", "a-twin-converted-4"]
+    assert len({evaluation.model_sha256 for evaluation in measured}) == 3
+    rows = (tmp_path / "demo" / "table.md").read_text()
+    assert "converted, 4 steps" in rows and "not run" not in rows
+    before = {path: path.read_bytes() for path in tmp_path.rglob("evaluations/*.json")}
+    assert main(command) == 0
+    assert {path: path.read_bytes() for path in tmp_path.rglob("evaluations/*.json")} == before

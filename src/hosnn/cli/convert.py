@@ -5,8 +5,10 @@ from pathlib import Path
 from rich.markup import escape
 
 from hosnn.cli.options import DataArgument, Folder, ModelArgument, console, dataset_for, load_model
+from hosnn.data import Dataset
 from hosnn.errors import ConfigError
 from hosnn.nn.conversion import ann_to_snn
+from hosnn.nn.layers import SpikingNetwork
 from hosnn.training.models import save
 from hosnn.training.pipeline import images
 
@@ -48,12 +50,20 @@ def convert(
         raise ConfigError(f"--out got {out}, which exists; choose another folder, so that nothing is overwritten")
     loaded = load_model(model)
     dataset = dataset_for(loaded.network, loaded.config, data, data_folder)
-    calibration = dataset.train.subset(min(CALIBRATION_IMAGES, len(dataset.train)))
-    converted = ann_to_snn(loaded.network, images(calibration), steps, percentile)
+    network = converted(loaded.network, dataset, steps, percentile)
     provenance = dict(loaded.config["provenance"])
     name = str(provenance.get("name", model.name))
     known = {key: provenance[key] for key in provenance if key.startswith("dataset")}
     settings = {"name": f"{name}-converted-{steps}", "converted_from": name, "percentile": percentile}
-    save(converted, out, known | settings)
-    console.print(f"written: {escape(str(out))}, {steps} time steps; thresholds from {len(calibration):,} images")
+    save(network, out, known | settings)
+    console.print(
+        f"written: {escape(str(out))}, {steps} time steps; thresholds from "
+        f"{min(CALIBRATION_IMAGES, len(dataset.train)):,} images"
+    )
     return 0
+
+
+def converted(ann: SpikingNetwork, data: Dataset, steps: int, percentile: float = 99.9) -> SpikingNetwork:
+    """The spiking form of an ANN twin (`ann_to_snn`), with thresholds from training images of the data set."""
+    calibration = data.train.subset(min(CALIBRATION_IMAGES, len(data.train)))
+    return ann_to_snn(ann, images(calibration), steps, percentile)

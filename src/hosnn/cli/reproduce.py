@@ -1,46 +1,39 @@
 """`hosnn reproduce`."""
 
 import json
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import tyro
-from lightning_fabric import Fabric
 
 from hosnn.cli.options import Folder, Minutes, console_for, deadline_after, writable_folder
-from hosnn.cli.side_by_side import Training, train_side_by_side
+from hosnn.cli.reproduction_pipeline import Pipeline
+from hosnn.cli.side_by_side import Training
 from hosnn.data import Dataset, load_dataset
-from hosnn.deadline import Deadline, Interrupted
+from hosnn.deadline import Deadline
 from hosnn.errors import ConfigError, nearest
 from hosnn.estimators import Through
 from hosnn.evaluation.examples import attacked_examples, neuron_traces
-from hosnn.evaluation.store import file_stem, stored_or_fresh
 from hosnn.files import write_text
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.modes import device_of
-from hosnn.nn.neurons import neurons
-from hosnn.progress import Progress, TerminalProgress
-from hosnn.recipes.reproductions import ALL, REPRODUCTIONS, PlannedEvaluation, Reproduction
+from hosnn.progress import TerminalProgress
+from hosnn.recipes.reproductions import ALL, REPRODUCTIONS, Reproduction
 from hosnn.recipes.variants import with_seed
 from hosnn.report.paper_rows import paper_rows
 from hosnn.report.plotting import svg
 from hosnn.report.reproduction_figures import bars
 from hosnn.report.reproduction_html import render_reproduction
 from hosnn.report.reproduction_tables import reproduction_markdown, rich_table
-from hosnn.results.reproduction import Cell, ReproductionResult
+from hosnn.results.reproduction import ReproductionResult
 from hosnn.rng import SampleRandom
 from hosnn.robustness.pgd import PGD
 from hosnn.robustness.threats import DEFAULT_THREAT
 from hosnn.runtime import Hardware
 from hosnn.spiking.gradient_rule import bptt
-from hosnn.training.checkpoint import load
 from hosnn.training.configuration import describe
-from hosnn.training.experiment import Experiment
 from hosnn.training.log import read_log
-from hosnn.training.loop import precision_of
-from hosnn.training.pipeline import finished_run, run
 
 
 def reproduce(
@@ -132,13 +125,17 @@ def _reproduced(
     data = load_dataset(experiments[0].data, data_folder)
     console.print(f"{reproduction.title}; data: {data.name}, {data.source}", markup=False)
     cores = hardware.threads or torch.get_num_threads()
-    pipeline = _Pipeline(runs, data, hardware.fabric(), deadline, TerminalProgress(console))
+    pipeline = Pipeline(runs, data, hardware.fabric(), deadline, TerminalProgress(console))
     like = Training(experiments[0], runs, data_folder, hardware, json_output)
     trained = pipeline.all_trained(experiments, cores, like)
     cells = [
         pipeline.cell(experiment, network, reproduction.plans)
         for experiment, network in zip(experiments, trained, strict=True)
     ]
+    described = experiments
+    if reproduction.conversions is not None:
+        cells += [cell for seed in seeds for cell in pipeline.converted(reproduction.conversions, seed)]
+        described = experiments + [with_seed(reproduction.conversions.recipe(), seed) for seed in seeds]
     result = ReproductionResult(
         title=reproduction.title,
         dataset=data.title,
@@ -146,7 +143,7 @@ def _reproduced(
         cells=tuple(cells),
         columns=reproduction.columns,
         published=reproduction.published,
-        experiments={experiment.name: describe(experiment) for experiment in experiments},
+        experiments={experiment.name: describe(experiment) for experiment in described},
         start_seconds=sum(pipeline.seconds(start) for start in dict.fromkeys(e.start for e in experiments if e.start)),
         demonstration=reproduction.demonstration,
     )
@@ -168,86 +165,6 @@ def _reproduction(name: str) -> Reproduction:
     return REPRODUCTIONS[name]
 
 
-@dataclass(frozen=True)
-class _Pipeline:
-    """Trains and evaluates networks in a folder of runs, until a deadline."""
-
-    runs: Path
-    data: Dataset
-    fabric: Fabric
-    deadline: Deadline
-    progress: Progress
-
-    def all_trained(self, experiments: list[Experiment], cores: int, like: Training) -> list[SpikingNetwork]:
-        """The networks of all experiments; on a CPU independent ones are trained side by side.
-
-        cores  Each training gets an equal share of them, whatever else they do now: sums depend on the number of
-               threads in their last bits, and the load must not decide about results, only how many run at a time.
-        like   what else a training in another process needs
-        """
-        if self.fabric.device.type != "cpu":
-            return [self.trained(experiment) for experiment in experiments]
-        free, threads = torch.get_num_threads(), max(1, cores // len(experiments))
-        like = replace(like, hardware=replace(like.hardware, accelerator="cpu", threads=threads))
-        torch.set_num_threads(threads)
-        try:
-            starts = [experiment.start for experiment in experiments if experiment.start is not None]
-            for stage in (starts, experiments):
-                left = [experiment for experiment in dict.fromkeys(stage) if not self._is_finished(experiment)]
-                if len(left) > 1 and free // threads > 1:
-                    trainings = [replace(like, experiment=experiment) for experiment in left]
-                    train_side_by_side(trainings, free // threads, self.deadline)
-                else:
-                    for experiment in left:
-                        self.trained(experiment)
-            return [self.trained(experiment) for experiment in experiments]
-        finally:
-            torch.set_num_threads(free)
-
-    def _is_finished(self, experiment: Experiment) -> bool:
-        return finished_run(experiment, self.data, self.runs / experiment.name, precision_of(self.fabric)) is not None
-
-    def trained(self, experiment: Experiment) -> SpikingNetwork:
-        """The experiment's network at its best checkpoint, trained now if it is not finished."""
-        outcome = run(experiment, self.data, self.runs, self.fabric, self.deadline, self.progress, resume=True)
-        if not outcome.finished:
-            raise Interrupted(f"in the training of {experiment.name} or of its start", self.deadline)
-        return load(outcome.folder).network.to(self.fabric.device)
-
-    def seconds(self, experiment: Experiment) -> float:
-        """Wall time that the training of a finished experiment took."""
-        return run(experiment, self.data, self.runs, self.fabric).seconds
-
-    def cell(self, experiment: Experiment, network: SpikingNetwork, plans: tuple[PlannedEvaluation, ...]) -> Cell:
-        """Everything measured on one trained network."""
-        evaluations = {}
-        for plan in plans:
-            planned = plan.resolved()
-            stem = file_stem(planned.name, str(plan.threat), plan.samples, experiment.seed)
-            evaluations[plan.key] = stored_or_fresh(
-                network,
-                self.data,
-                planned,
-                self.runs / experiment.name / "evaluations" / f"{stem}.json",
-                name=experiment.name,
-                seed=experiment.seed,
-                progress=self.progress,
-                deadline=self.deadline,
-            )
-        outcome = run(experiment, self.data, self.runs, self.fabric)
-        return Cell(
-            neuron=_neuron(experiment, network),
-            training=experiment.objective.title,
-            experiment=experiment.name,
-            identity=experiment.identity,
-            seed=experiment.seed,
-            epochs=_epochs(experiment),
-            training_seconds=outcome.seconds,
-            validation=outcome.accuracy,
-            evaluations=evaluations,
-        )
-
-
 def _report(result: ReproductionResult, networks: dict[str, SpikingNetwork], data: Dataset, runs: Path) -> str:
     """The page, with examples and neuron traces of the first seed's adversarially trained pair under our own PGD."""
     pair = {
@@ -267,12 +184,3 @@ def _report(result: ReproductionResult, networks: dict[str, SpikingNetwork], dat
     x_adv = {name: attack(network, x, y, rng) for name, network in pair.items()}
     logs = {cell.experiment: read_log(runs / cell.experiment) for cell in result.cells}
     return render_reproduction(result, neuron_traces(pair, x, x_adv), pictures, logs)
-
-
-def _neuron(experiment: Experiment, network: SpikingNetwork) -> str:
-    """E.g. "TA-LIF"; "ANN" of a network without spikes."""
-    return "TA-LIF" if experiment.homeostasis else "LIF" if neurons(network) else "ANN"
-
-
-def _epochs(experiment: Experiment) -> int:
-    return experiment.optim.epochs + (0 if experiment.start is None else _epochs(experiment.start))

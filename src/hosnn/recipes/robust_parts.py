@@ -54,7 +54,7 @@ def adversarial() -> Adversarial:
 
 def objectives() -> dict[str, Objective]:
     """The objectives that are compared, each at its published setting but all at 8/255; `published` is HoSNN's own,
-    FGSM at 2/255, here with one perturbation for all time steps; `free` replays 4 times, as its paper does on ImageNet."""
+    FGSM at 2/255, here with one perturbation for all time steps; `free` replays 4 times, as on ImageNet."""
     weak = replace(DEFAULT_THREAT.with_eps(2 / 255))
     cross_entropy = CrossEntropy()
     return {

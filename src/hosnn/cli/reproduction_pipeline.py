@@ -1,0 +1,131 @@
+"""Training and evaluation of all networks of a reproduction, in a folder of runs."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+
+from hosnn.cli.convert import converted
+from hosnn.cli.side_by_side import Training, train_side_by_side
+from hosnn.data import Dataset
+from hosnn.deadline import Deadline, Interrupted
+from hosnn.evaluation.store import file_stem, stored_or_fresh
+from hosnn.nn.layers import SpikingNetwork
+from hosnn.nn.neurons import neurons
+from hosnn.progress import Progress
+from hosnn.recipes.reproductions import Conversions, PlannedEvaluation
+from hosnn.recipes.variants import with_seed
+from hosnn.results.evaluation import Evaluation
+from hosnn.results.reproduction import Cell
+from hosnn.training.checkpoint import load
+from hosnn.training.experiment import Experiment
+from hosnn.training.loop import precision_of
+from hosnn.training.pipeline import finished_run, run
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Trains and evaluates networks in a folder of runs, until a deadline."""
+
+    runs: Path
+    data: Dataset
+    fabric: Fabric
+    deadline: Deadline
+    progress: Progress
+
+    def all_trained(self, experiments: list[Experiment], cores: int, like: Training) -> list[SpikingNetwork]:
+        """The networks of all experiments; on a CPU independent ones are trained side by side.
+
+        cores  Each training gets an equal share of them, whatever else they do now: sums depend on the number of
+               threads in their last bits, and the load must not decide about results, only how many run at a time.
+        like   what else a training in another process needs
+        """
+        if self.fabric.device.type != "cpu":
+            return [self.trained(experiment) for experiment in experiments]
+        free, threads = torch.get_num_threads(), max(1, cores // len(experiments))
+        like = replace(like, hardware=replace(like.hardware, accelerator="cpu", threads=threads))
+        torch.set_num_threads(threads)
+        try:
+            starts = [experiment.start for experiment in experiments if experiment.start is not None]
+            for stage in (starts, experiments):
+                left = [experiment for experiment in dict.fromkeys(stage) if not self._is_finished(experiment)]
+                if len(left) > 1 and free // threads > 1:
+                    trainings = [replace(like, experiment=experiment) for experiment in left]
+                    train_side_by_side(trainings, free // threads, self.deadline)
+                else:
+                    for experiment in left:
+                        self.trained(experiment)
+            return [self.trained(experiment) for experiment in experiments]
+        finally:
+            torch.set_num_threads(free)
+
+    def _is_finished(self, experiment: Experiment) -> bool:
+        return finished_run(experiment, self.data, self.runs / experiment.name, precision_of(self.fabric)) is not None
+
+    def trained(self, experiment: Experiment) -> SpikingNetwork:
+        """The experiment's network at its best checkpoint, trained now if it is not finished."""
+        outcome = run(experiment, self.data, self.runs, self.fabric, self.deadline, self.progress, resume=True)
+        if not outcome.finished:
+            raise Interrupted(f"in the training of {experiment.name} or of its start", self.deadline)
+        return load(outcome.folder).network.to(self.fabric.device)
+
+    def seconds(self, experiment: Experiment) -> float:
+        """Wall time that the training of a finished experiment took."""
+        return run(experiment, self.data, self.runs, self.fabric).seconds
+
+    def cell(self, experiment: Experiment, network: SpikingNetwork, plans: tuple[PlannedEvaluation, ...]) -> Cell:
+        """Everything measured on one trained network."""
+        outcome = run(experiment, self.data, self.runs, self.fabric)
+        return Cell(
+            neuron="TA-LIF" if experiment.homeostasis else "LIF" if neurons(network) else "ANN",
+            training=experiment.objective.title,
+            experiment=experiment.name,
+            identity=experiment.identity,
+            seed=experiment.seed,
+            epochs=_epochs(experiment),
+            training_seconds=outcome.seconds,
+            validation=outcome.accuracy,
+            evaluations=self._evaluated(network, experiment.name, experiment.seed, plans),
+        )
+
+    def converted(self, conversions: Conversions, seed: int) -> list[Cell]:
+        """Everything measured on the spiking networks that a trained ANN twin is converted to.
+
+        Their training time is 0, their epochs and validation accuracy are those of the twin.
+        """
+        experiment = with_seed(conversions.recipe(), seed)
+        network = self.trained(experiment)
+        twin = self.cell(experiment, network, conversions.plans)
+        cells = [twin]
+        for steps in conversions.steps:
+            name = f"{experiment.name}-converted-{steps}"
+            spiking = converted(network, self.data, steps).to(self.fabric.device)
+            evaluations = self._evaluated(spiking, name, seed, conversions.plans)
+            neuron = f"converted, {steps} steps"
+            cells.append(replace(twin, neuron=neuron, experiment=name, training_seconds=0.0, evaluations=evaluations))
+        return cells
+
+    def _evaluated(
+        self, network: SpikingNetwork, name: str, seed: int, plans: tuple[PlannedEvaluation, ...]
+    ) -> dict[str, Evaluation]:
+        """The evaluations of a network, in the folder of its run, by the plans' keys."""
+        evaluations = {}
+        for plan in plans:
+            planned = plan.resolved()
+            stem = file_stem(planned.name, str(plan.threat), plan.samples, seed)
+            evaluations[plan.key] = stored_or_fresh(
+                network,
+                self.data,
+                planned,
+                self.runs / name / "evaluations" / f"{stem}.json",
+                name=name,
+                seed=seed,
+                progress=self.progress,
+                deadline=self.deadline,
+            )
+        return evaluations
+
+
+def _epochs(experiment: Experiment) -> int:
+    return experiment.optim.epochs + (0 if experiment.start is None else _epochs(experiment.start))
