@@ -15,6 +15,7 @@ from hosnn.recipes import (
     demo,
     fashion_mnist,
     fashion_mnist_robust,
+    nmnist,
     svhn,
     svhn_robust,
     svhn_small,
@@ -175,6 +176,7 @@ def _small(title: str, grid: tuple[Callable[[], Experiment], ...], clean_lif: fl
 
 
 SMALL = "32C3-64C3-128C3-256"
+TWENTY_EVENTS, PER_FRAME = Threat.parse("events:20/8"), Threat.parse("linf:2/255/step")
 FASHION_MNIST = _table("Fashion-MNIST, 15C5-40C5-300", fashion_mnist.GRID, _published(30.54, 74.91))
 
 REPRODUCTIONS: dict[str, Reproduction] = {
@@ -191,6 +193,21 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     ),
     "cifar100-robust": _robust("CIFAR-100", cifar100_robust.GRID, _published(0.04, 16.66), "l2:0.5", 1000),
     "svhn-robust": _robust("SVHN prefix", svhn_robust.GRID, _published(0.44, 35.06), "l2:0.5", 1000),
+    "nmnist": Reproduction(
+        title="N-MNIST, the first 900 recordings, 12C5-32C5-100: LIF and TA-LIF on events",
+        grid=nmnist.GRID,
+        plans=(
+            PlannedEvaluation("events", threat=TWENTY_EVENTS),
+            PlannedEvaluation("standard", threat=PER_FRAME, attacks_only=True),
+        ),
+        columns=(
+            ("clean", f"events at {TWENTY_EVENTS}", "clean"),
+            ("20 events at random", f"events at {TWENTY_EVENTS}", "random events"),
+            ("20 events, worst case", f"events at {TWENTY_EVENTS}", "worst"),
+            ("every frame by 2/255, worst case", f"standard, attacks only at {PER_FRAME}", "worst"),
+        ),
+        published=(),
+    ),
     "demo": Reproduction(
         title="Demo on the embedded Fashion-MNIST sample: HoSNN against LIF",
         grid=demo.GRID,
@@ -210,5 +227,6 @@ ALL = (
     "cifar10-robust",
     "cifar100-robust",
     "svhn-robust",
+    "nmnist",
 )
-"""What `hosnn reproduce all` runs: the paper's four tables with networks for two cores, then the robust networks."""
+"""What `hosnn reproduce all` runs: the paper's four tables with networks for two cores, the robust networks, N-MNIST."""

@@ -25,9 +25,11 @@ MEASURES = {
 def paper_rows(results: Sequence[ReproductionResult], also: Iterable[Evaluation] = ()) -> str:
     """A table for each data set: the published numbers, then every network of its reproductions.
 
+    Reproductions without published numbers are left out.
     also  evaluations made beside the reproductions, of networks that they trained, by the experiment's name
     """
     beside = {result.model: result for result in also}
+    results = [result for result in results if result.published]
     lines: list[str] = []
     for dataset in dict.fromkeys(result.dataset for result in results):
         of_it = [result for result in results if result.dataset == dataset]
