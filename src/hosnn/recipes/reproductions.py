@@ -229,4 +229,4 @@ ALL = (
     "svhn-robust",
     "nmnist",
 )
-"""What `hosnn reproduce all` runs: the paper's four tables with networks for two cores, the robust networks, N-MNIST."""
+"""What `hosnn reproduce all` runs: the paper's tables with networks for two cores, the robust networks, N-MNIST."""
