@@ -266,6 +266,7 @@ def test_what_is_no_structure_is_refused_by_name(structure: str, named: str) -> 
         ({"image": (1, 8, 8)}, "3 means and 3 stds for 1 channels"),
         ({"image": (3, 8)}, "image"),
         ({"steps": 0}, "steps 0"),
+        ({"steps": 10**9}, "1 to 100,000 steps"),
         ({"dropout": 1.0}, "dropout 1.0"),
         ({"weight_scale": 0.0}, "weight_scale 0.0"),
         ({"pool_gain": 0.0}, "pool_gain 0.0"),

@@ -165,7 +165,7 @@ def test_averaged_weights_are_what_is_validated_and_saved(
         steps.append(network.state_dict()[name].clone())
 
     with monkeypatch.context() as patch:
-        patch.setattr("hosnn.training.loop.constrain_", watching)
+        patch.setattr("hosnn.training.step.constrain_", watching)
         assert train(tmp_path / "whole", data, fabric, experiment).finished
     expected = steps[0]
     for weights in steps[1:]:
@@ -452,7 +452,7 @@ def test_k_stays_non_negative_at_every_step(
         constrain_(network)
         assert all(bool((layer.adaptation >= 0).all()) for layer in talif(network))
 
-    monkeypatch.setattr("hosnn.training.loop.constrain_", watching)
+    monkeypatch.setattr("hosnn.training.step.constrain_", watching)
     run(replace(ROBUST, homeostasis=Homeostasis(adaptation=0.001)), data, tmp_path, fabric)
     assert min(least) < 0, "the optimiser pushed some k below zero, or this proves nothing"
     assert all(bool((layer.adaptation >= 0).all()) for layer in talif(load(tmp_path / "robust", "last").network))

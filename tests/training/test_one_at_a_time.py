@@ -74,6 +74,10 @@ def test_the_state_of_an_optimiser_of_other_parameters_is_refused(tmp_path: Path
     for name in STATE:
         with pytest.raises(CheckpointError, match=rf"lacks {name[2:]} of parameter 0"):
             restore_optimiser(optimiser, {key: value for key, value in STATE.items() if key != name}, tmp_path)
+    two = torch.optim.AdamW([torch.zeros(3, requires_grad=True), torch.zeros(3, requires_grad=True)])
+    with pytest.raises(CheckpointError, match="lacks the optimiser's state of parameters 1 of 2"):
+        restore_optimiser(two, STATE, tmp_path)
+    restore_optimiser(two, {}, tmp_path)
     restore_optimiser(optimiser, STATE, tmp_path)
     assert torch.equal(optimiser.state_dict()["state"][0]["exp_avg"], torch.ones(3))
 

@@ -51,13 +51,17 @@ class StandardBlueprint(Blueprint, Protocol):
     def dynamics(self) -> Dynamics: ...
 
 
+MAX_STEPS = 100_000
+"""Time steps of a network; for more, step it (`hosnn.stream`)."""
+
+
 def check_blueprint(blueprint: StandardBlueprint) -> None:
     """Raises ConfigError for an image shape, number of steps, dropout or scale of weights that cannot be built."""
     name, image = type(blueprint).__name__, blueprint.image
-    if len(image) != 3 or min(*image, blueprint.steps) < 1:
+    if len(image) != 3 or min(*image, blueprint.steps) < 1 or blueprint.steps > MAX_STEPS:
         raise ConfigError(
-            f"{name} got image {image} and steps {blueprint.steps}; expected channels, height and width, and at least "
-            "1 of each"
+            f"{name} got image {image} and steps {blueprint.steps}; expected channels, height and width, at least "
+            f"1 of each, and 1 to {MAX_STEPS:,} steps"
         )
     if len(blueprint.mean) != image[0] or len(blueprint.std) != image[0]:
         raise ConfigError(

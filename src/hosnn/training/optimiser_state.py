@@ -43,4 +43,9 @@ def restore_optimiser(optimiser: torch.optim.AdamW, tensors: Mapping[str, Tensor
     for parameter, entries in state.items():
         if missing := [name for name in ENTRIES if name not in entries]:
             raise CheckpointError(f"{source} lacks {' and '.join(missing)} of parameter {parameter}; train it again")
+    if state and (absent := [number for number in range(len(parameters)) if number not in state]):
+        raise CheckpointError(
+            f"{source} lacks the optimiser's state of parameters {', '.join(map(str, absent))} of {len(parameters)}; "
+            "train it again"
+        )
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
