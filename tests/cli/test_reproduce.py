@@ -11,6 +11,7 @@ import hosnn.cli.reproduce as reproduce_verb
 from hosnn.cli.main import main
 from hosnn.nn.convnet import ConvNet, Twin
 from hosnn.recipes.reproductions import REPRODUCTIONS, Conversions, PlannedEvaluation
+from hosnn.report.conversion_figure import against_steps
 from hosnn.results.reproduction import ReproductionResult
 from hosnn.robustness.threats import DEFAULT_THREAT
 from hosnn.training.experiment import Experiment
@@ -103,6 +104,9 @@ def test_a_twin_and_what_it_is_converted_to_stand_in_the_table(
     assert len({evaluation.model_sha256 for evaluation in measured}) == 3
     rows = (tmp_path / "demo" / "table.md").read_text()
     assert "converted, 4 steps" in rows and "not run" not in rows
+    figure = against_steps(result)
+    assert figure is not None and figure.axes[0].get_legend_handles_labels()[1] == ["clean", "worst case"]
+    assert (tmp_path / "demo" / "steps.svg").read_text().startswith("<?xml")
     before = {path: path.read_bytes() for path in tmp_path.rglob("evaluations/*.json")}
     assert main(command) == 0
     assert {path: path.read_bytes() for path in tmp_path.rglob("evaluations/*.json")} == before

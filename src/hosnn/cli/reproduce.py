@@ -21,6 +21,7 @@ from hosnn.nn.modes import device_of
 from hosnn.progress import TerminalProgress
 from hosnn.recipes.reproductions import ALL, REPRODUCTIONS, Reproduction
 from hosnn.recipes.variants import with_seed
+from hosnn.report.conversion_figure import against_steps
 from hosnn.report.paper_rows import paper_rows
 from hosnn.report.plotting import svg
 from hosnn.report.reproduction_figures import bars
@@ -153,6 +154,8 @@ def _reproduced(
     networks = dict(zip((experiment.name for experiment in experiments), trained, strict=True))
     write_text(out / "report.html", _report(result, networks, data, runs))
     write_text(out / "bars.svg", svg(bars(result)).decode())
+    if (figure := against_steps(result)) is not None:
+        write_text(out / "steps.svg", svg(figure).decode())
     console.print(f"written: {out / 'report.html'}, table.md, bars.svg, comparison.json", markup=False)
     return result
 
