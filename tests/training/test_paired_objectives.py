@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hosnn.data import Dataset
 from hosnn.errors import ConfigError
-from hosnn.estimators import Through
+from hosnn.estimators import AdaptiveSharpness, Through
 from hosnn.nn.convnet import ConvNet, Twin
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.rng import SampleRandom
@@ -20,6 +20,7 @@ from hosnn.robustness.balls import L2, Linf
 from hosnn.robustness.pgd import PGD, fgsm
 from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import bptt
+from hosnn.training.estimated_objective import WeightsThrough
 from hosnn.training.experiment import Experiment, Optimisation
 from hosnn.training.free_objective import FreeAdversarial
 from hosnn.training.membrane_objectives import PerturbedMembranes
@@ -38,6 +39,7 @@ OBJECTIVES: dict[str, Any] = {
     "sparse gradients": SparseGradients(ATTACK, CrossEntropy(), "eval"),
     "orthogonal": Orthogonal(ATTACK, CrossEntropy(), "eval"),
     "perturbed membranes": PerturbedMembranes(ATTACK, CrossEntropy(), "eval"),
+    "through ASSG": WeightsThrough(Adversarial(ATTACK, CrossEntropy(), "eval"), AdaptiveSharpness()),
     "free": FreeAdversarial(THREAT, CrossEntropy(), replays=2),
 }
 NETWORK = ConvNet(
@@ -266,7 +268,7 @@ def test_a_twin_is_trained_by_every_objective_that_needs_no_membrane(name: str, 
     network: SpikingNetwork = replace(NETWORK, twin=Twin.RELU).build().train()
     x, y = data.train.batch(torch.arange(8))
     perturbed = OBJECTIVES[name].perturbed(network, x, y, streams(8))
-    if isinstance(OBJECTIVES[name], PerturbedMembranes):
+    if isinstance(OBJECTIVES[name], (PerturbedMembranes, WeightsThrough)):
         with pytest.raises(ConfigError, match="without spiking layers"):
             OBJECTIVES[name].losses(network, x, perturbed, y)
         return
