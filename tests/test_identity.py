@@ -81,7 +81,6 @@ EXPERIMENTS = {
     "fashion_mnist:lif_fgsm": "8ee57e9f4a2ec1b22ab26b9e51c08c794ab84b80f9226793966aff867caf3c6d",
     "fashion_mnist:start": "9bd333e6dbfbc4d26f01723bd4d1f4082a3bd4074441fba45e924f7996ac2796",
     "fashion_mnist:thresholds_fgsm": "07145fefb5a7ca74b999f98bd00d327e2abbb2b4724d99c86b07f558c000ddfc",
-    "fashion_mnist:wide_start": "b7f21f2138daf6c60964d603793bcd710d0e214449c0e674862f3184b4981c95",
     "svhn:homeostatic_clean": "fc98860b4e6753a319c7d7662acd65b24b05462562d16d9d993e3025979626d7",
     "svhn:homeostatic_fgsm": "a15e469d8c15e1a860aa10aa79854edda31d948b404c20921532166ea5e1ea5c",
     "svhn:lif_clean": "0fd8da69300255ed566819aedb80e2a4f4022247d0ac722237f62b2e18ae8518",

@@ -8,7 +8,7 @@ FGSM-trained LIF.
 
 from dataclasses import replace
 
-from hosnn.nn.lenet import lenet_15c5_40c5_300, lenet_32c5_64c5_1024
+from hosnn.nn.lenet import lenet_15c5_40c5_300
 from hosnn.recipes.variants import fgsm_trained, made_homeostatic, trained_further
 from hosnn.training.experiment import Experiment, LearnedThresholds, Optimisation
 from hosnn.training.objectives import Clean, VanRossum
@@ -48,11 +48,6 @@ def homeostatic_fgsm() -> Experiment:
 def thresholds_fgsm() -> Experiment:
     """LIF with a learnable static threshold per neuron, trained on FGSM at 2/255: a control for homeostasis."""
     return replace(lif_fgsm(), name="fashion-mnist-thresholds-fgsm", homeostasis=LearnedThresholds())
-
-
-def wide_start() -> Experiment:
-    """32C5-P2-64C5-P2-1024-10, TSSL-BP's Fashion-MNIST network, LIF, trained clean."""
-    return replace(start(), name="fashion-mnist-wide-start", network=lenet_32c5_64c5_1024())
 
 
 GRID = (lif_clean, lif_fgsm, homeostatic_clean, homeostatic_fgsm)
