@@ -4,11 +4,14 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import hosnn.cli.reproduce as reproduce_verb
+from hosnn.cli import reproduction_pipeline
 from hosnn.cli.main import main
+from hosnn.errors import ConfigError
 from hosnn.nn.convnet import ConvNet, Twin
 from hosnn.recipes.reproductions import REPRODUCTIONS, Conversions, PlannedEvaluation
 from hosnn.report.conversion_figure import against_steps
@@ -110,3 +113,20 @@ def test_a_twin_and_what_it_is_converted_to_stand_in_the_table(
     before = {path: path.read_bytes() for path in tmp_path.rglob("evaluations/*.json")}
     assert main(command) == 0
     assert {path: path.read_bytes() for path in tmp_path.rglob("evaluations/*.json")} == before
+
+
+@pytest.mark.parametrize(("threads", "blocks"), [(1, 1), (0, None)])
+def test_threads_limit_evaluations_too(
+    threads: int, blocks: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def stops(*_: Any, **options: Any) -> None:
+        seen.append(options["threads"])
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(reproduction_pipeline, "stored_or_fresh", stops)
+    small = replace(TINY_DEMO, grid=TINY_DEMO.grid[:1])
+    monkeypatch.setitem(REPRODUCTIONS, "demo", small)
+    assert main(["reproduce", "demo", "--runs", str(tmp_path), "--threads", str(threads)]) == 2
+    assert seen == [blocks]

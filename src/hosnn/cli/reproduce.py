@@ -127,7 +127,7 @@ def _reproduced(
     data = load_dataset(experiments[0].data, data_folder)
     console.print(f"{reproduction.title}; data: {data.name}, {data.source}", markup=False)
     cores = hardware.threads or torch.get_num_threads()
-    pipeline = Pipeline(runs, data, hardware.fabric(), deadline, TerminalProgress(console))
+    pipeline = Pipeline(runs, data, hardware.fabric(), deadline, TerminalProgress(console), hardware.threads)
     like = Training(experiments[0], runs, data_folder, hardware, json_output)
     trained = pipeline.all_trained(experiments, cores, like)
     cells = [

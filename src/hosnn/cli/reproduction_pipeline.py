@@ -26,13 +26,17 @@ from hosnn.training.pipeline import finished_run, run
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Trains and evaluates networks in a folder of runs, until a deadline."""
+    """Trains and evaluates networks in a folder of runs, until a deadline.
+
+    threads  blocks of images attacked at a time on a CPU; 0: one per core
+    """
 
     runs: Path
     data: Dataset
     fabric: Fabric
     deadline: Deadline
     progress: Progress
+    threads: int = 0
 
     def all_trained(self, experiments: list[Experiment], cores: int, like: Training) -> list[SpikingNetwork]:
         """The networks of all experiments; on a CPU independent ones are trained side by side.
@@ -121,6 +125,7 @@ class Pipeline:
                 self.runs / name / "evaluations" / f"{stem}.json",
                 name=name,
                 seed=seed,
+                threads=self.threads if self.threads and self.fabric.device.type == "cpu" else None,
                 progress=self.progress,
                 deadline=self.deadline,
             )
