@@ -130,3 +130,8 @@ def test_threads_limit_evaluations_too(
     monkeypatch.setitem(REPRODUCTIONS, "demo", small)
     assert main(["reproduce", "demo", "--runs", str(tmp_path), "--threads", str(threads)]) == 2
     assert seen == [blocks]
+
+
+def test_an_unknown_name_leaves_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", "fashion", "--runs", str(tmp_path / "runs")]) == 2
+    assert "fashion-mnist" in capsys.readouterr().err and not (tmp_path / "runs").exists()

@@ -83,8 +83,9 @@ def reproduce(
     deadline = deadline_after(max_time)
     console = console_for(json_output)
     if name != EVERYTHING:
+        reproduction = _reproduction(name)  # before a folder is made for it
         out = writable_folder(out or runs / name)
-        result = _reproduced(_reproduction(name), seeds, runs, out, data_folder, deadline, hardware, json_output)
+        result = _reproduced(reproduction, seeds, runs, out, data_folder, deadline, hardware, json_output)
         console.print(rich_table(result))
         if json_output:
             print(json.dumps(result.to_json()))
