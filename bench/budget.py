@@ -5,15 +5,16 @@
 FULL.json is the result of `hosnn evaluate MODEL --protocol full --attacks-only --samples 200`.  Two series:
 
 runs     `standard`'s first attack from the beginning, with more and more runs on the nearest images
-tenfold  after `full`: more and longer ones of these runs, most through adaptive sharpness, on the nearest images that
-         `full` left standing, until each had ten times the passes that `full` spent on an image that it left standing
+tenfold  after `full`: more and longer ones of these runs, most through adaptive sharpness, on the 12 nearest images
+         that `full` left standing, five copies of each at a time, each from points of its own, until each image had ten
+         times the passes that `full` spent on an image that it left standing
 
 A stopped script resumes after the last finished round.
 """
 
 import json
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,9 +32,9 @@ from hosnn.provenance import machine, versions
 from hosnn.report.plotting import OTHERS, WIDTH, svg
 from hosnn.results.evaluation import Evaluation
 from hosnn.rng import SampleRandom
-from hosnn.robustness.focused import FocusedSAPGD
+from hosnn.robustness.focused import FocusedSAPGD, FromBest, smooth_signs
 from hosnn.robustness.losses import lost
-from hosnn.robustness.model import Attack, Model, count_passes
+from hosnn.robustness.model import Model, count_passes
 from hosnn.robustness.threats import Threat
 from hosnn.signature import fingerprint
 from hosnn.spiking.gradient_rule import bptt
@@ -43,13 +44,16 @@ RUNS = (0, 1, 3, 6, 12, 24)
 """Runs on the nearest images in the first series; `standard` makes 6."""
 
 NEAR_STEPS, LONGER, NEAREST = 300, 2000, 12
-"""Steps of a run in the first and in the second series, and the images of a run in the second."""
+"""Steps of a run in the first and in the second series, and the images of the second."""
+
+FIRST = 60
+"""Steps of the run before these."""
 
 ADAPTIVE = AdaptiveSharpness()
 OTHERWISE: tuple[Estimator, ...] = (bptt(Sigmoid(0.1)), bptt(PiecewiseLinear(0.5)))
 ESTIMATORS = tuple(estimator for other in OTHERWISE for estimator in (ADAPTIVE, ADAPTIVE, other))
-ROUND = 5
-"""Runs in a round of the second series."""
+COPIES, STARTS = 5, (smooth_signs, FromBest())
+"""Copies of an image in a round of the second series, and the starts of the runs of each copy."""
 
 TIMES = 10
 
@@ -70,6 +74,7 @@ class Recorded(FocusedSAPGD):
     """The attack, which notes after each run how many images withstand it, and the passes and seconds so far."""
 
     seen: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[torch.Tensor] = field(default_factory=list)  # at the best points, in the end
 
     def __call__(self, model: Model, x: torch.Tensor, y: torch.Tensor, rng: SampleRandom) -> torch.Tensor:
         started = time.monotonic()
@@ -78,14 +83,8 @@ class Recorded(FocusedSAPGD):
                 left, total = int((~best.fooled & ~best.tied).sum()), passes.forward + passes.backward
                 self.seen.append({"runs": number, "left": left, "passes": total, "seconds": time.monotonic() - started})
                 print(f"{number} runs: {left} left, {total:,} passes", flush=True)
+        self.losses.append(best.loss)
         return best.x_adv
-
-
-def attack(threat: Threat, estimator: Estimator, steps: int, near_steps: int, runs: int, share: float) -> Attack:
-    return Through(
-        estimator,
-        WithMembraneMargin(FocusedSAPGD(threat, steps, near_steps, share, near_starts(runs), past_ties=False)),
-    )
 
 
 def main(options: Options) -> None:
@@ -127,7 +126,7 @@ def main(options: Options) -> None:
 
     standing = withstood(x, y).nonzero()[:, 0]
     if not document["runs"]:
-        recorded = Recorded(threat, 60, NEAR_STEPS, 0.25, near_starts(RUNS[-1]))
+        recorded = Recorded(threat, FIRST, NEAR_STEPS, 0.25, near_starts(RUNS[-1]))
         Through(ADAPTIVE, WithMembraneMargin(recorded))(model, x[standing], y[standing], rng.subset(standing))
         document["runs"] = [entry for entry in recorded.seen if entry["runs"] in RUNS]
         save()
@@ -139,25 +138,32 @@ def main(options: Options) -> None:
     rounds = document["tenfold"]
     done = sum(entry["passes_per_image"] for entry in rounds)
     if rounds:
-        robust = torch.tensor(rounds[-1]["standing"])
+        robust, near = (torch.tensor(rounds[-1][name]) for name in ("standing", "near"))
+    else:
+        ranking = Recorded(threat, FIRST, starts=())
+        Through(ADAPTIVE, WithMembraneMargin(ranking))(model, x[robust], y[robust], rng.subset(robust))
+        near = robust[ranking.losses[0].argsort(descending=True)[:NEAREST]].sort().values
     estimators = cycle(ESTIMATORS)
     for _ in rounds:
         next(estimators)
-    while done < TIMES * each and len(robust):
+    longer = FocusedSAPGD(threat, FIRST, LONGER, 1.0, STARTS, past_ties=False)
+    per_image = COPIES * (FIRST + len(STARTS) * LONGER) * 2
+    while done < TIMES * each and len(near):
         estimator, started = next(estimators), time.monotonic()
-        share = min(1.0, NEAREST / len(robust))
+        rows = near.repeat(COPIES)
+        copies = torch.arange(COPIES).repeat_interleave(len(near))
+        streams = SampleRandom(options.seed, split.index[rows] + len(data.test) * copies).fold("round", len(rounds))
         with count_passes() as passes:
-            made = attack(threat, estimator, 60, LONGER, ROUND, share)
-            streams = replace(rng, seed=options.seed).subset(robust).fold("round", len(rounds))
-            x_adv = made(model, x[robust], y[robust], streams)
-        robust = robust[withstood(x_adv, y[robust])]
-        per_image = ROUND * LONGER * 2
+            x_adv = Through(estimator, WithMembraneMargin(longer))(model, x[rows], y[rows], streams)
+        broken = set(rows[~withstood(x_adv, y[rows])].tolist())
+        robust, near = (torch.tensor([row for row in of.tolist() if row not in broken]) for of in (robust, near))
         done += per_image
         rounds.append(
             {
                 "estimator": str(estimator),
                 "left": len(robust),
                 "standing": robust.tolist(),
+                "near": near.tolist(),
                 "passes": passes.forward + passes.backward,
                 "passes_per_image": per_image,
                 "seconds": time.monotonic() - started,
