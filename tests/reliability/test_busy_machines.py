@@ -237,7 +237,7 @@ def test_reproduce_trains_the_grid_side_by_side(tmp_path: Path, monkeypatch: pyt
         asked.append((processes, names, threads))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hosnn.cli.reproduce.train_side_by_side", record)
+    monkeypatch.setattr("hosnn.cli.reproduction_pipeline.train_side_by_side", record)
     before = torch.get_num_threads()
     assert main(["reproduce", "demo", "--runs", str(tmp_path), "--accelerator", "cpu", "--threads", "2"]) == 130
     torch.set_num_threads(before)
