@@ -63,7 +63,7 @@ def reproduce(
 
     Args:
         name: demo (embedded sample, minutes); fashion-mnist (an hour and a half on two cores);
-            fashion-mnist-wide (a day); cifar10-small, cifar100-small, svhn-small (hours on two cores); cifar10,
+            fashion-mnist-wide (many hours), cifar10-small, cifar100-small, svhn-small (hours on two cores); cifar10,
             cifar100, svhn (the authors' networks, for a GPU); fashion-mnist-robust (an hour), cifar10-robust,
             cifar100-robust, svhn-robust (many hours): the most robust networks here; nmnist (recordings of an event
             camera, minutes); all: the paper's four tables with networks for two cores, then the robust ones and nmnist.

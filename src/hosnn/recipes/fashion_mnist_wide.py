@@ -1,6 +1,6 @@
 """Fashion-MNIST at the published size: the 2x2 with TSSL-BP's network, 40 epochs at the published learning rate.
 
-A day and more on two cores; in bfloat16 (`--precision bf16-mixed`) half of it, where the processor has units for it.
+Many hours on two cores, fewer with `--precision bf16-mixed` where the processor has units for bfloat16.
 """
 
 from dataclasses import replace

@@ -47,7 +47,7 @@ def save(model: nn.Module, path: Path | str, provenance: Mapping[str, Any] | Non
 def load(source: Path | str, generation: str = "best") -> SpikingNetwork:
     """The network in a run folder, a checkpoint folder, the package or a Hugging Face Hub repository, in eval mode.
 
-    source  runs/NAME, a folder written by `save`, a name of `hosnn.zoo.names()` such as "fashion-mnist-robust", or a
+    source  runs/NAME, a folder written by `save`, a name of `hosnn.zoo.names()`, or a
             Hub id such as "someone/their-snn"
     Raises CheckpointError if it is neither, damaged, or of a network unknown here (use `load_into`).
     """

@@ -1,4 +1,4 @@
-"""Trained networks inside the package, which load without a connection: `hosnn.load("fashion-mnist-robust")`.
+"""Trained networks inside the package, if any, which load without a connection: `hosnn.load(NAME)`.
 
 Each is a checkpoint folder with a card.  docs/leaderboard.md says how robust they are, with protocol, data and cost.
 """
