@@ -66,6 +66,7 @@ def test_from_a_folder_of_pictures_to_a_report(hosnn: Run, tmp_path: Path) -> No
     provenance: Any = config["provenance"]
     assert provenance["dataset"] == "own:leaves" and provenance["dataset_sha256"] == data.sha256
     assert provenance["dataset_title"] == "leaves (unverified)"
+    assert provenance["dataset_source"] == data.source  # by which they are found again
     network: Any = load(run).network
     assert network.blueprint.image == (3, 16, 20)
     assert network(torch.rand(2, 3, 16, 20)).shape == (2, 3)

@@ -107,6 +107,7 @@ def test_a_folder_goes_before_everything_else(tmp_path: Path, write: Callable[[P
     dataset = fashion_mnist(write(tmp_path / "named"))
     assert dataset.source.startswith("folder: ")
     assert str(tmp_path / "named") in dataset.source
+    assert dataset.origin.startswith("folder: ") and str(tmp_path) not in dataset.origin
 
 
 BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -392,6 +392,7 @@ def test_a_runs_best_and_last_are_both_at_hand(trained: Path) -> None:
     assert resolve(folder, "last") == folder / "checkpoints" / pointer.last
     provenance = load(folder).config["provenance"]
     assert provenance["identity"] == ROBUST.identity and provenance["start"] == CLEAN.identity
+    assert provenance["dataset_source"] == "folder: toy files"  # where they lay is nobody's business
 
 
 def test_no_pickle_is_written(trained: Path) -> None:

@@ -60,6 +60,12 @@ class Dataset:
         return ", ".join(parts)
 
     @property
+    def origin(self) -> str:
+        """What a checkpoint notes of `source`: not the folder, which is nobody's business once weights are shared, unless
+        the data are the user's own and found again by it."""
+        return self.source if self.name.startswith("own:") else self.source.partition(" in ")[0]
+
+    @property
     def num_classes(self) -> int:
         return len(self.classes)
 

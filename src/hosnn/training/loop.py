@@ -117,7 +117,7 @@ def fit(
             "identity": experiment.identity,
             "dataset": data.name,
             "dataset_title": data.title,
-            "dataset_source": data.source,
+            "dataset_source": data.origin,
             "dataset_sha256": data.sha256,
         }
         | (provenance or {}),
