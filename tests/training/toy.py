@@ -60,7 +60,8 @@ def toy_data(seed: int = 0) -> Dataset:
         top, left = 14 * (label // 2), 14 * (label % 2)
         images[row, :, top : top + 14, left : left + 14] += 130
     train, test = (Split.in_order(images[part].byte(), labels[part]) for part in (slice(64), slice(64, 80)))
-    return Dataset.from_splits("toy", ("a", "b", "c", "d"), train, test, validation_size=16, source="folder: toy files in /elsewhere")
+    classes, source = ("a", "b", "c", "d"), "folder: toy files in /elsewhere"
+    return Dataset.from_splits("toy", classes, train, test, validation_size=16, source=source)
 
 
 def cpu(precision: Precision = "32-true") -> Fabric:

@@ -61,8 +61,8 @@ class Dataset:
 
     @property
     def origin(self) -> str:
-        """What a checkpoint notes of `source`: not the folder, which is nobody's business once weights are shared, unless
-        the data are the user's own and found again by it."""
+        """What a checkpoint notes of `source`: without the folder, which nobody needs to know when weights are shared,
+        unless the data are the user's own and are found again by it."""
         return self.source if self.name.startswith("own:") else self.source.partition(" in ")[0]
 
     @property
