@@ -45,7 +45,7 @@ class AnalogueEncoder(ObservedSequential):
     """
 
     def forward(self, images: Tensor) -> Tensor:
-        x = images[None] if images.dim() == 4 else images.transpose(0, 1)
+        x = images.contiguous(memory_format=torch.channels_last)[None] if images.dim() == 4 else images.transpose(0, 1)
         for layer in self:
             x = layer(x)
         return x[0] if images.dim() == 4 else x.transpose(0, 1)

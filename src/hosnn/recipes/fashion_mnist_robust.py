@@ -41,6 +41,17 @@ def homeostatic() -> Experiment:
     return made_homeostatic(lif())
 
 
+def signature_kept() -> Experiment:
+    """TA-LIF trained for two epochs more, around the signature of the LIF network as before."""
+    return replace(trained_on(homeostatic(), epochs=2), name="fashion-mnist-robust-signature-kept", homeostasis=None)
+
+
+def signature_refreshed() -> Experiment:
+    """The same, around the signature of its own clean images, k beginning anew."""
+    kept = signature_kept()
+    return replace(kept, name="fashion-mnist-robust-signature-refreshed", homeostasis=homeostatic().homeostasis)
+
+
 def twin() -> Experiment:
     """The ANN twin of LIF: rectifiers in place of neurons, run once; trained as LIF is."""
     return made_twin(lif())

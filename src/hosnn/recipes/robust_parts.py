@@ -12,7 +12,7 @@ from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.threats import DEFAULT_THREAT, Threat
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.spiking.state import Dynamics
-from hosnn.spiking.surrogate import PiecewiseLinear
+from hosnn.spiking.surrogate import PiecewiseLinear, Sigmoid
 from hosnn.training.experiment import Experiment, Optimisation
 from hosnn.training.free_objective import FreeAdversarial
 from hosnn.training.membrane_objectives import PerturbedMembranes
@@ -32,10 +32,12 @@ def pgd(threat: Threat = DEFAULT_THREAT, steps: int = 7) -> PGD:
 
 
 def probe(images: int = 500) -> Probe:
-    """Two short attacks that differ in the method and in the gradient estimator."""
+    """Three short attacks that differ in the gradient estimator: of a network with few time steps the sharp one breaks
+    most images, of one with many the smooth ones."""
     return Probe(
         (
-            Through(AdaptiveSharpness(), SAPGD(DEFAULT_THREAT, 20, loss=margin)),
+            Through(AdaptiveSharpness(), SAPGD(DEFAULT_THREAT, 10, loss=margin)),
+            Through(bptt(Sigmoid(0.1)), SAPGD(DEFAULT_THREAT, 20, loss=margin)),
             Through(bptt(PiecewiseLinear(0.5)), APGD(DEFAULT_THREAT, 10, loss=margin)),
         ),
         images,
@@ -43,7 +45,7 @@ def probe(images: int = 500) -> Probe:
 
 
 def probe_of_twin(images: int = 500) -> Probe:
-    """The same attacks on a network without spikes, through its own gradient."""
+    """As long attacks on a network without spikes, through its own gradient."""
     return Probe((SAPGD(DEFAULT_THREAT, 20, loss=margin), APGD(DEFAULT_THREAT, 10, loss=margin)), images)
 
 
