@@ -130,13 +130,11 @@ def _robust(
     grid: tuple[Callable[[], Experiment], ...],
     published: tuple[Published, ...],
     l2: str,
-    paper_samples: int | None = None,
     to_convert: Callable[[], Experiment] | None = None,
 ) -> Reproduction:
     """Networks made to hold, under the authors' protocol, under `standard`, and under an L2 threat not trained for.
 
-    paper_samples  images of the authors' protocol; None: all
-    to_convert     recipe of the ANN twin to convert
+    to_convert  recipe of the ANN twin to convert
     """
     other = Threat.parse(l2)
     besides = PlannedEvaluation("standard", samples=1000, threat=other, attacks_only=True)
@@ -147,7 +145,7 @@ def _robust(
     return Reproduction(
         title=f"{title}, robust at 8/255: LIF, TA-LIF and the ANN twin",
         grid=grid,
-        plans=(PlannedEvaluation("paper", paper_samples, panel_samples=0), PlannedEvaluation("standard"), besides),
+        plans=(PlannedEvaluation("paper", 1000, 0), PlannedEvaluation("standard"), besides),
         columns=(
             ("clean", "paper", "clean"),
             ("PGD-7 (paper)", "paper", "PGD-7"),
@@ -197,10 +195,10 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     "svhn-small": _small("SVHN prefix", svhn_small.GRID, 0.44, 35.06),
     "fashion-mnist-robust": _robust("Fashion-MNIST", fashion_mnist_robust.GRID, FASHION_MNIST.published, "l2:1.5"),
     "cifar10-robust": _robust(
-        "CIFAR-10", cifar10_robust.GRID, _published(0.56, 42.63), "l2:0.5", 1000, cifar10_robust.twin_trades
+        "CIFAR-10", cifar10_robust.GRID, _published(0.56, 42.63), "l2:0.5", cifar10_robust.twin_trades
     ),
-    "cifar100-robust": _robust("CIFAR-100", cifar100_robust.GRID, _published(0.04, 16.66), "l2:0.5", 1000),
-    "svhn-robust": _robust("SVHN prefix", svhn_robust.GRID, _published(0.44, 35.06), "l2:0.5", 1000),
+    "cifar100-robust": _robust("CIFAR-100", cifar100_robust.GRID, _published(0.04, 16.66), "l2:0.5"),
+    "svhn-robust": _robust("SVHN prefix", svhn_robust.GRID, _published(0.44, 35.06), "l2:0.5"),
     "nmnist": Reproduction(
         title="N-MNIST, the first 900 recordings, 12C5-32C5-100: LIF and TA-LIF on events",
         grid=nmnist.GRID,
