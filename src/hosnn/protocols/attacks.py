@@ -1,6 +1,7 @@
 """The attacks that protocols are made of.  A function returns none in norms that its attack is not used in."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import chain, cycle, islice
 
 from torch import nn
@@ -56,12 +57,14 @@ def attack_spec(
     classes: int = 2,
     method: str = "",
     counted: bool = True,
+    copies: int = 1,
     role: Role | None = None,
 ) -> AttackSpec:
     """The spec of an attack; the attack is wrapped in OnFrames if its threat perturbs every time step.
 
     method   the attack without its estimator, for tables; default: the name up to the first comma
     counted  whether tables show the attack's steps or queries
+    copies   runs of the attack at once
     """
     threat = threat_of(attack)
     return AttackSpec(
@@ -73,6 +76,7 @@ def attack_spec(
         spiking=spiking,
         adaptive=adaptive,
         classes=classes,
+        copies=copies,
         method=method or name.partition(",")[0],
         steps=steps_of(attack) if counted else 0,
         role=role,
@@ -123,25 +127,46 @@ def focused(
     *,
     steps: int,
     near_steps: int,
-    runs: int,
+    starts: tuple[Start | FromBest | None, ...],
+    share: float = 0.25,
     past_ties: bool = True,
+    copies: int = 1,
 ) -> Sequence[AttackSpec]:
     """SA-PGD that spends most of its passes on the images nearest the boundary, with a loss that sees the membrane of
     the output neurons; none where SA-PGD is undefined.
 
-    runs  on the nearest images, from smooth, best and random points in turn, later from around the best one
+    starts     of the runs on the nearest images; None: the best point so far
+    share      of the images left, which these runs attack
     past_ties  whether these runs attack images whose label is tied already
+    copies     of each image that are attacked at once, each from points of its own
     """
     if not applicable(SA_PGD, threat):
         return ()
-    attack = WithMembraneMargin(FocusedSAPGD(threat, steps, near_steps, starts=near_starts(runs), past_ties=past_ties))
+    attack = WithMembraneMargin(FocusedSAPGD(threat, steps, near_steps, share, starts, past_ties=past_ties))
     spiking = isinstance(estimator, BestEstimator)
-    return (attack_spec(name, attack, estimator, spiking=spiking, method="SA-PGD, nearest"),)
+    return (attack_spec(name, attack, estimator, spiking=spiking, copies=copies, method="SA-PGD, nearest"),)
 
 
 def near_starts(runs: int) -> tuple[Start | FromBest | None, ...]:
-    """The starts of so many runs on the nearest images."""
+    """Starts of so many runs: from smooth, best and random points in turn, later from around the best one."""
     return tuple(islice(chain(FIRST_STARTS, cycle(LATER_STARTS)), runs))
+
+
+def long_runs(threat: Threat) -> Sequence[AttackSpec]:
+    """SA-PGD through adaptive sharpness in runs of 2,000 steps, five at once: 20 on each of the nearest quarter of the
+    images, then 60 on each of the nearest of those left, half of them through a flatter surrogate.
+
+    Of such runs one in a few hundred still breaks an image that all before it left: what counts is their number, where
+    they pay.
+    """
+    around = (smooth_signs, FromBest())
+    several = partial(focused, threat, near_steps=2000, past_ties=False, copies=5)
+    again = partial(several, steps=60, starts=3 * around, share=0.15)
+    return (
+        *several("SA-PGD, nearest", AdaptiveSharpness(), steps=200, starts=2 * around),
+        *again("SA-PGD, nearest again, flatter", AdaptiveSharpness(relax=3.0)),
+        *again("SA-PGD, nearest again", AdaptiveSharpness()),
+    )
 
 
 def strongest(threat: Threat, steps: int, restarts: int = 1) -> tuple[str, Attack]:

@@ -38,6 +38,8 @@ from hosnn.protocols.attacks import (
     auto_pgd,
     fab,
     focused,
+    long_runs,
+    near_starts,
     pgd_name,
     sa_pgd,
     square,
@@ -145,7 +147,7 @@ def standard(threat: Threat = DEFAULT_THREAT, transfer_sources: Mapping[str, nn.
     transfer from `transfer_sources` by name; Square, 200 queries.  Panels on 200 images: accuracy against eps and
     against steps, the matrix of attacks and estimators, images of 8 bits, controls for the checks.
     """
-    first = focused(threat, "SA-PGD, nearest", AdaptiveSharpness(), steps=60, near_steps=300, runs=6)
+    first = focused(threat, "SA-PGD, nearest", AdaptiveSharpness(), steps=60, near_steps=300, starts=near_starts(6))
     through_found = tuple(
         spec
         for rank in range(2)
@@ -155,7 +157,7 @@ def standard(threat: Threat = DEFAULT_THREAT, transfer_sources: Mapping[str, nn.
             BestEstimator(rank),
             steps=30,
             near_steps=200,
-            runs=2,
+            starts=near_starts(2),
         )
         or (
             attack_spec(
@@ -193,24 +195,21 @@ def standard(threat: Threat = DEFAULT_THREAT, transfer_sources: Mapping[str, nn.
 def full(threat: Threat = DEFAULT_THREAT, transfer_sources: Mapping[str, nn.Module] | None = None) -> Protocol:
     """Everything, on all images: hours on a CPU.
 
-    As `standard`, with 16 longer runs on the nearest images, every setting of the surrogate ensemble and every other
-    estimator in the worst case, APGD-CE and APGD-DLR with 5 restarts, APGD-T, FAB-T and Square as AutoAttack's standard
-    suite has them, HopSkipJump on 200 images, and the binarization test on 50.
+    As `standard`, with 20 to 80 longer runs on the nearest images, every setting of the surrogate ensemble and every
+    other estimator in the worst case, APGD-CE and APGD-DLR with 5 restarts, APGD-T, FAB-T and Square as AutoAttack's
+    standard suite has them, HopSkipJump on 200 images, and the binarization test on 50.
     """
-    first = focused(
-        threat, "SA-PGD, nearest", AdaptiveSharpness(), steps=400, near_steps=2000, runs=16, past_ties=False
-    )
     every_estimator = tuple(
         attack_spec(f"APGD, {estimator_name(estimator)}", auto_pgd(threat, 40, margin), estimator, spiking=True)
         for estimator in CANDIDATES
     )
     return Protocol(
         name="full",
-        description="SA-PGD 400, then 16 x 2000 on the nearest images, every estimator, AutoAttack's four at their "
-        f"published settings, transfer; worst case per sample{restriction(threat)}",
+        description="SA-PGD 200, then 20 to 80 runs of 2000 on the nearest images, every estimator, AutoAttack's four "
+        f"at their published settings, transfer; worst case per sample{restriction(threat)}",
         threat=threat,
         attacks=(
-            *(first or sa_pgd(threat, restarts=5)),
+            *(long_runs(threat) or sa_pgd(threat, restarts=5)),
             apgd_ce(threat, restarts=5),
             apgd_dlr(threat, restarts=5),
             *targeted(threat, "APGD-T", bptt()),
@@ -222,6 +221,7 @@ def full(threat: Threat = DEFAULT_THREAT, transfer_sources: Mapping[str, nn.Modu
             *square(threat, 5000),
         ),
         samples=None,
+        block_size=100,
         cascade=True,
         search=EstimatorSearch(auto_pgd(threat, 15), CANDIDATES),
         panels=(*panels(threat, transfer_sources or {}), *decision_panel(threat)),
