@@ -137,7 +137,7 @@ def _robust(
     to_convert  recipe of the ANN twin to convert
     """
     other = Threat.parse(l2)
-    besides = PlannedEvaluation("standard", samples=1000, threat=other, attacks_only=True)
+    besides = PlannedEvaluation("standard", samples=500, threat=other, attacks_only=True)
     conversions = (
         PlannedEvaluation("paper", samples=1000, panel_samples=0),
         PlannedEvaluation("standard", samples=500, attacks_only=True),
