@@ -34,6 +34,10 @@ class SampleRandom:
         """The streams of some of the samples: `chosen` is a mask or positions."""
         return replace(self, index=self.index[chosen.to(self.index.device)])
 
+    def copies(self, count: int) -> "SampleRandom":
+        """Streams for `count` copies of the samples, one after the other; the first copy has the samples' own."""
+        return replace(self, index=torch.cat([self.index + (copy << 40) for copy in range(count)]))
+
     def uniform(self, like: Tensor) -> Tensor:
         """Uniform on [0, 1) with 24 bits (fewer for half precision), in shape, dtype and device of `like` [B, ...]."""
         count = math.prod(like.shape[1:])

@@ -155,6 +155,32 @@ def test_rows_of_rows_are_rows() -> None:
         assert torch.equal(gradient(few, 0.9 * x[at], y[at]), gradient(subset(other, at), 0.9 * x[at], y[at]))
 
 
+@pytest.mark.parametrize("build", [plain, adaptive])
+def test_a_new_run_may_have_a_sample_several_times_each_with_its_own_memory(build: type) -> None:
+    network, x, y = build(), images(), labels()
+    rows = torch.tensor([3, 1, 3, 0, 1, 3, 0, 3])  # more than there are samples
+    model = subset(differentiated(network, AdaptiveSharpness(), 6), rows)
+    walks = [x[rows] * (1 - 0.05 * number * torch.arange(8.0).view(-1, *[1] * (x.dim() - 1))) for number in range(3)]
+    found = [gradient(model, walk, y[rows]) for walk in walks]
+    few = subset(model, torch.tensor([5, 2]))
+    found.append(gradient(few, x[[3, 3]], y[[3, 3]]))
+    for copy in (0, 2, 5):
+        alone = differentiated(network, AdaptiveSharpness(), 1)
+        of_copy = [gradient(alone, walk[copy : copy + 1], y[3:4]) for walk in walks]
+        if copy in (5, 2):
+            of_copy.append(gradient(alone, x[3:4], y[3:4]))
+            torch.testing.assert_close(found[-1][int(copy == 2)], of_copy[-1][0], rtol=0, atol=1e-9)
+        for together, single in zip(found[:3], of_copy, strict=False):
+            torch.testing.assert_close(together[copy], single[0], rtol=0, atol=1e-9)
+
+
+def test_a_sample_several_times_in_a_run_that_goes_on_raises() -> None:
+    model = differentiated(adaptive(), AdaptiveSharpness(), 6)
+    gradient(model, images(), labels())
+    with pytest.raises(ConfigError, match=r"one sample several times.*for a new run"):
+        gradient(subset(model, torch.tensor([1, 1])), images()[[1, 1]], labels()[[1, 1]])
+
+
 def test_memory_makes_a_difference_and_scores_do_not_feed_it() -> None:
     network, x, y = adaptive(), images(), labels()
     model = differentiated(network, AdaptiveSharpness(), 6)

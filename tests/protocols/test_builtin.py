@@ -7,20 +7,16 @@ from torch import Tensor
 
 from hosnn.data import fashion_mnist_sample
 from hosnn.errors import ConfigError
-from hosnn.estimators import AdaptiveSharpness, Through, TraceCrossEntropy
+from hosnn.estimators import Through, TraceCrossEntropy
 from hosnn.evaluation.evaluate import evaluate
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.lenet import LeNet
-from hosnn.protocols.attacks import attack_spec
 from hosnn.protocols.builtin import PROTOCOLS, protocol_by_name, sweep
 from hosnn.protocols.paper import PaperChoices, paper
 from hosnn.protocols.protocol import AttackSpec
 from hosnn.rng import SampleRandom
 from hosnn.robustness.balls import Linf
-from hosnn.robustness.ensembles import Copies
 from hosnn.robustness.losses import cross_entropy
-from hosnn.robustness.model import count_passes
-from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import bptt, tssl_bp
 
@@ -124,18 +120,3 @@ def test_a_protocol_runs_on_a_spiking_network(make, network) -> None:
     )
     assert result.samples == 6 and result.threat == str(made.threat)
     assert ("/step" in result.threat) == (make is paper)
-
-
-def test_a_spec_makes_its_copies_around_the_estimator(network: SpikingNetwork) -> None:
-    """ASSG keeps state for each sample that it is given, so that every copy needs a row of its own."""
-    threat = Threat(Linf(0.05))
-    spec = attack_spec("SA-PGD", SAPGD(threat, 3), AdaptiveSharpness(), copies=3)
-    x = fashion_mnist_sample().test.batch(torch.arange(4))[0]
-    y = network(x).argmax(1)
-    attack, rng = spec.assembled(), SampleRandom(0, torch.arange(4))
-    assert isinstance(attack, Copies) and isinstance(attack.attack, Through)
-    with count_passes() as passes:
-        x_adv = attack(network, x, y, rng)
-    assert x_adv.shape == x.shape and passes.backward > 4 * 3
-    with pytest.raises(ConfigError, match="one sample several times"):
-        Through(AdaptiveSharpness(), Copies(SAPGD(threat, 3), 3))(network, x, y, rng)

@@ -2,7 +2,6 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from hosnn.errors import ConfigError
 from hosnn.rng import SampleRandom
 from hosnn.robustness.apgd import APGD, APGDTargeted
 from hosnn.robustness.balls import Linf
-from hosnn.robustness.ensembles import EOT, Copies, Noise, Transfer, Worst
+from hosnn.robustness.ensembles import EOT, Noise, Transfer, Worst
 from hosnn.robustness.fab import FAB
 from hosnn.robustness.losses import margin
 from hosnn.robustness.model import Attack, AveragedModel, Model, count_passes
@@ -62,44 +61,6 @@ def test_worst_gives_members_only_samples_still_robust() -> None:
     Worst((first, watching))(model, x, y, rng())
     robust = ~fooled(model, first(model, x, y, rng()), y)
     assert 0 < robust.sum() < 16 and torch.equal(seen[0], rng().index[robust])
-
-
-@dataclass
-class Seen:
-    """An attack of random points that keeps what it was given and what it found."""
-
-    threat: Threat = LINF
-    points: Tensor = field(default_factory=lambda: torch.empty(0))
-
-    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
-        self.points = Noise(self.threat)(model, x, y, rng)
-        return self.points
-
-
-def test_copies_find_all_that_any_run_finds_and_begin_with_the_run_alone() -> None:
-    (x, y), model = samples(200, 2), Wavy()
-    right = ~fooled(model, x, y)
-    x, y = x[right], y[right]
-    alone, seen = Noise(LINF)(model, x, y, rng(len(y))), Seen()
-    with count_passes() as passes:
-        found = Copies(seen, 6)(model, x, y, rng(len(y)))
-    runs = seen.points.view(6, *x.shape)
-    assert torch.equal(runs[0], alone) and not torch.equal(runs[1], alone)
-    each = torch.stack([fooled(model, run, y) for run in runs])
-    assert torch.equal(fooled(model, found, y), each.any(0)) and each.any(0).sum() > each[0].sum()
-    assert torch.equal(found[~each.any(0)], alone[~each.any(0)])
-    assert passes.forward == 6 * len(y)
-
-
-def test_copies_prefer_a_tied_label_to_none() -> None:
-    def model(x: Tensor) -> Tensor:
-        return torch.stack((torch.ones(len(x)), (x[:, 0] > 0.5).to(x)), 1)
-
-    def attack(model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
-        return (torch.arange(len(x)) >= 4)[:, None].to(x).expand_as(x)  # of 2 copies the second reaches the tie
-
-    found = Copies(attack, 2)(model, torch.zeros(4, 3), torch.zeros(4, dtype=torch.long), rng(4))
-    assert torch.equal(found, torch.ones(4, 3))
 
 
 def test_transfer_does_not_look_at_its_victim() -> None:
@@ -182,8 +143,6 @@ def test_settings_out_of_range_raise() -> None:
     for times in (0, -3):
         with pytest.raises(ConfigError, match="at least 1 call"):
             EOT(fgsm(LINF), times)
-        with pytest.raises(ConfigError, match="at least 1 run"):
-            Copies(fgsm(LINF), times)
 
 
 def test_members_draw_random_numbers_of_their_own() -> None:

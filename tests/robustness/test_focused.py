@@ -48,6 +48,26 @@ def test_the_nearest_share_gets_the_further_runs() -> None:
     assert (attacked <= 0.1 + 1e-6).all()
 
 
+def test_copies_are_attacked_at_once_from_points_of_their_own() -> None:
+    x, y = torch.rand(8, 1, 4, 4), torch.zeros(8, dtype=torch.long)
+    x[:, 0, 0, 0] = torch.tensor([0.9, 0.5, 0.8, 0.45, 0.7, 0.95, 0.6, 0.99])
+    alone, model = Far(), Far()
+    FocusedSAPGD(LINF, 2, 3, 0.25, (smooth_signs, None))(alone, x, y, rng(8))
+    found = FocusedSAPGD(LINF, 2, 3, 0.25, (smooth_signs, None), copies=3)(model, x, y, rng(8))
+    assert model.batches == [8] * 3 + [6] * 4 * 2 and LINF.allows(found, x).all()
+    first, own = model.inputs[3].view(3, 2, 1, 4, 4), alone.inputs[3]
+    assert torch.equal(first[0], own) and not torch.equal(first[1], own) and not torch.equal(first[1], first[2])
+
+
+def test_a_sample_is_broken_if_any_of_its_copies_is() -> None:
+    x, y = samples(64, classes=2)
+    broken = [
+        misclassified(Wavy()(FocusedSAPGD(LINF, 2, 3, 1.0, (smooth_signs,), copies=n)(Wavy(), x, y, rng(64))), y)
+        for n in (1, 6)
+    ]
+    assert (broken[1] | ~broken[0]).all() and broken[1].sum() > broken[0].sum()
+
+
 def test_it_breaks_at_least_what_its_first_run_breaks_and_more() -> None:
     x, y = samples(64, classes=2)
     once = misclassified(Wavy()(SAPGD(LINF, 20, loss=margin)(Wavy(), x, y, rng(64))), y)

@@ -61,6 +61,7 @@ class DistanceTracker:
     """The running moments M and D of |x| that ASSG keeps for each of `samples` samples during one run of an attack.
 
     vanishing  A/2 of each sample [B]; None: the estimator's own for all
+    A run's moments have a row for each of its `rows`, positions of samples; None: for all samples in their order.
     """
 
     def __init__(self, settings: AdaptiveSharpness, samples: int, vanishing: Tensor | None = None) -> None:
@@ -69,28 +70,37 @@ class DistanceTracker:
         self._moments: Moments = {}
         self._calls: dict[str, int] = {}
         self._chosen: Tensor | None = None
+        self._rows: Tensor | None = None
         self._updating = True
 
     @contextmanager
-    def forward_pass(self, chosen: Tensor | None, count: int, moments: "Moments | None" = None) -> Iterator[None]:
-        """The context of one forward pass over the samples at positions `chosen` (None: all).
+    def forward_pass(
+        self, chosen: Tensor | None, count: int, moments: "Moments | None" = None, rows: Tensor | None = None
+    ) -> Iterator[None]:
+        """The context of one forward pass over the samples of the rows `chosen` (None: all).
 
         count    samples in the batch
         moments  where to keep the moments; None: in this object
         Raises ConfigError if the batch has another number of samples than expected.
         """
-        expected = self.samples if chosen is None else len(chosen)
+        expected = (self.samples if rows is None else len(rows)) if chosen is None else len(chosen)
         if count != expected:
             raise ConfigError(
                 f"ASSG keeps state for each sample, but an attack on {expected} samples called the model with {count}; "
                 "an attack that continues on part of its batch must call subset(model, chosen)"
             )
-        before = self._chosen, self._moments, self._calls
-        self._chosen, self._moments, self._calls = chosen, self._moments if moments is None else moments, {}
+        before = self._rows, self._chosen, self._moments, self._calls
+        self._rows, self._chosen, self._calls = rows, chosen, {}
+        self._moments = self._moments if moments is None else moments
         try:
             yield
         finally:
-            self._chosen, self._moments, self._calls = before
+            self._rows, self._chosen, self._moments, self._calls = before
+
+    @property
+    def _count(self) -> int:
+        """Rows of the moments."""
+        return self.samples if self._rows is None else len(self._rows)
 
     @contextmanager
     def state_frozen(self) -> Iterator[None]:
@@ -114,8 +124,8 @@ class DistanceTracker:
         """
         distance, key = x.abs(), (layer, call, step)
         if key not in self._moments:
-            empty = distance.new_zeros((self.samples, *distance.shape[1:]))
-            self._moments[key] = (empty, empty.clone(), distance.new_zeros(self.samples))
+            empty = distance.new_zeros((self._count, *distance.shape[1:]))
+            self._moments[key] = (empty, empty.clone(), distance.new_zeros(self._count))
         stored = self._moments[key]
         mean, deviation, passes = stored if self._chosen is None else (values[self._chosen] for values in stored)
         keep = (self.settings.momentum if self._updating else 1.0) * (passes > 0).to(distance.dtype)
@@ -132,21 +142,15 @@ class DistanceTracker:
     ) -> Sharpness:
         """What a fused kernel needs to compute α and update the moments over all time steps of a layer, shape (T, *N).
 
-        allocate  number of samples -> two arrays of zeros for M and D
-        Raises ConfigError if a sample occurs twice in the batch.
+        allocate  number of rows -> two arrays of zeros for M and D
         """
         key = (layer, self.call_number(layer, 0), shape)
         if key not in self._moments:
-            mean, deviation = allocate(self.samples)
-            self._moments[key] = (mean, deviation, mean.new_zeros(self.samples))
+            mean, deviation = allocate(self._count)
+            self._moments[key] = (mean, deviation, mean.new_zeros(self._count))
         mean, deviation, passes = self._moments[key]
-        rows = torch.arange(self.samples, device=mean.device)
+        rows = torch.arange(self._count, device=mean.device)
         rows = rows if self._chosen is None else rows[self._chosen]
-        if len(set(rows.tolist())) < len(rows):
-            raise ConfigError(
-                "ASSG got a batch with one sample several times, whose moments cannot be updated at once; expected "
-                "each sample once: pass positions without repetition to subset(model, chosen)"
-            )
         keep = (self.settings.momentum if self._updating else 1.0) * (passes[rows] > 0).to(mean.dtype)
         if self._updating:
             passes[rows] += 1
@@ -156,8 +160,9 @@ class DistanceTracker:
     def _scale(self, like: Tensor) -> Tensor:
         """a, [B, 1, ..] or [1, 1, ..]."""
         vanishing = self.vanishing.to(like)
-        if self._chosen is not None and len(vanishing) > 1:
-            vanishing = vanishing[self._chosen]
+        for positions in (self._rows, self._chosen):
+            if positions is not None and len(vanishing) > 1:
+                vanishing = vanishing[positions]
         return (2 / math.pi * (math.pi * vanishing).tan()).view(-1, *[1] * (like.dim() - 1))
 
 
@@ -166,24 +171,36 @@ class AdaptiveSharpnessModel(WrappedModel):
     """A model differentiated by ASSG.
 
     tracker  the settings and state that the model's layers share
-    chosen   positions, among the tracker's samples, of the samples in a batch (None: all)
-    moments  M and D, kept for one run of an attack
+    rows     positions, among the tracker's samples, of the samples of a run (None: all)
+    chosen   positions, among the rows, of the samples in a batch (None: all)
+    moments  M and D of the rows, kept for one run of an attack
     """
 
     tracker: DistanceTracker
     chosen: Tensor | None = None
     moments: Moments = field(default_factory=dict, compare=False)
+    rows: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        with self.tracker.forward_pass(self.chosen, len(x), self.moments):
+        with self.tracker.forward_pass(self.chosen, len(x), self.moments, self.rows):
             return self.model(x)
 
     def without_state(self) -> Self:
         return replace(self, moments={})
 
     def subset(self, chosen: Tensor, /) -> Self:
-        positions = torch.arange(self.tracker.samples, device=chosen.device) if self.chosen is None else self.chosen
-        return replace(self, chosen=positions[chosen])
+        """Raises ConfigError for samples that are chosen several times in the middle of a run."""
+        rows = torch.arange(self.tracker.samples, device=chosen.device) if self.rows is None else self.rows
+        positions = torch.arange(len(rows), device=chosen.device) if self.chosen is None else self.chosen
+        positions = positions[chosen]
+        if len(set(positions.tolist())) == len(positions):
+            return replace(self, chosen=positions)
+        if self.moments:
+            raise ConfigError(
+                "ASSG got one sample several times, whose moments cannot be updated at once; expected each sample "
+                "once: repeat positions only in subset(without_state(model), chosen), for a new run"
+            )
+        return replace(self, rows=rows[positions], chosen=None, moments={})  # each copy has moments of its own
 
     @contextmanager
     def state_frozen(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Any
 
 import torch
@@ -61,6 +62,7 @@ class AttackRunner:
              does not depend on their number; 0: one at a time, with torch's own threads, on the model itself
     random   the model draws random numbers: they are seeded per block, which needs threads = 0
     ties_lost  record which images have a label that shares the highest logit with another class
+    abandoned  set when an error or a second Ctrl-C ends the evaluation: workers stop with their next pass
     """
 
     model: Model
@@ -73,6 +75,7 @@ class AttackRunner:
     threads: int = 0
     random: bool = False
     ties_lost: bool = True
+    abandoned: Event = field(default_factory=Event, compare=False)
 
     def run(
         self, spec: AttackSpec, blocks: Sequence[slice], robust: Tensor, bar: Bar, panel: str = ""
@@ -152,6 +155,9 @@ class AttackRunner:
         try:
             futures = {pool.submit(work, number): number for number in numbers}
             yield from ((futures[future], future.result()) for future in as_completed(futures))
+        except BaseException:
+            self.abandoned.set()  # so that workers end with their next pass rather than with their block
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             torch.set_num_threads(threads_of_torch)
@@ -161,7 +167,7 @@ class AttackRunner:
         if self.deadline.reached:
             return None
         started = time.perf_counter()
-        with count_passes() as passes, self._randomness(block):
+        with count_passes(self.abandoned) as passes, self._randomness(block):
             answers = self._attack(self._own_model(), spec, block, robust, stream)
         seconds = time.perf_counter() - started
         return {

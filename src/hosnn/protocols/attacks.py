@@ -57,14 +57,12 @@ def attack_spec(
     classes: int = 2,
     method: str = "",
     counted: bool = True,
-    copies: int = 1,
     role: Role | None = None,
 ) -> AttackSpec:
     """The spec of an attack; the attack is wrapped in OnFrames if its threat perturbs every time step.
 
     method   the attack without its estimator, for tables; default: the name up to the first comma
     counted  whether tables show the attack's steps or queries
-    copies   runs of the attack at once
     """
     threat = threat_of(attack)
     return AttackSpec(
@@ -76,7 +74,6 @@ def attack_spec(
         spiking=spiking,
         adaptive=adaptive,
         classes=classes,
-        copies=copies,
         method=method or name.partition(",")[0],
         steps=steps_of(attack) if counted else 0,
         role=role,
@@ -142,9 +139,9 @@ def focused(
     """
     if not applicable(SA_PGD, threat):
         return ()
-    attack = WithMembraneMargin(FocusedSAPGD(threat, steps, near_steps, share, starts, past_ties=past_ties))
+    nearest = FocusedSAPGD(threat, steps, near_steps, share, starts, past_ties=past_ties, copies=copies)
     spiking = isinstance(estimator, BestEstimator)
-    return (attack_spec(name, attack, estimator, spiking=spiking, copies=copies, method="SA-PGD, nearest"),)
+    return (attack_spec(name, WithMembraneMargin(nearest), estimator, spiking=spiking, method="SA-PGD, nearest"),)
 
 
 def near_starts(runs: int) -> tuple[Start | FromBest | None, ...]:

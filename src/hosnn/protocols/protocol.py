@@ -7,10 +7,10 @@ from typing import Any
 
 from hosnn.errors import ConfigError
 from hosnn.estimators import Estimator, OnFrames, Through, estimator_name
-from hosnn.identity import NOT_HASHED, OMITTED_AT_DEFAULT, digest, hashed_as, identified
+from hosnn.identity import NOT_HASHED, digest, hashed_as, identified
 from hosnn.results.roles import Role, Strength
 from hosnn.results.text import ATTACKS_ONLY
-from hosnn.robustness.ensembles import EOT, Copies
+from hosnn.robustness.ensembles import EOT
 from hosnn.robustness.model import Attack
 from hosnn.robustness.threats import Threat
 
@@ -48,7 +48,6 @@ class AttackSpec:
     spiking    left out for a model without hosnn's spiking layers
     adaptive   left out for a model without adapting thresholds
     classes    the least number of classes for which the attack's loss is defined
-    copies     runs of the attack at once (`Copies`)
     method, steps  for tables: the attack without its estimator, iterations or queries (0: not shown)
     name       for tables and messages; free to change if `id` is given
     role       what a check uses the attack for
@@ -62,7 +61,6 @@ class AttackSpec:
     spiking: bool = False
     adaptive: bool = False
     classes: int = 2
-    copies: int = field(default=1, metadata=OMITTED_AT_DEFAULT)
     method: str = ""
     steps: int = 0
     name: str = field(metadata=NOT_HASHED)
@@ -85,9 +83,9 @@ class AttackSpec:
             # OnFrames stays outside: it needs the network's number of time steps.
             averaged = EOT(attack.attack if isinstance(attack, OnFrames) else attack, eot_samples)
             attack = OnFrames(averaged) if isinstance(attack, OnFrames) else averaged
-        if self.estimator is not None and not isinstance(self.estimator, BestEstimator):
-            attack = Through(self.estimator, attack)
-        return Copies(attack, self.copies) if self.copies > 1 else attack
+        if self.estimator is None or isinstance(self.estimator, BestEstimator):
+            return attack
+        return Through(self.estimator, attack)
 
     @property
     def estimator_name(self) -> str:

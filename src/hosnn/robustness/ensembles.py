@@ -1,10 +1,9 @@
-"""Attacks built from other attacks (worst of several, several runs at once, transfer, expectation over transformation),
-and random noise."""
+"""Attacks built from other attacks (worst of several, transfer, expectation over transformation), and random noise."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +12,7 @@ from hosnn.errors import ConfigError
 from hosnn.identity import hashed_as, identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.grid import check_on_grid
-from hosnn.robustness.losses import misclassified, tied
-from hosnn.robustness.model import Attack, AveragedModel, Model, scores, subset
+from hosnn.robustness.model import Attack, AveragedModel, Model
 from hosnn.robustness.pgd import Restart, first_success
 from hosnn.robustness.threats import Threat
 
@@ -105,36 +103,6 @@ class EOT:
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
         return self.attack(AveragedModel(model, self.eot_samples), x, y, rng)
-
-
-@identified("Copies")
-@dataclass(frozen=True)
-class Copies:
-    """Several runs of an attack at once: it gets each sample `copies` times, each time with a random stream of its own.
-
-    Where few samples are left that is several times faster than runs one after the other; but a sample that one run
-    fooled is attacked to the end by the others.  The first run draws what it would draw alone.
-    Returns per sample the first run's point that is misclassified, else the first whose label is tied, else the first.
-    Attacks that keep state for each sample, such as Through(AdaptiveSharpness(), ...), are wrapped by Copies; they do
-    not wrap it.
-    """
-
-    attack: Attack
-    copies: int
-
-    def __post_init__(self) -> None:
-        if self.copies < 1:
-            raise ConfigError(f"Copies got copies = {self.copies}; expected at least 1 run of the attack, e.g. 5")
-
-    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
-        rows = torch.arange(len(y), device=y.device).repeat(self.copies)
-        streams = replace(rng, index=torch.cat([rng.index + (copy << 40) for copy in range(self.copies)]))
-        model = subset(model, rows)
-        points = self.attack(model, x[rows], y[rows], streams)
-        outputs = scores(model, points)
-        success = 2 * misclassified(outputs, y[rows]).int() + tied(outputs, y[rows]).int()
-        chosen = success.view(self.copies, len(y)).argmax(0)
-        return points.view(self.copies, len(y), *points.shape[1:])[chosen, torch.arange(len(y), device=y.device)]
 
 
 @identified("Noise")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
+from threading import Event
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -85,19 +86,24 @@ class AveragedModel:
 
 @dataclass
 class Passes:
-    """Number of samples sent through a model: in forward passes, and in backward passes."""
+    """Number of samples sent through a model: in forward passes, and in backward passes.
+
+    abandoned  set when nobody waits for the result any more: the next pass raises KeyboardInterrupt
+    """
 
     forward: int = 0
     backward: int = 0
+    abandoned: Event | None = None
 
 
 _passes: ContextVar[Passes | None] = ContextVar("passes", default=None)
 
 
 @contextmanager
-def count_passes() -> Iterator[Passes]:
-    """Count the passes that `scores` and `input_gradient` make in this thread within the context."""
-    passes = Passes()
+def count_passes(abandoned: Event | None = None) -> Iterator[Passes]:
+    """Count the passes that `scores` and `input_gradient` make in this thread within the context; once another thread
+    has set `abandoned`, they raise KeyboardInterrupt instead."""
+    passes = Passes(abandoned=abandoned)
     token = _passes.set(passes)
     try:
         yield passes
@@ -108,6 +114,8 @@ def count_passes() -> Iterator[Passes]:
 def _count(x: Tensor, model: Model, backward: bool) -> None:
     passes = _passes.get()
     if passes is not None:
+        if passes.abandoned is not None and passes.abandoned.is_set():
+            raise KeyboardInterrupt
         samples = len(x) * (model.eot_samples if isinstance(model, AveragedModel) else 1)
         passes.forward += samples
         passes.backward += samples * backward
