@@ -45,7 +45,12 @@ class AnalogueEncoder(ObservedSequential):
     """
 
     def forward(self, images: Tensor) -> Tensor:
-        x = images.contiguous(memory_format=torch.channels_last)[None] if images.dim() == 4 else images.transpose(0, 1)
+        if images.dim() == 5:
+            return self._over_layers(images.transpose(0, 1)).transpose(0, 1)
+        # Channels last: on a CPU torch then pools several times faster.
+        return self._over_layers(images.contiguous(memory_format=torch.channels_last)[None])[0]
+
+    def _over_layers(self, x: Tensor) -> Tensor:
         for layer in self:
             x = layer(x)
-        return x[0] if images.dim() == 4 else x.transpose(0, 1)
+        return x
