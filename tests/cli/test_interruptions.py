@@ -101,16 +101,28 @@ def test_a_second_signal_ends_an_evaluation_in_the_middle_of_a_block(tmp_path: P
     """A block of `full` takes minutes; its thread cannot be killed, and used to be waited for."""
     (tmp_path / "model.py").write_text(SLEEPY)
     command = ["evaluate", f"{tmp_path / 'model.py'}:net", "--data", "fashion-mnist-sample", "--protocol", "standard"]
-    process = started(*command, "--samples", "1000", "--threads", "1", "--out", str(tmp_path / "out"))
-    wait_until(lambda: lines(tmp_path / "out" / "standard.partial.jsonl") > 1, process)
+    script = "import sys; from hosnn.cli.main import main; print('ready', flush=True); sys.exit(main(sys.argv[1:]))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *command, "--samples", "1000", "--threads", "1", "--out", str(tmp_path / "out")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    journal = tmp_path / "out" / "standard.partial.jsonl"
+    for _ in range(600):
+        if journal.exists() and journal.read_text().count("\n") > 1:
+            break
+        time.sleep(0.02)
     time.sleep(1.0)
     process.send_signal(signal.SIGTERM)
     time.sleep(0.5)
     assert process.poll() is None, "the first signal lets the block end"
     process.send_signal(signal.SIGTERM)
-    signalled = time.monotonic()
+    started = time.monotonic()
     _, err = process.communicate(timeout=60)
-    assert time.monotonic() - signalled < 10
+    assert time.monotonic() - started < 10
     assert process.returncode == 130 and "Traceback" not in err
     complete_only(tmp_path / "out")
 
