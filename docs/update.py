@@ -3,6 +3,7 @@
 A page marks the place of a table with  <!-- docs/results/NAME/KIND.md -->  and  <!-- end -->, where KIND is
 
 table         from comparison.json of `hosnn reproduce`
+paired        from comparison.json: its networks compared image by image in the worst case, seed by seed
 side-by-side  from the evaluations in NAME/*/*.json, as `hosnn compare` compares them
 ablations     as `hosnn ablate` wrote it
 peers         as bench/peers.py wrote it
@@ -26,6 +27,7 @@ from hosnn.recipes.reproductions import ALL
 from hosnn.report.comparison_markdown import comparison_markdown
 from hosnn.report.inspection_markdown import inspections_markdown
 from hosnn.report.leaderboard import leaderboard
+from hosnn.report.paired_networks import paired_markdown
 from hosnn.report.paper_rows import paper_rows
 from hosnn.report.reproduction_tables import reproduction_markdown
 from hosnn.results.comparison import compare_models
@@ -55,6 +57,8 @@ def table(folder: Path, kind: str) -> str:
     """The table of that kind from the results in `folder`, as Markdown."""
     if kind == "table":
         return reproduction_markdown(ReproductionResult.load(folder / "comparison.json"))
+    if kind == "paired":
+        return paired_markdown(ReproductionResult.load(folder / "comparison.json"))
     if kind == "side-by-side":
         results = evaluations(folder)
         attacks = {row.attack for evaluation in results for row in evaluation.rows}

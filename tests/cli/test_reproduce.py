@@ -14,11 +14,12 @@ from hosnn.cli.main import main
 from hosnn.errors import ConfigError
 from hosnn.nn.convnet import ConvNet, Twin
 from hosnn.recipes.reproductions import REPRODUCTIONS, Conversions, PlannedEvaluation
+from hosnn.recipes.robust_parts import adversarial
 from hosnn.report.conversion_figure import against_steps
+from hosnn.report.paired_networks import paired_markdown
 from hosnn.results.reproduction import ReproductionResult
 from hosnn.robustness.threats import DEFAULT_THREAT
 from hosnn.training.experiment import Experiment
-from hosnn.training.objectives import Clean, CrossEntropy
 from tests.reliability.commands import TINY_DEMO
 
 
@@ -81,7 +82,7 @@ def test_all_writes_each_table_and_the_papers_rows(
 def a_twin() -> Experiment:
     network = ConvNet("4C3-P2-8-10", (1, 28, 28), (0.28,), (0.35,), dropout=0.0, pool_gain=0.25, twin=Twin.RELU)
     small = TINY_DEMO.grid[0]()
-    return replace(small, name="a-twin", network=network, start=None, objective=Clean(CrossEntropy()))
+    return replace(small, name="a-twin", network=network, start=None, objective=adversarial())
 
 
 def test_a_twin_and_what_it_is_converted_to_stand_in_the_table(
@@ -107,6 +108,7 @@ def test_a_twin_and_what_it_is_converted_to_stand_in_the_table(
     assert len({evaluation.model_sha256 for evaluation in measured}) == 3
     rows = (tmp_path / "demo" / "table.md").read_text()
     assert "converted, 4 steps" in rows and "not run" not in rows
+    assert paired_markdown(result).count("| worst case | 0 |") == 6, "each of four networks beside each other"
     figure = against_steps(result)
     assert figure is not None and figure.axes[0].get_legend_handles_labels()[1] == ["clean", "worst case"]
     assert (tmp_path / "demo" / "steps.svg").read_text().startswith("<?xml")

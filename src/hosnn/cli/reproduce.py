@@ -18,6 +18,7 @@ from hosnn.evaluation.examples import attacked_examples, neuron_traces
 from hosnn.files import write_text
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.modes import device_of
+from hosnn.nn.neurons import neurons
 from hosnn.progress import TerminalProgress
 from hosnn.recipes.reproductions import ALL, REPRODUCTIONS, Reproduction
 from hosnn.recipes.variants import with_seed
@@ -172,10 +173,11 @@ def _reproduction(name: str) -> Reproduction:
 
 def _report(result: ReproductionResult, networks: dict[str, SpikingNetwork], data: Dataset, runs: Path) -> str:
     """The page, with examples and neuron traces of the first seed's adversarially trained pair under our own PGD."""
+    spiking = {name for name, network in networks.items() if neurons(network)}
     pair = {
         f"{cell.neuron}, trained {cell.training}": networks[cell.experiment]
         for cell in result.cells
-        if cell.seed == result.cells[0].seed and cell.training != "clean" and cell.neuron != "ANN"
+        if cell.seed == result.cells[0].seed and cell.training != "clean" and cell.experiment in spiking
     }
     attack = Through(bptt(), PGD(DEFAULT_THREAT))
     split = data.test.take(min(200, len(data.test)))

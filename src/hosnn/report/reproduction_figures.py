@@ -97,7 +97,7 @@ def training_curves(result: ReproductionResult, logs: Mapping[str, Sequence[Mapp
     logs = {name: entries for name, entries in logs.items() if entries}
     if not logs:
         return None
-    kinds = {cell.experiment: NetworkKind(cell.neuron, cell.training) for cell in result.cells}
+    kinds = {cell.experiment: cell.kind for cell in result.cells}
     colours = _colours(kinds.values())
     figure = new_figure(WIDTH, 3.6)
     panels = figure.subplots(1, 2)

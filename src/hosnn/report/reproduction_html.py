@@ -7,6 +7,7 @@ from typing import Any
 from hosnn.evaluation.examples import Example, NeuronTrace
 from hosnn.report import example_figures, reproduction_figures
 from hosnn.report.page import Picture, example_pictures, page, pictures_of, protocol_texts
+from hosnn.report.paired_networks import CAPTION, HEADS, paired_networks
 from hosnn.report.phrases import duration
 from hosnn.report.reproduction_summary import finding, limitations
 from hosnn.report.reproduction_tables import Heading, headings, table_rows, what_is_shown
@@ -39,6 +40,7 @@ def render_reproduction(
         head=[Heading("network"), *headings(result), Heading("source")],
         rows=table_rows(result),
         what_is_shown=f"{what_is_shown(result)}; rows in italics are published numbers",
+        paired={"heads": HEADS, "caption": CAPTION, "rows": [pair.texts for pair in paired_networks(result)]},
         pictures=[
             *_result_pictures(result),
             *_trace_pictures(traces),

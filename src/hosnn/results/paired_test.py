@@ -111,14 +111,14 @@ def outcome_sentence(paired: PairedTest, first: str, second: str, p_value: float
         return (
             f"{first} and {second} do not differ significantly on {paired.samples:,} samples "
             f"({first} minus {second}: {100 * paired.difference:+.1f} points, 95 % interval {100 * low:.1f} .. "
-            f"{100 * high:.1f}, {name} {_p_text(p)}): either may be the more accurate."
+            f"{100 * high:.1f}, {name} {p_text(p)}): either may be the more accurate."
         )
     if paired.difference < 0:
         return outcome_sentence(paired.swapped(), second, first, p_value)
     low, high = paired.interval
     return (
         f"{first} is {100 * paired.difference:.1f} points more accurate than {second} (95 % interval "
-        f"{100 * low:.1f} .. {100 * high:.1f}, {name} {_p_text(p)}, n = {paired.samples:,}): only {first} is right on "
+        f"{100 * low:.1f} .. {100 * high:.1f}, {name} {p_text(p)}, n = {paired.samples:,}): only {first} is right on "
         f"{paired.first_only:,} samples, only {second} on {paired.second_only:,}."
     )
 
@@ -144,5 +144,6 @@ def _check_same_attack(first: Evaluation, second: Evaluation, attack: str | None
         )
 
 
-def _p_text(p: float) -> str:
+def p_text(p: float) -> str:
+    """A p-value after the word "p", such as "= 0.012"."""
     return f"= {p:.2g}" if p >= 0.001 else "< 0.001"

@@ -25,6 +25,17 @@ class Published:
     """Where it was published."""
 
 
+class NetworkKind(NamedTuple):
+    """Which network of the 2x2, whatever its seed."""
+
+    neuron: str
+    training: str
+
+    def __str__(self) -> str:
+        trained = "clean-trained" if self.training == "clean" else f"trained with {self.training}"
+        return f"{self.neuron}, {trained}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """One network of the 2x2, trained with one seed."""
@@ -47,6 +58,10 @@ class Cell:
     """Best validation accuracy, a fraction of 1, on images as its objective sees them."""
     evaluations: Mapping[str, Evaluation]
     """By `evaluation_key`: the protocol's name, with the threat if it is not the usual one."""
+
+    @property
+    def kind(self) -> NetworkKind:
+        return NetworkKind(self.neuron, self.training)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,20 +123,9 @@ def evaluation_key(protocol: str, threat: str | None = None) -> str:
     return protocol if threat is None else f"{protocol} at {threat}"
 
 
-class NetworkKind(NamedTuple):
-    """Which network of the 2x2, whatever its seed."""
-
-    neuron: str
-    training: str
-
-    def __str__(self) -> str:
-        trained = "clean-trained" if self.training == "clean" else f"trained with {self.training}"
-        return f"{self.neuron}, {trained}"
-
-
 def cells_by_kind(result: ReproductionResult) -> dict[NetworkKind, list[Cell]]:
     """The cells of each network, one per seed, in their order."""
     cells_of: dict[NetworkKind, list[Cell]] = {}
     for cell in result.cells:
-        cells_of.setdefault(NetworkKind(cell.neuron, cell.training), []).append(cell)
+        cells_of.setdefault(cell.kind, []).append(cell)
     return cells_of

@@ -1,0 +1,77 @@
+"""The networks of a reproduction compared image by image in the worst case, seed by seed.  Pure functions."""
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import NamedTuple
+
+from hosnn.names import markdown
+from hosnn.report.reproduction_tables import WORST, Column, columns
+from hosnn.results.paired_test import PairedTest, compare, p_text
+from hosnn.results.reproduction import Cell, NetworkKind, ReproductionResult
+from hosnn.results.statistics import holm
+from hosnn.results.text import markdown_rule, table_row
+
+HEADS = ("compared", "seed", "first", "second", "first minus second", "only first right", "only second right", "p")
+CAPTION = (
+    "Worst case in points, paired by image [95 % interval]; p: McNemar's exact test, corrected for all rows (Holm)"
+)
+
+
+class PairedNetworks(NamedTuple):
+    """Two networks of one seed in one column of the table.
+
+    p_value  corrected for all pairs of the reproduction (Holm)
+    """
+
+    heading: str
+    seed: int
+    first: NetworkKind
+    second: NetworkKind
+    paired: PairedTest
+    p_value: float
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """One text for each of `HEADS`."""
+        paired = self.paired
+        low, high = (f"{100 * end:+.1f}" for end in paired.interval)
+        difference = f"{100 * paired.difference:+.1f} [{low}, {high}]"
+        counts = (f"{paired.first_only:,}", f"{paired.second_only:,}")
+        return (self.heading, str(self.seed), str(self.first), str(self.second), difference, *counts, self.p)
+
+    @property
+    def p(self) -> str:
+        return p_text(self.p_value).removeprefix("= ")
+
+
+def paired_networks(result: ReproductionResult) -> list[PairedNetworks]:
+    """Every pair of networks of one seed, for each column with a worst case that both were measured in."""
+    found = list(_pairs(result))
+    tests = [
+        compare(first.evaluations[column.protocol], second.evaluations[column.protocol])
+        for column, (first, second) in found
+    ]
+    corrected = holm([test.p_value for test in tests])
+    return [
+        PairedNetworks(column.heading, first.seed, first.kind, second.kind, test, p_value)
+        for (column, (first, second)), test, p_value in zip(found, tests, corrected, strict=True)
+    ]
+
+
+def paired_markdown(result: ReproductionResult) -> str:
+    """The pairs as a Markdown table; "" if there are none."""
+    pairs = paired_networks(result)
+    if not pairs:
+        return ""
+    rows = [table_row(tuple(map(markdown, pair.texts))) for pair in pairs]
+    return "\n".join([f"{CAPTION}.", "", table_row(HEADS), markdown_rule(len(HEADS), texts=4), *rows])
+
+
+def _pairs(result: ReproductionResult) -> Iterator[tuple[Column, tuple[Cell, Cell]]]:
+    for column in columns(result):
+        if column.attack != WORST:
+            continue
+        measured = [cell for cell in result.cells if column.protocol in cell.evaluations]
+        for seed in dict.fromkeys(cell.seed for cell in measured):
+            for pair in combinations([cell for cell in measured if cell.seed == seed], 2):
+                yield column, pair
