@@ -117,6 +117,13 @@ def test_a_twin_and_what_it_is_converted_to_stand_in_the_table(
     assert {path: path.read_bytes() for path in tmp_path.rglob("evaluations/*.json")} == before
 
 
+def test_further_seeds_are_attacked_without_panels_if_the_plan_says_so() -> None:
+    once = PlannedEvaluation("standard", checked_once=True)
+    small = replace(TINY_DEMO, plans=(PlannedEvaluation("paper"), once))
+    assert small.plans_for(first_seed=True) == small.plans
+    assert [plan.key for plan in small.plans_for(first_seed=False)] == ["paper", "standard, attacks only"]
+
+
 @pytest.mark.parametrize(("threads", "blocks"), [(1, 1), (0, None)])
 def test_threads_limit_evaluations_too(
     threads: int, blocks: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -6,8 +6,9 @@ import pytest
 
 from hosnn.report.paired_networks import HEADS, paired_markdown, paired_networks
 from hosnn.report.reproduction_html import render_reproduction
+from hosnn.report.reproduction_tables import Column, measured_accuracy
 from hosnn.results.paired_test import PairedTest
-from tests.evaluation.synthetic import comparison
+from tests.evaluation.synthetic import comparison, evaluation
 
 
 def test_every_pair_of_each_seed_in_the_worst_case() -> None:
@@ -25,6 +26,20 @@ def test_p_values_are_corrected_for_all_pairs() -> None:
     alone = PairedTest.of([True] * 12, [False] * 12).p_value
     found = [pair.p_value for pair in paired_networks(replace(two_seeds, cells=cells))]
     assert found == pytest.approx([3 * alone, 1.0, 3 * alone])
+
+
+def test_attacks_alone_are_not_paired_with_other_images() -> None:
+    """The table shows them where the whole protocol was not run, but as worst cases of their own."""
+    result = comparison(seeds=(0,), samples=1000)
+    attacks_only = evaluation("sweep, attacks only", 500, 450, {"w=1": 100})
+    last = result.cells[-1]
+    alone = replace(last, evaluations={"paper": last.evaluations["paper"], attacks_only.protocol: attacks_only})
+    shown = replace(result, cells=(*result.cells[:-1], alone))
+    measured = measured_accuracy([alone], Column("", "sweep", "worst"))
+    assert measured is not None and (measured.mean, measured.samples) == (0.2, 500)
+    assert len(paired_networks(shown)) == 3
+    whole = replace(shown, cells=tuple(replace(cell, evaluations=alone.evaluations) for cell in result.cells))
+    assert len(paired_networks(whole)) == 6
 
 
 def test_without_a_worst_case_there_is_no_table() -> None:

@@ -133,7 +133,7 @@ def _reproduced(
     like = Training(experiments[0], runs, data_folder, hardware, json_output)
     trained = pipeline.all_trained(experiments, cores, like)
     cells = [
-        pipeline.cell(experiment, network, reproduction.plans)
+        pipeline.cell(experiment, network, reproduction.plans_for(experiment.seed == seeds[0]))
         for experiment, network in zip(experiments, trained, strict=True)
     ]
     described = experiments

@@ -1,13 +1,13 @@
 """The networks of a reproduction compared image by image in the worst case, seed by seed.  Pure functions."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import NamedTuple
 
 from hosnn.names import markdown
-from hosnn.report.reproduction_tables import WORST, Column, columns
+from hosnn.report.reproduction_tables import WORST, columns
 from hosnn.results.paired_test import PairedTest, compare, p_text
-from hosnn.results.reproduction import Cell, NetworkKind, ReproductionResult
+from hosnn.results.reproduction import NetworkKind, ReproductionResult
 from hosnn.results.statistics import holm
 from hosnn.results.text import markdown_rule, table_row
 
@@ -17,7 +17,8 @@ CAPTION = (
 )
 
 
-class PairedNetworks(NamedTuple):
+@dataclass(frozen=True)
+class PairedNetworks:
     """Two networks of one seed in one column of the table.
 
     p_value  corrected for all pairs of the reproduction (Holm)
@@ -47,15 +48,8 @@ class PairedNetworks(NamedTuple):
 def paired_networks(result: ReproductionResult) -> list[PairedNetworks]:
     """Every pair of networks of one seed, for each column with a worst case that both were measured in."""
     found = list(_pairs(result))
-    tests = [
-        compare(first.evaluations[column.protocol], second.evaluations[column.protocol])
-        for column, (first, second) in found
-    ]
-    corrected = holm([test.p_value for test in tests])
-    return [
-        PairedNetworks(column.heading, first.seed, first.kind, second.kind, test, p_value)
-        for (column, (first, second)), test, p_value in zip(found, tests, corrected, strict=True)
-    ]
+    corrected = holm([pair.paired.p_value for pair in found])
+    return [replace(pair, p_value=p_value) for pair, p_value in zip(found, corrected, strict=True)]
 
 
 def paired_markdown(result: ReproductionResult) -> str:
@@ -67,11 +61,11 @@ def paired_markdown(result: ReproductionResult) -> str:
     return "\n".join([f"{CAPTION}.", "", table_row(HEADS), markdown_rule(len(HEADS), texts=4), *rows])
 
 
-def _pairs(result: ReproductionResult) -> Iterator[tuple[Column, tuple[Cell, Cell]]]:
-    for column in columns(result):
-        if column.attack != WORST:
-            continue
-        measured = [cell for cell in result.cells if column.protocol in cell.evaluations]
-        for seed in dict.fromkeys(cell.seed for cell in measured):
-            for pair in combinations([cell for cell in measured if cell.seed == seed], 2):
-                yield column, pair
+def _pairs(result: ReproductionResult) -> Iterator[PairedNetworks]:
+    """The pairs, p-values not corrected.  Evaluations of other images, or of more attacks, are not paired."""
+    for column in (column for column in columns(result) if column.attack == WORST):
+        measured = [(cell, evaluation) for cell in result.cells if (evaluation := cell.evaluation(column.protocol))]
+        for (first, one), (second, other) in combinations(measured, 2):
+            if first.seed == second.seed and (one.protocol, one.samples) == (other.protocol, other.samples):
+                paired = compare(one, other)
+                yield PairedNetworks(column.heading, first.seed, first.kind, second.kind, paired, paired.p_value)

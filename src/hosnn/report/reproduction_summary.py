@@ -118,7 +118,7 @@ def shared_accuracies(cells: Iterable[Cell], first: Column, second: Column) -> S
     """Accuracies under two attacks on shared images, averaged over seeds; None where one of them was not run."""
     by_seed = []
     for cell in cells:
-        one, other = (cell.evaluations.get(column.protocol) for column in (first, second))
+        one, other = (cell.evaluation(column.protocol) for column in (first, second))
         if one and other and was_run(one, first.attack) and was_run(other, second.attack):
             correct = dict(zip(one.index, correct_samples(one, first.attack), strict=True))
             correct_too = dict(zip(other.index, correct_samples(other, second.attack), strict=True))
@@ -207,7 +207,7 @@ def _attack(column: Column, cells: Iterable[Cell]) -> str:
 
 
 def _evaluations(cells: Iterable[Cell], protocol: str) -> Iterator[Evaluation]:
-    return (cell.evaluations[protocol] for cell in cells if protocol in cell.evaluations)
+    return (evaluation for cell in cells if (evaluation := cell.evaluation(protocol)))
 
 
 def _of_images(accuracy: MeasuredAccuracy) -> str:

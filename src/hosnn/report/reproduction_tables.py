@@ -107,7 +107,7 @@ def measured_accuracy(cells: Iterable[Cell], column: Column) -> MeasuredAccuracy
     correct = {
         cell.seed: correct_samples(evaluation, column.attack)
         for cell in cells
-        if (evaluation := cell.evaluations.get(column.protocol)) and was_run(evaluation, column.attack)
+        if (evaluation := cell.evaluation(column.protocol)) and was_run(evaluation, column.attack)
     }
     if not correct:
         return None
@@ -124,9 +124,9 @@ def measured_accuracy(cells: Iterable[Cell], column: Column) -> MeasuredAccuracy
 def is_published(result: ReproductionResult, column: Column) -> bool:
     """Whether a column's attacks are those of the publication, run as they are."""
     return any(
-        cell.evaluations[column.protocol].strength is Strength.PUBLISHED_ATTACKS
+        evaluation.strength is Strength.PUBLISHED_ATTACKS
         for cell in result.cells
-        if column.protocol in cell.evaluations
+        if (evaluation := cell.evaluation(column.protocol))
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 from hosnn.errors import ConfigError
 from hosnn.results.document import Amount, Count, Document, Flag, Integer, Number
 from hosnn.results.evaluation import Evaluation
+from hosnn.results.text import ATTACKS_ONLY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,10 @@ class Cell:
     def kind(self) -> NetworkKind:
         return NetworkKind(self.neuron, self.training)
 
+    def evaluation(self, name: str) -> Evaluation | None:
+        """The evaluation of that name, or of the protocol's attacks alone: the worst case is the same."""
+        return self.evaluations.get(name) or self.evaluations.get(name + ATTACKS_ONLY)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReproductionResult(Document):
@@ -103,8 +108,8 @@ class ReproductionResult(Document):
                 if name not in (evaluation.protocol, evaluation_key(evaluation.protocol, evaluation.threat)):
                     raise ConfigError(f"{cell.experiment} has {evaluation.protocol!r} under the name {name!r}")
             for _, protocol, attack in self.columns:
-                if protocol in cell.evaluations and attack not in ("clean", "worst"):
-                    cell.evaluations[protocol].row(attack)
+                if attack not in ("clean", "worst") and (measured := cell.evaluation(protocol)):
+                    measured.row(attack)
 
     def phases(self) -> dict[str, float]:
         """Seconds of wall time by what was done."""
