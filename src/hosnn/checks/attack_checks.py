@@ -164,22 +164,19 @@ def unbounded_attack(robust: int, samples: int, classes: int) -> Check:
     )
 
 
-def convergence(before: int, after: int, steps: tuple[int, int], samples: int, covered: int = 0) -> Check:
+def convergence(before: int, after: int, past: int, steps: tuple[int, int], samples: int) -> Check:
     """Images left correct by the two longest runs of an attack.
 
-    covered  those that only the longest run broke, but that are not robust in the worst case either
+    past  those that only the longest run broke, and that the worst case leaves
     """
-    all_dropped, drop = before - after, before - after - covered
-    moved = abs(drop) / samples
-    severity: Severity = (
-        "pass" if moved < CONVERGED or abs(drop) <= TOLERANCE else "fail" if moved > UNCONVERGED else "warn"
-    )
+    share = past / samples
+    severity: Severity = "pass" if share < CONVERGED or past <= TOLERANCE else "fail" if share > UNCONVERGED else "warn"
     return Check(
         "convergence",
         severity,
-        f"{-100 * all_dropped / samples:+.2g} points from {steps[0]} to {steps[1]} steps of one run, "
-        f"{-100 * drop / samples:+.2g} points past the worst case, {samples} images",
-        -drop / samples,
+        f"{100 * (after - before) / samples:+.2g} points from {steps[0]} to {steps[1]} steps of one run, which breaks "
+        f"{past} of {samples} images that the worst case leaves",
+        share,
         "Once doubling the steps breaks nothing that the worst case leaves, the attacks have done what they can; if it "
         "does, give them more steps before believing the number.",
     )

@@ -197,9 +197,9 @@ def _of_steps(evaluation: Evaluation) -> Iterator[Check]:
     yield attack_checks.more_steps(counts, samples)
     shorter, longer = (_robust(evaluation, result) for result in results[-2:])
     newly_broken = [before and not after for before, after in zip(shorter, longer, strict=True)]
-    covered = sum(new and not robust for new, robust in zip(newly_broken, evaluation.robust, strict=False))
+    past = sum(new and robust for new, robust in zip(newly_broken, evaluation.robust, strict=False))
     lengths = results[-2].steps, results[-1].steps
-    yield attack_checks.convergence(counts[-2], counts[-1], lengths, samples, covered)
+    yield attack_checks.convergence(counts[-2], counts[-1], past, lengths, samples)
 
 
 def _of_controls(evaluation: Evaluation) -> Iterator[Check]:

@@ -49,7 +49,9 @@ def reproduce(
     hardware: Hardware = Hardware(),  # noqa: B008
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
-    """Train LIF and TA-LIF, each clean and on FGSM, attack all four, and print them beside the paper's numbers.
+    """Train the networks of one table, attack them all, and print the results beside the paper's numbers.
+
+    They are LIF and TA-LIF, each clean and on FGSM; for names that end in -robust LIF, TA-LIF and the ANN twin.
 
     Training and evaluations that are finished in --runs are not repeated; after an interruption the same command
     resumes.
@@ -68,12 +70,14 @@ def reproduce(
             cifar100, svhn (the authors' networks, for a GPU); fashion-mnist-robust (an hour), cifar10-robust,
             cifar100-robust, svhn-robust (many hours): the most robust networks here; nmnist (recordings of an event
             camera, minutes); all: the paper's four tables with networks for two cores, then the robust ones and nmnist.
-        seeds: training seeds; all four networks are trained and attacked for each.
+        seeds: training seeds; every network is trained and attacked for each (names that end in -robust: with the
+            panels and checks of `standard` for the first seed only).
         runs: folder of run folders.
         out: folder for comparison.json, table.md, bars.svg and report.html; RUNS/NAME if not given.  For all: a folder
             for each, and paper.md with the paper's rows; RUNS if not given.
         data_folder: folder of the data set, if it is not in one of the usual places.  For all: a folder with a folder
-            for each data set, such as cifar10; those that are not in it are looked for in the usual places.
+            for each data set: cifar10, cifar100, svhn (or svhn-prefix), nmnist (or nmnist-small), fashion-mnist;
+            those that are not in it are looked for in the usual places.
         max_time: stop after this many minutes; the same command resumes.
         hardware: what to run on; on a CPU independent trainings run side by side, on --threads cores together (0: those
             that are free).
@@ -92,9 +96,12 @@ def reproduce(
             print(json.dumps(result.to_json()))
         return 0
     out = writable_folder(out or runs)
+    places = {each: _folder_of(each, data_folder) for each in ALL}
+    for data, place in {_data_of(each): place for each, place in places.items()}.items():
+        load_dataset(data, place)  # what is missing must not stop the last of many hours
     results = {}
-    for each in ALL:
-        folder, place = writable_folder(out / each), _folder_of(each, data_folder)
+    for each, place in places.items():
+        folder = writable_folder(out / each)
         results[each] = _reproduced(_reproduction(each), seeds, runs, folder, place, deadline, hardware, json_output)
         console.print(rich_table(results[each]))
     write_text(out / "paper.md", paper_rows(list(results.values())))
@@ -108,9 +115,16 @@ EVERYTHING = "all"
 
 
 def _folder_of(name: str, data_folder: Path | None) -> Path | None:
-    """The folder of a reproduction's data set in a folder of several; None if it is not there."""
-    folder = None if data_folder is None else data_folder / _reproduction(name).grid[0]().data
-    return folder if folder is not None and folder.is_dir() else None
+    """The folder of a reproduction's data set in a folder of several, such as svhn-prefix or svhn; None if it is not
+    there."""
+    data = _data_of(name)
+    folders = [] if data_folder is None else [data_folder / data, data_folder / data.partition("-")[0]]
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def _data_of(name: str) -> str:
+    """The name of a reproduction's data set."""
+    return _reproduction(name).grid[0]().data
 
 
 def _reproduced(

@@ -59,47 +59,47 @@ def twin() -> Experiment:
 
 def trial_published() -> Experiment:
     """HoSNN's objective, FGSM at 2/255, on the robust network."""
-    return _trial("published", epochs=7)
+    return _trial("published", epochs=14)
 
 
 def trial_fgsm_rs() -> Experiment:
     """FGSM with a random start at 8/255."""
-    return _trial("fgsm_rs", epochs=7)
+    return _trial("fgsm_rs", epochs=14)
 
 
 def trial_pgd() -> Experiment:
     """PGD-7 at 8/255."""
-    return _trial("pgd", epochs=2)
+    return _trial("pgd", epochs=4)
 
 
 def trial_free() -> Experiment:
     """Free adversarial training at 8/255, 4 replays."""
-    return _trial("free", epochs=3)
+    return _trial("free", epochs=6)
 
 
 def trial_trades() -> Experiment:
     """TRADES, beta 6."""
-    return _trial("trades", epochs=1)
+    return _trial("trades", epochs=2)
 
 
 def trial_mart() -> Experiment:
     """MART, beta 5."""
-    return _trial("mart", epochs=1)
+    return _trial("mart", epochs=2)
 
 
 def trial_sparse_gradients() -> Experiment:
     """FGSM with a random start, and a penalty on the label's logit along its gradient."""
-    return _trial("sparse_gradients", epochs=4)
+    return _trial("sparse_gradients", epochs=8)
 
 
 def trial_orthogonal() -> Experiment:
     """FGSM with a random start, and weights kept near orthogonal (SNN-RAT)."""
-    return _trial("orthogonal", epochs=7)
+    return _trial("orthogonal", epochs=14)
 
 
 def trial_perturbed_membranes() -> Experiment:
     """FGSM with a random start, and a penalty on how far it moves the last membranes (MPPD-TV-l1)."""
-    return _trial("perturbed_membranes", epochs=5)
+    return _trial("perturbed_membranes", epochs=10)
 
 
 def _trial(objective: str, epochs: int) -> Experiment:

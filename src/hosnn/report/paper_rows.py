@@ -8,15 +8,15 @@ from hosnn.report.phrases import NO_VALUE
 from hosnn.report.reproduction_tables import CLEAN, WORST, Column, MeasuredAccuracy, measured_accuracy
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.reproduction import Cell, NetworkKind, ReproductionResult, cells_by_kind, evaluation_key
-from hosnn.results.text import ATTACKS_ONLY, markdown_rule, percent, table_row
+from hosnn.results.text import markdown_rule, percent, table_row
+from hosnn.robustness.threats import DEFAULT_THREAT
 
 HEADS = ("network", "structure", "epochs", "hours")
 PAPER, STANDARD = "paper", "standard"
-WEAK = evaluation_key(STANDARD + ATTACKS_ONLY, "linf:2/255")
 MEASURES = {
     "clean": Column("", PAPER, CLEAN),
     "PGD-7, authors' protocol": Column("", PAPER, "PGD-7"),
-    "worst case, 2/255": Column("", WEAK, WORST),
+    "worst case, 2/255": Column("", evaluation_key(STANDARD, "linf:2/255"), WORST),
     "worst case, 8/255": Column("", STANDARD, WORST),
 }
 """Columns of numbers."""
@@ -26,7 +26,7 @@ def paper_rows(results: Sequence[ReproductionResult], also: Iterable[Evaluation]
     """A table for each data set: the published numbers, then every network of its reproductions.
 
     Reproductions without published numbers are left out.
-    also  evaluations made beside the reproductions, of networks that they trained, by the experiment's name
+    also  evaluations made beside the reproductions, by the experiment's name; "trained again" marks other weights
     """
     beside = {result.model: result for result in also}
     results = [result for result in results if result.published]
@@ -65,7 +65,8 @@ def _measured(result: ReproductionResult, kind: NetworkKind, cells: Sequence[Cel
     texts = [markdown(f"{kind}{seeds}"), markdown(result.network), str(cells[0].epochs), f"{hours:.1f}"]
     for column in MEASURES.values():
         accuracy = measured_accuracy(cells, column)
-        texts.append(_number(accuracy, len(cells)) if accuracy else NO_VALUE)
+        again = ", trained again" if any(_is_of_other_weights(cell, column) for cell in cells) else ""
+        texts.append(_number(accuracy, len(cells)) + again if accuracy else NO_VALUE)
     return table_row(texts)
 
 
@@ -74,7 +75,16 @@ def _number(accuracy: MeasuredAccuracy, seeds: int) -> str:
     return f"{percent(accuracy.mean)} {accuracy.spread}, n = {accuracy.samples:,}{of_seeds}"
 
 
+def _is_of_other_weights(cell: Cell, column: Column) -> bool:
+    """Whether the column's number was measured after another training of the experiment than the other numbers."""
+    evaluation = cell.evaluation(column.protocol)
+    return evaluation is not None and evaluation.model_sha256 != [*cell.evaluations.values()][-1].model_sha256
+
+
 def _with(cell: Cell, beside: Mapping[str, Evaluation]) -> Cell:
     """The cell with an evaluation made beside it, unless it has one of that protocol."""
     extra = beside.get(cell.experiment)
-    return cell if extra is None else replace(cell, evaluations={extra.protocol: extra, **cell.evaluations})
+    if extra is None:
+        return cell
+    key = evaluation_key(extra.protocol, None if extra.threat == str(DEFAULT_THREAT) else extra.threat)
+    return replace(cell, evaluations={key: extra, **cell.evaluations})

@@ -9,6 +9,8 @@ from hosnn.results.document import Amount, Count, Document, Flag, Integer, Numbe
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.text import ATTACKS_ONLY
 
+AT = " at "
+
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
@@ -66,7 +68,8 @@ class Cell:
 
     def evaluation(self, name: str) -> Evaluation | None:
         """The evaluation of that name, or of the protocol's attacks alone: the worst case is the same."""
-        return self.evaluations.get(name) or self.evaluations.get(name + ATTACKS_ONLY)
+        protocol, at, threat = name.partition(AT)
+        return self.evaluations.get(name) or self.evaluations.get(f"{protocol}{ATTACKS_ONLY}{at}{threat}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +128,7 @@ class ReproductionResult(Document):
 
 def evaluation_key(protocol: str, threat: str | None = None) -> str:
     """The name of an evaluation in a cell, e.g. "standard, attacks only at linf:2/255"; threat None: the usual one."""
-    return protocol if threat is None else f"{protocol} at {threat}"
+    return protocol if threat is None else f"{protocol}{AT}{threat}"
 
 
 def cells_by_kind(result: ReproductionResult) -> dict[NetworkKind, list[Cell]]:
