@@ -14,6 +14,7 @@ seeds         from NAME/standard/*/standard.json (seed 0) and NAME/seeds/SEED/*/
               of each seed, compared image by image
 budget        from NAME/*.json, as bench/budget.py wrote them
 paper-rows    from NAME/comparison.json of every reproduction, and NAME/standard/*/*.json
+glossary      from hosnn.report.glossary
 leaderboard   from NAME/*/*.json and NAME/reported.json
 errors        from the inspections in NAME/*.json, as `hosnn inspect` wrote them
 signatures    from NAME/study.json, as bench/signature_study.py wrote it
@@ -25,6 +26,7 @@ from pathlib import Path
 
 from hosnn.recipes.reproductions import ALL
 from hosnn.report.comparison_markdown import comparison_markdown
+from hosnn.report.glossary import GLOSSARY
 from hosnn.report.inspection_markdown import inspections_markdown
 from hosnn.report.leaderboard import leaderboard
 from hosnn.report.paired_networks import paired_markdown
@@ -71,6 +73,9 @@ def table(folder: Path, kind: str) -> str:
         files = [folder / name / "comparison.json" for name in ALL]
         results = [ReproductionResult.load(path) for path in files if path.exists()]
         return paper_rows(results, [result for name in ALL for result in evaluations(folder / name / "standard")])
+    if kind == "glossary":
+        terms = sorted(GLOSSARY, key=lambda term: term.term.lower())
+        return "\n".join(f"- **{term.term}**: {term.meaning}" for term in terms)
     if kind == "leaderboard":
         return leaderboard(folder)
     if kind == "budget":

@@ -36,7 +36,7 @@ def update_module() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/evaluation.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/evaluation.md", "docs/training.md"])
 def test_examples_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)  # they write files
     monkeypatch.setenv("MPLBACKEND", "agg")

@@ -79,6 +79,16 @@ def test_all_writes_each_table_and_the_papers_rows(
     assert "74.91" in rows and "LIF, trained with FGSM 2/255" in rows and "n = 10" in rows
 
 
+def test_all_looks_for_every_data_set_before_it_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(reproduce_verb, "ALL", ("demo", "nmnist"))
+    (tmp_path / "nmnist").mkdir()
+    assert main(["reproduce", "all", "--runs", str(tmp_path / "runs"), "--data-folder", str(tmp_path)]) == 2
+    assert str(tmp_path / "nmnist") in capsys.readouterr().err
+    assert not list(tmp_path.rglob("checkpoints"))
+
+
 def a_twin() -> Experiment:
     network = ConvNet("4C3-P2-8-10", (1, 28, 28), (0.28,), (0.35,), dropout=0.0, pool_gain=0.25, twin=Twin.RELU)
     small = TINY_DEMO.grid[0]()

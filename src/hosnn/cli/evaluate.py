@@ -61,7 +61,8 @@ def evaluate(
 ) -> int:
     """Attack a trained network under a protocol; write JSON, Markdown and an HTML page.
 
-    MODEL is a run folder, a checkpoint folder, a Hub id, or a model of your own: file.py:function or module:function,
+    MODEL is a run folder, a checkpoint folder, the name of a network in the package (cifar10-robust), a Hub id, or a
+    model of your own: file.py:function or module:function,
     which is a network, or a function without arguments that returns one.  A network is an nn.Module or any function
     from images in [0, 1] to logits.
 
@@ -87,7 +88,8 @@ def evaluate(
     hosnn evaluate MODEL --protocol full --shards 16 --address auto    (on a Ray cluster, shards gathered at the end)
 
     Args:
-        model: a run folder, a checkpoint folder, a Hub id, file.py:function or module:function.
+        model: a run folder, a checkpoint folder, a network of the package, a Hub id, file.py:function or
+            module:function.
         protocol: smoke, quick, standard, full, paper, choices or sweep; events for recordings of event cameras.
         attacks_only: the protocol's worst case without its panels and checks, in less time; the result and its files
             are called "PROTOCOL, attacks only".

@@ -55,7 +55,8 @@ def evaluate(
 
     data     a data set (its test split is used), a split, or images and labels in a container: (x, y), a TensorDataset,
              a DataLoader (`hosnn.data.containers`)
-    protocol a protocol, or the name of a built-in one at Linf 8/255: smoke, standard, full, paper, choices, sweep
+    protocol a protocol, or the name of a built-in one at Linf 8/255: smoke, quick, standard, full, paper, choices or
+             sweep
     attacks_only  only the protocol's worst case, without its panels and checks; the result's protocol is then called
              "NAME, attacks only"
     samples  how many images, a fixed class-balanced choice; None: the protocol's number, or all if there are fewer

@@ -28,7 +28,12 @@ class Emit(Enum):
 
 @identified("Beyond")
 class Extrapolation(Enum):
-    """How values per time step are extended to more steps: an error, the last one held, or all of them repeated."""
+    """How values per time step are extended to more steps than they were recorded for.
+
+    ERROR      not at all: it is an error
+    HOLD_LAST  the last step's values hold for all later ones
+    REPEAT     all of them begin anew
+    """
 
     ERROR = "error"
     HOLD_LAST = "hold-last"

@@ -16,7 +16,12 @@ from hosnn.nn.neurons import Extrapolation, step_number
 
 @identified("Norm")
 class Norm(Enum):
-    """How currents are normalised before neurons: not at all, by statistics shared over time, or of each step."""
+    """How currents are normalised before neurons.
+
+    NONE      not at all
+    SHARED    by one mean and variance per channel, over all time steps
+    PER_STEP  by those of each time step
+    """
 
     NONE = "none"
     SHARED = "shared"

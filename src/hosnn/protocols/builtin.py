@@ -119,7 +119,7 @@ def sweep(threat: Threat = DEFAULT_THREAT) -> Protocol:
 
 
 def quick(threat: Threat = DEFAULT_THREAT) -> Protocol:
-    """Three attacks that differ, on 500 images: for screening networks, and for probes during training."""
+    """Three attacks that differ, on 500 images: for screening networks."""
     return Protocol(
         name="quick",
         description="SA-PGD 60 with adaptive surrogate, APGD 30 on the margin through a triangle of width 0.5, APGD-CE "

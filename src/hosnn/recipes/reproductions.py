@@ -141,7 +141,7 @@ def _robust(
     l2: str,
     to_convert: Callable[[], Experiment] | None = None,
 ) -> Reproduction:
-    """Networks made to hold, under the authors' protocol, under `standard`, and under an L2 threat not trained for.
+    """Robust networks, under the authors' protocol, under `standard`, and under an L2 threat not trained for.
 
     to_convert  recipe of the ANN twin to convert
     """

@@ -82,7 +82,7 @@ GLOSSARY = (
         "APGD",
         r"\bAPGD\b",
         "PGD that sets its own step size: it halves the step when the loss stops rising and continues from the best "
-        "point so far. APGD-CE raises the cross-entropy, APGD-DLR the DLR loss.",
+        "point so far. APGD-CE raises the cross-entropy, APGD-DLR the DLR loss (arXiv 2003.01690).",
     ),
     Term(
         "DLR",
@@ -94,30 +94,31 @@ GLOSSARY = (
         "SA-PGD",
         r"\bSA-PGD\b",
         "PGD for spiking networks, whose gradients differ greatly in size: each pixel takes a step of its own, scaled "
-        "by its gradient over the last iterations.",
+        "by its gradient over the last iterations (stable adaptive PGD, arXiv 2512.22522).",
     ),
     Term(
         "ASSG",
         r"\bASSG\b",
         "Adaptive sharpness surrogate gradient: the surrogate's width follows how far each neuron usually is from its "
-        "threshold, so that few gradients vanish.",
+        "threshold, so that few gradients vanish (arXiv 2512.22522).",
     ),
     Term(
         "FAB",
         r"\bFAB\b",
         "Fast adaptive boundary: instead of raising a loss within the budget, it looks for the nearest image on the "
-        "other side of the decision boundary.",
+        "other side of the decision boundary (arXiv 1907.02044).",
     ),
     Term(
         "Square",
         r"\bSquare\b",
         "An attack without gradients: it changes random squares of pixels and keeps what raises the loss. If it "
-        "breaks images that gradient attacks do not, the gradient misleads them.",
+        "breaks images that gradient attacks do not, the gradient misleads them (arXiv 1912.00049).",
     ),
     Term(
         "HopSkipJump",
         r"\bHopSkipJump\b",
-        "An attack that sees nothing but the predicted class: it walks along the decision boundary towards the image.",
+        "An attack that sees nothing but the predicted class: it walks along the decision boundary towards the image "
+        "(arXiv 1904.02144).",
     ),
     Term("White-box", r"\bwhite-box\b", "An attack that sees the whole network and differentiates it."),
     Term("Query", r"\bquer(y|ies|ied)\b", "One image shown to the model to read its answer, without any gradient."),
@@ -130,7 +131,8 @@ GLOSSARY = (
     Term(
         "AutoAttack",
         r"\bAutoAttack\b",
-        "The usual benchmark for networks without spikes: APGD-CE, APGD-DLR, FAB and Square, one after the other.",
+        "The usual benchmark for networks without spikes: APGD-CE, APGD-DLR, FAB and Square, one after the other "
+        "(arXiv 2003.01690).",
     ),
     Term(
         "EOT",
@@ -163,7 +165,35 @@ GLOSSARY = (
         "Backpropagation through time: the gradient through all time steps, with the paths through leak, reset and "
         "threshold left open.",
     ),
-    Term("TSSL-BP", r"\bTSSL-BP\b", "The HoSNN authors' training rule: BPTT without those paths."),
+    Term(
+        "TSSL-BP",
+        r"\bTSSL-BP\b",
+        "The HoSNN authors' training rule: BPTT without those paths (Zhang and Li, NeurIPS 2020).",
+    ),
+    Term(
+        "BPTR",
+        r"\bBPTR\b",
+        "Backward pass through rate: the gradient of a neuron's mean spikes passes straight through if it fired at "
+        "all, and not otherwise (SNN-RAT, NeurIPS 2022).",
+    ),
+    Term(
+        "RGA",
+        r"\bRGA\b",
+        "Rate gradient approximation: the attacker differentiates a neuron's firing rate as a piecewise linear curve "
+        "of its mean input (CVPR 2023).",
+    ),
+    Term(
+        "HART",
+        r"\bHART\b",
+        "Hybrid attack by rate and temporal information: a surrogate gradient at every time step, averaged over all of "
+        "them (ICLR 2024).",
+    ),
+    Term(
+        "PDSG",
+        r"\bPDSG\b",
+        "Potential-dependent surrogate gradient: centre and width of the surrogate follow how widely each channel's "
+        "membranes are spread (arXiv 2503.03272).",
+    ),
     Term(
         "Panel",
         r"\b[Pp]anels?\b",

@@ -19,7 +19,12 @@ M = TypeVar("M", bound=nn.Module)
 
 @identified("Share")
 class Share(Enum):
-    """Which neurons of a layer share one adaptation rate k."""
+    """Which neurons of a layer [*N] share one adaptation rate k.
+
+    NEURON   each has its own: k [*N]
+    CHANNEL  one for each channel: k [C, 1, ..]
+    LAYER    one for the layer: k []
+    """
 
     NEURON = "neuron"
     CHANNEL = "channel"

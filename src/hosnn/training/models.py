@@ -49,7 +49,7 @@ def load(source: Path | str, generation: str = "best") -> SpikingNetwork:
 
     source  runs/NAME, a folder written by `save`, a name of `hosnn.zoo.names()`, or a
             Hub id such as "someone/their-snn"
-    Raises CheckpointError if it is neither, damaged, or of a network unknown here (use `load_into`).
+    Raises CheckpointError if it is none of these, damaged, or of a network unknown here (use `load_into`).
     """
     return checkpoint.load(folder_of(source), generation).network
 
