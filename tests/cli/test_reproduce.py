@@ -13,7 +13,7 @@ from hosnn.cli import reproduction_pipeline
 from hosnn.cli.main import main
 from hosnn.errors import ConfigError
 from hosnn.nn.convnet import ConvNet, Twin
-from hosnn.recipes.reproductions import REPRODUCTIONS, Conversions, PlannedEvaluation
+from hosnn.recipes.reproductions import REPRODUCTIONS, Conversions, FurtherSeeds, PlannedEvaluation
 from hosnn.recipes.robust_parts import adversarial
 from hosnn.report.conversion_figure import against_steps
 from hosnn.report.paired_networks import paired_markdown
@@ -128,8 +128,9 @@ def test_a_twin_and_what_it_is_converted_to_stand_in_the_table(
 
 
 def test_further_seeds_are_attacked_without_panels_if_the_plan_says_so() -> None:
-    once = PlannedEvaluation("standard", checked_once=True)
-    small = replace(TINY_DEMO, plans=(PlannedEvaluation("paper"), once))
+    once = PlannedEvaluation("standard", further_seeds=FurtherSeeds.ATTACKS_ONLY)
+    first_only = PlannedEvaluation("sweep", further_seeds=FurtherSeeds.NONE)
+    small = replace(TINY_DEMO, plans=(PlannedEvaluation("paper"), once, first_only))
     assert small.plans_for(first_seed=True) == small.plans
     assert [plan.key for plan in small.plans_for(first_seed=False)] == ["paper", "standard, attacks only"]
 

@@ -70,8 +70,8 @@ def reproduce(
             cifar100, svhn (the authors' networks, for a GPU); fashion-mnist-robust (an hour), cifar10-robust,
             cifar100-robust, svhn-robust (many hours): the most robust networks here; nmnist (recordings of an event
             camera, minutes); all: the paper's four tables with networks for two cores, then the robust ones and nmnist.
-        seeds: training seeds; every network is trained and attacked for each (names that end in -robust: with the
-            panels and checks of `standard` for the first seed only).
+        seeds: training seeds; every network is trained and attacked for each (names that end in -robust: panels,
+            checks and the L2 threat for the first seed only).
         runs: folder of run folders.
         out: folder for comparison.json, table.md, bars.svg and report.html; RUNS/NAME if not given.  For all: a folder
             for each, and paper.md with the paper's rows; RUNS if not given.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import Enum
 
 from hosnn.protocols.builtin import protocol_by_name
 from hosnn.protocols.protocol import Protocol
@@ -26,6 +27,14 @@ from hosnn.robustness.threats import DEFAULT_THREAT, Threat
 from hosnn.training.experiment import Experiment
 
 
+class FurtherSeeds(Enum):
+    """How training seeds after the first are evaluated: in the same way, by the worst case alone, or not at all."""
+
+    SAME = "same"
+    ATTACKS_ONLY = "attacks only"
+    NONE = "none"
+
+
 @dataclass(frozen=True)
 class PlannedEvaluation:
     """A protocol by name, and how many images it uses (None: the protocol's own numbers).
@@ -34,7 +43,7 @@ class PlannedEvaluation:
     panel_samples  images for the protocol's panels, curves of accuracy over a setting of the attack
     threat         that of protocols which do not bring their own
     attacks_only   the worst case without panels and checks
-    checked_once   those only for the first seed, the worst case alone for further ones
+    further_seeds  how seeds after the first are evaluated
     """
 
     protocol: str
@@ -42,11 +51,7 @@ class PlannedEvaluation:
     panel_samples: int | None = None
     threat: Threat = DEFAULT_THREAT
     attacks_only: bool = False
-    checked_once: bool = False
-
-    def further(self) -> "PlannedEvaluation":
-        """The evaluation for further seeds."""
-        return replace(self, attacks_only=True) if self.checked_once else self
+    further_seeds: FurtherSeeds = FurtherSeeds.SAME
 
     def resolved(self) -> Protocol:
         """The protocol to run."""
@@ -94,7 +99,14 @@ class Reproduction:
     demonstration: bool = False
 
     def plans_for(self, first_seed: bool) -> tuple[PlannedEvaluation, ...]:
-        return self.plans if first_seed else tuple(plan.further() for plan in self.plans)
+        """The evaluations of the first seed, or of a further one."""
+        if first_seed:
+            return self.plans
+        return tuple(
+            replace(plan, attacks_only=plan.attacks_only or plan.further_seeds is FurtherSeeds.ATTACKS_ONLY)
+            for plan in self.plans
+            if plan.further_seeds is not FurtherSeeds.NONE
+        )
 
 
 PAPER_COLUMNS = (
@@ -146,7 +158,10 @@ def _robust(
     to_convert  recipe of the ANN twin to convert
     """
     other = Threat.parse(l2)
-    besides = PlannedEvaluation("standard", samples=500, threat=other, attacks_only=True)
+    standard = PlannedEvaluation("standard", further_seeds=FurtherSeeds.ATTACKS_ONLY)
+    besides = PlannedEvaluation(
+        "standard", samples=500, threat=other, attacks_only=True, further_seeds=FurtherSeeds.NONE
+    )
     conversions = (
         PlannedEvaluation("paper", samples=1000, panel_samples=0),
         PlannedEvaluation("standard", samples=500, attacks_only=True),
@@ -154,7 +169,7 @@ def _robust(
     return Reproduction(
         title=f"{title}, robust at 8/255: LIF, TA-LIF and the ANN twin",
         grid=grid,
-        plans=(PlannedEvaluation("paper", 1000, 0), PlannedEvaluation("standard", checked_once=True), besides),
+        plans=(PlannedEvaluation("paper", 1000, 0), standard, besides),
         columns=(
             ("clean", "paper", "clean"),
             ("PGD-7 (paper)", "paper", "PGD-7"),
