@@ -36,7 +36,13 @@ def figures(clean: float, worst: float) -> EvaluationSummary:
 
 def result(validation: float, evaluation: EvaluationSummary | None = None) -> TrialResult:
     return TrialResult(
-        validation=validation, steps=100, seconds=90.0, versions=VERSIONS, machine=MACHINE, evaluation=evaluation
+        validation=validation,
+        steps=100,
+        seconds=90.0,
+        cpu_seconds=180.0,
+        versions=VERSIONS,
+        machine=MACHINE,
+        evaluation=evaluation,
     )
 
 
@@ -104,9 +110,9 @@ def test_lines_show_mean_and_deviation_over_seeds(partly: Sweep):
     first, second = sweep_rows(partly)
     assert first.title == ("demo:lif_fgsm", "optim.lr=1e-3")
     assert first.seeds == "0, 1, 2"
-    assert first.cells == ("80.0 ± 10.0", "1.5", "80.0 ± 10.0", "50.0 ± 0.0", "warn")
+    assert first.cells == ("80.0 ± 10.0", "1.5", "3.0", "80.0 ± 10.0", "50.0 ± 0.0", "warn")
     assert second.seeds == "0 of 0, 1, 2"
-    assert second.cells == ("60.0", "1.5", "60.0", "20.0", "warn")
+    assert second.cells == ("60.0", "1.5", "3.0", "60.0", "20.0", "warn")
     assert mean_and_deviation([]) == "not run"
 
 
@@ -128,8 +134,8 @@ def test_tables_say_what_failed_and_where_numbers_come_from(partly: Sweep):
 
 
 def test_a_sweep_without_results_or_protocol_has_tables_too(sweep: Sweep):
-    assert [line.cells for line in sweep_rows(sweep)] == [("not run",) * 5] * 2
-    assert [line.cells for line in sweep_rows(replace(sweep, protocol=None))] == [("not run",) * 2] * 2
+    assert [line.cells for line in sweep_rows(sweep)] == [("not run",) * 6] * 2
+    assert [line.cells for line in sweep_rows(replace(sweep, protocol=None))] == [("not run",) * 3] * 2
     assert "Versions: unknown" in markdown_sweep(sweep)
 
 

@@ -29,7 +29,7 @@ class SweepRow:
 
 def headings(sweep: Sweep) -> list[str]:
     """Headings of the columns after recipe and seeds."""
-    training = ["validation", "minutes"]
+    training = ["validation", "minutes", "CPU minutes"]
     return training if sweep.protocol is None else [*training, "clean", "worst case", "checks"]
 
 
@@ -91,7 +91,8 @@ def caption(sweep: Sweep) -> str:
     under = f"; clean and worst case: {what}" if evaluations else ""
     several = "; mean ± standard deviation over seeds" if len(sweep.seeds) > 1 else ""
     shared = f"; all with {' '.join(sweep.settings)}" if sweep.settings else ""
-    return f"Accuracy in percent, on the validation split{under}{several}; minutes of training{shared}"
+    minutes = "minutes of training, without the start's"
+    return f"Accuracy in percent, on the validation split{under}{several}; {minutes}{shared}"
 
 
 def failures(sweep: Sweep) -> list[str]:
@@ -114,7 +115,8 @@ def provenance(sweep: Sweep) -> str:
 def _cells(sweep: Sweep, trials: Sequence[TrialRecord]) -> Iterable[str]:
     results = _results(trials)
     yield mean_and_deviation([result.validation for result in results])
-    yield f"{statistics.fmean(result.seconds for result in results) / 60:.1f}" if results else NOT_RUN
+    for seconds in ([result.seconds for result in results], [result.cpu_seconds for result in results]):
+        yield f"{statistics.fmean(seconds) / 60:.1f}" if seconds else NOT_RUN
     if sweep.protocol is not None:
         evaluations = [result.evaluation for result in results if result.evaluation is not None]
         yield mean_and_deviation([evaluation.clean for evaluation in evaluations])
