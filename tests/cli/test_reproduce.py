@@ -1,7 +1,9 @@
 """`hosnn reproduce` on the smallest 2x2: what it writes, and that the same command resumes rather than begins again."""
 
 import json
+import os
 import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import hosnn.cli.reproduce as reproduce_verb
 from hosnn.cli import reproduction_pipeline
 from hosnn.cli.main import main
+from hosnn.deadline import Deadline, Interrupted
 from hosnn.errors import ConfigError
 from hosnn.nn.convnet import ConvNet, Twin
 from hosnn.recipes.reproductions import REPRODUCTIONS, Conversions, FurtherSeeds, PlannedEvaluation
@@ -150,6 +153,21 @@ def test_threads_limit_evaluations_too(
     monkeypatch.setitem(REPRODUCTIONS, "demo", small)
     assert main(["reproduce", "demo", "--runs", str(tmp_path), "--threads", str(threads)]) == 2
     assert seen == [blocks]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_an_evaluation_as_it_stops_a_training(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def signalled(*_: Any, deadline: Deadline, **__: Any) -> None:
+        os.kill(os.getpid(), number)
+        assert deadline.reached, "a block of images is finished and kept before the end"
+        raise Interrupted("in an evaluation", deadline)
+
+    monkeypatch.setattr(reproduction_pipeline, "stored_or_fresh", signalled)
+    monkeypatch.setitem(REPRODUCTIONS, "demo", replace(TINY_DEMO, grid=TINY_DEMO.grid[:1]))
+    assert main(["reproduce", "demo", "--runs", str(tmp_path)]) == 128 + number
+    assert "the same command resumes" in capsys.readouterr().err
 
 
 def test_an_unknown_name_leaves_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 from hosnn.cli.convert import converted
 from hosnn.cli.side_by_side import Training, train_side_by_side
 from hosnn.data import Dataset
-from hosnn.deadline import Deadline, Interrupted
+from hosnn.deadline import Deadline, Interrupted, stopping
 from hosnn.evaluation.store import file_stem, stored_or_fresh
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.neurons import neurons
@@ -118,17 +118,18 @@ class Pipeline:
         for plan in plans:
             planned = plan.resolved()
             stem = file_stem(planned.name, str(plan.threat), plan.samples, seed)
-            evaluations[plan.key] = stored_or_fresh(
-                network,
-                self.data,
-                planned,
-                self.runs / name / "evaluations" / f"{stem}.json",
-                name=name,
-                seed=seed,
-                threads=self.threads if self.threads and self.fabric.device.type == "cpu" else None,
-                progress=self.progress,
-                deadline=self.deadline,
-            )
+            with stopping(self.deadline):
+                evaluations[plan.key] = stored_or_fresh(
+                    network,
+                    self.data,
+                    planned,
+                    self.runs / name / "evaluations" / f"{stem}.json",
+                    name=name,
+                    seed=seed,
+                    threads=self.threads if self.threads and self.fabric.device.type == "cpu" else None,
+                    progress=self.progress,
+                    deadline=self.deadline,
+                )
         return evaluations
 
 
