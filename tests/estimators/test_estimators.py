@@ -163,6 +163,13 @@ def test_attacks_on_traces_raise_a_loss_over_time() -> None:
     assert THREAT.allows(x_adv, x).all()
 
 
+def test_one_time_step_leaves_the_cross_entropy_of_logits() -> None:
+    """The authors' target begins with a step without a spike; alone it would leave an ANN without a gradient."""
+    outputs, y = torch.randn(1, 6, 10, generator=torch.Generator().manual_seed(2)), torch.arange(6)
+    loss, expected = TraceCrossEntropy()(outputs, y), cross_entropy(outputs[0], y)
+    torch.testing.assert_close(loss / loss[0], expected / expected[0])
+
+
 def test_rules_and_attack_wrappers_compose() -> None:
     network, x, y = talif_network(), images(), labels()
     attack = Through(bptt(), OnFrames(OnTraces(fgsm(THREAT, TraceCrossEntropy()))))

@@ -7,6 +7,7 @@ import torch
 
 import hosnn
 from hosnn.errors import ConfigError
+from hosnn.nn import conversion
 from hosnn.nn.conversion import activation_percentiles, ann_to_snn
 from hosnn.nn.convnet import ConvNet, Twin
 from hosnn.nn.layers import SpikingNetwork
@@ -21,6 +22,7 @@ KINDS = {
     "biases": replace(PLAIN, norm=Norm.NONE, bias=True),
     "dense without normalisation": replace(PLAIN, norm_dense=False),
     "per step": replace(PLAIN, norm=Norm.PER_STEP),
+    "learned readout": replace(PLAIN, learned_readout=True),
     "sum pooling, no padding": replace(PLAIN, structure="4C3-P2-6-5", pool_gain=1.1, padded=False),
 }
 X = torch.rand(40, 2, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -82,6 +84,15 @@ def test_percentiles_are_those_of_all_batches_together() -> None:
     ann(X)
     values = outputs[0].flatten().sort().values
     assert together["neurons1"] == pytest.approx(float(values[-(len(values) // 100) - 1]), rel=1e-3)
+
+
+def test_percentiles_are_of_all_places_of_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stride they were those of few columns, the padded border among them."""
+    ann, x = twin(PLAIN), X.clone()
+    x[..., ::2] = 0.5
+    whole = activation_percentiles(ann, [x], 90.0)
+    monkeypatch.setattr(conversion, "SAMPLED", len(x) * 4 * 8 * 8 // 8)
+    assert activation_percentiles(ann, [x], 90.0)["neurons1"] == pytest.approx(whole["neurons1"], rel=0.06)
 
 
 @pytest.mark.parametrize(

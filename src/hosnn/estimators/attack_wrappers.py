@@ -80,7 +80,9 @@ class TraceCrossEntropy:
     """The authors' attack loss, cross-entropy at every time step against the target trace (`trace_cross_entropy`).
 
     (outputs [T, B, K], y [B]) -> [B]
-    spikes       the label's desired spike train; its last entry is repeated if the network runs longer
+    spikes       the label's desired spike train; its last entry is repeated if the network runs longer.  Where the
+                 network is too short for its first spike (one step, as of an ANN) the label is to spike at every step,
+                 because without a target there is no gradient
     tau_synapse  in time steps
     """
 
@@ -89,6 +91,8 @@ class TraceCrossEntropy:
 
     def __call__(self, outputs: Tensor, y: Tensor) -> Tensor:
         train = (*self.spikes, *self.spikes[-1:] * len(outputs))[: len(outputs)]
+        if not any(train):
+            train = (1,) * len(outputs)
         return trace_cross_entropy(outputs, target_traces(y, train, outputs.shape[2], self.tau_synapse))
 
 

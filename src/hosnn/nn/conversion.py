@@ -20,7 +20,7 @@ from hosnn.nn.normalisation import Norm, TimeBatchNorm
 from hosnn.spiking.state import Dynamics, Reset
 
 SAMPLED = 200_000
-"""Activations of a layer that are kept from each batch, evenly spaced, to find its percentile."""
+"""Activations of a layer that are kept from each batch, at random, to find its percentile."""
 
 INTEGRATE_AND_FIRE = Dynamics(tau_membrane=math.inf, tau_synapse=1.0, reset=Reset.SOFT)
 
@@ -66,7 +66,10 @@ def ann_to_snn(ann: SpikingNetwork, batches: Iterable[Tensor], steps: int, perce
     ).build()
     weights = spiking.state_dict()
     zeros = {name: torch.zeros_like(weights[name]) for name in weights.keys() - ann.state_dict().keys()}
-    spiking.load_state_dict(ann.state_dict() | zeros)
+    state = ann.state_dict() | zeros
+    if blueprint.learned_readout:  # of one step, the twin's
+        state["readout.weights"] = state["readout.weights"].expand(steps) / steps
+    spiking.load_state_dict(state)
     _set_thresholds(spiking, activation_percentiles(ann, batches, percentile), 0.5 / steps)
     return spiking.eval()
 
@@ -75,11 +78,14 @@ def activation_percentiles(ann: SpikingNetwork, batches: Iterable[Tensor], perce
     """The percentile of the outputs of each rectifier in the body, by its name there; 1 for one that is silent."""
     rectifiers = {name: layer for name, layer in ann.body.named_children() if _is_rectifier(layer)}
     kept: dict[str, list[Tensor]] = {name: [] for name in rectifiers}
+    random = torch.Generator().manual_seed(0)
 
     def hook_for(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def keep(_: nn.Module, arguments: tuple[Any, ...]) -> None:
             values = torch.relu(arguments[0]).flatten()
-            kept[name].append(values[:: max(1, len(values) // SAMPLED)].cpu())
+            if len(values) > SAMPLED:  # at random: a stride would take the same few columns of every image
+                values = values[torch.randint(len(values), (SAMPLED,), generator=random).to(values.device)]
+            kept[name].append(values.cpu())
 
         return keep
 
