@@ -280,3 +280,19 @@ def test_a_budget_that_takes_few_images_is_a_warning_not_a_failure() -> None:
 def test_only_a_ball_that_holds_every_image_is_unbounded(threat: str) -> None:
     rows = [row("PGD", 90), replace(row("PGD @ 64", 90), threat=threat, eps=64.0)]
     assert "unbounded attack" not in found(replace(evaluation(eps=rows), threat=threat))
+
+
+@pytest.mark.parametrize("first", ["queries", "white-box"])
+def test_what_only_queries_break_counts_wherever_they_stand(first: str) -> None:
+    """In a cascade a gradient attack after them is not given what they broke."""
+    queries, gradient = row("Square", 60, kind="queries"), row("PGD", 180)
+    rows = [queries, replace(gradient, predictions=left(60))] if first == "queries" else [gradient, queries]
+    check = found(evaluation(rows))["queries and transfer"]
+    assert "120 of 200" in check.figure and check.severity == "fail"
+
+
+def test_an_image_that_is_tied_without_an_attack_is_not_broken_by_noise() -> None:
+    tied = tuple(range(100, 120))
+    panel = [row("PGD", 20, role=Role.REFERENCE), row("noise", 180, role=Role.NOISE)]
+    panel = [replace(each, tied=tied) for each in panel]
+    assert "breaks 0," in found(replace(evaluation(controls=panel), clean_tied=tied))["random noise"].figure

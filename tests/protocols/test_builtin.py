@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -7,16 +8,20 @@ from torch import Tensor
 
 from hosnn.data import fashion_mnist_sample
 from hosnn.errors import ConfigError
-from hosnn.estimators import Through, TraceCrossEntropy
+from hosnn.estimators import OnFrames, OnTraces, Through, TraceCrossEntropy
 from hosnn.evaluation.evaluate import evaluate
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.lenet import LeNet
-from hosnn.protocols.builtin import PROTOCOLS, protocol_by_name, sweep
+from hosnn.protocols.builtin import PROTOCOLS, protocol_by_name, standard, sweep
+from hosnn.protocols.estimator_search import search_panel
 from hosnn.protocols.paper import PaperChoices, paper
-from hosnn.protocols.protocol import AttackSpec
+from hosnn.protocols.protocol import AttackSpec, PanelPlan, Protocol
 from hosnn.rng import SampleRandom
+from hosnn.robustness.apgd import APGD
 from hosnn.robustness.balls import Linf
+from hosnn.robustness.ensembles import EOT
 from hosnn.robustness.losses import cross_entropy
+from hosnn.robustness.pgd import PGD
 from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import bptt, tssl_bp
 
@@ -120,3 +125,32 @@ def test_a_protocol_runs_on_a_spiking_network(make, network) -> None:
     )
     assert result.samples == 6 and result.threat == str(made.threat)
     assert ("/step" in result.threat) == (make is paper)
+
+
+def test_two_attacks_of_one_name_or_panels_of_one_name_are_refused() -> None:
+    """The second would take the first one's results."""
+    attack = AttackSpec(name="PGD", attack=PGD(THREAT), threat=THREAT)
+    plan = partial(Protocol, name="mine", description="", threat=THREAT, samples=10)
+    with pytest.raises(ConfigError, match="'PGD' occurs twice"):
+        plan(attacks=(attack, replace(attack, id="other")))
+    with pytest.raises(ConfigError, match="'PGD' occurs twice"):
+        plan(attacks=(attack, replace(attack, name="other", id="PGD")))
+    with pytest.raises(ConfigError, match="panel 'eps' occurs twice"):
+        plan(attacks=(attack,), panels=(PanelPlan("eps", (attack,), 5),) * 2)
+
+
+def test_the_search_perturbs_every_time_step_if_the_threat_does() -> None:
+    for threat, kind in ((THREAT, APGD), (replace(THREAT, per_step=True), OnFrames)):
+        search = standard(threat).search
+        assert search is not None
+        assert {type(spec.attack) for spec in search_panel(search, threat).attacks} == {kind}
+
+
+def test_attacks_on_frames_and_traces_see_the_mean_of_a_random_model() -> None:
+    for spec in paper(THREAT).attacks:
+        attack: Any = spec.assembled(eot_samples=3)
+        seen = [type(attack)]
+        while hasattr(attack, "attack"):
+            attack = attack.attack
+            seen.append(type(attack))
+        assert seen == [Through, OnFrames, OnTraces, EOT, PGD]

@@ -101,8 +101,9 @@ def replace_network(trace: NeuronTrace, name: str) -> NeuronTrace:
 def test_the_finding_is_computed() -> None:
     first, second = finding(comparison())
     assert first == (
-        "Under the authors' PGD-7 at 8/255, TA-LIF trained with FGSM 2/255 keeps 76.1 % accuracy on 1,000 images; "
-        "under a stronger attack at 8/255 (PGD-40 BPTT, worst of 5 widths), it keeps 72.8 % accuracy on 1,000 images."
+        "Under the authors' PGD-7 at 8/255 per time step, TA-LIF trained with FGSM 2/255 keeps 76.1 % accuracy on "
+        "1,000 images; under a stronger attack at 8/255 (PGD-40 BPTT, worst of 5 widths), it keeps 72.8 % accuracy "
+        "on 1,000 images."
     )
     assert second == (
         "LIF trained the same way keeps 68.3 % and 69.0 %: TA-LIF is 7.8 points ahead (intervals do not overlap) and "

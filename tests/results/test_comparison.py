@@ -157,3 +157,25 @@ def test_a_model_that_met_fewer_attacks_for_want_of_a_gradient_is_said_to_have()
     assert [str(test).endswith(said) for test in found.tests] == [True, False, True, False, False, False]
     other = replace(THREE[1], skipped=("search for estimators: no hosnn spiking layer with a gradient found",))
     assert not any(test.doubts for test in compare_models([THREE[0], other]).tests)
+
+
+def test_transfer_from_two_models_counts_what_either_breaks() -> None:
+    def with_both(each: Evaluation) -> Evaluation:
+        keeps = [[at % 2 == 0 for at in range(50)], [at % 3 == 0 for at in range(50)]]
+        rows = tuple(
+            attack_result(
+                f"transfer from {at}",
+                tuple(y if right else (y + 1) % 10 for y, right in zip(each.labels, kept, strict=False)),
+                kind="transfer",
+            )
+            for at, kept in enumerate(keeps)
+        )
+        return replace(each, panels=(Panel("controls", rows),))
+
+    found = compare_models([with_both(THREE[0]), with_both(THREE[1])])
+    assert cell(found, "transfer alone (standard)") == {"a": 9, "b": 9}
+
+
+def test_evaluations_that_count_ties_differently_are_not_paired() -> None:
+    with pytest.raises(ConfigError, match="count ties differently"):
+        compare_models([replace(THREE[0], clean_tied=()), replace(THREE[1], clean_tied=None)])

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from hosnn.robustness.ensembles import EOT, Noise, Transfer, Worst
 from hosnn.robustness.fab import FAB
 from hosnn.robustness.losses import margin
 from hosnn.robustness.model import Attack, AveragedModel, Model, count_passes
-from hosnn.robustness.pgd import PGD, Restart, at_clean, fgsm
+from hosnn.robustness.pgd import PGD, Restart, at_clean, fgsm, first_success
 from hosnn.robustness.sapgd import SAPGD
 from hosnn.robustness.threats import Threat
 from tests.robustness.models import Wavy, linear, samples
@@ -247,3 +248,30 @@ def test_every_run_but_the_first_clears_the_models_state(attack: Attack, runs: i
     x, began, inner = samples()[0], list[int](), linear(4)
     attack(Resettable(began, inner), x, inner(x).argmax(1), rng())
     assert len(began) == runs - 1
+
+
+class TiedInside(nn.Module):
+    """Two classes that tie exactly where the first pixel is 0.3, and whose label wins elsewhere."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        distance = (x.flatten(1)[:, 0] - 0.3).abs()
+        return torch.stack([distance, torch.zeros_like(distance)], 1)
+
+
+@dataclass(frozen=True)
+class To:
+    """Move the first pixel there."""
+
+    value: float
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+        moved = x.clone()
+        moved.flatten(1)[:, 0] = self.value
+        return moved
+
+
+def test_a_tie_that_one_attack_reached_is_not_lost_by_the_next() -> None:
+    x, y = torch.full((4, 1, 2, 2), 0.5, dtype=torch.float64), torch.zeros(4, dtype=torch.long)
+    for order in ((To(0.3), To(0.4)), (To(0.4), To(0.3))):
+        reached = first_success(order, TiedInside(), x, y, rng(4))
+        assert (reached.flatten(1)[:, 0] == 0.3).all()

@@ -1,5 +1,6 @@
 """The threat to events, and the attacks on them: whole events, exact budgets, distinct places, and who is stronger."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -152,3 +153,47 @@ def test_attacks_on_events_need_a_threat_to_events() -> None:
         GreedyEvents(threat(), steps=0)
     with pytest.raises(ConfigError, match="tries = 0"):
         RandomEvents(threat(), tries=0)
+
+
+class Remembering(Linear):
+    """Counts the passes since its state was cleared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passes: list[int] = []
+        self.seen = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += 1
+        self.passes.append(self.seen)
+        return super().forward(x)
+
+    def subset(self, chosen: Tensor) -> "Remembering":
+        return self
+
+    def state_frozen(self) -> Any:
+        return nullcontext()
+
+    def without_state(self) -> "Remembering":
+        self.seen = 0
+        return self
+
+
+def test_an_estimator_keeps_its_state_when_some_recordings_are_lost() -> None:
+    model, (x, _) = Remembering(), frames()
+    y = model(x).argmax(1)
+    y[0] = (y[0] + 1) % 3  # wrong from the beginning
+    model.seen, model.passes = 0, []
+    GreedyEvents(threat(), steps=6)(model, x, y, rng())
+    assert len(model.passes) > 3 and model.passes == list(range(1, len(model.passes) + 1))
+
+
+@pytest.mark.parametrize(("events", "steps", "gradients"), [(7, 40, 7), (41, 40, 40), (20, 10, 10)])
+def test_the_budget_is_spread_over_all_steps(events: int, steps: int, gradients: int) -> None:
+    (x, _), model = frames(), Remembering()
+    model.layer.weight.data *= 0.01
+    y = model(x).argmax(1)
+    model.seen = 0
+    x_adv = GreedyEvents(threat(events), steps=steps, loss=lambda scores, y: scores.sum(1))(model, x, y, rng())
+    assert events_changed(x_adv, x).max() <= events
+    assert model.seen <= gradients + 1

@@ -223,7 +223,7 @@ def _of_controls(evaluation: Evaluation) -> Iterator[Check]:
 
 def _noise(evaluation: Evaluation, reference: Sequence[bool], noise: Sequence[bool]) -> Check:
     samples = len(reference)
-    clean = sum(evaluation.correct_when_clean[:samples])
+    clean = sum(evaluation.not_lost_when_clean[:samples])
     return attack_checks.random_noise(clean, sum(noise), sum(reference), samples)
 
 
@@ -241,13 +241,21 @@ def _last_point(_: Evaluation, best_point: Sequence[bool], last_point: Sequence[
 
 
 def _of_gradient_free_attacks(evaluation: Evaluation) -> Iterator[Check]:
-    white_box = [result for result in evaluation.rows if result.kind == "white-box"]
-    gradient_free = [result for result in evaluation.rows if result.kind in GRADIENT_FREE]
-    if not white_box or not gradient_free:
+    kinds = {result.kind for result in evaluation.rows}
+    if "white-box" not in kinds or not kinds & set(GRADIENT_FREE):
         return
-    before = _survivors(evaluation, white_box)
-    after = [first and second for first, second in zip(before, _survivors(evaluation, gradient_free), strict=True)]
-    yield attack_checks.queries_and_transfer(sum(before) - sum(after), evaluation.samples)
+    standing = {at for at, right in enumerate(evaluation.not_lost_when_clean) if right}
+    by_gradient: set[int] = set()
+    gradient_free: set[int] = set()  # in a cascade: those broken before a gradient was tried on them
+    for result in evaluation.rows:
+        broken = {at for at, right in enumerate(evaluation.correct_after(result)) if not right} & standing
+        if evaluation.cascade:
+            standing -= broken
+        if result.kind in GRADIENT_FREE:
+            gradient_free |= broken
+        elif result.kind == "white-box":
+            by_gradient |= broken
+    yield attack_checks.queries_and_transfer(len(gradient_free - by_gradient), evaluation.samples)
 
 
 def _of_search(evaluation: Evaluation) -> Iterator[Check]:
@@ -261,21 +269,11 @@ def _of_search(evaluation: Evaluation) -> Iterator[Check]:
     yield attack_checks.surrogates(min(map(sum, alone)), together, len(alone[0]), len(results))
 
 
-def _survivors(evaluation: Evaluation, results: Sequence[AttackResult]) -> list[bool]:
-    """Which samples are correct when clean and after all of `results`.
-
-    In a cascade a result has no predictions for samples already lost, which count as lost.
-    """
-    return [
-        all(after) for after in zip(evaluation.correct_when_clean, *map(evaluation.correct_after, results), strict=True)
-    ]
-
-
 def _robust(evaluation: Evaluation, result: AttackResult) -> list[bool]:
-    """Which samples are correct when clean and after a panel's attack."""
+    """Which samples are not lost when clean, nor after a panel's attack."""
     return [
         clean and after
-        for clean, after in zip(evaluation.correct_when_clean, evaluation.correct_after(result), strict=False)
+        for clean, after in zip(evaluation.not_lost_when_clean, evaluation.correct_after(result), strict=False)
     ]
 
 

@@ -238,7 +238,7 @@ def _finished_block(content: Any, header: bytes) -> dict[str, Any]:
     checksums = (None, _checksum(record), _checksum(record, header))
     if block.checksum not in checksums or max(block.tied, default=-1) >= len(block.predictions):
         raise ValueError("it was changed after it was written")
-    return record
+    return {"denied": [], **record}
 
 
 def _checksum(record: Mapping[str, Any], header: bytes = b"") -> int:

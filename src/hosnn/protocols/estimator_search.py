@@ -5,18 +5,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hosnn.estimators import Estimator, estimator_name
+from hosnn.estimators import Estimator, OnFrames, estimator_name
 from hosnn.protocols.protocol import AttackSpec, EstimatorSearch, PanelPlan
 from hosnn.results.evaluation import AttackResult
 from hosnn.robustness.threats import Threat
 
 
 def search_panel(search: EstimatorSearch, threat: Threat) -> PanelPlan:
-    """The search's attack through each candidate, as a panel."""
+    """The search's attack through each candidate, as a panel; of each time step if the threat is."""
+    attack = OnFrames(search.attack) if threat.per_step else search.attack
     attacks = tuple(
-        AttackSpec(
-            name=estimator_name(candidate), attack=search.attack, threat=threat, estimator=candidate, spiking=True
-        )
+        AttackSpec(name=estimator_name(candidate), attack=attack, threat=threat, estimator=candidate, spiking=True)
         for candidate in search.candidates
     )
     return PanelPlan("search", attacks, search.samples)

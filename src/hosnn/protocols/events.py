@@ -37,7 +37,7 @@ def events(threat: Threat) -> Protocol:
     return Protocol(
         name="events",
         description=f"{ball.count} events of a recording removed or added, no two at the same place: at random, "
-        f"and those of the largest gradient in {STEPS} steps",
+        f"and those of the largest gradient in at most {STEPS} steps",
         threat=threat,
         attacks=(
             attack_spec("random events", RandomEvents(threat), kind=AttackKind.QUERIES, role=Role.NOISE),

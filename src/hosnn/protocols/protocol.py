@@ -6,8 +6,9 @@ from enum import Enum
 from typing import Any
 
 from hosnn.errors import ConfigError
-from hosnn.estimators import Estimator, OnFrames, Through, estimator_name
+from hosnn.estimators import Estimator, InNormalisedUnits, OnFrames, OnTraces, Through, estimator_name
 from hosnn.identity import NOT_HASHED, digest, hashed_as, identified
+from hosnn.results.consistency import check_unique
 from hosnn.results.roles import Role, Strength
 from hosnn.results.text import ATTACKS_ONLY
 from hosnn.robustness.ensembles import EOT
@@ -80,9 +81,7 @@ class AttackSpec:
         """The attack with its estimator and, for white-box attacks, the mean over `eot_samples` forward passes."""
         attack = self.attack
         if eot_samples > 1 and self.kind is AttackKind.WHITE_BOX:
-            # OnFrames stays outside: it needs the network's number of time steps.
-            averaged = EOT(attack.attack if isinstance(attack, OnFrames) else attack, eot_samples)
-            attack = OnFrames(averaged) if isinstance(attack, OnFrames) else averaged
+            attack = _averaged(attack, eot_samples)
         if self.estimator is None or isinstance(self.estimator, BestEstimator):
             return attack
         return Through(self.estimator, attack)
@@ -95,6 +94,14 @@ class AttackSpec:
             if self.estimator is None or isinstance(self.estimator, BestEstimator)
             else estimator_name(self.estimator)
         )
+
+
+def _averaged(attack: Attack, eot_samples: int) -> Attack:
+    """The attack on the mean of several passes, inside what changes its view of the network: frames or traces of it, or
+    its gradient."""
+    if isinstance(attack, (Through, OnFrames, OnTraces, InNormalisedUnits)):
+        return replace(attack, attack=_averaged(attack.attack, eot_samples))
+    return EOT(attack, eot_samples)
 
 
 def threat_of(attack: Attack) -> Threat:
@@ -165,6 +172,7 @@ class Protocol:
     ties_lost      an image whose label shares the highest logit with another class counts as lost; else the first of
                    the classes wins, as in most published evaluations
     attacks_only   another protocol's worst case, without its panels and checks (`without_checks`)
+    Raises ConfigError if two attacks, two attacks of a panel or two panels have one name or id.
     """
 
     name: str
@@ -181,6 +189,12 @@ class Protocol:
     strength: Strength | None = None
     ties_lost: bool = True
     attacks_only: bool = False
+
+    def __post_init__(self) -> None:
+        for attacks in (self.attacks, *(panel.attacks for panel in self.panels)):
+            check_unique("attack", [spec.name for spec in attacks])
+            check_unique("attack id", [spec.id for spec in attacks])
+        check_unique("panel", [panel.name for panel in self.panels] + ["search"] * (self.search is not None))
 
     @property
     def settings(self) -> str:

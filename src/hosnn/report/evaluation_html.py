@@ -17,11 +17,10 @@ from hosnn.report.evaluation_tables import (
     sorted_checks,
 )
 from hosnn.report.page import Picture, example_pictures, page, pictures_of, protocol_texts
-from hosnn.report.phrases import duration, interval_text, passes
+from hosnn.report.phrases import duration, interval_text, passes, size
 from hosnn.results.attack_matrix import attack_matrix
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.text import percent
-from hosnn.robustness.balls import format_eps
 
 MARKS = {"pass": "✓", "warn": "!", "fail": "✗"}
 """Shown beside the severity, so that a reader needs no colour to see it."""
@@ -67,7 +66,7 @@ def render_evaluation(evaluation: Evaluation, examples: Sequence[Example] = (), 
         percent=percent,
         interval_text=interval_text,
         duration=duration,
-        format_eps=format_eps,
+        size=lambda eps: size(eps, evaluation.threat),
     )
 
 

@@ -15,12 +15,11 @@ from hosnn.report.evaluation_tables import (
     sorted_checks,
     step_curves,
 )
-from hosnn.report.phrases import NO_VALUE, duration, interval_text
+from hosnn.report.phrases import NO_VALUE, duration, interval_text, size
 from hosnn.results.attack_matrix import attack_matrix
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.statistics import Interval
 from hosnn.results.text import markdown_rule, percent, table_row
-from hosnn.robustness.balls import format_eps
 
 
 class Section(NamedTuple):
@@ -90,7 +89,9 @@ def _checks(evaluation: Evaluation) -> Section:
 
 
 def _curves(evaluation: Evaluation) -> list[Section]:
-    eps = [(format_eps(eps), _accuracy(share, interval)) for eps, share, interval in evaluation.curve_points()]
+    eps = [
+        (size(eps, evaluation.threat), _accuracy(share, interval)) for eps, share, interval in evaluation.curve_points()
+    ]
     steps = [
         (name, f"{row.steps:,}", _accuracy(row.share, row.interval))
         for name, curve in step_curves(evaluation).items()
@@ -134,7 +135,8 @@ def _classes(evaluation: Evaluation, classes: Sequence[str]) -> Section:
 def _other_panels(evaluation: Evaluation) -> Iterable[Section]:
     for title, rows in other_panels(evaluation):
         texts = [
-            (row.name, format_eps(row.eps), f"{row.samples:,}", _accuracy(row.share, row.interval)) for row in rows
+            (row.name, size(row.eps, evaluation.threat), f"{row.samples:,}", _accuracy(row.share, row.interval))
+            for row in rows
         ]
         yield Section(title, ("attack", "eps", "images", "accuracy, %"), texts)
 

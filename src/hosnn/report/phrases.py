@@ -2,7 +2,7 @@
 
 from hosnn.results.statistics import Interval
 from hosnn.results.text import percent
-from hosnn.robustness.balls import Linf, format_eps
+from hosnn.robustness.balls import Events, Linf, format_eps
 from hosnn.robustness.threats import Threat
 
 NOTABLE = 0.02
@@ -13,10 +13,20 @@ NO_VALUE = "–"
 
 
 def budget(threat: str) -> str:
-    """The budget of a threat: "8/255" in the Linf ball, "l2 1/2" in another, "8/255 (8-bit images)" on a grid."""
+    """The budget of a threat: "8/255" in the Linf ball, "l2 1/2" in another, "20 events", with "per time step" and the
+    grid of pixels where there is one, as in "8/255 (8-bit images)"."""
     parsed = Threat.parse(threat)
     ball, grid = parsed.ball, "" if parsed.bits is None else f" ({parsed.bits}-bit images)"
-    return f"{'' if isinstance(ball, Linf) else f'{ball.name} '}{format_eps(ball.eps)}{grid}"
+    if isinstance(ball, Events):
+        return f"{ball.count:,} events"
+    steps = " per time step" if parsed.per_step else ""
+    return f"{'' if isinstance(ball, Linf) else f'{ball.name} '}{format_eps(ball.eps)}{steps}{grid}"
+
+
+def size(eps: float, threat: str) -> str:
+    """An eps in a ball like that of a threat: "8/255", or "20 events"."""
+    ball = Threat.parse(threat).ball
+    return f"{round(eps * ball.maximum):,} events" if isinstance(ball, Events) else format_eps(eps)
 
 
 def interval_text(interval: Interval) -> str:

@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from hosnn.report.phrases import size
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.reproduction import NetworkKind
-from hosnn.robustness.balls import format_eps
+from hosnn.robustness.balls import Events, format_eps
 from hosnn.robustness.threats import Threat
 
 WIDTH = 8.4
@@ -87,13 +88,15 @@ def eps_axis(axes: Axes, evaluations: Sequence[Evaluation]) -> None:
     axes.xaxis.set_major_locator(FixedLocator(_positions(budgets)))
     axes.xaxis.set_minor_locator(NullLocator())
     ball = Threat.parse(evaluations[0].threat).ball
-    grey_levels = all(math.isclose(255 * eps, round(255 * eps), abs_tol=1e-6) for eps in budgets)
-    axes.set_xticklabels([f"{255 * eps:.0f}" if grey_levels else format_eps(eps) for eps in budgets])
-    axes.set_xlabel(f"eps ({ball.name})" + (", /255" if grey_levels and any(budgets) else ""))
+    events = isinstance(ball, Events)
+    unit = ball.maximum if isinstance(ball, Events) else 255
+    whole = all(math.isclose(unit * eps, round(unit * eps), abs_tol=1e-6) for eps in budgets)
+    axes.set_xticklabels([f"{unit * eps:.0f}" if whole else format_eps(eps) for eps in budgets])
+    axes.set_xlabel("events" if events else f"eps ({ball.name})" + (", /255" if whole and any(budgets) else ""))
     if min(budgets[1:]) <= ball.eps <= max(budgets):
         place = _positions([*budgets, ball.eps])[-1]
         axes.axvline(place, color="#888888", lw=0.8, ls=":")
-        axes.text(place + 0.06, 99, format_eps(ball.eps), fontsize=9, color="#555555", va="top")
+        axes.text(place + 0.06, 99, size(ball.eps, evaluations[0].threat), fontsize=9, color="#555555", va="top")
     chance_line(axes, evaluations[0])
     percent_axis(axes)
 

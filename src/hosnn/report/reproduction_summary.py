@@ -120,8 +120,9 @@ def shared_accuracies(cells: Iterable[Cell], first: Column, second: Column) -> S
     for cell in cells:
         one, other = (cell.evaluation(column.protocol) for column in (first, second))
         if one and other and was_run(one, first.attack) and was_run(other, second.attack):
-            correct = dict(zip(one.index, correct_samples(one, first.attack), strict=True))
-            correct_too = dict(zip(other.index, correct_samples(other, second.attack), strict=True))
+            by_order = (one.clean_tied is None) != (other.clean_tied is None)  # then the same way of counting ties
+            correct = dict(zip(one.index, correct_samples(one, first.attack, by_order), strict=True))
+            correct_too = dict(zip(other.index, correct_samples(other, second.attack, by_order), strict=True))
             by_seed.append([(correct[index], correct_too[index]) for index in correct if index in correct_too])
     if not by_seed or not all(by_seed):
         return None

@@ -89,10 +89,13 @@ def columns(result: ReproductionResult) -> list[Column]:
     return [Column(*column) for column in result.columns]
 
 
-def correct_samples(evaluation: Evaluation, attack: str) -> list[bool]:
-    """Which samples are correct after an attack of the evaluation, without attack (`CLEAN`), or after all (`WORST`)."""
+def correct_samples(evaluation: Evaluation, attack: str, by_order: bool = False) -> list[bool]:
+    """Which samples are correct after an attack of the evaluation, without attack (`CLEAN`), or after all (`WORST`).
+
+    by_order  in the worst case, the order of the classes decides a tie
+    """
     if attack == WORST:
-        return evaluation.robust
+        return evaluation.robust_by_argmax if by_order else evaluation.robust
     if attack == CLEAN:
         return evaluation.correct_when_clean
     return evaluation.correct_after(evaluation.row(attack))

@@ -133,10 +133,9 @@ def _measures(evaluations: Mapping[str, Evaluation]) -> Iterator[Measure]:
     )
     for name in dict.fromkeys(_measure_name(row) for evaluation in evaluations.values() for row in evaluation.rows):
         correct = {
-            model: sum(evaluation.correct_after(row))
+            model: _right_after_all(evaluation, rows)
             for model, evaluation in evaluations.items()
-            for row in evaluation.rows
-            if _measure_name(row) == name
+            if (rows := [row for row in evaluation.rows if _measure_name(row) == name])
         }
         yield measure(f"after {name}" if first.cascade else name, correct)
     if len({row.threat for row in first.rows}) == 1:  # a worst case over several threats means nothing
@@ -163,12 +162,16 @@ def _alone(
     samples = max((len(row.predictions) for rows in rows_of.values() for row in rows), default=0)
     for name in dict.fromkeys(_measure_name(row) for rows in rows_of.values() for row in rows):
         correct = {
-            model: sum(evaluations[model].correct_after(row))
+            model: _right_after_all(evaluations[model], named)
             for model, rows in rows_of.items()
-            for row in rows
-            if _measure_name(row) == name
+            if (named := [row for row in rows if _measure_name(row) == name])
         }
         yield measure(f"{name} alone", correct, samples)
+
+
+def _right_after_all(evaluation: Evaluation, rows: Sequence[AttackResult]) -> int:
+    """How many images are right after each of some attacks, such as transfer from several models."""
+    return sum(map(all, zip(*map(evaluation.correct_after, rows), strict=True)))
 
 
 def _measure_name(row: AttackResult) -> str:

@@ -127,6 +127,12 @@ class Evaluation(Document):
         """Per image, whether its prediction without an attack is right; of tied classes the first is predicted."""
         return [guess == label for guess, label in zip(self.clean, self.labels, strict=True)]
 
+    @property
+    def not_lost_when_clean(self) -> list[bool]:
+        """Per image, whether it is right without an attack; where ties are recorded, a tied one is not."""
+        tied = set(self.clean_tied or ())
+        return [right and at not in tied for at, right in enumerate(self.correct_when_clean)]
+
     def correct_after(self, result: AttackResult) -> list[bool]:
         """Per image, whether it is right after this attack; in a cascade, after it and all before it."""
         correct = [guess == label for guess, label in zip(result.predictions, self.labels, strict=False)]
@@ -164,9 +170,7 @@ class Evaluation(Document):
     @property
     def robust(self) -> list[bool]:
         """Per image, whether it is right when clean and after every attack; where ties are recorded, never tied."""
-        robust = self.correct_when_clean
-        for tied in self.clean_tied or ():
-            robust[tied] = False
+        robust = self.not_lost_when_clean
         for row in self.rows:
             robust = [before and after for before, after in zip(robust, self.correct_after(row), strict=True)]
         return robust
@@ -223,12 +227,10 @@ class Evaluation(Document):
         return sum(row.forward for row in rows), sum(row.backward for row in rows)
 
     def curve_points(self) -> list[tuple[float, float, Interval]]:
-        """(eps, accuracy, interval) over the curve, with the clean accuracy of the same samples at eps = 0."""
-        if not self.curve:
-            return []
-        count = len(self.curve[0].predictions)
-        clean = self.correct_when_clean[:count]
-        points = [(0.0, proportion(clean), wilson(sum(clean), count))]
+        """(eps, accuracy, interval) over the curve; at eps = 0 of the same samples when clean, ties lost."""
+        count = len(self.curve[0].predictions) if self.curve else 0
+        clean = self.not_lost_when_clean[:count]
+        points = [(0.0, proportion(clean), wilson(sum(clean), count))] if count else []
         for row in self.curve:
             correct = self.correct_after(row)
             points.append((row.eps, proportion(correct), wilson(sum(correct), count)))

@@ -95,6 +95,11 @@ def check_pairable(first: Evaluation, second: Evaluation, attack: str | None = N
                 f"evaluations of {first.model} and {second.model} have different {what} and cannot be paired; evaluate "
                 "both on the same split, as many samples of it"
             )
+    if (first.clean_tied is None) != (second.clean_tied is None) and attack != CLEAN:
+        raise ConfigError(
+            f"evaluations of {first.model} and {second.model} count ties differently, one as lost and one by the order "
+            "of the classes, and cannot be paired; evaluate both with the same version of hosnn and the same protocol"
+        )
     if attack != CLEAN:
         _check_same_attack(first, second, attack)
 

@@ -27,7 +27,8 @@ class GreedyEvents:
 
         gain of an event that is added at a place: g;   of one that is removed: -g
 
-    steps  gradients, each of which changes up to ceil(n / steps) places that were not changed before and have a gain
+    steps  gradients at most: each changes as many places, at least one, as use up the n events by the last; only places
+           that were not changed before and have a gain
     Returns per sample the first adversarial frames, else those of largest loss.
     Raises ConfigError for a threat that is none to events.
     """
@@ -46,9 +47,8 @@ class GreedyEvents:
         ball, best = _events_of(self.threat, "GreedyEvents"), x.clone()
         largest = torch.full((len(x),), -math.inf, dtype=x.dtype, device=x.device)
         rows, x_adv, left = torch.arange(len(x), device=x.device), x.clone(), ball.count
-        at_once = math.ceil(ball.count / self.steps) if ball.count else 0
         for step in range(self.steps + 1):
-            part = model if len(rows) == len(x) else subset(without_state(model), rows)
+            part = model if len(rows) == len(x) else subset(model, rows)
             evaluated = input_gradient(part, x_adv, y[rows], self.loss)
             fooled = lost(evaluated.scores, y[rows])
             better = fooled | (evaluated.loss > largest[rows])
@@ -56,8 +56,8 @@ class GreedyEvents:
             if fooled.all() or step == self.steps or not left:
                 break
             rows, x_adv, gradient = rows[~fooled], x_adv[~fooled], evaluated.gradient[~fooled].nan_to_num()
-            x_adv = x_adv + _best_changes(ball, x[rows], x_adv, gradient, min(at_once, left))
-            left -= min(at_once, left)
+            count = math.ceil(left / (self.steps - step))
+            x_adv, left = x_adv + _best_changes(ball, x[rows], x_adv, gradient, count), left - count
         return best
 
 

@@ -15,7 +15,7 @@ from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.balls import Ball, per_sample
 from hosnn.robustness.grid import through_grid
-from hosnn.robustness.losses import Loss, cross_entropy, misclassified
+from hosnn.robustness.losses import Loss, cross_entropy, misclassified, tied
 from hosnn.robustness.model import Attack, Model, input_gradient, scores, subset, without_state
 from hosnn.robustness.threats import Threat
 
@@ -156,19 +156,25 @@ class Restart:
 def first_success(attacks: Sequence[Attack], model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
     """Run the attacks in order, each on the samples that none before it fooled.
 
-    returns  per sample the first adversarial point, else the last attack's point
+    returns  per sample the first adversarial point; else a point at which the label only shares the highest logit, if
+             an attack ended in one; else the last attack's point
     A model that keeps state (`ResettableModel`) starts each attack without state.
     """
     x_adv = x.clone()
     robust = torch.arange(len(y), device=y.device)
+    in_a_tie = torch.zeros_like(robust, dtype=torch.bool)
     for number, attack in enumerate(attacks):
         model = without_state(model) if number else model
         candidate = attack(subset(model, robust), x[robust], y[robust], rng.subset(robust))
-        if len(robust) == len(y):
-            x_adv = candidate.clone()  # may have another shape than x: frames, one per time step
+        reached = scores(subset(model, robust), candidate)
+        wrong, tie = misclassified(reached, y[robust]), tied(reached, y[robust])
+        if number:
+            kept = per_sample(in_a_tie[robust] & ~wrong & ~tie, candidate)
+            x_adv[robust] = torch.where(kept, x_adv[robust], candidate)
         else:
-            x_adv[robust] = candidate
-        robust = robust[~misclassified(scores(subset(model, robust), candidate), y[robust])]
+            x_adv = candidate.clone()  # may have another shape than x: frames, one per time step
+        in_a_tie[robust] |= tie
+        robust = robust[~wrong]
         if len(robust) == 0:
             break
     return x_adv
