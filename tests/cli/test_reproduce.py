@@ -130,6 +130,19 @@ def test_a_twin_and_what_it_is_converted_to_stand_in_the_table(
     assert {path: path.read_bytes() for path in tmp_path.rglob("evaluations/*.json")} == before
 
 
+def test_a_twin_of_the_grid_stands_once_beside_what_it_is_converted_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = (PlannedEvaluation("smoke", samples=10, panel_samples=0, attacks_only=True),)
+    columns = (("worst case", plans[0].key, "worst"),)
+    conversions = Conversions(a_twin, (2,), plans)
+    small = replace(TINY_DEMO, grid=(a_twin,), plans=plans, columns=columns, conversions=conversions)
+    monkeypatch.setitem(REPRODUCTIONS, "demo", small)
+    assert main(["reproduce", "demo", "--runs", str(tmp_path)]) == 0
+    result = ReproductionResult.load(tmp_path / "demo" / "comparison.json")
+    assert [cell.neuron for cell in result.cells] == ["ANN", "converted, 2 steps"]
+
+
 def test_further_seeds_are_attacked_without_panels_if_the_plan_says_so() -> None:
     once = PlannedEvaluation("standard", further_seeds=FurtherSeeds.ATTACKS_ONLY)
     first_only = PlannedEvaluation("sweep", further_seeds=FurtherSeeds.NONE)

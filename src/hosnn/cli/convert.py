@@ -32,9 +32,9 @@ def convert(
 
     For example:
 
-    hosnn train cifar10_robust:twin_trades
+    hosnn train cifar10_robust:twin
 
-    hosnn convert runs/cifar10-robust-trades-twin --steps 16 --out runs/cifar10-converted-16
+    hosnn convert runs/cifar10-robust-twin --steps 16 --out runs/cifar10-converted-16
 
     hosnn evaluate runs/cifar10-converted-16 --protocol standard
 

@@ -152,7 +152,7 @@ def _reproduced(
     ]
     described = experiments
     if reproduction.conversions is not None:
-        cells += [cell for seed in seeds for cell in pipeline.converted(reproduction.conversions, seed)]
+        cells += [cell for seed in seeds for cell in pipeline.converted(reproduction.conversions, seed, cells)]
         described = experiments + [with_seed(reproduction.conversions.recipe(), seed) for seed in seeds]
     result = ReproductionResult(
         title=reproduction.title,

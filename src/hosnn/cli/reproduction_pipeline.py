@@ -1,5 +1,6 @@
 """Training and evaluation of all networks of a reproduction, in a folder of runs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -93,15 +94,17 @@ class Pipeline:
             evaluations=self._evaluated(network, experiment.name, experiment.seed, plans),
         )
 
-    def converted(self, conversions: Conversions, seed: int) -> list[Cell]:
-        """Everything measured on the spiking networks that a trained ANN twin is converted to.
+    def converted(self, conversions: Conversions, seed: int, measured: Sequence[Cell]) -> list[Cell]:
+        """Everything measured on the spiking networks that a trained ANN twin is converted to, and on the twin itself
+        if that is not among those measured.
 
         Their training time is 0, their epochs and validation accuracy are those of the twin.
         """
         experiment = with_seed(conversions.recipe(), seed)
         network = self.trained(experiment)
-        twin = self.cell(experiment, network, conversions.plans)
-        cells = [twin]
+        known = next((cell for cell in measured if cell.experiment == experiment.name), None)
+        twin = known or self.cell(experiment, network, conversions.plans)
+        cells = [] if known else [twin]
         for steps in conversions.steps:
             name = f"{experiment.name}-converted-{steps}"
             spiking = converted(network, self.data, steps).to(self.fabric.device)

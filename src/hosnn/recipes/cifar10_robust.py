@@ -43,7 +43,7 @@ def twin() -> Experiment:
 
 
 def twin_trades() -> Experiment:
-    """The ANN twin on TRADES, for longer, as it costs less: the one to convert."""
+    """The ANN twin on TRADES, for longer, as it costs less: less robust than `twin` (docs/robust.md)."""
     trades = replace(start(), name="cifar10-robust-trades-lif", objective=TRADES(fgsm_rs(), beta=4.0))
     return made_twin(replace(trades, optim=replace(start().optim, epochs=16)))
 

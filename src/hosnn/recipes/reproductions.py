@@ -217,9 +217,7 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     "cifar100-small": _small("CIFAR-100", cifar100_small.GRID, 0.04, 16.66),
     "svhn-small": _small("SVHN prefix", svhn_small.GRID, 0.44, 35.06),
     "fashion-mnist-robust": _robust("Fashion-MNIST", fashion_mnist_robust.GRID, FASHION_MNIST.published, "l2:1.5"),
-    "cifar10-robust": _robust(
-        "CIFAR-10", cifar10_robust.GRID, _published(0.56, 42.63), "l2:0.5", cifar10_robust.twin_trades
-    ),
+    "cifar10-robust": _robust("CIFAR-10", cifar10_robust.GRID, _published(0.56, 42.63), "l2:0.5", cifar10_robust.twin),
     "cifar100-robust": _robust("CIFAR-100", cifar100_robust.GRID, _published(0.04, 16.66), "l2:0.5"),
     "svhn-robust": _robust("SVHN prefix", svhn_robust.GRID, _published(0.44, 35.06), "l2:0.5"),
     "nmnist": Reproduction(
