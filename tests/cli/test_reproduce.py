@@ -136,11 +136,11 @@ def test_a_twin_of_the_grid_stands_once_beside_what_it_is_converted_to(
     plans = (PlannedEvaluation("smoke", samples=10, panel_samples=0, attacks_only=True),)
     columns = (("worst case", plans[0].key, "worst"),)
     conversions = Conversions(a_twin, (2,), plans)
-    small = replace(TINY_DEMO, grid=(a_twin,), plans=plans, columns=columns, conversions=conversions)
+    small = replace(TINY_DEMO, grid=(TINY_DEMO.grid[1], a_twin), plans=plans, columns=columns, conversions=conversions)
     monkeypatch.setitem(REPRODUCTIONS, "demo", small)
     assert main(["reproduce", "demo", "--runs", str(tmp_path)]) == 0
     result = ReproductionResult.load(tmp_path / "demo" / "comparison.json")
-    assert [cell.neuron for cell in result.cells] == ["ANN", "converted, 2 steps"]
+    assert [cell.neuron for cell in result.cells] == ["LIF", "ANN", "converted, 2 steps"]
 
 
 def test_further_seeds_are_attacked_without_panels_if_the_plan_says_so() -> None:

@@ -68,7 +68,7 @@ class PlannedEvaluation:
 class Conversions:
     """Spiking networks that an ANN twin becomes without training.
 
-    recipe  of the twin, which is evaluated too
+    recipe  of the twin, which is evaluated too if it is not in the grid
     steps   time steps of each network
     plans   evaluations to run on each
     """
