@@ -325,3 +325,36 @@ def test_a_ledger_of_noise_is_started_afresh_and_a_folder_is_refused(tmp_path: P
 def test_a_hash_that_a_result_cannot_hold_is_refused_before_anything_is_attacked() -> None:
     with pytest.raises(ConfigError, match="dataset_sha256 = 'abc'; expected 64 hexadecimal digits"):
         Names(dataset_sha256="abc")
+
+
+class SomeTied(nn.Module):
+    """Right about every image; those whose first pixel is dark share the highest logit with another class."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = x.flatten(1)[:, 0]
+        return torch.stack([first + 1, torch.where(first > 0.5, first, first + 1)], 1)
+
+
+@dataclass(frozen=True)
+class Watching:
+    """Changes nothing, and notes the first pixels of the images that it is given at once."""
+
+    seen: list[Tensor]
+    past_ties: bool
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+        self.seen.append(x.flatten(1)[:, 0])
+        return x
+
+
+@pytest.mark.parametrize("past_ties", [True, False])
+def test_images_that_are_lost_by_a_tie_take_no_place_among_the_nearest(past_ties: bool) -> None:
+    """They are still attacked, for the accuracy by the order of the classes."""
+    x = torch.rand(20, 1, 2, 2, generator=torch.Generator().manual_seed(3))
+    dark, seen = int((x.flatten(1)[:, 0] <= 0.5).sum()), []  # type: ignore[var-annotated]
+    specs = (AttackSpec(name="watching", attack=Watching(seen, past_ties), threat=THREAT),)
+    plan = Protocol(name="test", description="", threat=THREAT, attacks=specs, samples=None, cascade=True)
+    result = evaluate(SomeTied(), (x, torch.zeros(20, dtype=torch.long)), plan)
+    assert sorted(map(len, seen)) == (sorted([dark, 20 - dark]) if not past_ties else [20])
+    assert past_ties or all((part > 0.5).all() or (part <= 0.5).all() for part in seen)
+    assert (result.worst_case, result.worst_case_by_argmax) == (1 - dark / 20, 1.0)

@@ -202,11 +202,13 @@ def _attack(setup: Setup, progress: Progress) -> _AttackOutcome:
             estimators = best_estimators(protocol.search, panels[0].rows, y)
             bar.report(f"best gradient estimators: {', '.join(map(estimator_name, estimators))}")
         robust = clean == y if protocol.cascade else torch.ones_like(y, dtype=torch.bool)
+        tied = clean_tied & protocol.cascade & protocol.ties_lost
         rows = []
         for spec in protocol.attacks:
-            result, predictions = runner.run(spec.resolved(estimators), blocks, robust, bar)
+            result, predictions = runner.run(spec.resolved(estimators), blocks, robust, bar, tied=tied)
             if protocol.cascade:
                 robust = robust & (predictions == y)
+                tied[list(result.tied or ())] = True
             rows.append(result)
             bar.report(f"{spec.name} {float((predictions == y).double().mean()):.2%}")
         for plan in protocol.panels:

@@ -16,7 +16,7 @@ from hosnn.deadline import Deadline, Interrupted
 from hosnn.errors import ConfigError, HosnnError, ShapeError
 from hosnn.evaluation.journal import Journal
 from hosnn.progress import Bar
-from hosnn.protocols.protocol import EOT_SAMPLES, AttackKind, AttackSpec
+from hosnn.protocols.protocol import EOT_SAMPLES, AttackKind, AttackSpec, sets_ties_apart
 from hosnn.results.evaluation import AttackResult
 from hosnn.rng import SampleRandom
 from hosnn.robustness.losses import misclassified
@@ -78,13 +78,21 @@ class AttackRunner:
     abandoned: Event = field(default_factory=Event, compare=False)
 
     def run(
-        self, spec: AttackSpec, blocks: Sequence[slice], robust: Tensor, bar: Bar, panel: str = ""
+        self,
+        spec: AttackSpec,
+        blocks: Sequence[slice],
+        robust: Tensor,
+        bar: Bar,
+        panel: str = "",
+        tied: Tensor | None = None,
     ) -> tuple[AttackResult, Tensor]:
         """One attack over all blocks of this shard: its result, and its predictions [N].
 
         robust  the images to attack  [N] bool; others, and those of other shards, get the prediction -1
         panel   attacks of one panel share random numbers, so that they differ in their settings only; other attacks
                 have their own
+        tied    those of them that are tied, and so lost, already  [N] bool.  An attack that chooses among the others
+                (`sets_ties_apart`) gets them by themselves
         """
         key, stream = (f"{panel}: {spec.id}", panel) if panel else (spec.id, spec.id)
         key += f" through {spec.estimator_name}" if spec.estimator_name else ""  # the search may select another
@@ -97,11 +105,12 @@ class AttackRunner:
                 bar.advance()
             elif panel == "search" or self.shard.has(number):
                 remaining.append(number)
+        groups = [_groups(spec, robust[block], None if tied is None else tied[block]) for block in blocks]
         stopped = None
         # A source of transfer is not copied, so one worker uses it: it may keep state during a call.
         workers = min(1, self.threads) if spec.kind is AttackKind.TRANSFER else self.threads
         for number, outcome in self._outcomes(
-            remaining, lambda at: self._block(spec, blocks[at], robust[blocks[at]], stream), workers
+            remaining, lambda at: self._block(spec, blocks[at], groups[at], stream), workers
         ):
             if outcome is None:
                 stopped = number if stopped is None else stopped
@@ -162,13 +171,13 @@ class AttackRunner:
             pool.shutdown(wait=True, cancel_futures=True)
             torch.set_num_threads(threads_of_torch)
 
-    def _block(self, spec: AttackSpec, block: slice, robust: Tensor, stream: str) -> dict[str, Any] | None:
+    def _block(self, spec: AttackSpec, block: slice, groups: Sequence[Tensor], stream: str) -> dict[str, Any] | None:
         """One attack on one block; None if the deadline is reached."""
         if self.deadline.reached:
             return None
         started = time.perf_counter()
         with count_passes(self.abandoned) as passes, self._randomness(block):
-            answers = self._attack(self._own_model(), spec, block, robust, stream)
+            answers = self._attack(self._own_model(), spec, block, groups, stream)
         seconds = time.perf_counter() - started
         return {
             **answers,
@@ -187,14 +196,13 @@ class AttackRunner:
         return own_copy(self.model)
 
     def _attack(
-        self, model: Model, spec: AttackSpec, block: slice, robust: Tensor, stream: str
+        self, model: Model, spec: AttackSpec, block: slice, groups: Sequence[Tensor], stream: str
     ) -> dict[str, list[int]]:
         """Predictions for the block's images; positions of those whose label is tied for the highest logit, and of
         those that a pass with gradients sees misclassified and the verdict does not."""
         predictions = torch.full((block.stop - block.start,), -1)
         tied, denied = (torch.zeros_like(predictions, dtype=torch.bool) for _ in range(2))
-        attacked = robust.nonzero()[:, 0]
-        if len(attacked):
+        for attacked in groups:
             images = self.images
             x, y = images.x[block][attacked].to(self.device), images.y[block][attacked].to(self.device)
             rng = SampleRandom(self.seed, images.index[block][attacked]).fold(stream)
@@ -227,6 +235,12 @@ class AttackRunner:
             predictions.append(logits.argmax(1).cpu())
             tied.append(is_tied(logits, y).cpu())
         return torch.cat(predictions), torch.cat(tied)
+
+
+def _groups(spec: AttackSpec, robust: Tensor, tied: Tensor | None) -> list[Tensor]:
+    """The positions in a block of the images that are attacked together."""
+    masks = [robust & ~tied, robust & tied] if tied is not None and sets_ties_apart(spec.attack) else [robust]
+    return [positions for mask in masks if len(positions := mask.nonzero()[:, 0])]
 
 
 def logits_of(model: Model, x: Tensor) -> Tensor:

@@ -119,6 +119,11 @@ def steps_of(attack: Attack) -> int:
     return int(_setting(attack, "steps", "queries") or 0)
 
 
+def sets_ties_apart(attack: Attack) -> bool:
+    """Whether an attack, or the attack that it wraps, chooses among images that are not tied (`past_ties` = False)."""
+    return _setting(attack, "past_ties") is False
+
+
 def _setting(attack: Any, *names: str) -> Any:
     """The first of these attributes that an attack or the attack inside it has, the outer attack first."""
     while attack is not None:
