@@ -13,6 +13,7 @@ from PIL import Image
 
 from hosnn.cli.main import main
 from hosnn.data import load_dataset
+from hosnn.evaluation.ablations import training_batches
 from hosnn.training.checkpoint import load
 
 CLASSES = ("maple", "oak", "pine")
@@ -198,3 +199,60 @@ def test_a_network_for_other_images_says_so(hosnn: Run, tmp_path: Path) -> None:
         status, out, err = hosnn(verb, run, "--data", "fashion-mnist-sample")
         assert status == 2
         assert "has images (1, 28, 28) but the network takes (3, 16, 20)" in " ".join((out + err).split())
+
+
+def test_other_images_than_those_trained_on_are_refused(hosnn: Run, tmp_path: Path) -> None:
+    """One picture more moves the others between the splits."""
+    root = write_pictures(tmp_path / "leaves")
+    assert hosnn("train", "fashion_mnist:start", "--data", "leaves", *ONCE)[0] == 0
+    (run,) = Path("runs").glob("*-leaves")
+    Image.new("RGB", SIZE).save(root / "maple" / "000.png")
+    for verb in ("evaluate", "inspect", "calibrate"):
+        status, out, err = hosnn(verb, run)
+        assert status == 2 and "training images may be among the test images" in " ".join((out + err).split())
+    (root / "maple" / "000.png").unlink()
+    assert hosnn("calibrate", run)[0] == 0
+
+
+def test_more_classes_than_the_network_has_are_refused(hosnn: Run, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "leaves")
+    assert hosnn("train", "fashion_mnist:start", "--data", "leaves", *ONCE)[0] == 0
+    (run,) = Path("runs").glob("*-leaves")
+    shutil.copytree("leaves", "more")
+    shutil.copytree("leaves/oak", "more/elm")
+    status, out, err = hosnn("inspect", run, "--data", "more")
+    assert status == 2 and "4 classes but the network tells 3 apart" in " ".join((out + err).split())
+
+
+def test_statistics_of_sorted_data_are_of_all_classes(tmp_path: Path) -> None:
+    labels = np.repeat(np.arange(3), 600)
+    np.savez(
+        "sorted.npz", x=np.zeros((1800, 1, 8, 8), np.uint8) + labels[:, None, None, None].astype(np.uint8), y=labels
+    )
+    batches = training_batches(load_dataset("sorted.npz"), count=300)
+    assert len(set(torch.cat(batches).flatten().tolist())) == 3
+
+
+@pytest.mark.parametrize("verb", ["calibrate", "inspect", "ablate"])
+def test_nothing_is_measured_in_another_precision(hosnn: Run, verb: str, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "leaves")
+    assert hosnn("train", "fashion_mnist:start", "--data", "leaves", *ONCE)[0] == 0
+    (run,) = Path("runs").glob("*-leaves")
+    status, out, err = hosnn(verb, run, "--precision", "bf16-mixed")
+    assert status == 2 and "32-true" in out + err
+
+
+def test_recordings_can_be_ablated(hosnn: Run) -> None:
+    x = np.random.default_rng(0).integers(0, 2, (60, 3, 2, 16, 20))
+    np.savez("events.npz", x=x.astype(np.float32), y=np.arange(60) % 3)
+    assert hosnn("train", "demo:homeostatic_fgsm", "--data", "events.npz", *ALL_ONCE)[0] == 0
+    run = Path("runs/demo-homeostatic-fgsm-events")
+    status, out, err = hosnn("ablate", run, "--samples", 6)
+    assert status == 0, out + err
+    found = json.loads((run / "evaluations" / "ablations.json").read_text())
+    assert found["corruptions"] == found["steps"] == {} and any("recordings" in text for text in found["left_out"])
+
+
+def test_the_list_of_recipes_as_json(hosnn: Run) -> None:
+    status, out, _ = hosnn("train", "--json")
+    assert status == 0 and "demo:lif_clean" in json.loads(out)

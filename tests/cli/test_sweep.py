@@ -1,7 +1,7 @@
 """`hosnn sweep` and `hosnn evaluate --shards` without Ray: its jobs are run here, one after the other."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ from hosnn.cli.main import main
 from hosnn.cli.request import EvaluationRequest, _absolute
 from hosnn.cli.sweep import jobs
 from hosnn.cluster import work
+from hosnn.cluster.jobs import Job, Stopped
 from hosnn.cluster.record import Sweep
 from hosnn.cluster.trials import trials
 from hosnn.cluster.work import Conditions
+from hosnn.data.own import absolute_source
 from hosnn.errors import ConfigError
 from hosnn.evaluation.journal import journal_path, journals
 from hosnn.results.evaluation import Evaluation
@@ -232,3 +234,27 @@ def test_trials_that_were_evaluated_in_another_way_are_kept(tmp_path: Path, caps
     assert "note" in capsys.readouterr().err
     assert Sweep.load(tmp_path / "sweep" / "sweep.kept-1.json") == before
     assert (tmp_path / "sweep" / "sweep.kept-1.md").exists()
+
+
+def test_a_finished_sweep_that_is_called_again_and_stopped_keeps_its_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["sweep", CLEAN_RECIPE, "--seeds", "0", "1", "--runs", str(tmp_path)]
+    assert main(command) == 0
+    before = Sweep.load(tmp_path / "sweep" / "sweep.json")
+
+    def all_stopped(jobs: Sequence[Job], *_: Any) -> Iterator[tuple[str, object]]:
+        yield from ((job.name, Stopped()) for job in jobs)
+
+    monkeypatch.setattr(sweep_verb, "run_jobs", all_stopped)
+    assert main(command) == 1
+    after = Sweep.load(tmp_path / "sweep" / "sweep.json")
+    assert after.count("finished") == 2 and after.trials == before.trials
+
+
+def test_a_name_of_a_data_set_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("cifar10", "leaves"):
+        (tmp_path / name).mkdir()
+    assert absolute_source("cifar10", ("cifar10",)) == "cifar10"
+    assert absolute_source("leaves", ("cifar10",)) == str(tmp_path / "leaves")

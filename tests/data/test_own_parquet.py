@@ -179,3 +179,22 @@ def test_a_file_that_is_no_data_set_is_refused_by_name(
         content(path)
     with pytest.raises(DataError, match=rf"pets\.parquet.*{message}"):
         load_dataset(str(path))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("train-0", "test-0", "extra"), ("train", "validation"), ("train", "test", "dev-0")],
+    ids="-".join,
+)
+def test_a_folder_of_which_some_files_name_their_part_is_refused(names: tuple[str, ...], tmp_path: Path) -> None:
+    """The third file would have replaced the user's train and test images."""
+    for name in names:
+        write(tmp_path / f"{name}.parquet", table(PILE))
+    with pytest.raises(DataError, match="nothing else"):
+        load_dataset(str(tmp_path))
+
+
+def test_parts_are_told_in_any_case(tmp_path: Path) -> None:
+    write(tmp_path / "Train.parquet", table(PILE))
+    write(tmp_path / "TEST-0.parquet", table(TEST))
+    assert sizes(load_dataset(str(tmp_path)))[2] == 6

@@ -18,7 +18,7 @@ from hosnn.spiking.surrogate import PiecewiseLinear
 from hosnn.training.estimated_objective import WeightsThrough
 from hosnn.training.membrane_objectives import PerturbedMembranes
 from hosnn.training.objectives import Adversarial, CrossEntropy, VanRossum
-from hosnn.training.paired_objectives import TRADES
+from hosnn.training.paired_objectives import TRADES, SparseGradients
 
 ATTACK = PGD(Threat(Linf(0.05)), steps=1, keep_best=False)
 OBJECTIVE = Adversarial(ATTACK, CrossEntropy(), "eval")
@@ -68,3 +68,8 @@ def test_objectives_and_networks_that_it_cannot_reach_are_refused(data: Dataset)
     x, y = data.train.batch(torch.arange(4))
     with pytest.raises(ConfigError, match="without spiking layers"):
         WeightsThrough(OBJECTIVE, bptt()).losses(twin, x, x, y)
+
+
+def test_a_penalty_that_looks_into_the_network_is_refused() -> None:
+    with pytest.raises(ConfigError, match="SparseGradients"):
+        WeightsThrough(SparseGradients(ATTACK, CrossEntropy(), "eval"), AdaptiveSharpness())

@@ -9,6 +9,7 @@ from torch import nn
 
 from hosnn.data import Dataset
 from hosnn.errors import ConfigError
+from hosnn.estimators import OnFrames
 from hosnn.nn.convnet import ConvNet
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.rng import SampleRandom
@@ -18,11 +19,15 @@ from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.training.experiment import Experiment, Optimisation
 from hosnn.training.free_objective import FreeAdversarial
-from hosnn.training.objectives import CrossEntropy
+from hosnn.training.objectives import Adversarial, CrossEntropy, Objective
+from hosnn.training.paired_objectives import TRADES
 from hosnn.training.ranks import LossOf, Ranks
 from hosnn.training.step import optimiser_step
 
 NETWORK = ConvNet("4C3-P2-8-4", (1, 28, 28), (0.5,), (0.25,), 3, dropout=0.0, rule=bptt(), spiking_output=False)
+
+PER_STEP = Threat(Linf(0.05), per_step=True)
+ATTACK = PGD(PER_STEP, steps=1, keep_best=False)
 
 
 @pytest.mark.parametrize("ball", [Linf(0.05), L2(0.5)], ids=str)
@@ -81,3 +86,22 @@ def test_validation_images_are_attacked(data: Dataset) -> None:
 def test_one_replay_is_refused() -> None:
     with pytest.raises(ConfigError, match="replays = 1"):
         replace(FreeAdversarial(Threat(Linf(0.2)), CrossEntropy()), replays=1)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        Adversarial(ATTACK, CrossEntropy(), "eval"),
+        TRADES(ATTACK),
+        FreeAdversarial(PER_STEP, CrossEntropy(), replays=2),
+    ],
+    ids=lambda objective: type(objective).__name__,
+)
+def test_a_threat_per_time_step_needs_frames(objective: Objective) -> None:
+    x, y, rng = torch.rand(2, 1, 28, 28), torch.tensor([0, 1]), SampleRandom(0, torch.arange(2))
+    network = NETWORK.build()
+    with pytest.raises(ConfigError, match="wrap it in OnFrames"):
+        objective.perturbed(network, x, y, rng)
+    if isinstance(objective, Adversarial):
+        framed = replace(objective, attack=OnFrames(objective.attack))
+        assert framed.perturbed(network, x, y, rng).shape == (2, 3, 1, 28, 28)

@@ -9,7 +9,7 @@ import torch
 from hosnn.errors import CheckpointError, TrainingError
 from hosnn.training import pipeline
 from hosnn.training.averaging import WeightAverage, own_weights
-from hosnn.training.optimiser_state import restore_optimiser
+from hosnn.training.optimiser_state import optimiser_state, restore_optimiser
 from hosnn.training.pipeline import run
 from tests.training.toy import CLEAN, NETWORK, ROBUST, StopAfter, cpu, same_bits, toy_data, worked_in
 
@@ -99,3 +99,20 @@ def test_damaged_weights_beside_averaged_ones_are_refused(tmp_path: Path) -> Non
 def test_a_start_is_not_trained_where_its_recipe_has_no_time(tmp_path: Path) -> None:
     stopped = run(replace(ROBUST, name="later"), toy_data(), tmp_path, cpu(), StopAfter(1))
     assert not stopped.finished and stopped.folder == tmp_path / "later"
+
+
+def test_a_parameter_that_never_had_a_gradient_has_no_state_and_resumes(tmp_path: Path) -> None:
+    """k through an estimator that does not see thresholds."""
+
+    def optimiser() -> torch.optim.AdamW:
+        return torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(3))])
+
+    begun, resumed = optimiser(), optimiser()
+    begun.param_groups[0]["params"][0].grad = torch.ones(2)
+    begun.step()
+    saved = optimiser_state(begun)
+    assert "1.none" in saved
+    restore_optimiser(resumed, saved, tmp_path)
+    assert set(resumed.state_dict()["state"]) == {0}
+    with pytest.raises(CheckpointError, match="lacks the optimiser's state of parameters 1"):
+        restore_optimiser(optimiser(), {name: value for name, value in saved.items() if name != "1.none"}, tmp_path)

@@ -7,11 +7,12 @@ from typing import Any
 
 import filelock
 import pytest
+import torch
 
 from hosnn.deadline import Deadline
-from hosnn.errors import CheckpointError
+from hosnn.errors import CheckpointError, TrainingError
 from hosnn.training import run_lock
-from hosnn.training.run_lock import exclusive, holder
+from hosnn.training.run_lock import exclusive, holder, keep_threads
 
 fcntl = pytest.importorskip("fcntl")
 
@@ -74,3 +75,15 @@ def test_another_error_names_the_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CheckpointError, match=r"cannot use the folder .*file"), exclusive(tmp_path / "file" / "run"):
         raise AssertionError
+
+
+def test_threads_that_were_asked_for_are_kept_too(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        keep_threads(tmp_path, asked=1)
+        keep_threads(tmp_path)
+        with pytest.raises(TrainingError, match="was trained with 1 threads, but --threads asks for 2"):
+            keep_threads(tmp_path, asked=2)
+    finally:
+        torch.set_num_threads(before)

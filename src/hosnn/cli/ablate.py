@@ -15,6 +15,7 @@ from hosnn.cli.options import (
     Folder,
     Minutes,
     ModelArgument,
+    check_measuring,
     console,
     console_for,
     deadline_after,
@@ -30,7 +31,7 @@ from hosnn.evaluation.journal import journal_path, remove_journals
 from hosnn.evaluation.setup import Names
 from hosnn.evaluation.store import DEFAULT_THREAT_NAME, save_ablations, with_samples
 from hosnn.files import write_text
-from hosnn.nn.layers import SpikingNetwork
+from hosnn.nn.layers import MeanReadout, SpikingNetwork
 from hosnn.progress import TerminalProgress
 from hosnn.provenance import machine, versions
 from hosnn.report.ablations_markdown import ablations_markdown
@@ -84,6 +85,7 @@ def ablate(
         hardware: what to run on.
         json_output: print the result as JSON and nothing else.
     """
+    check_measuring(hardware)
     protocol = ablation_protocol(Threat.parse(threat))
     target = load_target(model, data, data_folder)
     protocol = with_samples(protocol, target.data, samples)
@@ -93,7 +95,7 @@ def ablate(
     folder = results_folder(target, out)
     device = hardware.fabric().device
     progress, deadline = TerminalProgress(console_for(json_output)), deadline_after(max_time)
-    batches = training_batches(target.data.train)
+    batches = training_batches(target.data)
     variants, left_out = ablated_models(target.model, lif_network, load_networks(others), batches)
     networks = {name: network.to(device) for name, network in variants.items()}
     evaluations, journals = [], []
@@ -139,17 +141,22 @@ def _measured(
 ) -> Ablations:
     """The evaluations compared, with firing rates, corruptions and numbers of time steps measured."""
     samples = evaluations[0].samples
+    frames = data.steps is not None
+    if frames:
+        left_out = (*left_out, "corruptions and other numbers of time steps: the data are recordings")
     return Ablations(
         model=name,
         compared=compare_models(evaluations, against=TRAINED),
         rates={name: firing_rates(network, batches) for name, network in networks.items()},
         corruptions={
-            name: corruption_accuracy(network, data.test, seed, samples) for name, network in networks.items()
+            name: corruption_accuracy(network, data.test, seed, samples)
+            for name, network in networks.items()
+            if not frames
         },
         steps={
             name: steps_at_test_time(network, data.test, samples=samples)
             for name, network in networks.items()
-            if isinstance(network, SpikingNetwork)
+            if not frames and isinstance(network, SpikingNetwork) and isinstance(network.readout, MeanReadout)
         },
         left_out=left_out,
         seed=seed,

@@ -10,6 +10,7 @@ from hosnn.cli.options import (
     DataArgument,
     Folder,
     ModelArgument,
+    check_measuring,
     console,
     dataset_for,
     load_model,
@@ -59,6 +60,7 @@ def calibrate(
             raise SignatureError(f"--out got the folder {out}; expected a file, e.g. {out / 'signature.safetensors'}")
         if out.exists() and not Signature.is_in(out):
             raise SignatureError(f"--out got {out}, which holds something else than a signature; choose another name")
+    check_measuring(hardware)
     dataset = dataset_for(loaded.network, loaded.config, data, data_folder)
     fabric = hardware.fabric()
     batches = (x.to(fabric.device) for x in images(dataset.train))

@@ -228,7 +228,7 @@ def _examples(prepared: PreparedEvaluation, result: Evaluation, seed: int) -> tu
     with torch.random.fork_rng():
         return attacked_examples(
             target.model,
-            target.data.test.take(min(200, len(target.data.test))),
+            target.data.test.subset(min(200, len(target.data.test))),
             Through(bptt(), PGD(threat)) if has_spiking_layers(target.model) else PGD(threat),
             count=5,
             seed=seed,

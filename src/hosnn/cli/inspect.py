@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import nn
 
-from hosnn.cli.options import DataArgument, Folder, ModelArgument, console_for, writable_folder
+from hosnn.cli.options import DataArgument, Folder, ModelArgument, check_measuring, console_for, writable_folder
 from hosnn.cli.target import load_target
 from hosnn.data import load_dataset
 from hosnn.errors import ConfigError
@@ -81,6 +81,7 @@ def inspect(
             f"inspect got samples {samples}, pgd-steps {pgd_steps}, offset {offset}; expected at least 1 image, and no "
             "negative numbers"
         )
+    check_measuring(hardware)
     parsed = Threat.parse(threat)
     target = load_target(model, data, data_folder)
     if not isinstance(target.model, nn.Module):
@@ -102,7 +103,7 @@ def inspect(
     network = target.model.to(device)
     signature = None
     if hidden_neurons(network) and not any(isinstance(layer, TALIF) for layer in neurons(network).values()):
-        batches = (batch.to(device) for batch in training_batches(target.data.train))
+        batches = (batch.to(device) for batch in training_batches(target.data))
         signature = calibrate(network, batches)
     images = target.data.test.subset(min(samples, len(target.data.test)))
     result = inspect_model(

@@ -11,6 +11,7 @@ from hosnn.data.own import OWN, own_data_exists
 from hosnn.deadline import Deadline
 from hosnn.errors import ConfigError
 from hosnn.nn.layers import SpikingNetwork
+from hosnn.runtime import Hardware
 from hosnn.terminal import SafeConsole
 from hosnn.training import checkpoint
 from hosnn.training.checkpoint import LoadedNetwork
@@ -58,6 +59,12 @@ def dataset_for(network: nn.Module, config: dict[str, object], name: str | None,
                 "with --data PATH"
             )
     data = load_dataset(dataset_name, folder)
+    trained = known.get("dataset_sha256")
+    if data.name.startswith(OWN) and data.name == known.get("dataset") and trained not in (None, data.sha256):
+        raise ConfigError(
+            f"{data.source} holds other images than when the network was trained on it, so training images may be "
+            "among the test images; restore them, train again, or put other images into a folder of another name"
+        )
     blueprint = network.blueprint if isinstance(network, SpikingNetwork) else None
     expected = getattr(blueprint, "image", data.image_shape)
     if tuple(expected) != data.image_shape:
@@ -65,12 +72,24 @@ def dataset_for(network: nn.Module, config: dict[str, object], name: str | None,
             f"{dataset_name} has images {data.image_shape} but the network takes {tuple(expected)}; "
             "choose the data set it was made for"
         )
+    classes = getattr(blueprint, "classes", data.num_classes)
+    if data.num_classes > classes:
+        raise ConfigError(
+            f"{dataset_name} has {data.num_classes} classes but the network tells {classes} apart; choose the data set "
+            "it was made for"
+        )
     if isinstance(network, SpikingNetwork) and data.steps not in (None, network.steps):
         raise ConfigError(
             f"{dataset_name} has frames over {data.steps} time steps but the network runs {network.steps}; choose as "
             f"many bins, e.g. --data {data.name.partition(':')[0]}:steps={network.steps}"
         )
     return data
+
+
+def check_measuring(hardware: Hardware) -> None:
+    """Raises ConfigError for a precision in which nothing is measured."""
+    if hardware.precision != "32-true":
+        raise ConfigError(f"--precision got {hardware.precision!r}; trainings have a choice, results are of 32-true")
 
 
 def writable_folder(path: Path) -> Path:

@@ -87,10 +87,11 @@ def reproduce(
         raise ConfigError(f"--seeds got {' '.join(map(str, seeds)) or 'nothing'}; expected at least one, each once")
     deadline = deadline_after(max_time)
     console = console_for(json_output)
+    cores = hardware.threads or torch.get_num_threads()
     if name != EVERYTHING:
         reproduction = _reproduction(name)  # before a folder is made for it
         out = writable_folder(out or runs / name)
-        result = _reproduced(reproduction, seeds, runs, out, data_folder, deadline, hardware, json_output)
+        result = _reproduced(reproduction, seeds, runs, out, data_folder, deadline, hardware, cores, json_output)
         console.print(rich_table(result))
         if json_output:
             print(json.dumps(result.to_json()))
@@ -101,8 +102,9 @@ def reproduce(
         load_dataset(data, place)  # what is missing must not stop the last of many hours
     results = {}
     for each, place in places.items():
-        folder = writable_folder(out / each)
-        results[each] = _reproduced(_reproduction(each), seeds, runs, folder, place, deadline, hardware, json_output)
+        reproduction, folder = _reproduction(each), writable_folder(out / each)
+        torch.set_num_threads(cores)  # the table before used those that were free then
+        results[each] = _reproduced(reproduction, seeds, runs, folder, place, deadline, hardware, cores, json_output)
         console.print(rich_table(results[each]))
     write_text(out / "paper.md", paper_rows(list(results.values())))
     console.print(f"written: {out / 'paper.md'}", markup=False)
@@ -135,14 +137,17 @@ def _reproduced(
     data_folder: Path | None,
     deadline: Deadline,
     hardware: Hardware,
+    cores: int,
     json_output: bool,
 ) -> ReproductionResult:
-    """Train, evaluate and write one table with its report.  Raises Interrupted if the deadline comes first."""
+    """Train, evaluate and write one table with its report.  Raises Interrupted if the deadline comes first.
+
+    cores  that independent trainings share, whatever the load is now (`Pipeline.all_trained`)
+    """
     console = console_for(json_output)
     experiments = [with_seed(recipe(), seed) for seed in seeds for recipe in reproduction.grid]
     data = load_dataset(experiments[0].data, data_folder)
     console.print(f"{reproduction.title}; data: {data.name}, {data.source}", markup=False)
-    cores = hardware.threads or torch.get_num_threads()
     pipeline = Pipeline(runs, data, hardware.fabric(), deadline, TerminalProgress(console), hardware.threads)
     like = Training(experiments[0], runs, data_folder, hardware, json_output)
     trained = pipeline.all_trained(experiments, cores, like)

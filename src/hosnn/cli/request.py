@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from hosnn.cli.options import check_measuring
 from hosnn.cli.target import EvaluationTarget, load_networks, load_target, results_folder
 from hosnn.deadline import Deadline, stopping
 from hosnn.errors import ConfigError
@@ -81,8 +82,7 @@ def prepare(request: EvaluationRequest) -> PreparedEvaluation:
     protocol = with_samples(protocol, target.data, request.samples)
     if request.attacks_only:
         protocol = protocol.without_checks()
-    if hardware.precision != "32-true":
-        raise ConfigError(f"--precision got {hardware.precision!r}; robustness is measured in 32-true")
+    check_measuring(hardware)
     folder = results_folder(target, request.out)
     # Only an unchanged protocol on the default data gets the plain name, which `hosnn reproduce` looks for.
     stem = file_stem(protocol.name, request.threat, request.samples, request.seed, request.split)

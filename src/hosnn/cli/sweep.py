@@ -16,6 +16,7 @@ from hosnn.cluster.tables import failures, markdown_sweep, rich_sweep
 from hosnn.cluster.trials import Trial, starts, trials
 from hosnn.cluster.work import Conditions, run_trial, train_start
 from hosnn.data import load_dataset
+from hosnn.data.catalogue import NAMES
 from hosnn.data.own import absolute_source
 from hosnn.deadline import Interrupted
 from hosnn.errors import ConfigError
@@ -92,7 +93,7 @@ def sweep(
         hardware: what to run on; --threads is the number of cores of a trial (0: one).
         json_output: print the sweep as JSON at the end.
     """
-    data = None if data is None else absolute_source(data)
+    data = None if data is None else absolute_source(data, NAMES)
     all_trials = trials(recipes, set, grid, seeds, None if data is None else load_dataset(data, data_folder))
     cluster, hardware = cluster_for(workers, address, gpus_per_trial, hardware)
     if protocol is not None:
@@ -132,6 +133,7 @@ def sweep(
         data=data,
     )
     console = console_for(json_output)
+    stopped = False
     console.print(f"{len(all_trials)} trials from {len(starts(all_trials))} starts", highlight=False)
     with TerminalProgress(console).task("sweep", len(all_trials)) as bar:
         for name, outcome in run_jobs(jobs(all_trials, conditions), cluster, deadline):
@@ -146,7 +148,10 @@ def sweep(
                     bar.report(f"{name} is trained")
                 continue
             else:
-                state = state.with_outcome(name, "waiting")
+                stopped = True
+                # A result of an earlier call stays as long as its run is there.
+                if not (state.is_finished(name) and (runs / name / "checkpoints").is_dir()):
+                    state = state.with_outcome(name, "waiting")
                 continue
             state.save(target)
             bar.advance()
@@ -158,7 +163,7 @@ def sweep(
     console.print(f"written: {target} and sweep.md", markup=False)
     if json_output:
         print(json.dumps(state.to_json()))
-    if state.count("waiting"):
+    if stopped:
         raise Interrupted(f"{state.count('finished')} of {len(all_trials)} trials are finished", deadline)
     return 2 if state.count("failed") else 0
 

@@ -58,6 +58,9 @@ def train(
         json_output: print the outcome as JSON.
     """
     if recipe is None:
+        if json_output:
+            print(json.dumps(built_in()))
+            return 0
         for name, summary in built_in().items():
             console.print(f"[bold]{name}[/]  {summary}")
         return 0
@@ -71,7 +74,9 @@ def train(
         experiment = with_dataset(experiment, dataset)
     deadline = deadline_after(max_time)
     progress = TerminalProgress(console_for(json_output)) if fabric.is_global_zero else Progress()
-    outcome = run(experiment, dataset, runs, fabric, deadline, progress, resume, not hardware.threads)
+    outcome = run(
+        experiment, dataset, runs, fabric, deadline, progress, resume, same_threads=True, threads=hardware.threads
+    )
     if not fabric.is_global_zero:
         pass  # only the first rank prints
     elif json_output:

@@ -134,6 +134,9 @@ class Sweep(Document):
         )
         return replace(self, trials=tuple(changed))
 
+    def is_finished(self, name: str) -> bool:
+        return any(trial.name == name and trial.state == "finished" for trial in self.trials)
+
     def measures_as(self, other: "Sweep") -> bool:
         """Whether both evaluate trials in the same way."""
         one, another = ((sweep.protocol, sweep.threat, sweep.samples, sweep.split) for sweep in (self, other))

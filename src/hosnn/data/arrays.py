@@ -20,7 +20,7 @@ from hosnn.errors import DataError, HosnnError
 from hosnn.python_files import importing_beside, load_function
 
 IMAGES, LABELS = ("x", "images", "image", "data"), ("y", "labels", "label", "targets")
-PARTS = ("train", "validation", "val", "test")
+PARTS = ("train", "validation", "valid", "val", "test")
 
 SMALL = 1 << 30
 """Bytes that an array may take from a file of any size."""
@@ -124,7 +124,7 @@ def parts_of(content: Any, origin: str) -> Parts:
         if x is None or y is None:
             continue
         where = f"{origin}, {part}" if part else origin
-        name = {"": "all", "val": "validation"}.get(part, part)
+        name = {"": "all", "val": "validation", "valid": "validation"}.get(part, part)
         images[name], labels[name] = as_images(x, where), as_labels(y, where)
         if len(images[name]) != len(labels[name]):
             raise DataError(f"{where}: {len(images[name])} images and {len(labels[name])} labels; expected as many")

@@ -8,7 +8,7 @@ file.py:function                       a function without arguments that returns
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from hosnn.data.arrays import read_npz, read_pt, returned
@@ -35,8 +35,10 @@ def own_data_exists(source: str) -> bool:
     return Path(source).expanduser().exists() or Path(source.rpartition(":")[0]).expanduser().is_file()
 
 
-def absolute_source(source: str) -> str:
-    """The same data set for a process in another working folder: paths become absolute, names stay."""
+def absolute_source(source: str, names: Collection[str] = ()) -> str:
+    """The same data set for a process in another working folder: paths become absolute, `names` of data sets stay."""
+    if source in names or source.partition(":")[0] in names:
+        return source
     place, colon, function = source.rpartition(":")
     if Path(source).expanduser().exists():
         return str(Path(source).expanduser().resolve())

@@ -14,20 +14,23 @@ from hosnn.data.pictures import decode
 from hosnn.errors import DataError
 
 PREFIXES = {"train": "train", "test": "test", "validation": "validation", "val": "validation"}
-"""By which files of a folder belong to a part; without train and test all files are one pile."""
+"""By which files of a folder belong to a part; where no name begins so, all files are one pile."""
 
 
 def read_own_parquet(paths: list[Path]) -> Parts:
     """Pictures and labels of Parquet files in natural order, a part by the beginning of a file's name.
 
-    Raises DataError as `parquet.read_split` does.
+    Raises DataError as `parquet.read_split` does, and if only some files say which part they are.
     """
     parted: dict[str, list[Path]] = {}
     for path in sorted(paths, key=natural):
-        part = next((part for prefix, part in PREFIXES.items() if path.name.startswith(prefix)), "all")
+        part = next((part for prefix, part in PREFIXES.items() if path.name.casefold().startswith(prefix)), "all")
         parted.setdefault(part, []).append(path)
-    if not {"train", "test"} <= parted.keys():
-        parted = {"all": sorted(paths, key=natural)}
+    if parted.keys() != {"all"} and ("all" in parted or not {"train", "test"} <= parted.keys()):
+        raise DataError(
+            f"{paths[0].parent} holds {', '.join(path.name for path in sorted(paths, key=natural)[:6])}; expected "
+            "train*, test* and perhaps validation*.parquet and nothing else, or one pile without such names"
+        )
     images, labels, lossy = {}, {}, 0
     for part, files in parted.items():
         count = sum(_rows(path) for path in files)

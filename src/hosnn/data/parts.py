@@ -55,6 +55,8 @@ def dataset_of(parts: Parts, name: str, source: str) -> Dataset:
     for part, split in splits.items():
         where = parts.origin if part == "all" else f"{parts.origin}, {part} split"
         check_split(split, tuple(split.images.shape[1:]), len(names), where)
+    if len(names) < 2:
+        raise DataError(f"{parts.origin}: all labels are {highest}; expected images of at least 2 classes")
     if "all" in splits:
         splits["test"], splits["train"] = _part(splits.pop("all"), TEST_SHARE, "test", parts.origin)
     for missing in {"train", "test"} - splits.keys():

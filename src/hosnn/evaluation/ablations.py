@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hosnn.data import Split
+from hosnn.data import Dataset
+from hosnn.data.own import OWN
 from hosnn.errors import ConfigError
 from hosnn.evaluation.generalisation import CorruptionAccuracies, StepAccuracies
 from hosnn.protocols.applicability import restriction
@@ -105,7 +106,9 @@ def ablated_models(
     return models | dict(others), ()
 
 
-def training_batches(split: Split, count: int = IMAGES, size: int = 250) -> list[Tensor]:
-    """The first `count` training images, in batches."""
-    chosen = split.take(min(count, len(split)))
+def training_batches(data: Dataset, count: int = IMAGES, size: int = 250) -> list[Tensor]:
+    """The first `count` training images, in batches; of the user's own data, which may be sorted by class, as many of
+    each class."""
+    count = min(count, len(data.train))
+    chosen = data.train.subset(count) if data.name.startswith(OWN) else data.train.take(count)
     return [chosen.batch(rows)[0] for rows in chosen.blocks(size)]

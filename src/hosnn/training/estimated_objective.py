@@ -17,6 +17,7 @@ from hosnn.nn.neurons import neurons
 from hosnn.rng import SampleRandom
 from hosnn.training.membrane_objectives import PerturbedMembranes
 from hosnn.training.objectives import CrossEntropy, Objective, TrainingLoss
+from hosnn.training.paired_objectives import SparseGradients
 
 
 @identified("WeightsThrough")
@@ -26,15 +27,16 @@ class WeightsThrough(Objective):
 
     objective  crafts its images through an estimator of its own choice (`Through`)
     estimator  e.g. `AdaptiveSharpness()` (ASSG), whose moments begin anew with each batch
-    Raises ConfigError for a kernel loss and for `PerturbedMembranes`, which look into the network itself, and for a
-    network without spiking layers.
+    Raises ConfigError for a kernel loss, `PerturbedMembranes` and `SparseGradients`, which look into the network
+    itself, and for a network without spiking layers.
     """
 
     objective: Objective
     estimator: Estimator
 
     def __post_init__(self) -> None:
-        if isinstance(self.objective, PerturbedMembranes) or not isinstance(self.objective.loss, CrossEntropy):
+        looks_inside = isinstance(self.objective, (PerturbedMembranes, SparseGradients))
+        if looks_inside or not isinstance(self.objective.loss, CrossEntropy):
             raise ConfigError(
                 f"WeightsThrough got {type(self.objective).__name__} with the loss "
                 f"{type(self.objective.loss).__name__}; expected an objective of logits with CrossEntropy"

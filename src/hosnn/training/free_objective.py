@@ -13,7 +13,7 @@ from hosnn.nn.modes import evaluating
 from hosnn.rng import SampleRandom
 from hosnn.robustness.pgd import PGD, uniform_in_ball
 from hosnn.robustness.threats import Threat
-from hosnn.training.objectives import Objective, TrainingLoss
+from hosnn.training.objectives import Objective, TrainingLoss, check_per_step
 
 
 @identified("FreeAdversarial")
@@ -46,6 +46,7 @@ class FreeAdversarial(Objective):
         return PGD(self.threat, steps=self.replays, step_size=1.0)
 
     def perturbed(self, network: nn.Module, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+        check_per_step(self.attack, x)
         if not network.training:
             with evaluating(network):
                 return self.attack(network, x, y, rng)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hosnn.errors import ConfigError
+from hosnn.estimators import OnFrames
 from hosnn.identity import OMITTED_AT_DEFAULT, identified
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.modes import evaluating, statistics_held
@@ -18,6 +19,7 @@ from hosnn.rng import SampleRandom
 from hosnn.robustness.balls import format_eps
 from hosnn.robustness.model import Attack
 from hosnn.robustness.pgd import PGD
+from hosnn.robustness.threats import Threat
 from hosnn.spiking.decoding import target_traces, van_rossum_loss
 
 
@@ -143,8 +145,23 @@ class Adversarial(Objective):
         check_craft_in(self)
 
     def perturbed(self, network: nn.Module, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+        check_per_step(self.attack, x)
         with crafting(network, self.craft_in):
             return self.attack(network, x, y, rng)
+
+
+def check_per_step(attack: Any, x: Tensor) -> None:
+    """Raises ConfigError for images and an attack whose threat is per time step, if nothing makes frames of them."""
+    while hasattr(attack, "attack"):
+        if isinstance(attack, OnFrames):
+            return
+        attack = attack.attack
+    threat = getattr(attack, "threat", None)
+    if isinstance(threat, Threat) and threat.per_step and x.dim() == 4:
+        raise ConfigError(
+            f"the training attack {type(attack).__name__} has the threat {threat}, but would give every time step the "
+            "same perturbation of an image; wrap it in OnFrames, or leave out /step"
+        )
 
 
 def attack_title(attack: Any) -> str:

@@ -19,7 +19,7 @@ from hosnn.robustness.balls import Ball, per_sample
 from hosnn.robustness.model import input_gradient, scores
 from hosnn.robustness.pgd import PGD
 from hosnn.runtime import own_randomness
-from hosnn.training.objectives import Adversarial, CrossEntropy, Objective, check_craft_in, crafting
+from hosnn.training.objectives import Adversarial, CrossEntropy, Objective, check_craft_in, check_per_step, crafting
 
 
 def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -67,6 +67,7 @@ class TRADES(Objective):
             raise ConfigError(f"TRADES got the attack {self.attack}; expected PGD with keep_best=False and one run")
 
     def perturbed(self, network: nn.Module, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
+        check_per_step(self.attack, x)
         with crafting(network, self.craft_in):
             log_p = self.loss.log_probabilities(scores(network, x))
             return replace(self.attack, loss=DivergenceFrom(log_p, self.loss))(network, x, y, rng)

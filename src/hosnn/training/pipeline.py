@@ -40,11 +40,13 @@ def run(
     progress: Progress | None = None,
     resume: bool = False,
     same_threads: bool = False,
+    threads: int = 0,
 ) -> TrainingOutcome:
     """Train `experiment` in runs/NAME, after the experiment it starts from if that is not finished already.
 
     A finished run of the same identity is not trained again.  With `resume`, an unfinished one is resumed;
-    `same_threads`: with as many threads of torch as it began with, because sums depend on them in their last bits.
+    `same_threads`: with as many threads of torch as it began with, because sums depend on them in their last bits;
+    `threads`: as many as the user asked for, 0 for any.
     Raises CheckpointError if runs/NAME holds another experiment, or an unfinished one and `resume` is False.
     """
     deadline, progress, ranks = deadline or Deadline(), progress or Progress(), Ranks(fabric)
@@ -62,7 +64,7 @@ def run(
     with ranks.communicating(f"what is saved in {runs} is intact"), ExitStack() as stack:
         ranks.on_first(lambda: _lock(folder, stack))
         if same_threads and fabric.world_size == 1:
-            keep_threads(folder)
+            keep_threads(folder, threads)
         return _train(experiment, data, runs, fabric, deadline, progress, resume)
 
 

@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from hosnn.deadline import Deadline
-from hosnn.errors import CheckpointError, HosnnError
+from hosnn.errors import CheckpointError, HosnnError, TrainingError
 from hosnn.files import read_bytes, write_text
 from hosnn.runtime import check_threads
 
@@ -67,14 +67,22 @@ def holder(folder: Path) -> str:
         return "unknown"
 
 
-def keep_threads(folder: Path) -> None:
-    """Have torch use as many threads as the run in the folder began with; the first time, record how many it uses."""
+def keep_threads(folder: Path, asked: int = 0) -> None:
+    """Have torch use as many threads as the run in the folder began with; the first time, record how many it uses.
+
+    asked  the number that the user asked for, if any.  Raises TrainingError if the run began with another.
+    """
     path = folder / THREADS
     try:
         recorded = int(read_bytes(path))
         check_threads(recorded)
     except (OSError, ValueError, HosnnError):  # a new run, or a damaged record
         recorded = 0
+    if recorded > 0 and asked not in (0, recorded):
+        raise TrainingError(
+            f"{folder} was trained with {recorded} threads, but --threads asks for {asked}; sums depend on their "
+            f"number in the last bits: leave --threads out, give {recorded}, or train it again in another --runs folder"
+        )
     if recorded > 0:
         torch.set_num_threads(recorded)
     else:
