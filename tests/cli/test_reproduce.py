@@ -8,20 +8,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import hosnn.cli.reproduce as reproduce_verb
 from hosnn.cli import reproduction_pipeline
 from hosnn.cli.main import main
+from hosnn.data import load_dataset
 from hosnn.deadline import Deadline, Interrupted
 from hosnn.errors import ConfigError
 from hosnn.nn.convnet import ConvNet, Twin
 from hosnn.recipes.reproductions import REPRODUCTIONS, Conversions, FurtherSeeds, PlannedEvaluation
 from hosnn.recipes.robust_parts import adversarial
+from hosnn.recipes.variants import with_dataset
 from hosnn.report.conversion_figure import against_steps
 from hosnn.report.paired_networks import paired_markdown
 from hosnn.results.reproduction import ReproductionResult
-from hosnn.robustness.threats import DEFAULT_THREAT
+from hosnn.robustness.threats import DEFAULT_THREAT, Threat
 from hosnn.training.experiment import Experiment
 from tests.reliability.commands import TINY_DEMO
 
@@ -186,3 +189,20 @@ def test_a_signal_stops_an_evaluation_as_it_stops_a_training(
 def test_an_unknown_name_leaves_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", "fashion", "--runs", str(tmp_path / "runs")]) == 2
     assert "fashion-mnist" in capsys.readouterr().err and not (tmp_path / "runs").exists()
+
+
+def test_recordings_are_reproduced_without_pictures_of_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).integers(0, 2, (60, 3, 2, 16, 20))
+    np.savez(tmp_path / "events.npz", x=x.astype(np.float32), y=np.arange(60) % 3)
+    data = load_dataset(str(tmp_path / "events.npz"))
+    monkeypatch.setattr(reproduce_verb, "load_dataset", lambda name, folder: data)
+    plans = (PlannedEvaluation("events", samples=6, panel_samples=0, threat=Threat.parse("events:3/1")),)
+    columns = (("worst case", plans[0].key, "worst"),)
+
+    def recipe() -> Experiment:
+        return with_dataset(TINY_DEMO.grid[1](), data)
+
+    small = replace(TINY_DEMO, grid=(recipe,), plans=plans, columns=columns)
+    monkeypatch.setitem(REPRODUCTIONS, "demo", small)
+    assert main(["reproduce", "demo", "--runs", str(tmp_path / "runs")]) == 0
+    assert (tmp_path / "runs" / "demo" / "report.html").exists()

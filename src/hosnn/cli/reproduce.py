@@ -203,6 +203,7 @@ def _report(result: ReproductionResult, networks: dict[str, SpikingNetwork], dat
     pictures = [
         example
         for name, network in pair.items()
+        if data.steps is None  # frames of events are no picture to show an attack on
         for example in attacked_examples(network, split, attack, count=5, network=name, classes=data.classes)
     ]
     x, y = (part.to(device_of(next(iter(pair.values())))) for part in split.batch(torch.arange(1)))
