@@ -1,7 +1,7 @@
 """Fashion-MNIST, robust at 8/255: single-step adversarial training, dead zone, analogue first layer, 8 time steps.
 
-LIF, TA-LIF and the ANN twin have the same layers, epochs and optimiser.  The recipes called `trial_...` are those
-compared in docs/robust.md, each for about as many CPU seconds.
+LIF, TA-LIF and the ANN twin have the same layers, epochs and optimiser.  The recipes called `trial_...` train the
+network with other objectives, each for about as many CPU seconds (docs/robust.md).
 """
 
 from dataclasses import replace
