@@ -62,8 +62,8 @@ def evaluate(
     """Attack a trained network under a protocol; write JSON, Markdown and an HTML page.
 
     MODEL is a run folder, a checkpoint folder, the name of a network in the package (cifar10-robust), a Hub id, or a
-    model of your own: file.py:function or module:function, which is a network, or a function without arguments that returns one.  A network is an nn.Module or any function
-    from images in [0, 1] to logits.
+    model of your own: file.py:function or module:function, which is a network, or a function without arguments that
+    returns one.  A network is an nn.Module or any function from images in [0, 1] to logits.
 
     Protocols: smoke (a first impression, a minute), quick (three strong attacks, for screening), standard (for a number
     to publish, minutes to half an hour), full (everything, hours), paper (the HoSNN authors' attacks, for comparison
