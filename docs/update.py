@@ -17,6 +17,7 @@ paper-rows    from NAME/comparison.json of every reproduction, and NAME/standard
 glossary      from hosnn.report.glossary
 leaderboard   from NAME/*/*.json and NAME/reported.json
 errors        from the inspections in NAME/*.json, as `hosnn inspect` wrote them
+sweep         from NAME/sweep.json, as `hosnn sweep` wrote it
 signatures    from NAME/study.json, as bench/signature_study.py wrote it
 """
 
@@ -24,6 +25,8 @@ import json
 import re
 from pathlib import Path
 
+from hosnn.cluster.record import Sweep
+from hosnn.cluster.tables import markdown_sweep
 from hosnn.recipes.reproductions import ALL
 from hosnn.report.comparison_markdown import comparison_markdown
 from hosnn.report.glossary import GLOSSARY
@@ -80,6 +83,8 @@ def table(folder: Path, kind: str) -> str:
         return leaderboard(folder)
     if kind == "budget":
         return budget(folder)
+    if kind == "sweep":
+        return markdown_sweep(Sweep.load(folder / "sweep.json"))
     if kind == "signatures":
         return signatures(folder)
     if kind == "errors":

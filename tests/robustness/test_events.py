@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hosnn.checks.ball_probe import probe_ball
+from hosnn.checks.fidelity import best_fidelity, run_trials
 from hosnn.errors import ConfigError
 from hosnn.rng import SampleRandom
 from hosnn.robustness.balls import Events
 from hosnn.robustness.events import GreedyEvents, RandomEvents
-from hosnn.robustness.losses import misclassified
+from hosnn.robustness.losses import margin, misclassified
 from hosnn.robustness.threats import Threat
 
 SHAPE = (3, 2, 6, 5)  # time bins, polarities, height, width
@@ -197,3 +199,45 @@ def test_the_budget_is_spread_over_all_steps(events: int, steps: int, gradients:
     x_adv = GreedyEvents(threat(events), steps=steps, loss=lambda scores, y: scores.sum(1))(model, x, y, rng())
     assert events_changed(x_adv, x).max() <= events
     assert model.seen <= gradients + 1
+
+
+@pytest.mark.parametrize(
+    ("count", "factor", "events"), [(7, 0.25, 2), (7, 4.0, 28), (1, 0.25, 1), (0, 4.0, 0), (7, 0.5, 4)]
+)
+def test_a_scaled_budget_is_whole_events_again(count: int, factor: float, events: int) -> None:
+    assert threat(count).scaled(factor).ball == Events.of(events, 4)
+
+
+def test_the_furthest_perturbation_is_the_best_whole_events() -> None:
+    x = frames()[0].requires_grad_()
+    (gradient,) = torch.autograd.grad(Linear()(x)[:, 0].sum(), x)
+    x = x.detach()
+    x_adv = x + Events.of(7, 4).furthest(gradient, x)
+    assert (events_changed(x_adv, x) == 7).all()
+    gain = ((x_adv - x) * gradient).flatten(1).sum(1)
+    room = torch.where(gradient > 0, x < 1, x > 0)
+    best = torch.where(room, gradient.abs(), 0).flatten(1).topk(7, dim=1).values.sum(1) / 4
+    assert torch.allclose(gain, best)
+
+
+def test_gradient_fidelity_is_measured_with_whole_events_and_is_full_for_a_linear_model() -> None:
+    x = frames(40)[0]
+    model = Linear()
+    y = model(x).argmax(1)
+    inputs = x.clone().requires_grad_()
+    (gradients,) = torch.autograd.grad(margin(model(inputs), y).sum(), inputs)
+    trials = run_trials(model, x, y, gradients, threat(8), rng(40), 2)
+    assert list(trials) == [2 / 4, 8 / 4, 32 / 4]  # a quarter of the budget, all of it, four times as much
+    best = best_fidelity({size: found.wins[found.changed] for size, found in trials.items()})
+    assert best is not None and best.share == 1.0
+    assert all(found.changed.all() for found in trials.values())
+
+
+def test_the_probe_inside_the_ball_finds_a_linear_models_gradient_faithful() -> None:
+    x = frames(40)[0]
+    model = Linear()
+    y = model(x).argmax(1)
+    inputs = x.clone().requires_grad_()
+    (gradients,) = torch.autograd.grad(margin(model(inputs), y).sum(), inputs)
+    probe = probe_ball(model, x, y, gradients, threat(2), rng(40))
+    assert probe.correct >= 100 and probe.fidelity == 1.0

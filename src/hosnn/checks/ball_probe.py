@@ -105,13 +105,13 @@ def _points(
 ) -> Iterator[tuple[Tensor, InputGradient]]:
     """FGSM's point, then a random one and those of PGD from there, each with the model's pass with a gradient."""
     ball = threat.ball
-    fgsm_point = threat.project(x + ball.eps * ball.steepest(clean_gradients), x)
+    fgsm_point = threat.project(x + ball.furthest(clean_gradients, x), x)
     yield fgsm_point, _pass(model, fgsm_point, y)
     at = threat.project(x + ball.sample(x, rng.fold("start")), x)
     for _ in range(PATH_POINTS):
         passes = _pass(model, at, y)
         yield at, passes
-        at = threat.project(at + PATH_STEP * ball.eps * ball.steepest(passes.gradient.nan_to_num()), x)
+        at = threat.project(at + ball.scaled(PATH_STEP).furthest(passes.gradient.nan_to_num(), at), x)
 
 
 def _pass(model: Model, x: Tensor, y: Tensor) -> InputGradient:

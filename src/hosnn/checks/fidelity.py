@@ -48,15 +48,15 @@ def run_trials(
     start = margin(seeded_scores(model, x, 0), y)
     directions = [gradients, *(rng.fold("direction", trial).normal(x) for trial in range(count))]
     trials = {}
-    for size in (threat.ball.eps * radius for radius in RADII):
-        if not 0 < size <= threat.ball.whole_range:
+    for radius in RADII:
+        if not 0 < threat.ball.eps * radius <= threat.ball.whole_range:
             continue
-        steps = [size * threat.ball.steepest(direction) for direction in directions]
-        moved = [threat.with_eps(size).project(x + step, x) for step in steps]
+        within = threat.scaled(radius)
+        moved = [within.project(x + within.ball.furthest(direction, x), x) for direction in directions]
         along_gradient, *at_random = (margin(seeded_scores(model, images, 0), y) - start for images in moved)
         rises = torch.stack(at_random)
         wins = (along_gradient > rises).float() + 0.5 * (along_gradient == rises).float()
-        trials[size] = Trials(wins, (rises != 0) | (along_gradient != 0))
+        trials[within.ball.eps] = Trials(wins, (rises != 0) | (along_gradient != 0))
     return trials
 
 

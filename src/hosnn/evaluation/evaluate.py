@@ -93,8 +93,9 @@ def evaluate(
         outcome = _attack(setup, progress or Progress())
         images, device, fitted = setup.runner.images, setup.runner.device, setup.protocol
         measured = slice(0, fitted.model_check_samples)
+        off_grid = replace(fitted.threat, bits=None)
         diagnosis = (
-            diagnose(model, images.x[measured].to(device), images.y[measured].to(device), fitted.threat.relaxed, seed)
+            diagnose(model, images.x[measured].to(device), images.y[measured].to(device), off_grid, seed)
             if fitted.model_check_samples
             else None
         )

@@ -4,7 +4,7 @@ Shapes: perturbations [B, ...]; a ball's geometry acts on each sample as a whole
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import ClassVar, Self
 
@@ -39,6 +39,14 @@ class Ball:
     def steepest(self, gradient: Tensor) -> Tensor:
         """The unit step that raises a loss most, to first order: [B, ...] -> [B, ...]."""
         raise TypeError(f"{type(self).__name__} does not define steepest(gradient)")
+
+    def furthest(self, gradient: Tensor, at: Tensor) -> Tensor:
+        """The perturbation of `at` inside the ball that raises a loss most, to first order: [B, ...] -> [B, ...]."""
+        return self.eps * self.steepest(gradient)
+
+    def scaled(self, factor: float) -> Self:
+        """The same ball with eps multiplied by `factor`."""
+        return replace(self, eps=self.eps * factor)
 
     def sample(self, like: Tensor, rng: SampleRandom) -> Tensor:
         """A random perturbation inside the ball, in the shape of `like` [B, ...]."""
@@ -232,6 +240,19 @@ class Events(Ball):
 
     def steepest(self, gradient: Tensor) -> Tensor:
         return L1(self.eps).steepest(gradient)
+
+    def furthest(self, gradient: Tensor, at: Tensor) -> Tensor:
+        """All events that the budget allows, added where the gradient is highest and removed where it is lowest; only
+        where there is room, and none where the gradient is zero."""
+        room = torch.where(gradient > 0, at < 1 - self.unit / 2, at > self.unit / 2)
+        gain = torch.where(room, gradient.abs(), 0).flatten(1)
+        value, place = gain.topk(min(self.count, gain.shape[1]), dim=1)
+        chosen = torch.zeros_like(gain).scatter(1, place, (value > 0).to(gain)).view_as(at)
+        return self.unit * chosen * gradient.sign()
+
+    def scaled(self, factor: float) -> Self:
+        """The same ball with the number of events multiplied by `factor`, rounded, and at least one if any."""
+        return self.of(max(round(self.count * factor), min(self.count, 1)), self.maximum)
 
     def sample(self, like: Tensor, rng: SampleRandom) -> Tensor:
         """All events that the budget allows, at random places of the frames `like`: added or removed at random, but

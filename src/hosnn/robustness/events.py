@@ -57,17 +57,10 @@ class GreedyEvents:
                 break
             rows, x_adv, gradient = rows[~fooled], x_adv[~fooled], evaluated.gradient[~fooled].nan_to_num()
             count = math.ceil(left / (self.steps - step))
-            x_adv, left = x_adv + _best_changes(ball, x[rows], x_adv, gradient, count), left - count
+            unchanged = torch.where(x_adv == x[rows], gradient, 0)
+            x_adv = x_adv + Events.of(count, ball.maximum).furthest(unchanged, x_adv)
+            left -= count
         return best
-
-
-def _best_changes(ball: Events, x: Tensor, x_adv: Tensor, gradient: Tensor, count: int) -> Tensor:
-    """The changes of at most `count` unchanged places with the largest gain, in the frames' units."""
-    room = torch.where(gradient > 0, x_adv < 1 - ball.unit / 2, x_adv > ball.unit / 2)
-    gain = torch.where(room & (x_adv == x), gradient.abs(), 0).flatten(1)
-    value, place = gain.topk(min(count, gain.shape[1]), dim=1)
-    chosen = torch.zeros_like(gain).scatter(1, place, (value > 0).to(gain)).view_as(x)
-    return ball.unit * chosen * gradient.sign()
 
 
 @identified("RandomEvents")

@@ -104,8 +104,8 @@ class Threat:
         return replace(self, bits=None, ball=L1(self.ball.eps) if isinstance(self.ball, Events) else self.ball)
 
     def scaled(self, factor: float) -> "Threat":
-        """The same threat with eps multiplied by `factor`."""
-        return replace(self, ball=replace(self.ball, eps=self.ball.eps * factor))
+        """The same threat with eps multiplied by `factor`; of events to the nearest whole number."""
+        return replace(self, ball=self.ball.scaled(factor))
 
     def with_eps(self, eps: float) -> "Threat":
         """The same threat with another eps."""
