@@ -43,8 +43,19 @@ def paper_rows(results: Sequence[ReproductionResult], also: Iterable[Evaluation]
         for result in of_it:
             for kind, cells in cells_by_kind(result).items():
                 lines.append(_measured(result, kind, [_with(cell, beside) for cell in cells]))
-        lines.append("")
+        lines += ["", _starts(of_it), ""]
     return "\n".join(lines)
+
+
+def _starts(results: Sequence[ReproductionResult]) -> str:
+    """What training the starts took, which networks of a reproduction share."""
+    took = (f"{_hours(result.start_seconds)} ({markdown(result.title)})" for result in results)
+    return f"Hours of training the starts of all seeds: {', '.join(took)}."
+
+
+def _hours(seconds: float) -> str:
+    hours = seconds / 3600
+    return f"{hours:.1f}" if hours >= 1 else f"{hours:.2f}"
 
 
 def _published(results: Sequence[ReproductionResult]) -> list[str]:
@@ -61,8 +72,12 @@ def _published(results: Sequence[ReproductionResult]) -> list[str]:
 
 def _measured(result: ReproductionResult, kind: NetworkKind, cells: Sequence[Cell]) -> str:
     seeds = f", {len(cells)} seeds" if len(cells) > 1 else ""
-    hours = sum(cell.training_seconds for cell in cells) / len(cells) / 3600
-    texts = [markdown(f"{kind}{seeds}"), markdown(result.network), str(cells[0].epochs), f"{hours:.1f}"]
+    texts = [
+        markdown(f"{kind}{seeds}"),
+        markdown(result.network),
+        str(cells[0].epochs),
+        _hours(sum(cell.training_seconds for cell in cells) / len(cells)),
+    ]
     for column in MEASURES.values():
         accuracy = measured_accuracy(cells, column)
         again = ", trained again" if any(_is_of_other_weights(cell, column) for cell in cells) else ""
