@@ -44,9 +44,7 @@ def test_recordings_are_evaluated_under_a_budget_of_events() -> None:
     (panel,) = result.panels
     assert [row.threat for row in panel.rows] == [f"events:{count}/4" for count in (2, 3, 6, 12, 24)]
     (fidelity,) = [check.figure for check in result.checks if check.name == "gradient fidelity"]
-    assert any(
-        f"eps = {count / 4:.3g}" in fidelity for count in (2, 6, 24)
-    )  # whole events
+    assert any(f"eps = {count / 4:.3g}" in fidelity for count in (2, 6, 24))  # whole events
     hosnn.Evaluation.from_json(result.to_json())
 
 

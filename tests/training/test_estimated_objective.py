@@ -16,7 +16,7 @@ from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.spiking.surrogate import PiecewiseLinear
 from hosnn.training.estimated_objective import WeightsThrough
-from hosnn.training.membrane_objectives import PerturbedMembranes
+from hosnn.training.membrane_objectives import NearThreshold, PerturbedMembranes
 from hosnn.training.objectives import Adversarial, CrossEntropy, VanRossum
 from hosnn.training.paired_objectives import TRADES, SparseGradients
 
@@ -61,7 +61,8 @@ def test_adaptive_sharpness_reaches_all_weights(data: Dataset) -> None:
 
 
 def test_objectives_and_networks_that_it_cannot_reach_are_refused(data: Dataset) -> None:
-    for objective in (PerturbedMembranes(ATTACK, CrossEntropy(), "eval"), Adversarial(ATTACK, VanRossum(), "eval")):
+    inside = (kind(ATTACK, CrossEntropy(), "eval") for kind in (PerturbedMembranes, NearThreshold))
+    for objective in (*inside, Adversarial(ATTACK, VanRossum(), "eval")):
         with pytest.raises(ConfigError, match="objective of logits with CrossEntropy"):
             WeightsThrough(objective, bptt())
     twin = replace(NETWORK, twin=Twin.RELU).build()

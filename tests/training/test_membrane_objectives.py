@@ -1,4 +1,4 @@
-"""The penalty on moved membranes, against its formula on a network whose currents are known."""
+"""Penalties on membranes, against their formulas on a network whose currents are known."""
 
 from typing import Any
 
@@ -7,15 +7,17 @@ import torch
 from torch import nn
 
 from hosnn.errors import ConfigError
+from hosnn.estimators import HART, with_rule
 from hosnn.nn.body import Body
 from hosnn.nn.layers import ConstantCoding, MeanReadout, Normalise, OverTime, SpikingNetwork
-from hosnn.nn.neurons import LIF
+from hosnn.nn.neurons import LIF, neurons
 from hosnn.robustness.balls import Linf
 from hosnn.robustness.pgd import PGD
 from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.spiking.state import Dynamics
-from hosnn.training.membrane_objectives import PerturbedMembranes
+from hosnn.spiking.surrogate import Sigmoid
+from hosnn.training.membrane_objectives import NearThreshold, PerturbedMembranes
 from hosnn.training.objectives import CrossEntropy
 
 ATTACK = PGD(Threat(Linf(0.05)), steps=1)
@@ -61,6 +63,39 @@ def test_only_the_perturbed_image_is_moved_towards_the_clean_one() -> None:
     }
     gradients = [torch.autograd.grad(loss.sum(), dense.weight)[0] for loss in losses.values()]
     torch.testing.assert_close(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize("tau", [4.0, float("inf")])
+def test_it_adds_the_mean_derivative_of_the_surrogate_at_the_membranes(tau: float) -> None:
+    model, dense = network(tau)
+    x, y = torch.rand(6, 1, 2, 2, generator=torch.Generator().manual_seed(1)), torch.arange(6) % 3
+    found = NearThreshold(ATTACK, CrossEntropy(), "eval", weight=0.7).losses(model, torch.rand_like(x), x, y)
+    (layer,) = neurons(model).values()
+    with torch.no_grad():
+        membrane = layer.membranes(dense(x.flatten(1)).expand(STEPS, 6, 5))
+    density = Sigmoid(0.2).derivative(membrane - layer.dynamics.threshold).mean((0, 2))
+    torch.testing.assert_close(found.detach(), CrossEntropy()(model, x, y) + 0.7 * density)
+
+
+def test_training_on_it_moves_membranes_away_from_thresholds() -> None:
+    model, _ = network()
+    x, y = torch.rand(20, 1, 2, 2), torch.arange(20) % 3
+    objective = NearThreshold(ATTACK, CrossEntropy(), "eval", weight=10.0)
+    optimiser, losses = torch.optim.Adam(model.parameters(), lr=0.02), []
+    for _ in range(30):
+        loss = (objective.losses(model, x, x, y) - CrossEntropy()(model, x, y)).mean()
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_a_gradient_rule_without_a_surrogate_is_refused() -> None:
+    model = with_rule(network()[0], HART())
+    x = torch.rand(2, 1, 2, 2)
+    with pytest.raises(ConfigError, match="has no surrogate"):
+        NearThreshold(ATTACK, CrossEntropy(), "eval").losses(model, x, x, torch.tensor([0, 1]))
 
 
 def test_networks_without_spiking_layers_and_wrong_settings_are_refused() -> None:

@@ -23,7 +23,7 @@ from hosnn.spiking.gradient_rule import bptt
 from hosnn.training.estimated_objective import WeightsThrough
 from hosnn.training.experiment import Experiment, Optimisation
 from hosnn.training.free_objective import FreeAdversarial
-from hosnn.training.membrane_objectives import PerturbedMembranes
+from hosnn.training.membrane_objectives import NearThreshold, PerturbedMembranes
 from hosnn.training.objectives import Adversarial, Clean, CrossEntropy, Objective, VanRossum
 from hosnn.training.paired_objectives import MART, TRADES, Orthogonal, SparseGradients, divergence, near_clean
 from hosnn.training.pipeline import run
@@ -39,6 +39,7 @@ OBJECTIVES: dict[str, Any] = {
     "sparse gradients": SparseGradients(ATTACK, CrossEntropy(), "eval"),
     "orthogonal": Orthogonal(ATTACK, CrossEntropy(), "eval"),
     "perturbed membranes": PerturbedMembranes(ATTACK, CrossEntropy(), "eval"),
+    "near threshold": NearThreshold(ATTACK, CrossEntropy(), "eval"),
     "through ASSG": WeightsThrough(Adversarial(ATTACK, CrossEntropy(), "eval"), AdaptiveSharpness()),
     "free": FreeAdversarial(THREAT, CrossEntropy(), replays=2),
 }
@@ -268,7 +269,7 @@ def test_a_twin_is_trained_by_every_objective_that_needs_no_membrane(name: str, 
     network: SpikingNetwork = replace(NETWORK, twin=Twin.RELU).build().train()
     x, y = data.train.batch(torch.arange(8))
     perturbed = OBJECTIVES[name].perturbed(network, x, y, streams(8))
-    if isinstance(OBJECTIVES[name], (PerturbedMembranes, WeightsThrough)):
+    if isinstance(OBJECTIVES[name], (PerturbedMembranes, NearThreshold, WeightsThrough)):
         with pytest.raises(ConfigError, match="without spiking layers"):
             OBJECTIVES[name].losses(network, x, perturbed, y)
         return

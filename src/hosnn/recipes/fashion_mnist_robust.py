@@ -102,6 +102,11 @@ def trial_perturbed_membranes() -> Experiment:
     return _trial("perturbed_membranes", epochs=10)
 
 
+def trial_near_threshold() -> Experiment:
+    """FGSM with a random start, and a penalty on membranes near their thresholds (after MPD-SGR)."""
+    return _trial("near_threshold", epochs=10)
+
+
 def _trial(objective: str, epochs: int) -> Experiment:
     return with_objective(replace(start(), name="fashion-mnist-trial"), objective, epochs)
 

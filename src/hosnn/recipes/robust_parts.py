@@ -15,7 +15,7 @@ from hosnn.spiking.state import Dynamics
 from hosnn.spiking.surrogate import PiecewiseLinear, Sigmoid
 from hosnn.training.experiment import Experiment, Optimisation
 from hosnn.training.free_objective import FreeAdversarial
-from hosnn.training.membrane_objectives import PerturbedMembranes
+from hosnn.training.membrane_objectives import NearThreshold, PerturbedMembranes
 from hosnn.training.objectives import Adversarial, CrossEntropy, Objective
 from hosnn.training.paired_objectives import MART, TRADES, Orthogonal, SparseGradients, near_clean
 from hosnn.training.probe import Probe
@@ -68,6 +68,7 @@ def objectives() -> dict[str, Objective]:
         "mart": MART(pgd(steps=10), cross_entropy, craft_in="eval"),
         "sparse_gradients": SparseGradients(fgsm_rs(), cross_entropy, craft_in="eval"),
         "orthogonal": Orthogonal(fgsm_rs(), cross_entropy, craft_in="eval"),
+        "near_threshold": NearThreshold(fgsm_rs(), cross_entropy, craft_in="eval"),
         "perturbed_membranes": PerturbedMembranes(fgsm_rs(), cross_entropy, craft_in="eval"),
     }
 

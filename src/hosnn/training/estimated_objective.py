@@ -15,7 +15,7 @@ from hosnn.identity import identified
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.neurons import neurons
 from hosnn.rng import SampleRandom
-from hosnn.training.membrane_objectives import PerturbedMembranes
+from hosnn.training.membrane_objectives import NearThreshold, PerturbedMembranes
 from hosnn.training.objectives import CrossEntropy, Objective, TrainingLoss
 from hosnn.training.paired_objectives import SparseGradients
 
@@ -27,15 +27,15 @@ class WeightsThrough(Objective):
 
     objective  crafts its images through an estimator of its own choice (`Through`)
     estimator  e.g. `AdaptiveSharpness()` (ASSG), whose moments begin anew with each batch
-    Raises ConfigError for a kernel loss, `PerturbedMembranes` and `SparseGradients`, which look into the network
-    itself, and for a network without spiking layers.
+    Raises ConfigError for a kernel loss, for `PerturbedMembranes`, `NearThreshold` and `SparseGradients`, which look
+    into the network itself, and for a network without spiking layers.
     """
 
     objective: Objective
     estimator: Estimator
 
     def __post_init__(self) -> None:
-        looks_inside = isinstance(self.objective, (PerturbedMembranes, SparseGradients))
+        looks_inside = isinstance(self.objective, (PerturbedMembranes, NearThreshold, SparseGradients))
         if looks_inside or not isinstance(self.objective.loss, CrossEntropy):
             raise ConfigError(
                 f"WeightsThrough got {type(self.objective).__name__} with the loss "

@@ -1,17 +1,20 @@
-"""An adversarial objective on the membranes of the clean and the perturbed image: MPPD.
+"""Adversarial objectives on membranes: how far the perturbation moves them (MPPD), how near thresholds they are.
 
 Shapes: T time, B batch, *N neurons; images [B, C, H, W], labels y [B], losses [B].
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from hosnn.errors import ConfigError
 from hosnn.identity import identified
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.neurons import LIF, neurons
+from hosnn.spiking.gradient_rule import GradientRule
 from hosnn.training.objectives import Adversarial, CrossEntropy
 from hosnn.training.paired_objectives import check_positive
 
@@ -48,15 +51,11 @@ class PerturbedMembranes(Adversarial):
             )
 
     def losses(self, network: SpikingNetwork, x: Tensor, perturbed: Tensor, y: Tensor) -> Tensor:
-        layers = list(neurons(network).values())
-        if not layers:
-            raise ConfigError(
-                f"PerturbedMembranes got a {type(network).__name__} without spiking layers; choose another objective"
-            )
-        clean_logits, clean = _with_currents(network, layers[-1], x)
-        logits, currents = _with_currents(network, layers[-1], perturbed)
+        last = _spiking_layers(self, network)[-1]
+        clean_logits, (clean,) = _with_currents(network, [last], x)
+        logits, (currents,) = _with_currents(network, [last], perturbed)
         change = currents - clean.detach()
-        decay, moved, penalty = layers[-1].dynamics.membrane_decay, change[0], change.new_zeros(())
+        decay, moved, penalty = last.dynamics.membrane_decay, change[0], change.new_zeros(())
         for step, difference in enumerate(change):
             moved = difference if step == 0 else decay * moved + difference
             size = moved.abs() if self.power == 1 else moved.square()
@@ -65,12 +64,72 @@ class PerturbedMembranes(Adversarial):
         return both + self.weight * penalty / len(change)
 
 
-def _with_currents(network: nn.Module, layer: LIF, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The logits, and the currents [T, B, *N] that the spiking layer receives."""
-    received: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, arguments: received.append(arguments[0]))
+@identified("NearThreshold")
+@dataclass(frozen=True)
+class NearThreshold(Adversarial):
+    """Adversarial training with a penalty on membranes near their thresholds, where a small change of the input is
+    passed on:
+
+        loss(x') + weight · mean over layers, t and neurons of h(u[t] - θ[t])
+
+    h is the derivative of the layer's surrogate, so that the penalty is also what a gradient is multiplied by in each
+    neuron.  The layers are all but a spiking output.
+    After MPD-SGR (Jiang et al. 2026, "Robust spiking neural networks with membrane potential distribution-driven
+    surrogate gradient regularization", AAAI), which lowers the share of membranes in the surrogate's range; its own
+    expression for that share, and its weight, are not reproduced.
+    Membranes are computed step by step beside the network's own pass, so that it is slower than other objectives.
+    Raises ConfigError for a network without spiking layers of hosnn, or with a gradient rule that has no surrogate.
+    """
+
+    loss: CrossEntropy
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "weight")
+        if not isinstance(self.loss, CrossEntropy):
+            raise ConfigError(f"NearThreshold got the loss {self.loss}; expected CrossEntropy")
+
+    def losses(self, network: SpikingNetwork, x: Tensor, perturbed: Tensor, y: Tensor) -> Tensor:
+        layers = _spiking_layers(self, network)
+        layers = [layer for layer in layers if not layer.fixed_threshold] or layers
+        logits, currents = _with_currents(network, layers, perturbed)
+        shares = [_near_threshold(layer, received) for layer, received in zip(layers, currents, strict=True)]
+        return self.loss.of_logits(logits, y) + self.weight * torch.stack(shares).mean(0)
+
+
+def _near_threshold(layer: LIF, currents: Tensor) -> Tensor:
+    """The mean over time steps and neurons of the surrogate's derivative at the membrane  [B]."""
+    rule = layer.rule
+    if not isinstance(rule, GradientRule):
+        raise ConfigError(
+            f"NearThreshold got neurons with the gradient rule {rule}, which has no surrogate; train through another, "
+            "e.g. bptt()"
+        )
+    membrane, threshold, _, _ = layer.trajectory(currents)
+    return rule.surrogate.derivative(membrane - threshold).flatten(2).mean((0, 2))
+
+
+def _spiking_layers(objective: Adversarial, network: nn.Module) -> list[LIF]:
+    layers = list(neurons(network).values())
+    if not layers:
+        raise ConfigError(
+            f"{type(objective).__name__} got a {type(network).__name__} without spiking layers; choose another "
+            "objective"
+        )
+    return layers
+
+
+def _with_currents(network: nn.Module, layers: Sequence[LIF], x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The logits, and the currents [T, B, *N] that each of the spiking layers receives."""
+    received: dict[LIF, Tensor] = {}
+    handles = [
+        layer.register_forward_pre_hook(lambda module, arguments: received.__setitem__(module, arguments[0]))
+        for layer in layers
+    ]
     try:
         logits = network(x)
     finally:
-        handle.remove()
-    return logits, received[-1]
+        for handle in handles:
+            handle.remove()
+    return logits, [received[layer] for layer in layers]
