@@ -7,7 +7,7 @@ from typing import Any
 
 from hosnn.nn.convnet import ConvNet
 from hosnn.recipes import fashion_mnist_robust
-from hosnn.recipes.robust_parts import fgsm_rs, trained_on
+from hosnn.recipes.robust_parts import fgsm_rs, made_twin, trained_on
 from hosnn.robustness.threats import DEFAULT_THREAT
 from hosnn.spiking.state import Dynamics, Reset
 from hosnn.training.experiment import Experiment, Homeostasis
@@ -15,6 +15,10 @@ from hosnn.training.objectives import Adversarial
 
 EPOCHS, FURTHER = 7, 2
 """Epochs from initial weights, and of what is trained further from there."""
+
+
+LOSSLESS = Dynamics(tau_membrane=math.inf, tau_synapse=1.0, reset=Reset.SOFT)
+"""Neurons that lose nothing of their input."""
 
 
 def reference() -> Experiment:
@@ -30,6 +34,17 @@ def fully_spiking() -> Experiment:
 def two_analogue() -> Experiment:
     """Both convolutions analogue: spikes in the hidden dense layer only."""
     return _with_network("two-analogue", analogue_layers=2)
+
+
+def two_analogue_32() -> Experiment:
+    """Both convolutions analogue, 32 time steps, neurons that lose nothing of their input: spikes come closest to the
+    twin's rectifiers."""
+    return _with_network("two-analogue-32", analogue_layers=2, steps=32, dynamics=LOSSLESS)
+
+
+def twin() -> Experiment:
+    """The ANN twin: rectifiers in place of all neurons, run once."""
+    return replace(made_twin(reference()), name=_name("twin"))
 
 
 def no_dead_zone() -> Experiment:
@@ -58,8 +73,8 @@ def soft_reset() -> Experiment:
 
 
 def integrate_and_fire() -> Experiment:
-    """No leak, no synaptic filter, soft reset: neurons that lose nothing of their input, as after a conversion."""
-    return _with_dynamics("integrate-and-fire", tau_membrane=math.inf, tau_synapse=1.0, reset=Reset.SOFT)
+    """No leak, no synaptic filter, soft reset: as after a conversion."""
+    return _with_network("integrate-and-fire", dynamics=LOSSLESS)
 
 
 def radius_4() -> Experiment:
