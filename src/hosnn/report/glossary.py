@@ -73,6 +73,16 @@ GLOSSARY = (
         "images is adversarial training.",
     ),
     Term(
+        "R-FGSM",
+        r"\bR-FGSM\b",
+        "FGSM from a random point near the image, with the rest of the budget.",
+    ),
+    Term(
+        "BIM",
+        r"\bBIM\b",
+        "Basic iterative method: steps of FGSM from the image itself, each brought back inside the budget.",
+    ),
+    Term(
         "PGD",
         r"(?<!SA-)\bPGD\b",
         "Projected gradient descent: many smaller steps, each brought back inside the budget. PGD-7 takes seven of "
@@ -131,8 +141,8 @@ GLOSSARY = (
     Term(
         "AutoAttack",
         r"\bAutoAttack\b",
-        "The usual benchmark for networks without spikes: APGD-CE, APGD-DLR, FAB and Square, one after the other "
-        "(arXiv 2003.01690).",
+        "The usual benchmark for networks without spikes: APGD-CE, APGD-T, FAB-T and Square, one after the other; T: "
+        "towards each of nine wrong classes in turn (arXiv 2003.01690).",
     ),
     Term(
         "EOT",
@@ -168,7 +178,13 @@ GLOSSARY = (
     Term(
         "TSSL-BP",
         r"\bTSSL-BP\b",
-        "The HoSNN authors' training rule: BPTT without those paths (Zhang and Li, NeurIPS 2020).",
+        "The HoSNN authors' training rule: BPTT with the paths through leak, reset and threshold cut (Zhang and Li, "
+        "NeurIPS 2020).",
+    ),
+    Term(
+        "Activation backward",
+        r"\b[Aa]ctivation backward\b",
+        "A gradient of spiking layers as if each neuron passed on a rectified mean current in place of spikes.",
     ),
     Term(
         "BPTR",
