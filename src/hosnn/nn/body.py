@@ -38,11 +38,12 @@ class NeuronBlock:
 
 @dataclass(frozen=True)
 class ImageBlock:
-    """The first convolution, its normalisation and neurons, with the synaptic filter after the convolution.
+    """The first convolution, its normalisation and neurons, on images or frames before the synaptic filter.
 
-    The filter commutes with the convolution up to rounding, so that a constant image is convolved once, not at every
-    step.  A bias b (after eval-mode normalisation) is the filter's initial state: filtered from there, W x + b is the
-    filtered W x, plus b at every step.
+    The filter commutes with the convolution up to rounding.  It follows it where an image is constant over time, so
+    that the image is convolved once, not at every step.  A bias b (after eval-mode normalisation) is then the filter's
+    initial state: filtered from there, W x + b is the filtered W x, plus b at every step.  Frames are filtered first:
+    all of them are convolved anyway, and have fewer channels before than after.
 
     pools  the neurons after it are followed by a pooling that can be fused.  On a CPU the convolution then runs with
            channels last, which suits them; also where hooks prevent the fusion, or a hook would change its rounding
@@ -59,36 +60,36 @@ class ImageBlock:
         images  [B, C, H, W] or frames [B, T, C, H, W]
         """
         fused = self.block is not None and self.block.neurons.can_fuse(images, coding.steps)
-        bias = self.convolution.bias
+        if images.dim() == 5:
+            convolved = self._convolved(coding(images).flatten(0, 1), fused)
+            return self._on_currents(convolved.view(coding.steps, -1, *convolved.shape[1:]))
+        bias, norm = self.convolution.bias, self.norm
         if bias is not None and not fused:
             return None  # the eager step is the specification, also in the order of its operations
-        pooled = self.block is not None and fused and self.block.context.pool_gain is not None
-        frames = images.dim() == 5
-        # Time first, as all that follows: a gradient whose memory has another order is normalised ten times as slowly.
-        folded = images.transpose(0, 1).flatten(0, 1) if frames else images
-        if self.pools and images.device.type == "cpu":
-            folded = channels_last(folded)
-        convolved = convolve_images(self.convolution, folded) if fused else self.convolution(folded)
-        if frames:
-            convolved = convolved.view(coding.steps, -1, *convolved.shape[1:])
-        norm = self.norm
+        convolved = self._convolved(images, fused)
         if fused and norm is not None and norm.is_affine:
             bias = norm(convolved.new_zeros(1, 1, norm.channels, 1, 1) if bias is None else bias.view(1, 1, -1, 1, 1))
-            convolved = norm(convolved if convolved.dim() == 5 else convolved[None]).view_as(convolved)
+            convolved = norm(convolved[None]).view_as(convolved)
             norm = None
         initial = None if bias is None else bias.view(-1, 1, 1)
-        if fused and norm is None and not frames and self.block is not None:
+        if fused and norm is None and self.block is not None:
             return self.block(convolved[None], ConstantInput(coding.steps, coding.tau_synapse, initial))
-        if frames:
-            convolved = convolved.transpose(0, 1)
-        if pooled:
+        if fused and self.block is not None and self.block.context.pool_gain is not None:
             # Filtered with channels last, as neurons that pool, and normalisation before them, would have to copy it.
             initial = None if initial is None else initial.view(-1)
-            currents = coding(convolved.movedim(-3, -1), initial).movedim(-1, -3)
-        else:
-            currents = coding(convolved, initial)
-        if norm is not None:
-            currents = norm(currents)
+            return self._on_currents(coding(convolved.movedim(-3, -1), initial).movedim(-1, -3))
+        return self._on_currents(coding(convolved, initial))
+
+    def _convolved(self, images: Tensor, fused: bool) -> Tensor:
+        """[B, C, H, W] -> [B, C', H', W']"""
+        if self.pools and images.device.type == "cpu":
+            images = channels_last(images)
+        convolved: Tensor = convolve_images(self.convolution, images) if fused else self.convolution(images)
+        return convolved
+
+    def _on_currents(self, currents: Tensor) -> Tensor:
+        """The rest of the block [T, B, C', H', W'] -> its output, where normalisation is not part of the filter."""
+        currents = currents if self.norm is None else self.norm(currents)
         return currents if self.block is None else self.block(currents)
 
 
