@@ -57,5 +57,9 @@ class InPlaceWarning(HosnnWarning):
     """A model changes its input in place; it gets copies."""
 
 
+class ReusedWarning(HosnnWarning):
+    """A stored result that another version made is used as it is."""
+
+
 class SetAsideWarning(HosnnWarning):
     """Stored work that is not what was asked for was kept under another name."""

@@ -10,6 +10,7 @@ import torch
 
 import hosnn
 from hosnn.cli.main import main
+from hosnn.cli.request import EvaluationRequest
 from hosnn.cli.target import load_networks, load_target
 from hosnn.data import fashion_mnist_sample
 from hosnn.evaluation.ablations import Ablations
@@ -17,6 +18,7 @@ from hosnn.nn.lenet import LeNet
 from hosnn.report.ablations_markdown import ablations_markdown
 from hosnn.results.comparison import compare_models
 from hosnn.results.evaluation import Evaluation
+from hosnn.runtime import Hardware
 from hosnn.signature import calibrate, homeostatic
 from tests.evaluation import synthetic
 
@@ -273,3 +275,25 @@ def test_networks_of_other_layers_are_in_the_table_of_firing_rates() -> None:
     text = ablations_markdown(found)
     assert "| network | body.1 | body.3 | layers.0 |" in text
     assert "| a | 0.250 | 0.500 | – |" in text and "| b | – | – | 0.125 |" in text
+
+
+def test_a_worker_elsewhere_finds_data_given_by_a_relative_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "two.npz").write_bytes(b"")
+    request = EvaluationRequest(
+        model=Path("net"),
+        protocol="smoke",
+        threat="linf:8/255",
+        samples=None,
+        seed=0,
+        data="two.npz",
+        data_folder=None,
+        transfer_sources=(),
+        out=None,
+        hardware=Hardware(),
+    )
+    assert request.for_worker(tmp_path / "share", "cpu").data == str(tmp_path / "two.npz")
+    assert replace(request, data="fashion-mnist").for_worker(tmp_path, "cpu").data == "fashion-mnist"
+    assert replace(request, data=None).for_worker(tmp_path, "cpu").data is None

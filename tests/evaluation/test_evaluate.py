@@ -358,3 +358,14 @@ def test_images_that_are_lost_by_a_tie_take_no_place_among_the_nearest(past_ties
     assert sorted(map(len, seen)) == (sorted([dark, 20 - dark]) if not past_ties else [20])
     assert past_ties or all((part > 0.5).all() or (part <= 0.5).all() for part in seen)
     assert (result.worst_case, result.worst_case_by_argmax) == (1 - dark / 20, 1.0)
+
+
+def test_labels_and_numbers_of_images_that_cannot_be_are_refused() -> None:
+    x, y = images(6)
+    for split, message in (
+        (Split(x, y - 1, torch.arange(6)), "labels go down to -1"),
+        (Split(x, y, torch.zeros(6, dtype=torch.int64)), "negative or repeated"),
+        (Split(x, y, torch.arange(6) - 1), "negative or repeated"),
+    ):
+        with pytest.raises(ShapeError, match=message):
+            evaluate(linear(), split, FOUR)

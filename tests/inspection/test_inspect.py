@@ -30,6 +30,7 @@ from hosnn.results.inspection import Inspection
 from hosnn.results.schema import INSPECTION_FILE, schema_of
 from hosnn.rng import SampleRandom
 from hosnn.robustness.model import Model
+from hosnn.robustness.pgd import PGD
 from hosnn.signature import calibrate, homeostatic
 from hosnn.signature.ablations import without_adaptation
 from hosnn.spiking.state import Dynamics, Reset
@@ -441,3 +442,24 @@ def test_the_verb_prints_every_table_in_a_narrow_terminal_and_writes_its_files(
     markdown = inspections_markdown([result]).splitlines()
     assert len(markdown) == 2 + 3 * 3 and len({line.count("|") for line in markdown}) == 1
     assert main(["inspect", str(model), "--samples", "0"]) == 2
+
+
+def test_the_verb_attacks_as_the_threat_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Frames where every time step has its own perturbation; events only where there are some."""
+    shapes: list[tuple[int, ...]] = []
+    attack = PGD.__call__
+
+    def watched(self: PGD, model: Any, x: torch.Tensor, *more: Any) -> torch.Tensor:
+        shapes.append(tuple(x.shape))
+        return attack(self, model, x, *more)
+
+    monkeypatch.setattr(PGD, "__call__", watched)
+    model = str(request.config.rootpath / "models" / "fashion-mnist" / "homeostatic-clean")
+    options = ["--data", "fashion-mnist-sample", "--samples", "4", "--pgd-steps", "1", "--threat"]
+    assert main(["inspect", model, *options, "linf:8/255/step"]) == 0
+    assert shapes and all(shape[1:] == (5, 1, 28, 28) for shape in shapes)
+    capsys.readouterr()
+    assert main(["inspect", model, *options, "events:20/8"]) == 2
+    assert "got the threat events:20/8 for images" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """A spiking network converted from one with rectifiers comes to compute what that computes."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -107,3 +108,17 @@ def test_percentiles_are_of_all_places_of_an_image(monkeypatch: pytest.MonkeyPat
 def test_what_cannot_be_converted_is_named(blueprint, batches, steps, percentile, message) -> None:
     with pytest.raises(ConfigError, match=message):
         ann_to_snn(blueprint.build(), batches, steps, percentile)
+
+
+def test_images_go_to_the_device_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches come from the CPU, where the network may be on a GPU."""
+    asked: list[Any] = []
+
+    def device(*network_and_images: Any) -> torch.device:
+        asked.append(network_and_images)
+        return torch.device("meta")
+
+    monkeypatch.setattr(conversion, "device_of", device)
+    with pytest.raises(Exception, match="meta"):
+        activation_percentiles(twin(PLAIN), [X], 99.0)
+    assert len(asked) == 1

@@ -68,3 +68,17 @@ def test_threats_and_protocols_have_to_fit(name: str) -> None:
         protocol_by_name(name, THREAT)
     with pytest.raises(ConfigError, match="protocol events got the threat linf:8/255"):
         protocol_by_name("events", Threat.parse("linf:8/255"))
+
+
+def test_frames_divided_by_a_smaller_maximum_are_refused() -> None:
+    """Binary frames are multiples of 1/8 too, but what events:20/8 calls an event is an eighth of theirs."""
+    x, y = recordings()
+    with pytest.raises(ConfigError, match=r"every number of events is a multiple of 4; expected .* events:6/1"):
+        hosnn.evaluate(network(), ((x > 0).float(), y), protocol_by_name("events", THREAT))
+    with pytest.raises(ConfigError, match=r"multiple of 2; expected .* events:6/4 if they hold 2"):
+        hosnn.evaluate(network(), (x, y), protocol_by_name("events", Threat.parse("events:6/8")))
+
+
+def test_random_events_are_checked_like_noise() -> None:
+    result = hosnn.evaluate(network(), recordings(), protocol_by_name("events", THREAT), threads=0)
+    assert "random noise" in {check.name for check in result.checks}

@@ -1,6 +1,7 @@
 """Stored work is never thrown away unasked: what cannot be used is kept under another name, and a line says why."""
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -15,14 +16,17 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 import hosnn
 from hosnn.cli.main import main
 from hosnn.cli.target import load_target, results_folder
-from hosnn.errors import CheckpointError, ConfigError, SetAsideWarning
+from hosnn.data import fashion_mnist_sample
+from hosnn.errors import CheckpointError, ConfigError, ReusedWarning, SetAsideWarning
 from hosnn.evaluation import journal as journal_module
 from hosnn.evaluation.ablations import Ablations
 from hosnn.evaluation.journal import Journal, journal_path, journals, remove_journals
-from hosnn.evaluation.store import save_ablations, save_result
+from hosnn.evaluation.store import save_ablations, save_result, stored_or_fresh
 from hosnn.nn.lenet import LeNet
+from hosnn.protocols.builtin import protocol_by_name
 from hosnn.results.comparison import compare_models
 from hosnn.results.evaluation import Evaluation
+from hosnn.robustness.threats import DEFAULT_THREAT
 from hosnn.training import models
 from tests.evaluation.synthetic import evaluation
 from tests.reliability.stored import NETWORK
@@ -193,6 +197,7 @@ CHANGES: list[tuple[Callable[[Evaluation], Evaluation], str]] = [
     (lambda it: replace(it, dataset_sha256="ef" * 32), "another data set"),
     (lambda it: replace(it, settings="1" * 64), "another protocol or version of it"),
     (lambda it: replace(it, seed=3), "another seed"),
+    (lambda it: replace(it, versions={"torch": "1.0"}), "another version of hosnn or torch"),
     (lambda it: replace(it, index=tuple(range(7, 27))), "another choice of images"),
 ]
 
@@ -214,7 +219,7 @@ def test_a_result_of_something_else_is_kept(
 
 def test_a_result_of_the_same_request_is_replaced(tmp_path: Path) -> None:
     save_result(result(), tmp_path / "smoke.json")
-    again = replace(result(), seconds=99.0, versions={"torch": "9"}, machine={"cores": 1})
+    again = replace(result(), seconds=99.0, machine={"cores": 1})
     save_result(again, tmp_path / "smoke.json")
     assert [path.name for path in tmp_path.iterdir()] == ["smoke.json"]
     assert Evaluation.load(tmp_path / "smoke.json") == again
@@ -374,3 +379,16 @@ def test_offline_a_file_that_is_needed_and_missing_is_named(cached: Path) -> Non
     (cached / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
         hosnn.load("a/snn")
+
+
+def test_a_stored_result_of_another_version_is_used_and_said_to_be_one(tmp_path: Path) -> None:
+    data, path = fashion_mnist_sample(), tmp_path / "smoke.json"
+    network, protocol = LeNet().build().eval(), protocol_by_name("smoke", DEFAULT_THREAT).resized(10)
+    first = stored_or_fresh(network, data, protocol, path, name="net", seed=0, threads=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert stored_or_fresh(network, data, protocol, path, name="net", seed=0) == first
+    older = replace(first, versions={**first.versions, "torch": "1.0"})
+    older.save(path)
+    with pytest.warns(ReusedWarning, match=r"smoke.json was measured with torch 1.0 and is used as it is"):
+        assert stored_or_fresh(network, data, protocol, path, name="net", seed=0) == older

@@ -118,6 +118,23 @@ def test_a_homeostatic_network_that_falls_behind_is_said_to() -> None:
     assert "7.8 points behind" in finding(other)[1]
 
 
+def test_attacks_in_another_ball_are_not_what_the_authors_attack_is_measured_by() -> None:
+    """A worst case under L2, last in the table and lowest, is no sign that the authors' Linf attack is weak."""
+    full = comparison()
+    under_l2 = replace(evaluation("standard", 1000, 870, {"APGD": 100}), threat="l2:1/2", protocol="standard at l2:1/2")
+    column = ("worst case, l2:0.5", "standard at l2:1/2", "worst")
+    for there, columns in ((full.cells, COLUMNS), (comparison(sweep=False).cells, COLUMNS[:3])):
+        cells = tuple(replace(cell, evaluations=dict(cell.evaluations) | {column[1]: under_l2}) for cell in there)
+        beside = replace(full, cells=cells, columns=(*columns, column))
+        alone = replace(full, cells=there, columns=columns)
+        assert limitations(beside)[-1] == limitations(alone)[-1] or columns == COLUMNS[:3]
+        assert not any("l2" in note and "authors" in note for note in limitations(beside))
+        if columns == COLUMNS:
+            assert finding(beside) == finding(alone)
+        else:
+            assert "at l2" in finding(beside)[0]  # the only other attack, named with its budget
+
+
 def test_notes_warn_of_small_samples_weak_protocols_and_single_seeds() -> None:
     said = " ".join(limitations(comparison()))
     assert "Small samples" in said and "overstates its robustness" in said and "one seed only" in said

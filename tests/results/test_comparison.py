@@ -55,10 +55,13 @@ def test_a_model_can_be_tested_against_one_alone() -> None:
         compare_models(THREE, against="d")
 
 
-def test_attacks_named_are_tested_where_all_models_have_them() -> None:
-    more = replace(THREE[0], rows=(*THREE[0].rows, replace(THREE[0].rows[0], attack="other")))
-    found = compare_models([more, *THREE[1:]], tested=("first", "other"))
-    assert [test.measure for test in found.tests[3:]] == ["first (standard)"] * 3
+def test_attacks_named_are_tested_where_both_models_have_them() -> None:
+    more = [replace(each, rows=(*each.rows, replace(each.rows[0], attack="other"))) for each in THREE[:2]]
+    found = compare_models([*more, THREE[2]], tested=("first", "other"))
+    assert [test.measure for test in found.tests[3:]] == ["first (standard)"] * 3 + ["other (standard)"]
+    assert (found.tests[-1].first, found.tests[-1].second) == ("a", "b")
+    with pytest.raises(ConfigError, match="only a was attacked by 'other'"):
+        compare_models([more[0], *THREE[1:]], tested=("other",))
     with pytest.raises(ConfigError, match=r"no evaluation has an attack 'fist'.*did you mean 'first'"):
         compare_models(THREE, tested=("fist",))
 
@@ -179,3 +182,13 @@ def test_transfer_from_two_models_counts_what_either_breaks() -> None:
 def test_evaluations_that_count_ties_differently_are_not_paired() -> None:
     with pytest.raises(ConfigError, match="count ties differently"):
         compare_models([replace(THREE[0], clean_tied=()), replace(THREE[1], clean_tied=None)])
+
+
+def test_other_settings_of_a_protocol_are_a_doubt_unless_they_name_transfer_sources() -> None:
+    other = replace(THREE[1], settings="1" * 64)
+    (test,) = compare_models([THREE[0], other]).tests
+    assert test.doubts == (
+        "a and b were evaluated under different settings of standard, such as those of another version of hosnn",
+    )
+    transferred = replace(other, rows=(replace(other.rows[0], kind="transfer"), *other.rows[1:]))
+    assert compare_models([THREE[0], transferred]).tests[0].doubts == ()

@@ -288,6 +288,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "beta": (lambda: TRADES(ATTACK, beta=0.0), "beta = 0.0"),
     "keep best": (lambda: TRADES(PGD(THREAT)), "keep_best=False"),
     "restarts": (lambda: TRADES(replace(ATTACK, restarts=2)), "one run"),
+    "TRADES's kernel loss": (lambda: TRADES(replace(ATTACK), loss=VanRossum()), "CrossEntropy"),  # type: ignore[arg-type]
     "another attack": (lambda: TRADES(lambda *_: None), "expected PGD"),  # type: ignore[arg-type]
     "mode": (lambda: TRADES(fgsm(THREAT), craft_in="sideways"), "craft_in"),  # type: ignore[arg-type]
     "MART's beta": (lambda: MART(ATTACK, CrossEntropy(), "eval", beta=-1.0), "beta = -1.0"),

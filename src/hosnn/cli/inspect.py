@@ -15,7 +15,7 @@ from hosnn.cli.options import DataArgument, Folder, ModelArgument, check_measuri
 from hosnn.cli.target import load_target
 from hosnn.data import load_dataset
 from hosnn.errors import ConfigError
-from hosnn.estimators import Through
+from hosnn.estimators import OnFrames, Through
 from hosnn.evaluation.ablations import training_batches
 from hosnn.evaluation.setup import Names
 from hosnn.evaluation.store import DEFAULT_THREAT_NAME
@@ -28,6 +28,9 @@ from hosnn.nn.neurons import TALIF, hidden_neurons, neurons
 from hosnn.report.inspection_html import render_inspection
 from hosnn.report.inspection_tables import drift_sentences, energy_sentence, inspection_tables
 from hosnn.results.inspection import Inspection
+from hosnn.robustness.balls import Events
+from hosnn.robustness.events import GreedyEvents
+from hosnn.robustness.model import Attack
 from hosnn.robustness.pgd import PGD
 from hosnn.robustness.threats import Threat
 from hosnn.runtime import Hardware
@@ -63,8 +66,8 @@ def inspect(
 
     Args:
         model: a network of hosnn's layers, given as for `hosnn evaluate`.
-        threat: of PGD, norm:eps, e.g. linf:8/255.
-        pgd_steps: steps of PGD; 0: no attack.
+        threat: of PGD, norm:eps, e.g. linf:8/255; of recordings also events:N/MAXIMUM, of a greedy attack.
+        pgd_steps: steps of the attack; 0: no attack.
         offset: the constant current, in units of the resting threshold; 0: none.
         samples: number of test images, a fixed class-balanced choice; all if there are fewer.
         compare_data: further data sets, to see how far they move membranes from the signature.
@@ -91,7 +94,8 @@ def inspect(
             writable_folder(file.parent)
     disturbances: dict[str, Disturbance] = {}
     if pgd_steps:
-        disturbances[f"PGD-{pgd_steps} {parsed}"] = Through(bptt(), PGD(parsed, pgd_steps))
+        name, attack = _attack(parsed, pgd_steps, frames=target.data.steps is not None)
+        disturbances[f"{name}-{pgd_steps} {parsed}"] = Through(bptt(), attack)
     if offset:
         disturbances[f"offset {offset:g}"] = Offset(offset, seed)
     others = {}
@@ -144,3 +148,13 @@ def _print(result: Inspection, console: Console) -> None:
         console.print(table)
     for sentence in (*drift_sentences(result), energy_sentence(result)):
         console.print(sentence, markup=False)
+
+
+def _attack(threat: Threat, steps: int, frames: bool) -> tuple[str, Attack]:
+    """The attack under a threat, and its name: PGD, or for events the greedy one, which needs frames."""
+    if not isinstance(threat.ball, Events):
+        pgd = PGD(threat, steps)
+        return "PGD", OnFrames(pgd) if threat.per_step else pgd
+    if not frames:
+        raise ConfigError(f"inspect got the threat {threat} for images; expected one to pixels, e.g. linf:8/255")
+    return "greedy", GreedyEvents(threat, steps)

@@ -10,6 +10,8 @@ from torch import nn
 
 from hosnn.cli.options import check_measuring
 from hosnn.cli.target import EvaluationTarget, load_networks, load_target, results_folder
+from hosnn.data.catalogue import NAMES
+from hosnn.data.own import absolute_source
 from hosnn.deadline import Deadline, stopping
 from hosnn.errors import ConfigError
 from hosnn.evaluation.evaluate import evaluate_shard
@@ -47,6 +49,7 @@ class EvaluationRequest:
         return replace(
             self,
             model=_absolute(self.model),
+            data=self.data and absolute_source(self.data, NAMES),
             data_folder=self.data_folder and self.data_folder.resolve(),
             transfer_sources=tuple(map(_absolute, self.transfer_sources)),
             out=folder.resolve(),

@@ -196,6 +196,11 @@ def _images(split: Split, count: int | None) -> Images:
         split = split.subset(count)
     x, y = (part.clone() if part.is_inference() else part for part in split.batch(torch.arange(len(split))))
     check_images(x, origin="evaluate")
+    if len(set(split.index.tolist())) < len(split) or int(split.index.min()) < 0:
+        raise ShapeError(
+            "evaluate got images whose numbers (index) are negative or repeated; expected one of its own for each, as "
+            "attacks draw their random numbers by it"
+        )
     return Images(x, y.cpu(), split.index.cpu())
 
 
@@ -213,7 +218,11 @@ def _names(data: Dataset | Split | Any, split: Split, count: int) -> Names:
 
 
 def _check_classes(logits: Tensor, y: Tensor) -> None:
-    """Raises ShapeError for labels that the model has no class for."""
+    """Raises ShapeError for labels that the model has no class for, or that are negative."""
+    if int(y.min()) < 0:
+        raise ShapeError(
+            f"the labels go down to {int(y.min())}; expected numbers of classes, 0 to {logits.shape[1] - 1}"
+        )
     if int(y.max()) >= logits.shape[1]:
         raise ShapeError(
             f"the model has {logits.shape[1]} classes but the labels go up to {int(y.max())}; evaluate it on the data "

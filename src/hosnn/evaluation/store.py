@@ -10,7 +10,7 @@ from torch import nn
 
 from hosnn.data import Dataset
 from hosnn.deadline import Deadline
-from hosnn.errors import ConfigError, SetAsideWarning
+from hosnn.errors import ConfigError, ReusedWarning, SetAsideWarning
 from hosnn.evaluation.ablations import Ablations
 from hosnn.evaluation.evaluate import evaluate
 from hosnn.evaluation.journal import journal_path, remove_journals
@@ -18,6 +18,7 @@ from hosnn.evaluation.setup import Names
 from hosnn.files import cannot_write, json_text, parse_json, read_json, set_aside, write_json
 from hosnn.progress import Progress
 from hosnn.protocols.protocol import Protocol
+from hosnn.provenance import versions
 from hosnn.results.evaluation import Evaluation
 from hosnn.robustness.threats import DEFAULT_THREAT
 from hosnn.signature import fingerprint
@@ -26,12 +27,16 @@ DEFAULT_THREAT_NAME = str(DEFAULT_THREAT)
 TEST, VALIDATION = "test", "validation"
 REMOVE = "move it away to measure it again"
 
+RELEASES = ("hosnn", "torch")
+"""What must be of the same version for results to be the same."""
+
 REQUEST: dict[str, Callable[[Evaluation], Any]] = {
     "model": lambda result: result.model_sha256 or result.model,
     "data set": lambda result: result.dataset_sha256,
     "protocol or version of it": lambda result: (result.settings, result.threat),
     "choice of images": lambda result: result.index,
     "seed": lambda result: result.seed,
+    "version of hosnn or torch": lambda result: [result.versions.get(name) for name in RELEASES],
 }
 """What was asked for, by which results of one name are told apart."""
 
@@ -103,6 +108,7 @@ def stored_or_fresh(
         stored = Evaluation.load(path)
         if (stored.model_sha256, stored.dataset_sha256, stored.settings, stored.samples, stored.seed) == requested:
             _check_belongs(stored, data, protocol, path)
+            _warn_of_releases(stored, path)
             return stored
     journal = journal_path(path.parent, path.stem)
     result = evaluate(
@@ -162,6 +168,16 @@ def keep(path: Path, content: str) -> None:
     except OSError as error:
         raise cannot_write(path, error) from error
     warnings.warn(f"{path} held {content}; it is kept in {kept}", SetAsideWarning, stacklevel=3)
+
+
+def _warn_of_releases(stored: Evaluation, path: Path) -> None:
+    """Warn where a stored result is used although another version of hosnn or torch made it."""
+    now = versions()
+    other = [f"{name} {made}" for name in RELEASES if (made := stored.versions.get(name)) != now[name]]
+    if other:
+        warnings.warn(
+            f"{path} was measured with {' and '.join(other)} and is used as it is; {REMOVE}", ReusedWarning, 3
+        )
 
 
 def _check_belongs(stored: Evaluation, data: Dataset, protocol: Protocol, path: Path) -> None:

@@ -15,7 +15,7 @@ from hosnn.errors import ConfigError
 from hosnn.nn.convnet import ConvNet, Twin
 from hosnn.nn.hooked import forward_with_hooks
 from hosnn.nn.layers import OverTime, SpikingNetwork
-from hosnn.nn.modes import evaluating
+from hosnn.nn.modes import device_of, evaluating
 from hosnn.nn.normalisation import Norm, TimeBatchNorm
 from hosnn.spiking.state import Dynamics, Reset
 
@@ -91,7 +91,7 @@ def activation_percentiles(ann: SpikingNetwork, batches: Iterable[Tensor], perce
 
     with evaluating(ann), torch.no_grad():
         for images in batches:
-            forward_with_hooks(ann, images, rectifiers, hook_for)
+            forward_with_hooks(ann, images.to(device_of(ann, images)), rectifiers, hook_for)
     if not all(kept.values()):
         raise ConfigError("ann_to_snn got no images; give a few hundred of the training split")
     found = {name: _percentile(torch.cat(values), percentile) for name, values in kept.items()}

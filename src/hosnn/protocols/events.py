@@ -41,7 +41,7 @@ def events(threat: Threat) -> Protocol:
         threat=threat,
         attacks=(
             attack_spec("random events", RandomEvents(threat), kind=AttackKind.QUERIES, role=Role.NOISE),
-            _greedy("greedy, BPTT", threat, STEPS),
+            _greedy("greedy, BPTT", threat, STEPS, Role.REFERENCE),
             attack_spec("greedy, ASSG", GreedyEvents(threat, STEPS), AdaptiveSharpness(), spiking=True),
             attack_spec("greedy, triangle 0.5", GreedyEvents(threat, STEPS), bptt(PiecewiseLinear(0.5)), spiking=True),
         ),
@@ -52,5 +52,5 @@ def events(threat: Threat) -> Protocol:
     )
 
 
-def _greedy(name: str, threat: Threat, steps: int) -> AttackSpec:
-    return attack_spec(name, GreedyEvents(threat, steps), bptt(Sigmoid(0.2)), method="greedy")
+def _greedy(name: str, threat: Threat, steps: int, role: Role | None = None) -> AttackSpec:
+    return attack_spec(name, GreedyEvents(threat, steps), bptt(Sigmoid(0.2)), method="greedy", role=role)

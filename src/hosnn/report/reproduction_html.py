@@ -48,8 +48,8 @@ def render_reproduction(
             *pictures_of(
                 "Training",
                 "Training loss and validation accuracy, both on the images that each objective trains on: attacked "
-                "ones in adversarial training. The checkpoint with the best validation accuracy was kept; no test "
-                "image was used.",
+                "ones in adversarial training. The checkpoint with the best validation accuracy was kept, or, of a "
+                "recipe with a probe, the one with the best accuracy under its attacks; no test image was used.",
                 reproduction_figures.training_curves(result, logs or {}),
             ),
         ],

@@ -21,6 +21,7 @@ from hosnn.results.reproduction import Cell, NetworkKind, ReproductionResult, ce
 from hosnn.results.roles import Strength
 from hosnn.results.statistics import wilson
 from hosnn.results.text import percent
+from hosnn.robustness.balls import Ball
 from hosnn.robustness.threats import Threat
 
 
@@ -108,8 +109,15 @@ def authors_column(result: ReproductionResult, kind: NetworkKind) -> Column | No
 
 
 def strongest_column(result: ReproductionResult, kind: NetworkKind) -> Column | None:
-    """The strongest column of our own protocols, the worst case before single attacks."""
+    """The strongest column of our own protocols, the worst case before single attacks.
+
+    Where the authors' protocol was run, of the columns in the same ball, if there are any: other budgets cannot tell
+    whether theirs is too weak.
+    """
     ours = [column for column in _attacked_columns(result, [kind]) if not is_published(result, column)]
+    authors = authors_column(result, kind)
+    if authors:
+        ours = [column for column in ours if _ball(result, column) == _ball(result, authors)] or ours
     order = {column: (_strength(result, column), column.attack == WORST, place) for place, column in enumerate(ours)}
     return max(ours, key=order.__getitem__, default=None)
 
@@ -158,6 +166,12 @@ def _strength(result: ReproductionResult, column: Column) -> int:
     return len(Strength) if strength is None else strength.rank
 
 
+def _ball(result: ReproductionResult, column: Column) -> Ball | None:
+    """The ball that a column's attacks stay in; None if it was not run."""
+    evaluation = next(_evaluations(result.cells, column.protocol), None)
+    return None if evaluation is None else Threat.parse(evaluation.threat).ball
+
+
 def _uncertainty(result: ReproductionResult) -> list[str]:
     """A note on protocols whose accuracies are known no better than to a notable difference."""
     widest: dict[str, tuple[float, int]] = {}
@@ -180,8 +194,10 @@ def _uncertainty(result: ReproductionResult) -> list[str]:
 def _disagreement(result: ReproductionResult, kind: NetworkKind, cells: Sequence[Cell]) -> list[str]:
     """A note if the authors' protocol and our strongest attack disagree about a network, on the same images."""
     authors, ours = authors_column(result, kind), strongest_column(result, kind)
-    both = shared_accuracies(cells, authors, ours) if authors and ours else None
-    if authors is None or ours is None or both is None or abs(both.first - both.second) <= NOTABLE:
+    if authors is None or ours is None or _ball(result, authors) != _ball(result, ours):
+        return []
+    both = shared_accuracies(cells, authors, ours)
+    if both is None or abs(both.first - both.second) <= NOTABLE:
         return []
     numbers = f"{percent(both.first)} % and {percent(both.second)} % of the {both.samples:,} images that both attacked"
     if both.first > both.second:

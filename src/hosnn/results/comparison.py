@@ -185,9 +185,7 @@ def _tests(
     pairs = []
     for protocol, evaluations in by_protocol.items():
         attacks: list[str | None] = [
-            name
-            for name in tested
-            if all(any(row.attack == name for row in evaluation.rows) for evaluation in evaluations.values())
+            name for name in tested if sum(_has(evaluation, name) for evaluation in evaluations.values()) > 1
         ]
         # A worst case over several threats means nothing, so it is not tested.
         if all(len({row.threat for row in evaluation.rows}) == 1 for evaluation in evaluations.values()):
@@ -197,6 +195,7 @@ def _tests(
             for attack in attacks
             for one, other in combinations(evaluations, 2)
             if against in (None, one, other)
+            and (attack is None or (_has(evaluations[one], attack) and _has(evaluations[other], attack)))
         ]
     outcomes = [compare(first, second, attack) for _, attack, first, second in pairs]
     corrected = holm([outcome.p_value for outcome in outcomes])
@@ -217,6 +216,12 @@ def _doubts(first: Evaluation, second: Evaluation, attack: str | None) -> tuple[
     without_gradient = [evaluation.model for evaluation in (first, second) if not evaluation.network.gradient]
     if without_gradient and attack is None:
         doubts.append(f"{' and '.join(without_gradient)} gave no gradient and met fewer attacks")
+    transfer = any(row.kind == "transfer" for evaluation in (first, second) for row in evaluation.rows)
+    if attack is None and first.settings != second.settings and not transfer:
+        doubts.append(
+            f"{first.model} and {second.model} were evaluated under different settings of {first.protocol}, such as "
+            "those of another version of hosnn"
+        )
     failed = [evaluation.model for evaluation in (first, second) if evaluation.verdict == "fail"]
     if failed:
         plural = "s" if len(failed) > 1 else ""
@@ -248,14 +253,24 @@ def _check_extent(evaluations: Sequence[Evaluation]) -> None:
             )
 
 
+def _has(evaluation: Evaluation, attack: str) -> bool:
+    return any(row.attack == attack for row in evaluation.rows)
+
+
 def _check_attacks(tested: Sequence[str], evaluations: Sequence[Evaluation]) -> None:
-    """Raises ConfigError for an attack that no evaluation has."""
+    """Raises ConfigError for an attack that no evaluation has, or only one, if there are more."""
     attacks = dict.fromkeys(row.attack for evaluation in evaluations for row in evaluation.rows)
     for name in tested:
         if name not in attacks:
             raise ConfigError(
                 f"no evaluation has an attack {name!r} to test; did you mean {nearest(name, attacks)!r}? There are "
                 f"{', '.join(attacks) or 'none'}"
+            )
+        having = {evaluation.model for evaluation in evaluations if _has(evaluation, name)}
+        if len(having) == 1 and len(evaluations) > 1:
+            raise ConfigError(
+                f"only {next(iter(having))} was attacked by {name!r}, so there is nothing to compare it with; leave it "
+                "out, or evaluate the others under the same protocol"
             )
 
 

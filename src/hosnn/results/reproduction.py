@@ -58,7 +58,8 @@ class Cell:
     training_seconds: Amount
     """Wall time of its own training, its start not included."""
     validation: Number
-    """Best validation accuracy, a fraction of 1, on images as its objective sees them."""
+    """Best validation accuracy, a fraction of 1, under the recipe's probe if it has one, else on images as its
+    objective sees them."""
     evaluations: Mapping[str, Evaluation]
     """By `evaluation_key`: the protocol's name, with the threat if it is not the usual one."""
 

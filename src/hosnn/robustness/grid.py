@@ -6,14 +6,17 @@ unchanged (straight-through).  Scores, losses and success are therefore those of
 Shapes: x [B, ...].
 """
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hosnn.errors import ConfigError
+from hosnn.robustness.balls import Events
 from hosnn.robustness.model import AveragedModel, Model, StatefulModel, subset, without_state
 from hosnn.robustness.threats import Threat
 
@@ -32,13 +35,27 @@ def through_grid(model: Model, threat: Threat, x: Tensor) -> Model:
 
 
 def check_on_grid(threat: Threat, x: Tensor) -> None:
-    """Raise ConfigError for images that are not on the threat's grid."""
+    """Raise ConfigError for images that are not on the threat's grid, and for frames whose numbers of events are all
+    multiples of another: then they were divided by a smaller maximum, and what the threat calls an event is a part."""
     off_grid = int((~threat.on_grid(x)).sum())
     if off_grid:
         raise ConfigError(
             f"the threat {threat} got {off_grid:,} of {len(x):,} images with pixels that are not multiples of "
             f"1/{threat.levels}; expected {_expected(threat)}"
         )
+    if isinstance(threat.ball, Events) and (multiple := _common_divisor(x, threat.ball.maximum)) > 1:
+        count, maximum = threat.ball.count, threat.ball.maximum
+        raise ConfigError(
+            f"the threat {threat} got frames in which every number of events is a multiple of {multiple}; expected the "
+            f"maximum by which they were divided, events:{count}/{max(1, maximum // multiple)} if they hold {multiple} "
+            "for each event"
+        )
+
+
+def _common_divisor(frames: Tensor, maximum: int) -> int:
+    """The greatest common divisor of all numbers of events; 0: there are none."""
+    divisors = (np.gcd.reduce((frame * maximum).round().to(torch.int64).cpu().numpy(), axis=None) for frame in frames)
+    return math.gcd(*map(int, divisors))
 
 
 def _expected(threat: Threat) -> str:

@@ -65,6 +65,8 @@ class TRADES(Objective):
         check_positive(self, "beta")
         if not isinstance(self.attack, PGD) or self.attack.keep_best or self.attack.restarts > 1:
             raise ConfigError(f"TRADES got the attack {self.attack}; expected PGD with keep_best=False and one run")
+        if not isinstance(self.loss, CrossEntropy):
+            raise ConfigError(f"TRADES got the loss {self.loss}; expected CrossEntropy")
 
     def perturbed(self, network: nn.Module, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
         check_per_step(self.attack, x)
