@@ -11,7 +11,13 @@ from pathlib import Path
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.text import percent, table_row
 
-ALSO = ("fashion-mnist/standard", "fashion-mnist-robust/standard", "cifar10-small/standard", "cifar10-robust/standard")
+ALSO = (
+    "fashion-mnist/standard",
+    "fashion-mnist-robust/standard",
+    "cifar10-small/standard",
+    "cifar10-robust/standard",
+    "cifar100-robust/standard",
+)
 """Folders of docs/results whose evaluations are entries too."""
 
 KINDS = {"hosnn": "spiking", "foreign": "spiking", "none": "ANN", "unknown": "unknown"}
