@@ -220,13 +220,16 @@ def test_the_furthest_perturbation_is_the_best_whole_events() -> None:
     assert torch.allclose(gain, best)
 
 
-def test_gradient_fidelity_is_measured_with_whole_events_and_is_full_for_a_linear_model() -> None:
-    x = frames(40)[0]
-    model = Linear()
+def linear_model() -> tuple[Linear, Tensor, Tensor, Tensor]:
+    """A linear model, frames that it is right on, their labels, and the gradients of the margin."""
+    x, model = frames(40)[0].requires_grad_(), Linear()
     y = model(x).argmax(1)
-    inputs = x.clone().requires_grad_()
-    (gradients,) = torch.autograd.grad(margin(model(inputs), y).sum(), inputs)
-    trials = run_trials(model, x, y, gradients, threat(8), rng(40), 2)
+    (gradients,) = torch.autograd.grad(margin(model(x), y).sum(), x)
+    return model, x.detach(), y, gradients
+
+
+def test_gradient_fidelity_is_measured_with_whole_events_and_is_full_for_a_linear_model() -> None:
+    trials = run_trials(*linear_model(), threat(8), rng(40), 2)
     assert list(trials) == [2 / 4, 8 / 4, 32 / 4]  # a quarter of the budget, all of it, four times as much
     best = best_fidelity({size: found.wins[found.changed] for size, found in trials.items()})
     assert best is not None and best.share == 1.0
@@ -234,10 +237,5 @@ def test_gradient_fidelity_is_measured_with_whole_events_and_is_full_for_a_linea
 
 
 def test_the_probe_inside_the_ball_finds_a_linear_models_gradient_faithful() -> None:
-    x = frames(40)[0]
-    model = Linear()
-    y = model(x).argmax(1)
-    inputs = x.clone().requires_grad_()
-    (gradients,) = torch.autograd.grad(margin(model(inputs), y).sum(), inputs)
-    probe = probe_ball(model, x, y, gradients, threat(2), rng(40))
+    probe = probe_ball(*linear_model(), threat(2), rng(40))
     assert probe.correct >= 100 and probe.fidelity == 1.0
