@@ -1,5 +1,5 @@
 """What each part of the robust Fashion-MNIST network contributes: the network and training of `fashion_mnist_robust`,
-changed in one place, from initial weights for seven epochs (docs/robust.md)."""
+changed in one part, from initial weights for seven epochs (docs/robust.md)."""
 
 import math
 from dataclasses import replace
@@ -20,7 +20,7 @@ EPOCHS, FURTHER = 7, 2
 
 
 LOSSLESS = Dynamics(tau_membrane=math.inf, tau_synapse=1.0, reset=Reset.SOFT)
-"""Neurons that lose nothing of their input."""
+"""Integrate-and-fire neurons, which lose nothing of their input: no leak, no synaptic filter, soft reset."""
 
 
 def reference() -> Experiment:
@@ -39,13 +39,12 @@ def two_analogue() -> Experiment:
 
 
 def two_analogue_32() -> Experiment:
-    """Both convolutions analogue, 32 time steps, neurons that lose nothing of their input: spikes come closest to the
-    twin's rectifiers."""
+    """Both convolutions analogue, 32 time steps of integrate-and-fire neurons with a soft reset."""
     return _with_network("two-analogue-32", analogue_layers=2, steps=32, dynamics=LOSSLESS)
 
 
 def two_analogue_32_high() -> Experiment:
-    """The same with thresholds of 3, so that rates saturate later, and a surrogate as wide relative to them."""
+    """As `two_analogue_32`, with thresholds of 3, so that rates saturate later, and a surrogate three times as wide."""
     dynamics, rule = replace(LOSSLESS, threshold=3.0), bptt(Sigmoid(0.6))
     return _with_network("two-analogue-32-high", analogue_layers=2, steps=32, dynamics=dynamics, rule=rule)
 

@@ -184,9 +184,7 @@ def _tests(
 ) -> Iterator[PairwiseTest]:
     pairs = []
     for protocol, evaluations in by_protocol.items():
-        attacks: list[str | None] = [
-            name for name in tested if sum(_has(evaluation, name) for evaluation in evaluations.values()) > 1
-        ]
+        attacks: list[str | None] = list(tested)
         # A worst case over several threats means nothing, so it is not tested.
         if all(len({row.threat for row in evaluation.rows}) == 1 for evaluation in evaluations.values()):
             attacks.insert(0, None)

@@ -72,8 +72,8 @@ class NearThreshold(Adversarial):
 
         loss(x') + weight · mean over layers, t and neurons of h(u[t] - θ[t])
 
-    h is the derivative of the layer's surrogate, so that the penalty is also what a gradient is multiplied by in each
-    neuron.  The layers are all but a spiking output.
+    h is the derivative of the layer's surrogate: the factor by which each neuron multiplies a gradient.  The layers are
+    the hidden spiking ones.
     After MPD-SGR (Jiang et al. 2026, "Robust spiking neural networks with membrane potential distribution-driven
     surrogate gradient regularization", AAAI), which lowers the share of membranes in the surrogate's range; its own
     expression for that share, and its weight, are not reproduced.
