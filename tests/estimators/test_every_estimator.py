@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 from itertools import product
 
 import pytest
@@ -70,6 +70,30 @@ def test_the_forward_keeps_its_bits(estimator: Estimator, build: Build, emit: Em
     assert torch.equal(twin(x), expected) and torch.equal(twin(x.clone().requires_grad_()), expected)
     with torch.no_grad():
         assert torch.equal(twin(x), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["eager", "fused"])
+@pytest.mark.parametrize("build", NETWORKS)
+@pytest.mark.parametrize("rule", [rule for rule in ONE_OF_EACH if rule in RULES], ids=estimator_name)
+def test_potentials_have_no_unit(rule: Rule, build: Build, dtype: torch.dtype) -> None:
+    """Weights, thresholds and signatures four times as large: the same spikes, so the same gradient.
+
+    ASSG is left out: it adds 1e-4 to distances, which matters for the neurons that are as near as that.
+    """
+    network = copy.deepcopy(build()).to(dtype)
+    enlarged = copy.deepcopy(network)
+    with torch.no_grad():
+        for layer in list(enlarged)[:5]:
+            for values in (*layer.buffers(), *(p for name, p in layer.named_parameters() if "adaptation" not in name)):
+                values.mul_(4)
+    for layer in neurons(enlarged).values():
+        layer.dynamics = replace(layer.dynamics, threshold=4.0)
+    x, y = images().to(dtype), labels()
+    with torch.no_grad():
+        assert torch.equal(enlarged(x), network(x))
+    found, expected = (gradient(differentiated(model, rule, len(x)), x, y) for model in (enlarged, network))
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize(("rule", "kind"), each_value(RULES, tuple(product(NETWORKS, Reset))))

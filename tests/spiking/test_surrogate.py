@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hosnn.errors import ConfigError
+from hosnn.spiking import surrogate as surrogate_module
 from hosnn.spiking.surrogate import (
     SURROGATES,
     Arctan,
@@ -31,9 +32,21 @@ WITHOUT_SUPPORT = (PiecewiseLinear, Rectangle)  # zero outside their width, by d
 
 
 def test_the_table_names_every_surrogate_there_is() -> None:
-    here = {kind for kind in Surrogate.__subclasses__() if kind.__module__ == Surrogate.__module__}
+    every = {kind for kind in vars(surrogate_module).values() if isinstance(kind, type) and issubclass(kind, Surrogate)}
+    here = {kind for kind in every - {Surrogate} if not kind.__name__.startswith("_")}
     assert set(SURROGATES) == here - {PotentialDependent}
     assert {kind.__name__ for kind in SURROGATES} == set(SHAPES)
+
+
+@pytest.mark.parametrize(
+    "surrogate", [*TABLE, Exponential(0.5, peak=0.3), Sigmoid(0.2, clamp=8.0), PotentialDependent()]
+)
+def test_a_bump_in_units_of_a_threshold(surrogate: Surrogate) -> None:
+    """h(x/θ)/θ, and so the same area."""
+    x = torch.linspace(-5, 5, 1001, dtype=torch.float64)[None]
+    found = surrogate.in_units_of(4.0).derivative(4 * x)
+    torch.testing.assert_close(found, surrogate.derivative(x) / 4)
+    assert torch.equal(surrogate.in_units_of(1.0).derivative(x), surrogate.derivative(x))
 
 
 @EVERY

@@ -89,7 +89,8 @@ def gradients(
     derivative = None
     if spec.surrogate == PRECOMPUTED:
         distance = cuda.forward(kernel_spec(given.dynamics, rule, KernelOutput.DISTANCE), *inputs(given))
-        derivative = torch.stack([rule.surrogate.derivative(x) for x in distance])
+        surrogate = rule.surrogate_at(given.dynamics.threshold)
+        derivative = torch.stack([surrogate.derivative(x) for x in distance])
     found = cuda.backward(spec, weights.to(given.currents.dtype), *inputs(given), None, derivative, wanted)
     of_threshold = [(found.adaptation, given.adaptation), (found.target, given.signature)]
     shaped = [

@@ -25,12 +25,12 @@ from hosnn.spiking.surrogate import PiecewiseLinear, Surrogate
 class BPTR(WholeLayerRule):
     """Backward pass through rate: straight through where the neuron fired at least once, else zero.
 
-    f' = 1 if sum_t s[t] > 0 else 0.
-    Source: SNN-RAT, Ding et al., NeurIPS 2022, and its code.
+    f' = 1/θ[0] if sum_t s[t] > 0 else 0.
+    Source: SNN-RAT, Ding et al., NeurIPS 2022, and its code (θ = 1).
     """
 
     def backward(self, gradient: Tensor, trajectory: Trajectory, currents: Tensor, dynamics: Dynamics) -> Tensor:
-        return _evenly(gradient, trajectory.spikes.amax(0))
+        return _evenly(gradient, trajectory.spikes.amax(0) / dynamics.threshold)
 
 
 @identified("RGA")
@@ -67,7 +67,7 @@ class RGA(WholeLayerRule):
 @identified("ActivationBackward")
 @dataclass(frozen=True)
 class ActivationBackward(WholeLayerRule):
-    """The gradient of the ReLU network with the same weights: f' = 1 where the mean current is positive, else 0.
+    """The gradient of the ReLU network with the same weights: f' = 1/θ[0] where the mean current is positive, else 0.
 
     Source: conversion-based attacks, Sharmin et al., ECCV 2020 and the third member of the ensemble of Özdenizci &
     Legenstein, TMLR 2024.  They run the ReLU network forward as well; ours keeps the spiking forward and takes a unit
@@ -75,7 +75,7 @@ class ActivationBackward(WholeLayerRule):
     """
 
     def backward(self, gradient: Tensor, trajectory: Trajectory, currents: Tensor, dynamics: Dynamics) -> Tensor:
-        return _evenly(gradient, (currents.mean(0) > 0).to(gradient.dtype))
+        return _evenly(gradient, (currents.mean(0) > 0).to(gradient.dtype) / dynamics.threshold)
 
 
 @identified("HART")
@@ -92,8 +92,9 @@ class HART(WholeLayerRule):
     surrogate: Surrogate = PiecewiseLinear(1.0)  # noqa: RUF009  (a frozen value)
 
     def backward(self, gradient: Tensor, trajectory: Trajectory, currents: Tensor, dynamics: Dynamics) -> Tensor:
+        surrogate = self.surrogate.in_units_of(dynamics.threshold)
         derivatives = torch.stack(
-            [self.surrogate.derivative(x) for x in (trajectory.membrane - trajectory.threshold).unbind(0)]
+            [surrogate.derivative(x) for x in (trajectory.membrane - trajectory.threshold).unbind(0)]
         )
         return (gradient * derivatives).mean(0).expand_as(gradient)
 

@@ -232,6 +232,9 @@ class _SurrogateAtStep(Surrogate):
     step: int
     call: int
 
+    def in_units_of(self, threshold: float) -> Surrogate:
+        return self  # its sharpness follows the distances, whatever their unit
+
     def prepared(self, x: Tensor) -> Surrogate:
         return _ArctanOfSharpness(self.tracker.sharpness(self.layer, self.step, x, self.call))
 

@@ -9,9 +9,7 @@ from hosnn.nn.convnet import ConvNet
 from hosnn.recipes import fashion_mnist_robust
 from hosnn.recipes.robust_parts import fgsm_rs, made_twin, trained_on
 from hosnn.robustness.threats import DEFAULT_THREAT
-from hosnn.spiking.gradient_rule import bptt
 from hosnn.spiking.state import Dynamics, Reset
-from hosnn.spiking.surrogate import Sigmoid
 from hosnn.training.experiment import Experiment, Homeostasis
 from hosnn.training.objectives import Adversarial
 
@@ -44,9 +42,9 @@ def two_analogue_32() -> Experiment:
 
 
 def two_analogue_32_high() -> Experiment:
-    """As `two_analogue_32`, with thresholds of 3, so that rates saturate later, and a surrogate three times as wide."""
-    dynamics, rule = replace(LOSSLESS, threshold=3.0), bptt(Sigmoid(0.6))
-    return _with_network("two-analogue-32-high", analogue_layers=2, steps=32, dynamics=dynamics, rule=rule)
+    """As `two_analogue_32`, with thresholds of 3, so that rates saturate later."""
+    dynamics = replace(LOSSLESS, threshold=3.0)
+    return _with_network("two-analogue-32-high", analogue_layers=2, steps=32, dynamics=dynamics)
 
 
 def twin() -> Experiment:

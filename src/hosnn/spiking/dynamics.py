@@ -86,7 +86,7 @@ def _fire_and_reset(
 ) -> tuple[Step, State]:
     """Spikes, reset and trace from u[t] and θ[t]."""
     backward_distance = membrane - dynamics.threshold if rule.at_resting_threshold else None
-    spikes = rule.surrogate.spike(membrane - threshold, backward_distance)
+    spikes = rule.surrogate_at(dynamics.threshold).spike(membrane - threshold, backward_distance)
     before_reset = membrane if rule.leak else membrane.detach()
     if dynamics.reset is Reset.HARD:
         after_reset = before_reset * (1 - (spikes if rule.reset else spikes.detach()))

@@ -74,6 +74,10 @@ class GradientRule:
     def with_surrogate(self, surrogate: Surrogate) -> "GradientRule":
         return replace(self, surrogate=surrogate)
 
+    def surrogate_at(self, resting_threshold: float) -> Surrogate:
+        """The surrogate as a function of potentials in a layer with this θ[0]: its widths are in units of θ[0]."""
+        return self.surrogate.in_units_of(resting_threshold)
+
     def at(self, step: int) -> "GradientRule":
         """The rule of time step 0, 1, ..; the same at every step unless a subclass says otherwise."""
         return self

@@ -1,13 +1,16 @@
 """Surrogate derivatives, which the backward pass uses in place of the derivative of a spike.
 
-A spike is s = 1 if x > 0 else 0, with x = membrane potential - threshold (dimensionless: 1 is the resting threshold).
+A spike is s = 1 if x > 0 else 0, with x = membrane potential - threshold, in units of the layer's resting threshold.
 Its derivative is zero almost everywhere, so training and attacks replace it by a bump h(x) around x = 0.  A surrogate
 is a frozen value, the same in train() and eval() mode.  Every shape but StraightThrough integrates to 1, as the
 derivative of a unit step does, so that one width compares across shapes; an Exponential with a given peak does not.
+
+In a layer whose resting threshold θ[0] is not 1 the derivative is h(x/θ[0])/θ[0] (`in_units_of`), so that a network
+whose weights and thresholds are multiplied by one factor, which spikes as before, is trained and attacked as before.
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -37,6 +40,10 @@ class Surrogate:
     def derivative(self, x: Tensor) -> Tensor:
         """h(x), elementwise, in the shape and dtype of x."""
         raise TypeError(f"{type(self).__name__} does not define derivative(x)")
+
+    def in_units_of(self, threshold: float) -> "Surrogate":
+        """The surrogate of a layer with this resting threshold, as a function of potentials: h(x/θ[0])/θ[0]."""
+        return self if threshold == 1 else _Scaled(self, threshold)
 
     def prepared(self, x: Tensor) -> "Surrogate":
         """The surrogate that differentiates a forward pass with distances x; called once per pass and time step.
@@ -72,9 +79,31 @@ class _Spike(torch.autograd.Function):
         return functional.hardshrink(gradient, smallest_normal), None, None
 
 
+@dataclass(frozen=True)
+class _Scaled(Surrogate):
+    surrogate: Surrogate
+    unit: float
+
+    def derivative(self, x: Tensor) -> Tensor:
+        return self.surrogate.derivative(x / self.unit) / self.unit
+
+    def prepared(self, x: Tensor) -> Surrogate:
+        return replace(self, surrogate=self.surrogate.prepared(x / self.unit))
+
+
+@dataclass(frozen=True)
+class _OfWidth(Surrogate):
+    """A shape with h(x) = f(x/w)/w."""
+
+    width: float = 1.0
+
+    def in_units_of(self, threshold: float) -> Surrogate:
+        return replace(self, width=self.width * threshold)
+
+
 @identified("Sigmoid")
 @dataclass(frozen=True)
-class Sigmoid(Surrogate):
+class Sigmoid(_OfWidth):
     """h(x) = σ'(x/w)/w with σ' = σ(1 - σ); `clamp` bounds |x/w|, so that h never reaches 0 (TSSL-BP's code: 8)."""
 
     width: float = 0.2
@@ -88,7 +117,7 @@ class Sigmoid(Surrogate):
 
 @identified("FastSigmoid")
 @dataclass(frozen=True)
-class FastSigmoid(Surrogate):
+class FastSigmoid(_OfWidth):
     """h(x) = 1/(2w (1 + |x|/w)^2), the SuperSpike surrogate at unit area (Zenke & Ganguli 2018)."""
 
     width: float = 0.1
@@ -99,7 +128,7 @@ class FastSigmoid(Surrogate):
 
 @identified("Arctan")
 @dataclass(frozen=True)
-class Arctan(Surrogate):
+class Arctan(_OfWidth):
     """h(x) = 1/(w (1 + (πx/w)^2)) (Fang et al. 2021, α = 2/w)."""
 
     width: float = 1.0
@@ -110,7 +139,7 @@ class Arctan(Surrogate):
 
 @identified("PiecewiseLinear")
 @dataclass(frozen=True)
-class PiecewiseLinear(Surrogate):
+class PiecewiseLinear(_OfWidth):
     """h(x) = max(0, 1 - |x|/w)/w, a triangle (Esser et al. 2016; Bellec et al. 2018)."""
 
     width: float = 1.0
@@ -121,7 +150,7 @@ class PiecewiseLinear(Surrogate):
 
 @identified("Rectangle")
 @dataclass(frozen=True)
-class Rectangle(Surrogate):
+class Rectangle(_OfWidth):
     """h(x) = 1/w for |x| < w/2, else 0 (STBP, Wu et al. 2018)."""
 
     width: float = 1.0
@@ -132,7 +161,7 @@ class Rectangle(Surrogate):
 
 @identified("Exponential")
 @dataclass(frozen=True)
-class Exponential(Surrogate):
+class Exponential(_OfWidth):
     """h(x) = p exp(-|x|/w) (Shrestha & Orchard 2018); the peak p is 1/(2w), for unit area, unless given.
 
     A peak below 1 is what Özdenizci & Legenstein (TMLR 2024) call dampening: they take p = 0.3.
@@ -145,6 +174,10 @@ class Exponential(Surrogate):
         super().__post_init__()
         if self.peak is not None and not (self.peak > 0 and math.isfinite(self.peak)):
             raise ConfigError(f"Exponential got peak {self.peak!r}; expected a positive number, e.g. 0.3, or None")
+
+    def in_units_of(self, threshold: float) -> Surrogate:
+        peak = None if self.peak is None else self.peak / threshold
+        return replace(self, width=self.width * threshold, peak=peak)
 
     def derivative(self, x: Tensor) -> Tensor:
         return (x.abs() / -self.width).exp() * (1 / (2 * self.width) if self.peak is None else self.peak)

@@ -107,7 +107,8 @@ def _near_threshold(layer: LIF, currents: Tensor) -> Tensor:
             "e.g. bptt()"
         )
     membrane, threshold, _, _ = layer.trajectory(currents)
-    return rule.surrogate.derivative(membrane - threshold).flatten(2).mean((0, 2))
+    surrogate = rule.surrogate_at(layer.dynamics.threshold)
+    return surrogate.derivative(membrane - threshold).flatten(2).mean((0, 2))
 
 
 def _spiking_layers(objective: Adversarial, network: nn.Module) -> list[LIF]:

@@ -194,10 +194,11 @@ class _LocalInTime(torch.autograd.Function):
         dynamics, rule = ctx.dynamics, ctx.rule
         gradient = torch.empty_like(membrane)
         through_trace = torch.zeros_like(membrane[0])
+        surrogate = rule.surrogate_at(dynamics.threshold)
         for t in reversed(range(len(membrane))):
             through_trace.mul_(dynamics.synaptic_decay).add_(grads[0][t])
             x = membrane[t] - dynamics.threshold if distance is None else distance[t]
-            torch.mul(through_trace, rule.surrogate.derivative(x).div_(dynamics.tau_synapse), out=gradient[t])
+            torch.mul(through_trace, surrogate.derivative(x).div_(dynamics.tau_synapse), out=gradient[t])
         adaptation_gradient = None
         if ctx.needs_input_grad[2] and rule.local_adaptation:
             error = membrane.mean((0, 1)) - signature.mean(0)

@@ -93,7 +93,8 @@ def surrogate_derivative(
                 f"{rule} has other open paths at step {t} than as a whole, expected the same at every step; use the "
                 "eager backend"
             )
-        derivatives.append(rule_at_t.surrogate.prepared(distance[t]).derivative(distance[t]))
+        surrogate = rule_at_t.surrogate_at(dynamics.threshold)
+        derivatives.append(surrogate.prepared(distance[t]).derivative(distance[t]))
     return torch.stack(derivatives)
 
 

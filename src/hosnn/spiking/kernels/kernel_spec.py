@@ -145,7 +145,7 @@ def kernel_spec(
     input_tau: float = 1.0,
 ) -> KernelSpec:
     """The spec of a layer; pool_gain as in `FusionContext`, the last two as in `ConstantInput`."""
-    surrogate, width, extra = _surrogate_numbers(rule)
+    surrogate, width, extra = _surrogate_numbers(rule, dynamics.threshold)
     return KernelSpec(
         dynamics.membrane_decay,
         dynamics.synaptic_decay,
@@ -172,9 +172,9 @@ cached_kernel_spec = lru_cache(maxsize=512)(kernel_spec)
 """`kernel_spec` with a cache, for rules that are plain values; others may hold an attack's state, kept alive by it."""
 
 
-def _surrogate_numbers(rule: GradientRule) -> tuple[int, float, float]:
+def _surrogate_numbers(rule: GradientRule, resting_threshold: float) -> tuple[int, float, float]:
     """Number, width and extra; PRECOMPUTED for another surrogate, and for a rule that differs from step to step."""
-    surrogate = rule.surrogate
+    surrogate = rule.surrogate_at(resting_threshold)
     if type(rule) is not GradientRule or type(surrogate) not in KERNEL_SURROGATES:
         return PRECOMPUTED, 1.0, 1.0
     width = float(getattr(surrogate, "width", 1.0))
