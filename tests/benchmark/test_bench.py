@@ -14,15 +14,16 @@ from torch import Tensor
 from hosnn.benchmark.calibration import CALIBRATION, FORWARD, SignatureCase
 from hosnn.benchmark.evaluation import EvaluationCase
 from hosnn.benchmark.layers import LIMIT, OUR_LIF, OURS, LayerCase
-from hosnn.benchmark.networks import PER_STEP, PER_STEP_FLOAT32, NetworkCase, stepwise
+from hosnn.benchmark.networks import PER_STEP, PER_STEP_FLOAT32, NetworkCase, RobustNetworkCase, stepwise
 from hosnn.benchmark.peak_memory import peak_memory
 from hosnn.benchmark.peers import PEERS, peer_versions
 from hosnn.benchmark.report import BenchmarkResult, benchmark_markdown
 from hosnn.benchmark.timing import Call, Case, Contestant, agreement, measure, quartiles, race, rotated
 from hosnn.cli.bench import bench, cases, run
 from hosnn.errors import ConfigError
-from hosnn.nn.convnet import small_convnet
+from hosnn.nn.convnet import ConvNet, small_convnet
 from hosnn.nn.lenet import LeNet
+from hosnn.recipes import cifar10_robust
 from hosnn.spiking.kernels import backend
 
 TINY = LeNet(channels=(2, 3), hidden=8, image=(1, 16, 16))
@@ -133,6 +134,13 @@ def test_the_contestants_of_a_layer_compute_the_same():
     assert {OURS, "eager TA-LIF", OUR_LIF, LIMIT} <= set(rows)
     absent = [name for name, (package, _) in PEERS.items() if importlib.util.find_spec(package) is None]
     assert all(rows[name].refused == "not installed" for name in absent if name in rows)
+
+
+def test_the_limit_runs_layers_before_the_first_neurons_once():
+    network = cifar10_robust.start().network
+    assert isinstance(network, ConvNet) and network.analogue_layers == 2
+    case = RobustNetworkCase("FGSM training step", 2, blueprint=network)
+    assert [len(x) for _, x in case._products()] == [2, 2, 2, 2 * network.steps, 2 * network.steps]
 
 
 def test_the_loop_over_time_steps_is_the_same_network():

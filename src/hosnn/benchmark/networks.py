@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import takewhile
 from typing import Any, Literal
 
 import torch
@@ -212,10 +213,7 @@ class NetworkCase:
         return train
 
     def _limit(self) -> Call:
-        """Forward and backward passes of the convolutions and matrix products, each on all time steps at once.
-
-        Inputs do not change over time, so the first convolution is done once.
-        """
+        """Forward and backward passes of the convolutions and matrix products, each on all time steps at once."""
         dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
         products = [(layer.to(dtype), x.to(dtype)) for layer, x in self._products()]
 
@@ -243,15 +241,19 @@ class NetworkCase:
         return by_workload.get(self.workload, training)
 
     def _products(self) -> list[tuple[nn.Module, Tensor]]:
-        """Every convolution and linear layer, with a random input of the shape that it has in the network."""
+        """Every convolution and linear layer, with a random input of the shape that it has in the network.
+
+        Up to the first neurons nothing changes over time, so that layers there are run on the images once.
+        """
         network, shapes = self._network().to(self.device).eval(), []
+        before_neurons = list(takewhile(lambda module: not isinstance(module, LIF), network.modules()))
         for module in network.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 module.register_forward_hook(lambda layer, inputs, _: shapes.append((layer, inputs[0].shape)))
         scores(network, self.images(2).to(self.device))
         products: list[tuple[nn.Module, Tensor]] = []
-        for number, (layer, shape) in enumerate(shapes):
-            x = torch.rand(self.batch if number == 0 else shape[0], *shape[1:], device=self.device)
+        for layer, shape in shapes:
+            x = torch.rand(self.batch if layer in before_neurons else shape[0], *shape[1:], device=self.device)
             products.append((layer, x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x))
             layer._forward_hooks.clear()
         return products
