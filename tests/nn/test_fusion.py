@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import hosnn
 from hosnn.nn.body import Body, NeuronBlock
@@ -132,6 +133,9 @@ BUILT: dict[str, Make] = {
     "average pooling": lambda: [convolution(False), LIF(), OverTime(nn.AvgPool2d(2), nn.Flatten()), *head()],
     "max pooling": lambda: [convolution(), LIF(), OverTime(nn.MaxPool2d(2)), *head()],
     "stride": lambda: [convolution(stride=2), LIF(), *head()],
+    "dense": lambda: [OverTime(nn.Flatten(), nn.LazyLinear(20)), LIF(), *head()],
+    "dense, no bias": lambda: [OverTime(nn.Flatten(), nn.LazyLinear(20, bias=False)), LIF(), *head()],
+    "dense, no neurons": lambda: [OverTime(nn.Flatten(), nn.LazyLinear(20)), *head()],
     "no neurons": lambda: [convolution(), *head()],
     "two convolutions": lambda: [
         *(convolution(), LIF(), OverTime(nn.Conv2d(8, 8, 3, stride=2)), norm(8), LIF()),
@@ -162,20 +166,21 @@ def test_what_people_build_gives_fused_what_it_gives_unfused(name: str, frames: 
 
 
 @needs_kernel
-@pytest.mark.parametrize("name", ["bias", "normalised", "bias, normalised", "stride"])
-def test_a_constant_image_is_convolved_once_whatever_follows(name: str) -> None:
+@pytest.mark.parametrize("name", ["bias", "normalised", "bias, normalised", "stride", "dense", "dense, no bias"])
+def test_a_constant_image_is_weighted_once_whatever_follows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = network(*BUILT[name]())
     images = torch.rand(3, 2, 10, 10)
     model.eval()(images)
     batches: list[int] = []
-    first: Any = model.get_submodule("body.0.0")
-    forward = first._conv_forward
+    function = "linear" if name.startswith("dense") else "conv2d"
+    forward, weight = getattr(functional, function), next(model.body.parameters())
 
-    def noted(images: Tensor, *weights: Tensor | None) -> Any:
-        batches.append(len(images))
-        return forward(images, *weights)
+    def noted(images: Tensor, weights: Tensor, *rest: Any) -> Tensor:
+        if weights is weight:
+            batches.append(len(images))
+        return forward(images, weights, *rest)  # type: ignore[no-any-return]
 
-    first._conv_forward = noted
+    monkeypatch.setattr(functional, function, noted)
     model(images)
     with unfused(model):
         model(images)

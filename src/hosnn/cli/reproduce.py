@@ -67,11 +67,12 @@ def reproduce(
     Args:
         name: demo (embedded sample, minutes); fashion-mnist (an hour and a half on two cores);
             fashion-mnist-wide (many hours), cifar10-small, cifar100-small, svhn-small (hours on two cores); cifar10,
-            cifar100, svhn (the authors' networks, for a GPU); fashion-mnist-robust (an hour), cifar10-robust,
-            cifar100-robust, svhn-robust (many hours): the most robust networks here; nmnist (recordings of an event
-            camera, minutes); all: the paper's four tables with networks for two cores, then the robust ones and nmnist.
-        seeds: training seeds; every network is trained and attacked for each (names that end in -robust: panels,
-            checks and the L2 threat for the first seed only).
+            cifar100, svhn (the authors' networks, for a GPU); fashion-mnist-robust, fashion-mnist-robust-32 (an hour
+            each), cifar10-robust, cifar100-robust, svhn-robust (many hours): the most robust networks here; nmnist
+            (recordings of an event camera, minutes); all: the paper's four tables with networks for two cores, then the
+            robust ones and nmnist.
+        seeds: training seeds; every network is trained and attacked for each (robust networks: panels, checks and the
+            L2 threat for the first seed only).
         runs: folder of run folders.
         out: folder for comparison.json, table.md, bars.svg and report.html; RUNS/NAME if not given.  For all: a folder
             for each, and paper.md with the paper's rows; RUNS if not given.

@@ -11,6 +11,7 @@ from hosnn.nn.fusion import ObservedSequential, Planned, accepts_context, any_gl
 from hosnn.nn.layers import ConstantCoding, OverTime, SumPool
 from hosnn.nn.neurons import LIF
 from hosnn.nn.normalisation import TimeBatchNorm
+from hosnn.spiking.coding import encode_constant
 from hosnn.spiking.kernels.kernel_spec import ConstantInput, FusionContext
 
 
@@ -38,57 +39,62 @@ class NeuronBlock:
 
 @dataclass(frozen=True)
 class ImageBlock:
-    """The first convolution, its normalisation and neurons, on images or frames before the synaptic filter.
+    """The first convolution or dense layer, its normalisation and neurons, before the synaptic filter.
 
-    The filter commutes with the convolution up to rounding.  It follows it where an image is constant over time, so
-    that the image is convolved once, not at every step.  A bias b (after eval-mode normalisation) is then the filter's
+    The filter commutes with the layer up to rounding.  It follows it where an image is constant over time, so that the
+    layer runs on the image once, not at every step.  A bias b (after eval-mode normalisation) is then the filter's
     initial state: filtered from there, W x + b is the filtered W x, plus b at every step.  Frames are filtered first:
-    all of them are convolved anyway, and have fewer channels before than after.
+    the layer runs on all of them anyway, and they have fewer channels before a convolution than after.
 
     pools  the neurons after it are followed by a pooling that can be fused.  On a CPU the convolution then runs with
            channels last, which suits them; also where hooks prevent the fusion, or a hook would change its rounding
     """
 
-    convolution: nn.Conv2d
+    layer: nn.Conv2d | nn.Linear
     norm: TimeBatchNorm | None
     block: NeuronBlock | None
     pools: bool
 
     def __call__(self, coding: ConstantCoding, images: Tensor) -> Tensor | None:
-        """The block's output; None if the convolution has to follow the filter after all.
+        """The block's output; None if the layer has to follow the filter after all.
 
         images  [B, C, H, W] or frames [B, T, C, H, W]
         """
         fused = self.block is not None and self.block.neurons.can_fuse(images, coding.steps)
         if images.dim() == 5:
-            convolved = self._convolved(coding(images).flatten(0, 1), fused)
-            return self._on_currents(convolved.view(coding.steps, -1, *convolved.shape[1:]))
-        bias, norm = self.convolution.bias, self.norm
+            weighted = self._weighted(coding(images).flatten(0, 1), fused)
+            return self._on_currents(weighted.view(coding.steps, -1, *weighted.shape[1:]))
+        bias, norm = self.layer.bias, self.norm
         if bias is not None and not fused:
             return None  # the eager step is the specification, also in the order of its operations
-        convolved = self._convolved(images, fused)
+        weighted = self._weighted(images, fused)
         if fused and norm is not None and norm.is_affine:
-            bias = norm(convolved.new_zeros(1, 1, norm.channels, 1, 1) if bias is None else bias.view(1, 1, -1, 1, 1))
-            convolved = norm(convolved[None]).view_as(convolved)
+            bias = norm(weighted.new_zeros(1, 1, norm.channels, 1, 1) if bias is None else bias.view(1, 1, -1, 1, 1))
+            weighted = norm(weighted[None]).view_as(weighted)
             norm = None
-        initial = None if bias is None else bias.view(-1, 1, 1)
+        initial = None if bias is None else bias.view(-1, *[1] * (weighted.dim() - 2))
         if fused and norm is None and self.block is not None:
-            return self.block(convolved[None], ConstantInput(coding.steps, coding.tau_synapse, initial))
+            return self.block(weighted[None], ConstantInput(coding.steps, coding.tau_synapse, initial))
         if fused and self.block is not None and self.block.context.pool_gain is not None:
             # Filtered with channels last, as neurons that pool, and normalisation before them, would have to copy it.
             initial = None if initial is None else initial.view(-1)
-            return self._on_currents(coding(convolved.movedim(-3, -1), initial).movedim(-1, -3))
-        return self._on_currents(coding(convolved, initial))
+            return self._on_currents(coding(weighted.movedim(-3, -1), initial).movedim(-1, -3))
+        return self._on_currents(encode_constant(weighted, coding.steps, coding.tau_synapse, initial))
 
-    def _convolved(self, images: Tensor, fused: bool) -> Tensor:
-        """[B, C, H, W] -> [B, C', H', W']"""
+    def _weighted(self, images: Tensor, fused: bool) -> Tensor:
+        """[B, C, H, W] -> [B, C', H', W'] or [B, N]"""
+        if isinstance(self.layer, nn.Linear):
+            return self.layer(images.flatten(1))  # type: ignore[no-any-return]
         if self.pools and images.device.type == "cpu":
             images = channels_last(images)
-        convolved: Tensor = convolve_images(self.convolution, images) if fused else self.convolution(images)
+        convolved: Tensor = convolve_images(self.layer, images) if fused else self.layer(images)
         return convolved
 
     def _on_currents(self, currents: Tensor) -> Tensor:
-        """The rest of the block [T, B, C', H', W'] -> its output, where normalisation is not part of the filter."""
+        """The rest of the block on currents [T, B, C', H', W'] or [T, B, N] -> its output.
+
+        Where normalisation is part of the filter it has been done before.
+        """
         currents = currents if self.norm is None else self.norm(currents)
         return currents if self.block is None else self.block(currents)
 
@@ -97,7 +103,7 @@ class BodyPlan(NamedTuple):
     """What a body runs: modules and blocks in sequence, for currents and for images.
 
     blocks        on currents
-    image_block   the first block on images; None if the first module is no convolution that the filter may follow
+    image_block   the first block on images; None if the filter may not follow the first module
     after_images  the blocks after the image block
     """
 
@@ -132,8 +138,8 @@ class Body(ObservedSequential, Planned[BodyPlan]):
         if not self.fused:
             return BodyPlan(tuple(layers))
         blocks = _blocks(layers)
-        convolution = _as_convolution(layers[0]) if layers and is_plain(Body, self) else None
-        if convolution is None:
+        first = _as_weights(layers[0]) if layers and is_plain(Body, self) else None
+        if first is None:
             return BodyPlan(blocks)
         norm = next(iter(layers[1:]), None)
         if not isinstance(norm, TimeBatchNorm) or any(map(has_hooks, norm.modules())):
@@ -143,8 +149,8 @@ class Body(ObservedSequential, Planned[BodyPlan]):
         pools = isinstance(neurons, LIF) and pooling is not None and _pool_gain(pooling) is not None
         block = blocks[position] if position < len(blocks) and isinstance(blocks[position], NeuronBlock) else None
         if block is None:
-            return BodyPlan(blocks, ImageBlock(convolution, None, None, pools), blocks[1:])
-        return BodyPlan(blocks, ImageBlock(convolution, norm, block, pools), blocks[position + 1 :])
+            return BodyPlan(blocks, ImageBlock(first, None, None, pools), blocks[1:])
+        return BodyPlan(blocks, ImageBlock(first, norm, block, pools), blocks[position + 1 :])
 
 
 def _blocks(layers: list[nn.Module]) -> tuple[Any, ...]:
@@ -195,12 +201,14 @@ def _pair(size: Any) -> tuple[int, int]:
     return tuple(size) if isinstance(size, tuple) else (size, size)
 
 
-def _as_convolution(layer: nn.Module) -> nn.Conv2d | None:
-    """The convolution that a layer consists of; None for another layer."""
-    folded = _folded_layers(layer)
-    if len(folded) != 1 or not isinstance(folded[0], nn.Conv2d) or not is_plain(nn.Conv2d, folded[0]):
-        return None
-    return folded[0]
+def _as_weights(layer: nn.Module) -> nn.Conv2d | nn.Linear | None:
+    """The convolution, or dense layer on flattened images, that a layer consists of; None for another layer."""
+    match _folded_layers(layer):
+        case [nn.Conv2d() as convolution] if is_plain(nn.Conv2d, convolution):
+            return convolution
+        case [nn.Flatten(start_dim=1, end_dim=-1) as flatten, nn.Linear() as dense]:
+            return dense if is_plain(nn.Flatten, flatten) and is_plain(nn.Linear, dense) else None
+    return None
 
 
 def _folded_layers(layer: nn.Module) -> list[nn.Module]:

@@ -1,14 +1,19 @@
 """Fashion-MNIST, robust at 8/255: single-step adversarial training, dead zone, analogue first layer, 8 time steps.
 
 LIF, TA-LIF and the ANN twin have the same layers, epochs and optimiser.  The recipes called `trial_...` train the
-network with other objectives, each for about as many CPU seconds (docs/robust.md).
+network with other objectives, each for about as many CPU seconds; `lif_32` is the network that keeps most of its twin
+(docs/robust.md).
 """
 
+import math
 from dataclasses import replace
 
 from hosnn.recipes.robust_parts import adversarial, made_twin, probe, spiking_network, trained_on, with_objective
 from hosnn.recipes.variants import made_homeostatic
+from hosnn.spiking.state import Dynamics, Reset
 from hosnn.training.experiment import Experiment, Optimisation
+
+LOSSLESS = Dynamics(tau_membrane=math.inf, tau_synapse=1.0, threshold=3.0, reset=Reset.SOFT)
 
 
 def start() -> Experiment:
@@ -55,6 +60,25 @@ def signature_refreshed() -> Experiment:
 def twin() -> Experiment:
     """The ANN twin of LIF: rectifiers in place of neurons, run once; trained as LIF is."""
     return made_twin(lif())
+
+
+def start_32() -> Experiment:
+    """Both convolutions analogue, 32 time steps of neurons that lose nothing of their input: no leak, no synaptic
+    filter, soft reset.  Thresholds of 3: a rate saturates at three times the input that it would with thresholds of 1.
+    """
+    before = start()
+    network = replace(before.network, analogue_layers=2, steps=32, dynamics=LOSSLESS)  # type: ignore[type-var]
+    return replace(before, name="fashion-mnist-robust-32-start-lif", network=network)
+
+
+def lif_32() -> Experiment:
+    """LIF over 32 time steps, trained further."""
+    return trained_on(start_32(), epochs=2)
+
+
+def twin_32() -> Experiment:
+    """The ANN twin of it, trained as it is."""
+    return made_twin(lif_32())
 
 
 def trial_published() -> Experiment:
@@ -112,3 +136,4 @@ def _trial(objective: str, epochs: int) -> Experiment:
 
 
 GRID = (lif, homeostatic, twin)
+GRID_32 = (lif_32, twin_32)

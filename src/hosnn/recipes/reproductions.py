@@ -82,7 +82,8 @@ class Conversions:
 class Reproduction:
     """A published table to reproduce.
 
-    grid       the four recipes: LIF and TA-LIF, clean and FGSM-trained; or robust ones: LIF, TA-LIF and the ANN twin
+    grid       the four recipes: LIF and TA-LIF, clean and FGSM-trained; or robust ones: LIF, TA-LIF and the ANN twin,
+               or LIF and the twin
     plans      evaluations to run on each
     columns    of the table: heading, name of the evaluation (`PlannedEvaluation.key`), name of an attack, "clean" or
                "worst"; the columns of one evaluation from its weakest attack to its strongest
@@ -167,7 +168,7 @@ def _robust(
         PlannedEvaluation("standard", samples=500, attacks_only=True),
     )
     return Reproduction(
-        title=f"{title}, robust at 8/255: LIF, TA-LIF and the ANN twin",
+        title=f"{title}, robust at 8/255: {'LIF, TA-LIF' if len(grid) > 2 else 'LIF'} and the ANN twin",
         grid=grid,
         plans=(PlannedEvaluation("paper", 1000, 0), standard, besides),
         columns=(
@@ -217,6 +218,9 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     "cifar100-small": _small("CIFAR-100", cifar100_small.GRID, 0.04, 16.66),
     "svhn-small": _small("SVHN prefix", svhn_small.GRID, 0.44, 35.06),
     "fashion-mnist-robust": _robust("Fashion-MNIST", fashion_mnist_robust.GRID, FASHION_MNIST.published, "l2:1.5"),
+    "fashion-mnist-robust-32": _robust(
+        "Fashion-MNIST over 32 time steps", fashion_mnist_robust.GRID_32, FASHION_MNIST.published, "l2:1.5"
+    ),
     "cifar10-robust": _robust("CIFAR-10", cifar10_robust.GRID, _published(0.56, 42.63), "l2:0.5", cifar10_robust.twin),
     "cifar100-robust": _robust("CIFAR-100", cifar100_robust.GRID, _published(0.04, 16.66), "l2:0.5"),
     "svhn-robust": _robust("SVHN prefix", svhn_robust.GRID, _published(0.44, 35.06), "l2:0.5"),
@@ -252,6 +256,7 @@ ALL = (
     "cifar100-small",
     "svhn-small",
     "fashion-mnist-robust",
+    "fashion-mnist-robust-32",
     "cifar10-robust",
     "cifar100-robust",
     "svhn-robust",
