@@ -143,6 +143,11 @@ def test_the_limit_runs_layers_before_the_first_neurons_once():
     assert [len(x) for _, x in case._products()] == [2, 2, 2, 2 * network.steps, 2 * network.steps]
 
 
+def test_no_two_works_have_one_title():
+    titles = [case.title for case in cases((), False, "cpu")]
+    assert len(set(titles)) == len(titles)
+
+
 def test_the_loop_over_time_steps_is_the_same_network():
     case = NetworkCase("inference", 4, blueprint=TINY)
     network = case.homeostatic_network().eval()

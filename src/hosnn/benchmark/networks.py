@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from hosnn.benchmark.peers import PEERS, Layer, peer_layer
 from hosnn.benchmark.timing import Call, Contestant, cores
-from hosnn.nn.convnet import ConvNet
+from hosnn.nn.convnet import ConvNet, Twin
 from hosnn.nn.layers import OverTime, SpikingNetwork
 from hosnn.nn.lenet import LeNet, lenet_32c5_64c5_1024
 from hosnn.nn.neurons import LIF, Emit, constrain_, neurons
@@ -261,12 +261,24 @@ class NetworkCase:
 
 @dataclass(frozen=True)
 class RobustNetworkCase(NetworkCase):
-    """The network of a robust recipe, with its BatchNorm and its analogue first layer, beside its products alone."""
+    """The network of a robust recipe, with its BatchNorm and its analogue first layers, beside its products alone and
+    its ANN twin, which runs once and not over time steps."""
+
+    @property
+    def title(self) -> str:
+        steps, analogue = self.blueprint.steps, getattr(self.blueprint, "analogue_layers", 0)
+        return f"{super().title}, T={steps}, analogue layers: {analogue}"
 
     def contestants(self) -> dict[str, Contestant]:
         return {
             OURS: Contestant(lambda: self._call(self.homeostatic_network())),
             OUR_LIF: Contestant(lambda: self._call(self._network().to(self.device))),
             "eager TA-LIF": Contestant(lambda: self._call(self.homeostatic_network(), "eager")),
+            "the ANN twin": Contestant(self._twin),
             LIMIT: Contestant(self._limit, memory=False),
         }
+
+    def _twin(self) -> Call:
+        assert isinstance(self.blueprint, ConvNet)
+        case = replace(self, blueprint=replace(self.blueprint, twin=Twin.RELU))
+        return case._call(case._network().to(self.device))

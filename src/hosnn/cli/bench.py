@@ -31,6 +31,9 @@ from hosnn.training.experiment import Experiment
 
 Work = Literal["layer", "training", "attack", "full-bptt", "robust", "inference", "signature", "evaluation"]
 
+ROBUST = (fashion_mnist_robust.start, fashion_mnist_robust.start_32, cifar10_robust.start)
+"""Recipes whose training steps are timed."""
+
 EVALUATION_ROUNDS = 3
 """An evaluation takes long, so a short disturbance changes its time little."""
 
@@ -106,7 +109,7 @@ def cases(only: Sequence[Work], quick: bool, device: str) -> list[Case]:
         "training": [network("FGSM training step", precision) for precision in precisions],
         "attack": [network("PGD-10", precision) for precision in precisions],
         "full-bptt": [] if quick else [network("FGSM training step", rule=bptt()), network("PGD-10", rule=bptt())],
-        "robust": [] if quick else [robust(fashion_mnist_robust.start()), robust(cifar10_robust.start())],
+        "robust": [] if quick else [robust(recipe()) for recipe in ROBUST],
         "inference": [network("inference")],
         "signature": [] if quick else [SignatureCase(device=device)],
         "evaluation": [] if quick else [EvaluationCase(device=device)],
