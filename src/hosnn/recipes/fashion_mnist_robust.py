@@ -131,8 +131,25 @@ def trial_near_threshold() -> Experiment:
     return _trial("near_threshold", epochs=10)
 
 
+def trial_fgsm_rs_homeostatic() -> Experiment:
+    """FGSM with a random start, TA-LIF in the last four of the epochs."""
+    return _trial_homeostatic("fgsm_rs", epochs=14)
+
+
+def trial_trades_homeostatic() -> Experiment:
+    """TRADES, TA-LIF in the second of the two epochs."""
+    return _trial_homeostatic("trades", epochs=2)
+
+
 def _trial(objective: str, epochs: int) -> Experiment:
     return with_objective(replace(start(), name="fashion-mnist-trial"), objective, epochs)
+
+
+def _trial_homeostatic(objective: str, epochs: int) -> Experiment:
+    """LIF, then TA-LIF around its signature for two sevenths of the epochs, at least one."""
+    further = max(1, round(epochs * 2 / 7))
+    trial = _trial(objective, epochs - further)
+    return made_homeostatic(trained_on(replace(trial, name=f"{trial.name}-start-lif"), further))
 
 
 GRID = (lif, homeostatic, twin)
