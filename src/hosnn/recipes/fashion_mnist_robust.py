@@ -136,9 +136,9 @@ def trial_fgsm_rs_homeostatic() -> Experiment:
     return _trial_homeostatic("fgsm_rs", epochs=14)
 
 
-def trial_trades_homeostatic() -> Experiment:
-    """TRADES, TA-LIF in the second of the two epochs."""
-    return _trial_homeostatic("trades", epochs=2)
+def trial_pgd_homeostatic() -> Experiment:
+    """PGD-7, TA-LIF in the last of the four epochs."""
+    return _trial_homeostatic("pgd", epochs=4)
 
 
 def _trial(objective: str, epochs: int) -> Experiment:
