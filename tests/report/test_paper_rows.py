@@ -36,3 +36,10 @@ def test_published_numbers_stand_above() -> None:
     lines = paper_rows([comparison()]).splitlines()
     first = next(at for at, line in enumerate(lines) if "published" in line)
     assert "30.54" in lines[first] and "74.91" in lines[first + 1] and "LIF, clean-trained" in lines[first + 2]
+
+
+def test_time_steps_are_those_of_the_experiment() -> None:
+    result = comparison()
+    experiments = {cell.experiment: {"network": {"steps": 32}} for cell in result.cells}
+    known, unknown = (paper_rows([replace(result, experiments=given)]) for given in (experiments, {}))
+    assert known.count("| 32 |") == 4 and "| 32 |" not in unknown

@@ -11,7 +11,7 @@ from hosnn.results.reproduction import Cell, NetworkKind, ReproductionResult, ce
 from hosnn.results.text import markdown_rule, percent, table_row
 from hosnn.robustness.threats import DEFAULT_THREAT
 
-HEADS = ("network", "structure", "epochs", "hours")
+HEADS = ("network", "structure", "steps", "epochs", "hours")
 PAPER, STANDARD = "paper", "standard"
 MEASURES = {
     "clean": Column("", PAPER, CLEAN),
@@ -65,7 +65,10 @@ def _published(results: Sequence[ReproductionResult]) -> list[str]:
         if number.attack == "PGD-7":
             name = markdown(f"published: {NetworkKind(number.neuron, number.training)}")
             rows[number.neuron, number.training] = table_row(
-                [name, "the authors'", NO_VALUE, NO_VALUE, NO_VALUE, f"{number.accuracy:g}", NO_VALUE, NO_VALUE]
+                [
+                    *(name, "the authors'", NO_VALUE, NO_VALUE, NO_VALUE),
+                    *(NO_VALUE, f"{number.accuracy:g}", NO_VALUE, NO_VALUE),
+                ]
             )
     return list(rows.values())
 
@@ -75,6 +78,7 @@ def _measured(result: ReproductionResult, kind: NetworkKind, cells: Sequence[Cel
     texts = [
         markdown(f"{kind}{seeds}"),
         markdown(result.network),
+        _steps(result, cells[0]),
         str(cells[0].epochs),
         _hours(sum(cell.training_seconds for cell in cells) / len(cells)),
     ]
@@ -83,6 +87,13 @@ def _measured(result: ReproductionResult, kind: NetworkKind, cells: Sequence[Cel
         again = ", trained again" if any(_is_of_other_weights(cell, column) for cell in cells) else ""
         texts.append(_number(accuracy, len(cells)) + again if accuracy else NO_VALUE)
     return table_row(texts)
+
+
+def _steps(result: ReproductionResult, cell: Cell) -> str:
+    """The network's time steps; of a network without neurons, or of unknown settings, none."""
+    network = result.experiments.get(cell.experiment, {}).get("network")
+    steps = network.get("steps") if isinstance(network, Mapping) and cell.neuron != "ANN" else None
+    return NO_VALUE if steps is None else str(steps)
 
 
 def _number(accuracy: MeasuredAccuracy, seeds: int) -> str:
