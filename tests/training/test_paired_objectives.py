@@ -317,3 +317,22 @@ def test_titles_tell_objectives_and_their_attacks_apart() -> None:
     assert titles["smoothed"] == "PGD-2 1/20"
     assert titles["TRADES"] == "TRADES, PGD-2 1/20"
     assert len(set(titles.values())) == len(titles)
+
+
+@pytest.mark.parametrize("learned_readout", [False, True])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_sure_mistakes_give_finite_losses_in_bfloat16(name: str, learned_readout: bool) -> None:
+    """A probability of 0.999 is 1 in bfloat16, and MART takes the logarithm of what is left."""
+    torch.manual_seed(0)
+    network = replace(NETWORK, learned_readout=learned_readout).build().eval()
+    with torch.no_grad():
+        next(reversed([*network.body.parameters()])).mul_(300)
+    x = torch.rand(8, 1, 28, 28)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = network(x)
+        y = logits.argmin(1)
+        losses = OBJECTIVES[name].losses(network, x, (x + 0.01).clamp(max=1), y)
+    assert logits.dtype == losses.dtype == torch.float32
+    assert (logits.amax(1) - logits.amin(1)).max() > 8
+    losses.sum().backward()
+    assert losses.isfinite().all() and all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())

@@ -148,6 +148,8 @@ class SpikingNetwork(nn.Module):
 
     forward  images [B, C, H, W] in [0, 1] or frames [B, T, C, H, W] -> logits [B, K]
     outputs  the same -> the last layer's traces or currents [T, B, K]
+    Logits have at least the precision of float32, also where autocast computes the layers in fewer bits: losses cannot
+    do with the 8 bits of bfloat16, in which a probability of 0.999 is 1.
     blueprint  the frozen value that builds this network, if one does; checkpoints store it
     """
 
@@ -179,4 +181,6 @@ class SpikingNetwork(nn.Module):
         return self.body(self.coding(images))  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.readout(self.outputs(x))  # type: ignore[no-any-return]
+        outputs = self.outputs(x)
+        precision = torch.promote_types(outputs.dtype, torch.float32)
+        return self.readout(outputs.to(precision)).to(precision)  # type: ignore[no-any-return]
