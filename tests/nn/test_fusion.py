@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import hosnn
+from hosnn.estimators import BPTR, with_rule
 from hosnn.nn.body import Body, NeuronBlock
 from hosnn.nn.convnet import ConvNet
 from hosnn.nn.fusion import unfused
@@ -163,6 +164,21 @@ def test_what_people_build_gives_fused_what_it_gives_unfused(name: str, frames: 
     close(results(model, images), expected)
     with backend.choose("eager"), unfused(model):
         close(results(model, images), expected)
+
+
+@pytest.mark.parametrize("name", BUILT)
+@pytest.mark.parametrize("frames", [False, True], ids=["images", "frames"])
+def test_outputs_keep_their_bits_on_every_backend(name: str, frames: bool) -> None:
+    torch.manual_seed(4)
+    model, images = network(*BUILT[name]()), torch.rand(20, 2, 10, 10)
+    if frames:
+        images = images[:, None].repeat(1, 4, 1, 1, 1)
+    loud(model, images)
+    with torch.no_grad():
+        expected = model(images)
+        with backend.choose("eager"):
+            assert torch.equal(model(images), expected)
+    assert torch.equal(with_rule(model, BPTR())(images.requires_grad_()), expected)
 
 
 @needs_kernel

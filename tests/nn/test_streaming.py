@@ -191,8 +191,8 @@ class Foreign(nn.Module):
         return x.flip(0)
 
 
-def hooked() -> nn.Module:
-    layer = LIF()
+def hooked(layer: nn.Module | None = None) -> nn.Module:
+    layer = layer or LIF()
     layer.register_forward_hook(lambda *_: None)
     return layer
 
@@ -202,6 +202,8 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "torch's module over time": (lambda: nn.Sequential(ConstantCoding(), nn.Flatten(), MeanReadout()), "Flatten"),
     "subclass": (lambda: nn.Sequential(type("Other", (LIF,), {})()), "Other"),
     "hooks": (hooked, "hooks"),
+    "hooks inside": (lambda: nn.Sequential(ConstantCoding(), OverTime(hooked(nn.Flatten())), MeanReadout()), "hooks"),
+    "hooks before the time axis": (lambda: nn.Sequential(hooked(nn.Identity()), ConstantCoding()), "hooks"),
     "neurons on images": (lambda: nn.Sequential(LIF(), ConstantCoding(), MeanReadout()), "LIF"),
     "neurons without time": (lambda: nn.Sequential(OverTime(nn.Linear(2, 2), LIF())), "no time axis"),
     "statistics of the batch": (

@@ -1,12 +1,15 @@
 """Calibration: a direct mean over clean data, the same however the data is cut, and nothing left behind."""
 
 import copy
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from hosnn.errors import SignatureError
+from hosnn.nn.convnet import ConvNet
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.lenet import LeNet
 from hosnn.nn.neurons import LIF, TALIF, hidden_neurons
@@ -14,6 +17,9 @@ from hosnn.signature import Signature, calibrate, homeostatic
 from hosnn.signature.calibration import trajectories
 from hosnn.signature.signature import network_identity
 from hosnn.spiking.coding import encode_constant
+from hosnn.spiking.gradient_rule import bptt
+from hosnn.spiking.state import Dynamics
+from hosnn.spiking.surrogate import Sigmoid
 from tests.nn.test_networks import images, lif_network
 
 
@@ -205,3 +211,21 @@ def test_membranes_are_those_of_the_trajectory(shape: tuple[int, ...], dtype: to
     for layer in (LIF(), TALIF(torch.full((5, *shape), 0.3, dtype=wide.dtype), 0.2)):
         found = layer.membranes(currents)
         assert torch.equal(found.to(wide.dtype), layer.trajectory(wide).membrane) and not found.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"dead_zone": 0.3}, False),
+        ({"pool_gain": 2.0}, False),
+        ({"dynamics": Dynamics(tau_synapse=2.0)}, False),
+        ({"rule": bptt(Sigmoid(0.3))}, True),
+        ({"steps": 5}, True),
+    ],
+    ids=str,
+)
+def test_the_identity_of_a_network_is_what_its_membranes_depend_on(change: dict[str, Any], same: bool) -> None:
+    blueprint = ConvNet("3C3-P2-4C3-4", (1, 12, 12), (0.5,), (0.25,), steps=3)
+    network, other = blueprint.build(), replace(blueprint, **change).build()
+    other.load_state_dict(network.state_dict())
+    assert (network_identity(network) == network_identity(other)) is same

@@ -1,19 +1,22 @@
 """Weights trained through an estimator: the same loss, the estimator's gradient, one set of running statistics."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
 
 from hosnn.data import Dataset
 from hosnn.errors import ConfigError
-from hosnn.estimators import AdaptiveSharpness, with_rule
+from hosnn.estimators import BPTR, AdaptiveSharpness, Estimator, with_rule
 from hosnn.nn.convnet import ConvNet, Twin
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.robustness.balls import Linf
 from hosnn.robustness.pgd import PGD
 from hosnn.robustness.threats import Threat
-from hosnn.spiking.gradient_rule import bptt
+from hosnn.signature import calibrate, homeostatic
+from hosnn.signature.ablations import static_thresholds
+from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
 from hosnn.spiking.surrogate import PiecewiseLinear
 from hosnn.training.estimated_objective import WeightsThrough
 from hosnn.training.membrane_objectives import NearThreshold, PerturbedMembranes
@@ -74,3 +77,18 @@ def test_objectives_and_networks_that_it_cannot_reach_are_refused(data: Dataset)
 def test_a_penalty_that_looks_into_the_network_is_refused() -> None:
     with pytest.raises(ConfigError, match="SparseGradients"):
         WeightsThrough(SparseGradients(ATTACK, CrossEntropy(), "eval"), AdaptiveSharpness())
+
+
+def test_estimators_that_would_stop_k_from_learning_are_refused(data: Dataset) -> None:
+    x, y = data.train.batch(torch.arange(4))
+    network = built().eval()
+    adaptive = homeostatic(network, calibrate(network, [x]))
+    static = static_thresholds(network, x)
+    unfit: tuple[Estimator, ...] = (BPTR(), GradientRule(threshold=False))
+    fit: tuple[Estimator, ...] = (AdaptiveSharpness(), bptt(), tssl_bp())
+    for model, rule in product((adaptive, static), unfit):
+        with pytest.raises(ConfigError, match="no gradient to k or to learned thresholds, for a network that has them"):
+            WeightsThrough(OBJECTIVE, rule).losses(model, x, x, y)
+    for model, rule in product((adaptive, static), fit):
+        losses = WeightsThrough(OBJECTIVE, rule).losses(model, x, x, y)
+        assert all(gradient is not None for gradient in torch.autograd.grad(losses.mean(), list(model.parameters())))

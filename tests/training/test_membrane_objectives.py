@@ -1,5 +1,6 @@
 """Penalties on membranes, against their formulas on a network whose currents are known."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from hosnn.robustness.pgd import PGD
 from hosnn.robustness.threats import Threat
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.spiking.state import Dynamics
-from hosnn.spiking.surrogate import Sigmoid
+from hosnn.spiking.surrogate import PotentialDependent, Rectangle, Sigmoid, StraightThrough
 from hosnn.training.membrane_objectives import NearThreshold, PerturbedMembranes
 from hosnn.training.objectives import CrossEntropy
 
@@ -108,3 +109,35 @@ def test_networks_without_spiking_layers_and_wrong_settings_are_refused() -> Non
         PerturbedMembranes(ATTACK, CrossEntropy(), "eval", power=wrong)
     with pytest.raises(ConfigError, match="weight = 0"):
         PerturbedMembranes(ATTACK, CrossEntropy(), "eval", weight=0)
+
+
+@pytest.mark.parametrize("kind", [PerturbedMembranes, NearThreshold])
+def test_penalties_have_no_unit(kind: Any) -> None:
+    """Weights and threshold four times as large: the same spikes, and the same penalty."""
+    objective = kind(ATTACK, CrossEntropy(), "eval", 100.0)
+    x, y = torch.rand(6, 1, 2, 2, generator=torch.Generator().manual_seed(1)), torch.arange(6) % 3
+    expected = objective.losses(network()[0], x, 0.9 * x, y)
+    model, dense = network()
+    with torch.no_grad():
+        dense.weight.mul_(4)
+    (layer,) = neurons(model).values()
+    layer.dynamics = replace(layer.dynamics, threshold=4.0)
+    torch.testing.assert_close(objective.losses(model, x, 0.9 * x, y), expected)
+
+
+@pytest.mark.parametrize("surrogate", [Rectangle(), StraightThrough()], ids=repr)
+def test_a_surrogate_without_a_slope_is_refused(surrogate: Any) -> None:
+    x, y = torch.rand(2, 1, 2, 2), torch.tensor([0, 1])
+    with pytest.raises(ConfigError, match="the penalty has no gradient; train through another"):
+        NearThreshold(ATTACK, CrossEntropy(), "eval").losses(with_rule(network()[0], bptt(surrogate)), x, x, y)
+
+
+def test_the_spread_of_potentials_is_that_of_each_time_step() -> None:
+    model = with_rule(network()[0], bptt(PotentialDependent()))
+    x, y = torch.rand(4, 1, 2, 2), torch.arange(4) % 3
+    found = NearThreshold(ATTACK, CrossEntropy(), "eval", 1.0).losses(model, x, x, y) - CrossEntropy()(model, x, y)
+    (layer,) = neurons(model).values()
+    body: Any = model.body
+    membrane = layer.membranes(body[1](body[0](model.coding(x))))
+    expected = [PotentialDependent().derivative(u - 1).mean(1) for u in membrane]
+    torch.testing.assert_close(found, torch.stack(expected).mean(0))

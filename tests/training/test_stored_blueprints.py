@@ -15,9 +15,13 @@ from hosnn.nn.convnet import ConvNet, Twin
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.normalisation import Norm
 from hosnn.signature import calibrate, homeostatic
+from hosnn.spiking.gradient_rule import bptt
 from hosnn.spiking.state import Dynamics, Reset
+from hosnn.spiking.surrogate import PotentialDependent, Surrogate
 from hosnn.training.configuration import INFINITY, describe, network_from, rebuild
+from hosnn.training.experiment import Experiment
 from hosnn.training.models import load, save
+from hosnn.training.objectives import Clean, CrossEntropy
 
 PLAIN = ConvNet("3C3-P2-4C3-8-4", (1, 12, 12), (0.5,), (0.25,), steps=3, spiking_output=False)
 CHANGES: dict[str, dict[str, Any]] = {
@@ -27,6 +31,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "dead_zone": {"dead_zone": 10 / 255},
     "learned_readout": {"learned_readout": True},
     "twin": {"twin": Twin.RELU},
+    "own surrogate of the spread": {"rule": bptt(PotentialDependent())},
     "no leak": {"dynamics": Dynamics(math.inf, 1.5, 0.7, Reset.SOFT)},
 }
 EVERYTHING = replace(
@@ -100,3 +105,16 @@ def test_a_damaged_blueprint_is_refused_by_name(name: str, tmp_path: Path) -> No
     config.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(CheckpointError):
         load(tmp_path / "network")
+
+
+class Own(Surrogate):
+    """A surrogate that no file can name."""
+
+
+def test_what_could_not_be_read_back_is_refused_before_any_training(tmp_path: Path) -> None:
+    blueprint = replace(PLAIN, rule=bptt(Own()))
+    with pytest.raises(ConfigError, match="which a checkpoint could not hold; expected settings of hosnn's own types"):
+        Experiment(name="own", data="sample", network=blueprint, objective=Clean(CrossEntropy()))
+    with pytest.raises(CheckpointError, match="set `blueprint` to None and read it with load_into"):
+        save(blueprint.build(), tmp_path / "own")
+    assert not (tmp_path / "own").exists()

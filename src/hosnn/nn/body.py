@@ -55,20 +55,18 @@ class ImageBlock:
     block: NeuronBlock | None
     pools: bool
 
-    def __call__(self, coding: ConstantCoding, images: Tensor) -> Tensor | None:
-        """The block's output; None if the layer has to follow the filter after all.
+    def __call__(self, coding: ConstantCoding, images: Tensor) -> Tensor:
+        """The block's output; the order of its operations, and so its rounding, is the same whether it can be fused.
 
         images  [B, C, H, W] or frames [B, T, C, H, W]
         """
         fused = self.block is not None and self.block.neurons.can_fuse(images, coding.steps)
+        bias, norm = self.layer.bias, self.norm
         if images.dim() == 5:
             weighted = self._weighted(coding(images).flatten(0, 1), fused)
-            return self._on_currents(weighted.view(coding.steps, -1, *weighted.shape[1:]))
-        bias, norm = self.layer.bias, self.norm
-        if bias is not None and not fused:
-            return None  # the eager step is the specification, also in the order of its operations
+            return self._on_currents(weighted.view(coding.steps, -1, *weighted.shape[1:]), norm)
         weighted = self._weighted(images, fused)
-        if fused and norm is not None and norm.is_affine:
+        if norm is not None and norm.is_affine:
             bias = norm(weighted.new_zeros(1, 1, norm.channels, 1, 1) if bias is None else bias.view(1, 1, -1, 1, 1))
             weighted = norm(weighted[None]).view_as(weighted)
             norm = None
@@ -78,8 +76,8 @@ class ImageBlock:
         if fused and self.block is not None and self.block.context.pool_gain is not None:
             # Filtered with channels last, as neurons that pool, and normalisation before them, would have to copy it.
             initial = None if initial is None else initial.view(-1)
-            return self._on_currents(coding(weighted.movedim(-3, -1), initial).movedim(-1, -3))
-        return self._on_currents(encode_constant(weighted, coding.steps, coding.tau_synapse, initial))
+            return self._on_currents(coding(weighted.movedim(-3, -1), initial).movedim(-1, -3), norm)
+        return self._on_currents(encode_constant(weighted, coding.steps, coding.tau_synapse, initial), norm)
 
     def _weighted(self, images: Tensor, fused: bool) -> Tensor:
         """[B, C, H, W] -> [B, C', H', W'] or [B, N]"""
@@ -90,12 +88,9 @@ class ImageBlock:
         convolved: Tensor = convolve_images(self.layer, images) if fused else self.layer(images)
         return convolved
 
-    def _on_currents(self, currents: Tensor) -> Tensor:
-        """The rest of the block on currents [T, B, C', H', W'] or [T, B, N] -> its output.
-
-        Where normalisation is part of the filter it has been done before.
-        """
-        currents = currents if self.norm is None else self.norm(currents)
+    def _on_currents(self, currents: Tensor, norm: TimeBatchNorm | None) -> Tensor:
+        """The rest of the block on currents [T, B, C', H', W'] or [T, B, N] -> its output."""
+        currents = currents if norm is None else norm(currents)
         return currents if self.block is None else self.block(currents)
 
 
@@ -124,11 +119,9 @@ class Body(ObservedSequential, Planned[BodyPlan]):
     def on_images(self, coding: ConstantCoding, images: Tensor) -> Tensor:
         """`self(coding(images))`; images [B, C, H, W] or frames [B, T, C, H, W]."""
         plan = self.plan()
-        output = None
-        if plan.image_block is not None and is_plain(ConstantCoding, coding) and coding.fits(images):
-            output = plan.image_block(coding, images)
-        if output is None:
+        if plan.image_block is None or not is_plain(ConstantCoding, coding) or not coding.fits(images):
             return self(coding(images))  # type: ignore[no-any-return]
+        output = plan.image_block(coding, images)
         for block in plan.after_images:
             output = block(output)
         return output
@@ -146,6 +139,8 @@ class Body(ObservedSequential, Planned[BodyPlan]):
             norm = None
         position = 1 if norm is None else 2
         neurons, pooling = (*layers[position : position + 2], None, None)[:2]
+        if first.bias is not None and not isinstance(neurons, LIF):
+            return BodyPlan(blocks)  # a bias follows the filter only where that saves the neurons' pass over currents
         pools = isinstance(neurons, LIF) and pooling is not None and _pool_gain(pooling) is not None
         block = blocks[position] if position < len(blocks) and isinstance(blocks[position], NeuronBlock) else None
         if block is None:

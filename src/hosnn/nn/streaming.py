@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.nn.body import Body
 from hosnn.nn.encoder import AnalogueEncoder, DeadZone
-from hosnn.nn.fusion import is_plain
+from hosnn.nn.fusion import has_hooks, is_plain
 from hosnn.nn.layers import (
     ConstantCoding,
     MeanReadout,
@@ -280,6 +280,8 @@ def _stage_over_time(name: str, module: nn.Module, beyond: Extrapolation | None)
 
 def _stateless(name: str, modules: tuple[nn.Module, ...]) -> Stateless:
     for module in modules:
+        if any(map(has_hooks, module.modules())):
+            raise _refused(name, module, "with hooks, which would see single time steps")
         if neurons(module):
             raise _refused(name, module, "with spiking neurons where there is no time axis")
         _check_statistics(name, module)

@@ -77,7 +77,7 @@ def lif_32() -> Experiment:
 
 
 def twin_32() -> Experiment:
-    """The ANN twin of it, trained as it is."""
+    """The ANN twin of it, which is that of `lif` too, since it has no time steps; trained again beside `lif_32`."""
     return made_twin(lif_32())
 
 
@@ -131,25 +131,35 @@ def trial_near_threshold() -> Experiment:
     return _trial("near_threshold", epochs=10)
 
 
+def trial_fgsm_rs_further() -> Experiment:
+    """FGSM with a random start, the last four epochs anew at half the learning rate."""
+    return _trial_further("fgsm_rs", epochs=14)
+
+
 def trial_fgsm_rs_homeostatic() -> Experiment:
-    """FGSM with a random start, TA-LIF in the last four of the epochs."""
-    return _trial_homeostatic("fgsm_rs", epochs=14)
+    """The same, TA-LIF in the last four epochs."""
+    return made_homeostatic(trial_fgsm_rs_further())
+
+
+def trial_pgd_further() -> Experiment:
+    """PGD-7, the last of the four epochs anew at half the learning rate."""
+    return _trial_further("pgd", epochs=4)
 
 
 def trial_pgd_homeostatic() -> Experiment:
-    """PGD-7, TA-LIF in the last of the four epochs."""
-    return _trial_homeostatic("pgd", epochs=4)
+    """The same, TA-LIF in the last epoch."""
+    return made_homeostatic(trial_pgd_further())
 
 
 def _trial(objective: str, epochs: int) -> Experiment:
     return with_objective(replace(start(), name="fashion-mnist-trial"), objective, epochs)
 
 
-def _trial_homeostatic(objective: str, epochs: int) -> Experiment:
-    """LIF, then TA-LIF around its signature for two sevenths of the epochs, at least one."""
+def _trial_further(objective: str, epochs: int) -> Experiment:
+    """LIF, trained further from its best weights for two sevenths of the epochs, at least one."""
     further = max(1, round(epochs * 2 / 7))
     trial = _trial(objective, epochs - further)
-    return made_homeostatic(trained_on(replace(trial, name=f"{trial.name}-start-lif"), further))
+    return trained_on(replace(trial, name=f"{trial.name}-start-lif"), further)
 
 
 GRID = (lif, homeostatic, twin)

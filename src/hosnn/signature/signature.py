@@ -208,11 +208,21 @@ def _add(content: "hashlib._Hash", name: str, value: object) -> None:
         content.update(f"{name}{identity_text(value)}".encode())
 
 
+SETTINGS = ("level", "gain", "tau_synapse", "kernel_size", "stride", "padding", "dilation", "groups", "eps")
+"""Attributes of dead zones, poolings, codings, convolutions and normalisations that change what they compute."""
+
+
 def network_identity(model: nn.Module) -> str:
-    """SHA-256 of all that a membrane depends on besides the image: weights, neuron constants and normalisation.
+    """SHA-256 of all that a membrane depends on besides the image: weights, constants of neurons and of other layers.
 
     The gradient rule and the number of time steps are excluded: neither changes the membrane at a step.
     """
-    constants = [(name, layer.dynamics, layer.emit.value) for name, layer in neurons(model).items()]
+    layers = neurons(model)
+    constants = [(name, layer.dynamics, layer.emit.value) for name, layer in layers.items()]
     unsaved = [(layer.mean.tolist(), layer.std.tolist()) for layer in model.modules() if isinstance(layer, Normalise)]
-    return digest((fingerprint(model), constants, unsaved))
+    settings = [
+        (name, type(module).__name__, [getattr(module, setting, None) for setting in SETTINGS])
+        for name, module in model.named_modules()
+        if name not in layers
+    ]
+    return digest((fingerprint(model), constants, unsaved, settings))

@@ -120,7 +120,8 @@ def bptt(surrogate: Surrogate | None = None) -> GradientRule:
 def tssl_bp() -> GradientRule:
     """TSSL-BP as implemented in the HoSNN authors' code.
 
-    ga[t] = (1 - 1/τ_s) ga[t+1] + g[t];   dI[t] = ga[t]/τ_s · σ'((u[t] - 1)/0.2)/0.2, argument clamped to ±8;
+    ga[t] = (1 - 1/τ_s) ga[t+1] + g[t];   dI[t] = ga[t]/τ_s · σ'((u[t] - 1)/0.2)/0.2, argument clamped to ±8
+    (θ[0] = 1; widths are in units of it);
     no path through leak, reset or threshold; k by the local rule of `GradientRule`.
     """
     return GradientRule(

@@ -6,7 +6,7 @@ is a frozen value, the same in train() and eval() mode.  Every shape but Straigh
 derivative of a unit step does, so that one width compares across shapes; an Exponential with a given peak does not.
 
 In a layer whose resting threshold θ[0] is not 1 the derivative is h(x/θ[0])/θ[0] (`in_units_of`), so that a network
-whose weights and thresholds are multiplied by one factor, which spikes as before, is trained and attacked as before.
+whose weights and thresholds are multiplied by one factor, which spikes as before, is attacked as before.
 """
 
 import math

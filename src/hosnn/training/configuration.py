@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any, get_args, get_origin, get_type_hints
 
 from hosnn.errors import ConfigError
+from hosnn.estimators.rates import BPTR, HART, RGA, ActivationBackward
 from hosnn.identity import identity_fields, identity_name
 from hosnn.nn.convnet import ConvNet
 from hosnn.nn.layers import SpikingNetwork
@@ -17,10 +18,12 @@ from hosnn.nn.lenet import LeNet
 from hosnn.nn.resnet import ResNet
 from hosnn.spiking.gradient_rule import GradientRule
 from hosnn.spiking.state import Dynamics
-from hosnn.spiking.surrogate import SURROGATES
+from hosnn.spiking.surrogate import SURROGATES, PotentialDependent
 
 BLUEPRINTS = (LeNet, ConvNet, ResNet)
-TYPES = {identity_name(kind): kind for kind in (*BLUEPRINTS, Dynamics, GradientRule, *SURROGATES)}
+RULES = (GradientRule, BPTR, RGA, ActivationBackward, HART)
+VALUES = (*BLUEPRINTS, Dynamics, *RULES, *SURROGATES, PotentialDependent)
+TYPES = {identity_name(kind): kind for kind in VALUES}
 
 INFINITY = "infinity"
 """An infinite number, for which JSON has no other form."""
@@ -41,6 +44,14 @@ def describe(value: Any) -> Any:
     if callable(value) and getattr(value, "__name__", "<lambda>") != "<lambda>":
         return getattr(value, "identity_name", value.__name__)
     raise ConfigError(f"cannot write {value!r} into a configuration; expected numbers, text, dataclasses or functions")
+
+
+def is_readable(value: Any) -> bool:
+    """Whether a configuration value can be written, and is the same when it is read back."""
+    try:
+        return bool(rebuild(describe(value)) == value)
+    except ConfigError:
+        return False
 
 
 def network_from(description: Mapping[str, Any]) -> SpikingNetwork:

@@ -13,8 +13,10 @@ from hosnn.estimators import Estimator, estimator_name
 from hosnn.estimators.rules import differentiated
 from hosnn.identity import identified
 from hosnn.nn.layers import SpikingNetwork
-from hosnn.nn.neurons import neurons
+from hosnn.nn.neurons import LIF, neurons
+from hosnn.nn.thresholds import ThresholdLIF
 from hosnn.rng import SampleRandom
+from hosnn.spiking.gradient_rule import GradientRule, WholeLayerRule, bptt
 from hosnn.training.membrane_objectives import NearThreshold, PerturbedMembranes
 from hosnn.training.objectives import CrossEntropy, Objective, TrainingLoss
 from hosnn.training.paired_objectives import SparseGradients
@@ -66,8 +68,25 @@ class WeightsThrough(Objective):
                 f"WeightsThrough got a {type(network).__name__} without spiking layers, which has no estimator; choose "
                 "its objective alone"
             )
+        if unlearned := [name for name, layer in neurons(network).items() if not self._learns_threshold(layer)]:
+            raise ConfigError(
+                f"WeightsThrough got {estimator_name(self.estimator)}, which gives no gradient to k or to learned "
+                f"thresholds, for a network that has them in {', '.join(unlearned)}; choose an estimator that leaves "
+                "the path through the threshold open, or train with fixed thresholds"
+            )
         through: Any = differentiated(network, self.estimator, len(x))
         return self.objective.losses(cast(SpikingNetwork, through), x, perturbed, y)
+
+    def _learns_threshold(self, layer: LIF) -> bool:
+        """Whether what the layer learns about its threshold, if anything, gets a gradient."""
+        parameters = [parameter for _, parameter in layer.named_parameters(recurse=False)]
+        if not any(parameter.requires_grad for parameter in parameters):
+            return True
+        if isinstance(self.estimator, WholeLayerRule):
+            return False
+        rule = self.estimator if isinstance(self.estimator, GradientRule) else bptt()
+        local = rule.is_local_in_time if isinstance(layer, ThresholdLIF) else rule.local_adaptation
+        return rule.threshold or local
 
     def after_step(self, network: nn.Module) -> None:
         self.objective.after_step(network)

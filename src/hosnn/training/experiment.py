@@ -12,7 +12,7 @@ from hosnn.identity import OMITTED_AT_DEFAULT, identified
 from hosnn.nn.blueprint import Blueprint
 from hosnn.nn.neurons import Extrapolation
 from hosnn.signature.homeostasis import Share
-from hosnn.training.configuration import BLUEPRINTS, describe
+from hosnn.training.configuration import BLUEPRINTS, describe, is_readable
 from hosnn.training.objectives import Objective
 from hosnn.training.probe import Probe
 from hosnn.training.schedule import Schedule
@@ -153,6 +153,11 @@ class Experiment:
             raise ConfigError(
                 f"experiment {self.name!r} got a network {self.network!r}, which a checkpoint could not build again; "
                 f"expected a blueprint: {', '.join(kind.__name__ for kind in BLUEPRINTS)}"
+            )
+        if not is_readable(self.network):
+            raise ConfigError(
+                f"experiment {self.name!r} got a network {self.network!r}, which a checkpoint could not hold; expected "
+                "settings of hosnn's own types, with a gradient rule and a surrogate of hosnn, e.g. bptt(Sigmoid(0.2))"
             )
         if self.homeostasis is not None and self.start is None:
             raise ConfigError(

@@ -15,8 +15,12 @@ from hosnn.identity import identified
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.neurons import LIF, neurons
 from hosnn.spiking.gradient_rule import GradientRule
+from hosnn.spiking.surrogate import Rectangle, StraightThrough
 from hosnn.training.objectives import Adversarial, CrossEntropy
 from hosnn.training.paired_objectives import check_positive
+
+FLAT = (Rectangle, StraightThrough)
+"""Surrogates h that have no derivative of their own."""
 
 
 @identified("PerturbedMembranes")
@@ -27,8 +31,8 @@ class PerturbedMembranes(Adversarial):
         (loss(x) + loss(x'))/2 + weight · mean over t and neurons of |d[t]|^power
         d[t] = (1 - 1/τ_m) d[t-1] + I'[t] - I[t]
 
-    I are the layer's currents for x, which take no gradient, I' those for x'.  d leaves resets out ("membrane potential
-    perturbation dynamics", MPPD).
+    I are the layer's currents for x, which take no gradient, I' those for x', in units of its resting threshold.  d
+    leaves resets out ("membrane potential perturbation dynamics", MPPD).
     weight  the authors' code: 1
     power   2, as in MPPD (Ding et al. 2024, "Robust stable spiking neural networks", ICML); 1, as in MPPD-TV-l1 (Lai
             et al. 2026, "A unified total variation framework for membrane potential perturbation dynamic", ICLR)
@@ -54,7 +58,7 @@ class PerturbedMembranes(Adversarial):
         last = _spiking_layers(self, network)[-1]
         clean_logits, (clean,) = _with_currents(network, [last], x)
         logits, (currents,) = _with_currents(network, [last], perturbed)
-        change = currents - clean.detach()
+        change = (currents - clean.detach()) / last.dynamics.threshold
         decay, moved, penalty = last.dynamics.membrane_decay, change[0], change.new_zeros(())
         for step, difference in enumerate(change):
             moved = difference if step == 0 else decay * moved + difference
@@ -70,7 +74,7 @@ class NearThreshold(Adversarial):
     """Adversarial training with a penalty on membranes near their thresholds, where a small change of the input is
     passed on:
 
-        loss(x') + weight · mean over layers, t and neurons of h(u[t] - θ[t])
+        loss(x') + weight · mean over layers, t and neurons of h((u[t] - θ[t])/θ[0])
 
     h is the derivative of the layer's surrogate: the factor by which each neuron multiplies a gradient.  The layers are
     the hidden spiking ones.
@@ -106,9 +110,15 @@ def _near_threshold(layer: LIF, currents: Tensor) -> Tensor:
             f"NearThreshold got neurons with the gradient rule {rule}, which has no surrogate; train through another, "
             "e.g. bptt()"
         )
+    if isinstance(rule.surrogate, FLAT):
+        raise ConfigError(
+            f"NearThreshold got neurons with the surrogate {rule.surrogate}, which is constant in pieces, so that the "
+            "penalty has no gradient; train through another, e.g. bptt(Sigmoid(0.2))"
+        )
     membrane, threshold, _, _ = layer.trajectory(currents)
-    surrogate = rule.surrogate_at(layer.dynamics.threshold)
-    return surrogate.derivative(membrane - threshold).flatten(2).mean((0, 2))
+    distance = (membrane - threshold) / layer.dynamics.threshold
+    derivatives = torch.stack([rule.surrogate.derivative(x) for x in distance.unbind(0)])
+    return derivatives.flatten(2).mean((0, 2))
 
 
 def _spiking_layers(objective: Adversarial, network: nn.Module) -> list[LIF]:

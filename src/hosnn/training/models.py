@@ -13,7 +13,7 @@ from hosnn.errors import CheckpointError
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.unwrapping import unwrapped
 from hosnn.training import checkpoint
-from hosnn.training.configuration import describe
+from hosnn.training.configuration import describe, is_readable
 from hosnn.training.spiking_layers import describe_homeostasis, describe_rules
 
 M = TypeVar("M", bound=nn.Module)
@@ -39,6 +39,11 @@ def save(model: nn.Module, path: Path | str, provenance: Mapping[str, Any] | Non
     if folder.exists():
         raise CheckpointError(f"{folder} exists already; choose another folder, so that nothing is overwritten")
     blueprint = getattr(model, "blueprint", None)
+    if blueprint is not None and not is_readable(blueprint):
+        raise CheckpointError(
+            f"save got a network of {blueprint!r}, which a checkpoint cannot hold; expected settings of hosnn's own "
+            "types, with a gradient rule and a surrogate of hosnn; set `blueprint` to None and read it with load_into"
+        )
     network = None if blueprint is None else describe(blueprint)
     config = checkpoint.config_of(network, describe_homeostasis(model), provenance or {}, describe_rules(model))
     checkpoint.save(model, folder, config)

@@ -15,8 +15,8 @@ from hosnn.errors import CheckpointError, ConfigError, HosnnError
 from hosnn.nn.neurons import LIF, TALIF, Extrapolation, hidden_neurons, neurons
 from hosnn.nn.thresholds import ThresholdLIF
 from hosnn.signature.homeostasis import replace_layer
-from hosnn.spiking.gradient_rule import GradientRule
-from hosnn.training.configuration import describe, rebuild
+from hosnn.spiking.gradient_rule import GradientRule, WholeLayerRule
+from hosnn.training.configuration import describe, is_readable, rebuild
 
 
 def describe_homeostasis(network: nn.Module) -> dict[str, Any] | None:
@@ -45,17 +45,13 @@ def describe_rules(network: nn.Module) -> dict[str, Any]:
     for name, layer in neurons(network).items():
         if layer.rule == getattr(blueprint, "rule", None):
             continue
-        try:
-            rules[name] = describe(layer.rule)
-            readable = rebuild(rules[name]) == layer.rule
-        except ConfigError:
-            readable = False
-        if not readable:
+        if not is_readable(layer.rule):
             raise CheckpointError(
                 f"the layer {name} is differentiated by {layer.rule!r}, which a checkpoint cannot hold; expected a "
-                "GradientRule with a surrogate of hosnn; save the network it was made from, and use "
+                "rule and a surrogate of hosnn; save the network it was made from, and use "
                 "hosnn.estimators.with_rule again after loading"
             )
+        rules[name] = describe(layer.rule)
     return rules
 
 
@@ -94,6 +90,6 @@ def _setting(description: Mapping[str, Any]) -> tuple[Extrapolation, bool]:
 
 
 def _restore_rule(layers: Mapping[str, LIF], name: str, rule: Any) -> None:
-    if name not in layers or not isinstance(rule, GradientRule):
+    if name not in layers or not isinstance(rule, (GradientRule, WholeLayerRule)):
         raise ConfigError(f"the layer {name!r} with the rule {rule!r}; the network has the layers {sorted(layers)}")
     layers[name].rule = rule

@@ -210,5 +210,6 @@ def _can_pool(currents: Tensor) -> bool:
 
 
 def _pooled(output: Tensor, gain: float) -> Tensor:
+    """With channels last, as a kernel that pools writes it: the order in memory decides how a convolution rounds."""
     pooled = functional.avg_pool2d(output.flatten(0, 1), 2) * gain
-    return pooled.view(*output.shape[:2], *pooled.shape[1:])
+    return memory.laid_out(pooled.view(*output.shape[:2], *pooled.shape[1:]), channels_last=True)
