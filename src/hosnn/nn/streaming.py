@@ -264,17 +264,13 @@ def _stage_over_time(name: str, module: nn.Module, beyond: Extrapolation | None)
     if is_plain(TimeDropout, module):
         return Stateless(())  # the identity in eval mode
     if isinstance(module, Residual) and is_plain(Residual, module):
-        bodies = {
-            part: Chain(
-                tuple(
-                    _stage_over_time(place, child, beyond) for place, child in modules_in_order(f"{name}.{part}", body)
-                )
-            )
+        main, shortcut = (
+            Chain(tuple(_stage_over_time(*place, beyond) for place in modules_in_order(f"{name}.{part}", body)))
             for part, body in (("main", module.main), ("shortcut", module.shortcut))
-        }
+        )
         last = _stage_over_time(f"{name}.neurons", module.neurons, beyond)
         assert isinstance(last, Neurons)
-        return ResidualStep(bodies["main"], bodies["shortcut"], last)
+        return ResidualStep(main, shortcut, last)
     raise _refused(name, module, "whose use of the time axis is not known here")
 
 
