@@ -24,7 +24,7 @@ from hosnn.signature.ablations import frozen_at_mean_threshold, static_threshold
 from hosnn.signature.homeostasis import replace_layer
 from hosnn.spiking.gradient_rule import GradientRule, bptt, tssl_bp
 from hosnn.spiking.state import Dynamics, Reset
-from hosnn.spiking.surrogate import Arctan, FastSigmoid
+from hosnn.spiking.surrogate import Arctan, FastSigmoid, Surrogate
 from hosnn.training import checkpoint, models
 from hosnn.training.checkpoint import (
     Pointer,
@@ -441,9 +441,17 @@ def test_learned_thresholds_keep_the_rule_that_teaches_them(tmp_path: Path) -> N
 
 
 def test_a_rule_that_no_checkpoint_holds_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"differentiated by BPTR.*use hosnn\.estimators\.with_rule again"):
-        models.save(with_rule(lif_network(), BPTR()), tmp_path / "saved")
+    class Own(Surrogate):
+        """A surrogate that no file can name."""
+
+    with pytest.raises(CheckpointError, match=r"differentiated by .*Own.*use hosnn\.estimators\.with_rule again"):
+        models.save(with_rule(lif_network(), bptt(Own())), tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
+
+
+def test_a_rate_rule_comes_back(tmp_path: Path) -> None:
+    models.save(with_rule(lif_network(), BPTR()), tmp_path / "saved")
+    assert {layer.rule for layer in neurons(models.load(tmp_path / "saved")).values()} == {BPTR()}
 
 
 def test_what_is_alike_in_all_layers_is_written_as_it_always_was(saved: Path) -> None:
