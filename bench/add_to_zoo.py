@@ -2,7 +2,7 @@
 
     python bench/add_to_zoo.py MODEL NAME RESULT.json --hours 0.4
 
-MODEL is a checkpoint folder, RESULT.json what `hosnn evaluate MODEL --protocol standard` wrote, for the same weights.
+MODEL is a run or checkpoint folder, RESULT.json what `hosnn evaluate MODEL --protocol standard` wrote, for the same weights.
 """
 
 import json
@@ -19,6 +19,7 @@ from hosnn import zoo
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.text import describe_machine, percent
 from hosnn.signature import fingerprint
+from hosnn.training import checkpoint
 from hosnn.training.models import folder_of
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +62,7 @@ def card(result: Evaluation, source: str, hours: float, threads: str) -> str:
 
 
 def main(options: Options) -> None:
-    result, source = Evaluation.load(options.result), folder_of(options.model)
+    result, source = Evaluation.load(options.result), checkpoint.resolve(folder_of(options.model))
     if result.model_sha256 != fingerprint(hosnn.load(source)):
         sys.exit(f"{options.result} is the result of other weights than {source} has")
     weights = source / "model.safetensors"
