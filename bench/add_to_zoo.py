@@ -2,7 +2,8 @@
 
     python bench/add_to_zoo.py MODEL NAME RESULT.json --hours 0.4
 
-MODEL is a run or checkpoint folder, RESULT.json what `hosnn evaluate MODEL --protocol standard` wrote, for the same weights.
+MODEL is a run or checkpoint folder, RESULT.json what `hosnn evaluate MODEL --protocol standard` wrote, for the same
+weights.
 """
 
 import json

@@ -18,7 +18,7 @@ class Deadline:
 
     def __init__(self, seconds: float | None = None) -> None:
         if seconds is not None and not seconds > 0:
-            raise ConfigError(f"max-time got {seconds:g} seconds; expected a time > 0")
+            raise ConfigError(f"max-time got {seconds / 60:g} minutes; expected a time > 0")
         self._end = None if seconds is None else time.monotonic() + seconds
         self.signalled = 0
 

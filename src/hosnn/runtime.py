@@ -41,8 +41,8 @@ def check_threads(threads: int) -> None:
 
 def check_seed(seed: int) -> None:
     """Raises ConfigError unless all random generators take the seed."""
-    if not 0 <= seed < 2**63:
-        raise ConfigError(f"seed got {seed}; expected 0 to 2^63 - 1")
+    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ConfigError(f"seed got {seed!r}; expected a whole number, 0 to 2^63 - 1")
 
 
 def available_cores() -> int:

@@ -258,3 +258,12 @@ def test_a_name_of_a_data_set_is_no_path(tmp_path: Path, monkeypatch: pytest.Mon
         (tmp_path / name).mkdir()
     assert absolute_source("cifar10", ("cifar10",)) == "cifar10"
     assert absolute_source("leaves", ("cifar10",)) == str(tmp_path / "leaves")
+
+
+@pytest.mark.parametrize("option", [("--split", "validation"), ("--threat", "linf:2/255"), ("--samples", "8")])
+def test_what_only_an_evaluation_uses_needs_a_protocol(
+    option: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", ROBUST_RECIPE, *option, "--runs", str(tmp_path)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert option[0] in said and "a --protocol to attack" in said and not any(tmp_path.iterdir())

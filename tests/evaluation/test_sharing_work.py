@@ -19,6 +19,7 @@ from hosnn.evaluation.evaluate import evaluate, evaluate_shard
 from hosnn.evaluation.journal import journal_path, journals
 from hosnn.evaluation.runner import Shard, logits_of
 from hosnn.nn.lenet import LeNet
+from hosnn.progress import Bar
 from hosnn.protocols.attacks import attack_spec
 from hosnn.protocols.estimator_search import best_estimators
 from hosnn.protocols.protocol import EOT_SAMPLES, AttackKind, BestEstimator, EstimatorSearch, PanelPlan, Protocol
@@ -88,6 +89,20 @@ def test_shards_gather_to_the_bits_of_one_run(
     assert len(journals(gathered)) == count
     result = evaluate(network, fashion_mnist_sample(), PLAN, journal=gathered, threads=1, deadline=StopAfter(0))
     assert without_time(result) == without_time(whole)  # and nothing was left to do
+
+
+def test_a_share_reports_the_accuracy_on_its_own_images(
+    network: nn.Module, whole: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Bar, "report", lambda self, text: said.append(text))
+    for number in range(2):
+        path = journal_path(tmp_path, "test", (number, 2))
+        evaluate_shard(network, fashion_mnist_sample(), PLAN, Shard(number, 2), path, threads=1)
+    shares = [float(text.split()[1].rstrip("%")) for text in said if text.startswith("Square ")]
+    sizes = [12, 10]  # of blocks 0, 2, 4 and of blocks 1, 3
+    mean = sum(share * size for share, size in zip(shares, sizes, strict=True)) / 22
+    assert mean == pytest.approx(100 * whole.accuracy("Square"), abs=0.01)
 
 
 def test_a_missing_share_is_done_by_the_run_that_gathers(network: nn.Module, whole: Evaluation, tmp_path: Path) -> None:

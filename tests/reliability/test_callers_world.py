@@ -83,6 +83,28 @@ def test_weights_made_in_inference_mode_are_named() -> None:
         evaluate(model, planted.images(COUNT), PLAN)
 
 
+UNFIT: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "lazy": (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(2)), r"1\.weight has no values yet \(a lazy layer\)"),
+    "meta": (lambda: nn.Linear(4, 2, device="meta"), r"weight has no values yet \(on the device meta\)"),
+    "scripted": (lambda: torch.jit.script(nn.Flatten()), "ScriptModule, whose layers cannot be watched"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("name", UNFIT)
+def test_models_that_are_not_ready_are_named(name: str) -> None:
+    build, said = UNFIT[name]
+    with pytest.raises(ConfigError, match=said):
+        evaluate(build(), planted.images(COUNT), PLAN)
+
+
+@pytest.mark.parametrize("arguments", [{"threads": -1}, {"seed": 0.5}, {"seed": -1}])
+def test_numbers_that_mean_nothing_are_named(arguments: dict[str, Any]) -> None:
+    (name,) = arguments
+    with pytest.raises(ConfigError, match=f"{name} got {arguments[name]}; expected"):
+        evaluate(planted.spiking(), planted.images(COUNT), PLAN, **arguments)
+
+
 def test_an_attack_in_inference_mode_names_the_mode() -> None:
     x, y = planted.images(4)
     with torch.inference_mode(), pytest.raises(ConfigError, match=r"under torch\.inference_mode"):

@@ -130,6 +130,12 @@ def test_models_seen_on_other_images_or_attacked_otherwise_are_refused_though_no
 def test_one_name_for_two_models_is_refused() -> None:
     with pytest.raises(ConfigError, match="two different models are called a"):
         compare_models([*THREE, replace(of("a", "choices", PGD=50), model_sha256="12" * 32)])
+    with pytest.raises(ConfigError, match=r"two different models are called a .* as with `hosnn train --set name"):
+        compare_models([THREE[0], replace(THREE[0], model_sha256="12" * 32)])
+
+
+def test_an_attack_that_is_named_twice_is_tested_once() -> None:
+    assert compare_models(THREE, ["last", "last"]).tests == compare_models(THREE, ["last"]).tests
 
 
 def check(severity: Severity) -> Check:

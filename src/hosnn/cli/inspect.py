@@ -17,6 +17,7 @@ from hosnn.data import load_dataset
 from hosnn.errors import ConfigError
 from hosnn.estimators import OnFrames, Through
 from hosnn.evaluation.ablations import training_batches
+from hosnn.evaluation.requirements import check_weights
 from hosnn.evaluation.setup import Names
 from hosnn.evaluation.store import DEFAULT_THREAT_NAME
 from hosnn.files import write_text
@@ -33,7 +34,7 @@ from hosnn.robustness.events import GreedyEvents
 from hosnn.robustness.model import Attack
 from hosnn.robustness.pgd import PGD
 from hosnn.robustness.threats import Threat
-from hosnn.runtime import Hardware
+from hosnn.runtime import Hardware, check_seed
 from hosnn.signature import calibrate
 from hosnn.spiking.gradient_rule import bptt
 
@@ -85,6 +86,12 @@ def inspect(
             "negative numbers"
         )
     check_measuring(hardware)
+    check_seed(seed)
+    if out is not None and html is not None and out.resolve() == html.resolve():
+        raise ConfigError(f"inspect got {out} for --out and for --html; expected two files")
+    for file in (out, html):
+        if file is not None and (not file.name or file.is_dir()):
+            raise ConfigError(f"inspect got {file}, which is a folder; expected a file, e.g. inspection.json")
     parsed = Threat.parse(threat)
     target = load_target(model, data, data_folder)
     if not isinstance(target.model, nn.Module):
@@ -100,10 +107,11 @@ def inspect(
         disturbances[f"offset {offset:g}"] = Offset(offset, seed)
     others = {}
     for name in compare_data:
-        other = load_dataset(name, data_folder)
+        other = load_dataset(name)
         chosen = other.test.subset(min(samples, len(other.test)))
         others[other.title] = chosen.batch(chosen.blocks(len(chosen))[0])[0]
     device = hardware.fabric().device
+    check_weights(target.model)
     network = target.model.to(device)
     signature = None
     if hidden_neurons(network) and not any(isinstance(layer, TALIF) for layer in neurons(network).values()):

@@ -16,6 +16,7 @@ from hosnn.deadline import Deadline, stopping
 from hosnn.errors import ConfigError
 from hosnn.evaluation.evaluate import evaluate_shard
 from hosnn.evaluation.journal import journal_path
+from hosnn.evaluation.requirements import check_weights
 from hosnn.evaluation.runner import Shard
 from hosnn.evaluation.setup import Names
 from hosnn.evaluation.store import TEST, file_stem, of_split, with_samples
@@ -91,6 +92,7 @@ def prepare(request: EvaluationRequest) -> PreparedEvaluation:
     stem = file_stem(protocol.name, request.threat, request.samples, request.seed, request.split)
     stem += "" if target.default_data else "-" + re.sub(r"[^\w.-]", "_", target.data.name)
     fabric = hardware.fabric()
+    check_weights(target.model)
     network = target.model.to(fabric.device) if isinstance(target.model, nn.Module) else target.model
     options = {
         "names": Names(target.name, target.data.title, target.data.sha256),

@@ -98,6 +98,8 @@ def sweep(
     cluster, hardware = cluster_for(workers, address, gpus_per_trial, hardware)
     if protocol is not None:
         protocol_by_name(protocol, Threat.parse(threat))
+    if protocol is None and (split != TEST or threat != DEFAULT_THREAT_NAME):
+        raise ConfigError(f"sweep got --split {split} and --threat {threat}; expected a --protocol to attack with")
     if samples is not None and (protocol is None or samples < 1):
         raise ConfigError(f"--samples got {samples}; expected at least 1 image, and a --protocol to attack them")
     deadline = deadline_after(max_time)

@@ -10,7 +10,7 @@ import tyro
 from hosnn.cli.options import console_for, writable_folder
 from hosnn.files import write_json, write_text
 from hosnn.report.plotting import svg
-from hosnn.runtime import check_threads
+from hosnn.runtime import check_seed, check_threads
 from hosnn.theory.figures import figures
 from hosnn.theory.study import Effort, study
 from hosnn.theory.tables import tables
@@ -44,6 +44,7 @@ def theory(
         json_output: print the numbers as JSON.
     """
     check_threads(threads)
+    check_seed(seed)
     progress = console_for(json_output)
     effort = Effort(neurons, steps, seed)
     folder = writable_folder(out)

@@ -211,7 +211,9 @@ def _attack(setup: Setup, progress: Progress) -> _AttackOutcome:
                 robust = robust & (predictions == y)
                 tied[list(result.tied or ())] = True
             rows.append(result)
-            bar.report(f"{spec.name} {float((predictions == y).double().mean()):.2%}")
+            own = [predictions[block] == y[block] for at, block in enumerate(blocks) if setup.runner.shard.has(at)]
+            if own:
+                bar.report(f"{spec.name} {float(torch.cat(own).double().mean()):.2%}")
         for plan in protocol.panels:
             resolved = replace(plan, attacks=tuple(spec.resolved(estimators) for spec in plan.attacks))
             panels.append(_panel(runner, resolved, protocol.block_size, bar))

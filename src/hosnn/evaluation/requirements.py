@@ -7,6 +7,7 @@ from itertools import chain
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from hosnn.checks.foreign_libraries import reset_call
 from hosnn.checks.precision import check_precision
@@ -21,10 +22,20 @@ from hosnn.runtime import own_randomness
 
 
 def check_weights(model: Model) -> None:
-    """Raises ConfigError for a model with weights of which autograd cannot make gradients."""
+    """Raises ConfigError for a model whose weights have no values yet, or of which autograd cannot make gradients."""
     if not isinstance(model, nn.Module):
         return
+    if isinstance(model, torch.jit.ScriptModule) and "Traced" not in type(model).__name__:
+        raise ConfigError(
+            "the model is a torch.jit.ScriptModule, whose layers cannot be watched; give the module that it was made "
+            "from, or one made by torch.jit.trace"
+        )
     for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        if is_lazy(tensor) or tensor.is_meta:
+            raise ConfigError(
+                f"{name} has no values yet ({'a lazy layer' if is_lazy(tensor) else 'on the device meta'}); call the "
+                "model once on an image, or load its weights, before it is evaluated"
+            )
         if tensor.is_inference():
             raise ConfigError(
                 f"{name} was made under torch.inference_mode(), so no gradient can pass it; make or load the model "

@@ -101,6 +101,8 @@ def prepare(
     until_end  what is changed in the model is undone when it closes
     """
     check_seed(seed)
+    if threads is not None and threads < 0:
+        raise ConfigError(f"threads got {threads}; expected a number of threads, or 0 for none of its own")
     check_weights(model)
     split = _split_of(data)
     if samples is not None:

@@ -63,8 +63,10 @@ def twin() -> Experiment:
 
 
 def start_32() -> Experiment:
-    """Both convolutions analogue, 32 time steps of neurons that lose nothing of their input: no leak, no synaptic
-    filter, soft reset.  Thresholds of 3: a rate saturates at three times the input that it would with thresholds of 1.
+    """LIF over 32 time steps, both convolutions analogue.
+
+    Neurons lose nothing of their input: no leak, no synaptic filter, soft reset.  With thresholds of 3 a rate saturates
+    at three times the input that it would with thresholds of 1.
     """
     before = start()
     network = replace(before.network, analogue_layers=2, steps=32, dynamics=LOSSLESS)  # type: ignore[type-var]

@@ -90,10 +90,11 @@ def compare_models(
     evaluations of one protocol under different threats or on different images, or both whole and as attacks only, and
     for a model `against` or an attack `tested` that is in no evaluation.
     """
-    models = tuple(dict.fromkeys(evaluation.model for evaluation in evaluations))
+    models, tested = tuple(dict.fromkeys(evaluation.model for evaluation in evaluations)), tuple(dict.fromkeys(tested))
+    _check_names(evaluations)
     if len(models) < 2:
         raise ConfigError(
-            f"compare_models got evaluations of {', '.join(models) or 'nothing'}; expected two models or more"
+            f"got evaluations of {', '.join(models) or 'nothing'} to compare; expected two models or more"
         )
     if against is not None and against not in models:
         raise ConfigError(f"there is no evaluation of {against!r} to test against; there are {', '.join(models)}")
@@ -105,7 +106,6 @@ def compare_models(
                 f"{evaluation.model} comes twice under protocol {evaluation.protocol}; give each evaluation once"
             )
         by_model[evaluation.model] = evaluation
-    _check_names(evaluations)
     _check_extent(evaluations)
     for by_model in by_protocol.values():
         first, *others = by_model.values()
@@ -235,7 +235,8 @@ def _check_names(evaluations: Sequence[Evaluation]) -> None:
         if first_hash != own_hash:
             raise ConfigError(
                 f"two different models are called {evaluation.model} (SHA-256 {first_hash[:8] or 'unknown'} and "
-                f"{own_hash[:8] or 'unknown'}); give them names of their own and evaluate again"
+                f"{own_hash[:8] or 'unknown'}); give them names of their own, as "
+                "with `hosnn train --set name=...`, and evaluate again"
             )
 
 
