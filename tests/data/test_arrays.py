@@ -145,7 +145,14 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "labels from -1": (npz(x=X, y=Y - 1), r"in -1\.\.0; expected 0"),
     "parts of several sizes": (npz(x_train=X, y_train=Y, x_test=X[..., 1:], y_test=Y), r"expected \[3, 6, 7\]"),
     "labels that are no class numbers": (npz(x=X, y=Y + 10**12), "labels go up to 1000000000001, expected fewer than"),
-    "one image of a class": (npz(x=X, y=torch.tensor([*[0] * 19, 1])), "class 1 has 1 image, too few"),
+    "a class only to test on": (
+        npz(x_train=X, y_train=Y.clamp(max=1), x_test=X, y_test=Y.clamp(max=1) + 1),
+        "the test split has images of class .2., of which the train split has none",
+    ),
+    "one image of a class": (
+        npz(x=X, y=torch.tensor([*[0] * 19, 1])),
+        "only 1 image of class .1. for the splits, too few",
+    ),
     "npz that is not one": (raw(".npz", b"please log in"), "cannot be read as a NumPy archive"),
     "npy called npz": (npy_called_npz, "cannot be read as a NumPy"),
     "npz that claims a terabyte": (huge_npz, "claims 1,000,000,000,000 bytes"),

@@ -178,7 +178,7 @@ BAD = {
         "has 0 class folders",
     ),
     "a class without pictures": (without_a_class, r"cows has no pictures; expected files ending in \.png"),
-    "one picture a class": (lambda root: pile(root, count=1), "class 0 has 1 image, too few"),
+    "one picture a class": (lambda root: pile(root, count=1), "only 1 image of class .cats. for the splits, too few"),
     "two pictures a class": (lambda root: pile(root, count=2), "expected at least 3 images a class"),
     "a picture of another size": (of_another_size, r"dogs/7\.png: the picture is 4x5, expected 5x4 as the others"),
     "a picture cut off": (cut_off, r"dogs/7\.png: the picture does not decode"),
@@ -211,3 +211,13 @@ def test_an_own_name_without_its_path_says_how_to_give_it(tmp_path: Path) -> Non
         load_dataset("own:pets")
     with pytest.raises(ConfigError, match="leave one out"):
         load_dataset(str(pile(tmp_path)), tmp_path)
+
+
+def test_parts_may_be_called_training_and_testing_but_not_twice(tmp_path: Path) -> None:
+    for part in ("Training", "testing"):
+        pile(tmp_path / "pets" / part)
+    data = load_dataset(str(tmp_path / "pets"))
+    assert data.classes == ("cats", "dogs") and len(data.test) == 20
+    pile(tmp_path / "pets" / "test")
+    with pytest.raises(DataError, match=r"several folders for one part: .*testing.*expected one each"):
+        load_dataset(str(tmp_path / "pets"))

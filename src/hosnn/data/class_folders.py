@@ -16,7 +16,10 @@ from hosnn.data.pictures import decode
 from hosnn.errors import DataError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
-PARTS = {"train": "train", "test": "test", "validation": "validation", "val": "validation", "valid": "validation"}
+PARTS = {
+    **{"train": "train", "training": "train", "test": "test", "testing": "test"},
+    **{"validation": "validation", "val": "validation", "valid": "validation"},
+}
 """Names of subfolders that part a data set."""
 
 
@@ -29,7 +32,13 @@ def read_class_folders(root: Path) -> Parts:
     without pictures, or classes that are not in the training part.
     """
     folders = _folders(root)
-    parted = {PARTS[folder.name.casefold()]: folder for folder in folders if folder.name.casefold() in PARTS}
+    named = [(PARTS[folder.name.casefold()], folder) for folder in folders if folder.name.casefold() in PARTS]
+    parted = dict(named)
+    if {"train", "test"} <= parted.keys() and len(parted) < len(named):
+        raise DataError(
+            f"{root} has several folders for one part: {', '.join(folder.name for _, folder in named)}; expected one "
+            "each for train, test and perhaps validation"
+        )
     if not {"train", "test"} <= parted.keys():
         if parted and len(parted) == len(folders):  # else a class may be called train
             missing = ", ".join({"train", "test"} - parted.keys())

@@ -3,7 +3,7 @@
 Legend: N rows, T time, C channels, H height, W width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,12 +58,20 @@ def dataset_of(parts: Parts, name: str, source: str) -> Dataset:
     if len(names) < 2:
         raise DataError(f"{parts.origin}: all labels are {highest}; expected images of at least 2 classes")
     if "all" in splits:
-        splits["test"], splits["train"] = _part(splits.pop("all"), TEST_SHARE, "test", parts.origin)
+        splits["test"], splits["train"] = _part(splits.pop("all"), TEST_SHARE, "test", parts.origin, names)
     for missing in {"train", "test"} - splits.keys():
         raise DataError(f"{parts.origin} has no {missing} images; add them, or give one pile that is parted here")
+    known = set(splits["train"].labels.tolist())
+    for part, split in splits.items():
+        unknown = sorted(set(split.labels.tolist()) - known)
+        if unknown:
+            raise DataError(
+                f"{parts.origin}: the {part} split has images of class {names[unknown[0]]!r}, of which the train split "
+                "has none; expected every class there"
+            )
     validation = splits.get("validation")
     if validation is None:
-        validation, splits["train"] = _part(splits["train"], VALIDATION_SHARE, "validation", parts.origin)
+        validation, splits["train"] = _part(splits["train"], VALIDATION_SHARE, "validation", parts.origin, names)
     return Dataset.from_own(
         name=name,
         classes=names,
@@ -75,15 +83,15 @@ def dataset_of(parts: Parts, name: str, source: str) -> Dataset:
     )
 
 
-def _part(split: Split, share: float, what: str, origin: str) -> tuple[Split, Split]:
+def _part(split: Split, share: float, what: str, origin: str, names: Sequence[str]) -> tuple[Split, Split]:
     """`share` of each class, at least one image, and the rest; which ones depends on their position alone."""
     sizes = torch.bincount(split.labels)
     wanted = (sizes * share).round().long().clamp(min=1)
     small = [label for label, size in enumerate(sizes.tolist()) if 0 < size < 2]
     if small:
         raise DataError(
-            f"{origin}: class {small[0]} has 1 image, too few to give one to the {what} split; expected at least 3 "
-            "images a class"
+            f"{origin}: only 1 image of class {names[small[0]]!r} for the splits, too few to give one to the {what} "
+            "split; expected at least 3 images a class"
         )
     chosen = shuffled_rank_in_class(split.labels, split.index) < wanted[split.labels]
     return split.subset(chosen.nonzero().squeeze(1)), split.subset((~chosen).nonzero().squeeze(1))
