@@ -86,11 +86,9 @@ def test_weights_made_in_inference_mode_are_named() -> None:
 UNFIT: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "lazy": (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(2)), r"1\.weight has no values yet \(a lazy layer\)"),
     "meta": (lambda: nn.Linear(4, 2, device="meta"), r"weight has no values yet \(on the device meta\)"),
-    "scripted": (lambda: torch.jit.script(nn.Flatten()), "ScriptModule, whose layers cannot be watched"),
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize("name", UNFIT)
 def test_models_that_are_not_ready_are_named(name: str) -> None:
     build, said = UNFIT[name]

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 import hosnn
 from hosnn.checks.model_checks import gradient_estimators
+from hosnn.checks.rounding import unmoved_inputs
 from hosnn.cli.main import main
 from hosnn.cli.target import load_networks, load_target
 from hosnn.errors import CheckpointError, ConfigError, ShapeError, UnwrappedWarning
@@ -450,3 +451,9 @@ def test_networks_with_other_state_than_tensors_have_fingerprints() -> None:
     first, again, other = quantised(network), quantised(network), quantised(Tied())
     assert fingerprint(first) == fingerprint(again) != fingerprint(other)
     assert len(fingerprint(WithExtraState())) == 64
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_a_scripted_model_whose_layers_take_no_hooks_can_be_checked() -> None:
+    moved = unmoved_inputs(scripted(planted.ordinary()), planted.images(6)[0], Threat(Linf(8 / 255)))
+    assert moved == {}, "nothing is known of its layers"

@@ -3,6 +3,7 @@
 Shapes: x [n, ...] in [0, 1].
 """
 
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -66,7 +67,10 @@ def _layer_inputs(model: nn.Module, x: Tensor) -> list[Tensor]:
         for module in model.modules()
         if isinstance(module, LIF) or (not any(module.children()) and any(True for _ in module.parameters()))
     ]
-    handles = [module.register_forward_pre_hook(record) for module in leaves]
+    handles = []
+    for module in leaves:
+        with suppress(RuntimeError):  # a layer of a torch.jit.ScriptModule takes no hook
+            handles.append(module.register_forward_pre_hook(record))
     try:
         scores_in_blocks(model, x)
     finally:

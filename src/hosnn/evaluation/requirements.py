@@ -25,11 +25,6 @@ def check_weights(model: Model) -> None:
     """Raises ConfigError for a model whose weights have no values yet, or of which autograd cannot make gradients."""
     if not isinstance(model, nn.Module):
         return
-    if isinstance(model, torch.jit.ScriptModule) and "Traced" not in type(model).__name__:
-        raise ConfigError(
-            "the model is a torch.jit.ScriptModule, whose layers cannot be watched; give the module that it was made "
-            "from, or one made by torch.jit.trace"
-        )
     for name, tensor in chain(model.named_parameters(), model.named_buffers()):
         if is_lazy(tensor) or tensor.is_meta:
             raise ConfigError(
