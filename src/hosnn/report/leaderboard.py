@@ -14,6 +14,7 @@ from hosnn.results.text import percent, table_row
 ALSO = (
     "fashion-mnist/standard",
     "fashion-mnist-robust/standard",
+    "fashion-mnist-robust-32/standard",
     "cifar10-small/standard",
     "cifar10-robust/standard",
     "cifar100-robust/standard",
