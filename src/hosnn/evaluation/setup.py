@@ -102,7 +102,9 @@ def prepare(
     """
     check_seed(seed)
     if threads is not None and threads < 0:
-        raise ConfigError(f"threads got {threads}; expected a number of threads, or 0 for none of its own")
+        raise ConfigError(
+            f"threads got {threads}; expected a number of blocks at a time, or 0 for one with torch's own threads"
+        )
     check_weights(model)
     split = _split_of(data)
     if samples is not None:

@@ -140,7 +140,7 @@ class Body(ObservedSequential, Planned[BodyPlan]):
         position = 1 if norm is None else 2
         neurons, pooling = (*layers[position : position + 2], None, None)[:2]
         if first.bias is not None and not isinstance(neurons, LIF):
-            return BodyPlan(blocks)  # a bias follows the filter only where that saves the neurons' pass over currents
+            return BodyPlan(blocks)  # only neurons take a bias as the filter's initial state
         pools = isinstance(neurons, LIF) and pooling is not None and _pool_gain(pooling) is not None
         block = blocks[position] if position < len(blocks) and isinstance(blocks[position], NeuronBlock) else None
         if block is None:

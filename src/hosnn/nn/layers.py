@@ -148,9 +148,10 @@ class SpikingNetwork(nn.Module):
 
     forward  images [B, C, H, W] in [0, 1] or frames [B, T, C, H, W] -> logits [B, K]
     outputs  the same -> the last layer's traces or currents [T, B, K]
-    Logits have at least the precision of float32, also where autocast computes the layers in fewer bits: losses cannot
-    do with the 8 bits of bfloat16, in which a probability of 0.999 is 1.
     blueprint  the frozen value that builds this network, if one does; checkpoints store it
+
+    Logits have at least the precision of float32, also where autocast computes the layers in fewer bits: in bfloat16 a
+    probability of 0.999 is 1, and a loss that takes the logarithm of the rest is infinite.
     """
 
     def __init__(

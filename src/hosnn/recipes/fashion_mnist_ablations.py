@@ -1,12 +1,12 @@
 """What each part of the robust Fashion-MNIST network contributes: the network and training of `fashion_mnist_robust`,
 changed in one part, from initial weights for seven epochs (docs/robust.md)."""
 
-import math
 from dataclasses import replace
 from typing import Any
 
 from hosnn.nn.convnet import ConvNet
 from hosnn.recipes import fashion_mnist_robust
+from hosnn.recipes.fashion_mnist_robust import LOSSLESS
 from hosnn.recipes.robust_parts import fgsm_rs, made_twin, trained_on
 from hosnn.robustness.threats import DEFAULT_THREAT
 from hosnn.spiking.state import Dynamics, Reset
@@ -15,10 +15,6 @@ from hosnn.training.objectives import Adversarial
 
 EPOCHS, FURTHER = 7, 2
 """Epochs from initial weights, and of what is trained further from there."""
-
-
-LOSSLESS = Dynamics(tau_membrane=math.inf, tau_synapse=1.0, reset=Reset.SOFT)
-"""Integrate-and-fire neurons, which lose nothing of their input: no leak, no synaptic filter, soft reset."""
 
 
 def reference() -> Experiment:
@@ -43,8 +39,7 @@ def two_analogue_32() -> Experiment:
 
 def two_analogue_32_high() -> Experiment:
     """As `two_analogue_32`, with thresholds of 3, so that rates saturate later."""
-    dynamics = replace(LOSSLESS, threshold=3.0)
-    return _with_network("two-analogue-32-high", analogue_layers=2, steps=32, dynamics=dynamics)
+    return _named(fashion_mnist_robust.start_32(), "two-analogue-32-high")
 
 
 def twin() -> Experiment:

@@ -1,8 +1,8 @@
 """Fashion-MNIST, robust at 8/255: single-step adversarial training, dead zone, analogue first layer, 8 time steps.
 
 LIF, TA-LIF and the ANN twin have the same layers, epochs and optimiser.  The recipes called `trial_...` train the
-network with other objectives, each for about as many CPU seconds; `lif_32` is the network that keeps most of its twin
-(docs/robust.md).
+network with other objectives, each for about as many CPU seconds; `lif_32` is level with its twin in the
+worst case (docs/robust.md).
 """
 
 import math
@@ -13,7 +13,8 @@ from hosnn.recipes.variants import made_homeostatic
 from hosnn.spiking.state import Dynamics, Reset
 from hosnn.training.experiment import Experiment, Optimisation
 
-LOSSLESS = Dynamics(tau_membrane=math.inf, tau_synapse=1.0, threshold=3.0, reset=Reset.SOFT)
+LOSSLESS = Dynamics(tau_membrane=math.inf, tau_synapse=1.0, reset=Reset.SOFT)
+"""Integrate-and-fire neurons, which lose nothing of their input: no leak, no synaptic filter, soft reset."""
 
 
 def start() -> Experiment:
@@ -65,11 +66,11 @@ def twin() -> Experiment:
 def start_32() -> Experiment:
     """LIF over 32 time steps, both convolutions analogue.
 
-    Neurons lose nothing of their input: no leak, no synaptic filter, soft reset.  With thresholds of 3 a rate saturates
-    at three times the input that it would with thresholds of 1.
+    Neurons are `LOSSLESS`.  With thresholds of 3 a rate saturates at three times the input that it would with 1.
     """
     before = start()
-    network = replace(before.network, analogue_layers=2, steps=32, dynamics=LOSSLESS)  # type: ignore[type-var]
+    dynamics = replace(LOSSLESS, threshold=3.0)
+    network = replace(before.network, analogue_layers=2, steps=32, dynamics=dynamics)  # type: ignore[type-var]
     return replace(before, name="fashion-mnist-robust-32-start-lif", network=network)
 
 

@@ -65,10 +65,7 @@ def _published(results: Sequence[ReproductionResult]) -> list[str]:
         if number.attack == "PGD-7":
             name = markdown(f"published: {NetworkKind(number.neuron, number.training)}")
             rows[number.neuron, number.training] = table_row(
-                [
-                    *(name, "the authors'", NO_VALUE, NO_VALUE, NO_VALUE),
-                    *(NO_VALUE, f"{number.accuracy:g}", NO_VALUE, NO_VALUE),
-                ]
+                [name, "the authors'", *[NO_VALUE] * 4, f"{number.accuracy:g}", NO_VALUE, NO_VALUE]
             )
     return list(rows.values())
 
