@@ -32,7 +32,7 @@ def test_twenty_seeded_steps_lose_bit_for_bit_what_a_plain_loop_loses(
     optim = TWENTY.optim
     torch.manual_seed(TWENTY.seed)
     network = TWENTY.network.build()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
     total, means = STEPS_PER_EPOCH * optim.epochs, [0.0] * optim.epochs
     assert total >= 20
     for step in range(total):

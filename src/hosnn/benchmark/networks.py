@@ -194,7 +194,7 @@ class NetworkCase:
             attack = PGD(THREAT, steps=PGD_STEPS, keep_best=False)  # otherwise its cost depends on its success
             return lambda: attack(model, x, y, rng)
         objective = Adversarial(fgsm(THREAT), CrossEntropy(), craft_in="eval")
-        optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4)
+        optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
 
         def train() -> Tensor:
             torch.manual_seed(0)  # dropout

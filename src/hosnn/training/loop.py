@@ -93,7 +93,8 @@ def fit(
         position, state = _restore(network, checkpoints, pointer, experiment, data, ranks)
     # Only now, because restoring may give the network new parameters (k) or another precision.
     fabric.strategy.precision.convert_module(network).to(fabric.device)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
+    # Fused, it passes once over memory, which takes a fraction of the time on a CPU.
+    optimiser = torch.optim.AdamW(network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
     averaged = WeightAverage(network, optim.average) if optim.average else None
     if pointer is not None:
         restore_optimiser(optimiser, state, checkpoints / pointer.last)
