@@ -20,6 +20,7 @@ from hosnn.report.comparison_markdown import comparison_markdown
 from hosnn.report.evaluation_html import render_evaluation
 from hosnn.report.evaluation_markdown import markdown_evaluation
 from hosnn.report.evaluation_summary import finding, limitations
+from hosnn.results.check import SEVERITIES
 from hosnn.results.comparison import compare_models
 from hosnn.results.evaluation import Evaluation
 from hosnn.robustness.threats import DEFAULT_THREAT
@@ -54,6 +55,8 @@ def test_the_worst_case_is_that_of_the_whole_protocol_to_the_bit(tmp_path: Path)
     assert (bare.protocol, whole.protocol) == ("standard, attacks only", "standard")
     bare.save(tmp_path / "bare.json")
     assert Evaluation.load(tmp_path / "bare.json").attacks_only
+    assert bare.to_json()["summary"]["verdict"] == "none"  # nothing was checked
+    assert whole.to_json()["summary"]["verdict"] in SEVERITIES
 
 
 def test_journals_of_both_runs_are_kept_apart(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from hosnn.robustness.pgd import PGD
 from hosnn.runtime import Hardware
 from hosnn.spiking.gradient_rule import bptt
 
-STATUS = {"pass": 0, "warn": 3, "fail": 4}
+STATUS = {"none": 0, "pass": 0, "warn": 3, "fail": 4}
 """Exit status by the verdict of the checks."""
 
 MARKS = {"pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]fail[/]"}

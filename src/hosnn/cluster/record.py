@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from hosnn.cluster.trials import Trial
-from hosnn.results.check import Severity
+from hosnn.results.check import Verdict
 from hosnn.results.document import Amount, Count, Document, Fraction, Integer, Machine, Number, Versions
 
 State = Literal["finished", "failed", "waiting"]
@@ -28,8 +28,8 @@ class EvaluationSummary:
     """Share of images that are right when clean and after every attack."""
     accuracy: Mapping[str, Fraction]
     """Accuracy by attack; in a cascade after it and all before it."""
-    verdict: Severity
-    """The worst severity of its checks."""
+    verdict: Verdict
+    """The worst severity of its checks; none: nothing was checked."""
     seconds: Amount
     """Its wall time."""
     file: str

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from hosnn.cluster.record import Sweep, TrialRecord, TrialResult
 from hosnn.names import markdown
-from hosnn.results.check import SEVERITIES
+from hosnn.results.check import VERDICTS
 from hosnn.results.text import NOT_RUN, describe_machine, markdown_rule, percent, table_row
 
 
@@ -121,7 +121,7 @@ def _cells(sweep: Sweep, trials: Sequence[TrialRecord]) -> Iterable[str]:
         evaluations = [result.evaluation for result in results if result.evaluation is not None]
         yield mean_and_deviation([evaluation.clean for evaluation in evaluations])
         yield mean_and_deviation([evaluation.worst for evaluation in evaluations])
-        yield max((evaluation.verdict for evaluation in evaluations), key=SEVERITIES.index, default=NOT_RUN)
+        yield max((evaluation.verdict for evaluation in evaluations), key=VERDICTS.index, default=NOT_RUN)
 
 
 def _results(trials: Iterable[TrialRecord]) -> list[TrialResult]:

@@ -11,6 +11,10 @@ Severity = Literal["pass", "warn", "fail"]
 SEVERITIES: tuple[Severity, ...] = ("pass", "warn", "fail")
 """From good to bad."""
 
+Verdict = Literal["none", "pass", "warn", "fail"]
+VERDICTS: tuple[Verdict, ...] = ("none", *SEVERITIES)
+"""What all checks say together, from nothing checked to bad."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -39,9 +43,9 @@ def not_run(name: str, reason: str) -> Check:
     )
 
 
-def worst(checks: Iterable[Check]) -> Severity:
-    """The worst severity among the checks; "pass" without any."""
-    return max((check.severity for check in checks), key=SEVERITIES.index, default="pass")
+def worst(checks: Iterable[Check]) -> Verdict:
+    """The worst severity among the checks; "none" without any."""
+    return max((check.severity for check in checks), key=SEVERITIES.index, default="none")
 
 
 def tally(checks: Collection[Check]) -> str:

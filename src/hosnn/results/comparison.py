@@ -57,7 +57,7 @@ class PairwiseTest:
 class Comparison:
     """Everything measured of each model, and paired tests on the worst case and on attacks asked for.
 
-    checks  by model, then by protocol: the verdict; "none" without checks
+    checks  by model, then by protocol: the verdict ("none": nothing was checked)
     """
 
     models: tuple[str, ...]
@@ -276,7 +276,7 @@ def _check_attacks(tested: Sequence[str], evaluations: Sequence[Evaluation]) -> 
 def _verdicts(by_protocol: Mapping[str, Mapping[str, Evaluation]], models: Sequence[str]) -> dict[str, dict[str, str]]:
     return {
         model: {
-            protocol: evaluations[model].verdict if evaluations[model].checks else "none"
+            protocol: evaluations[model].verdict
             for protocol, evaluations in by_protocol.items()
             if model in evaluations
         }

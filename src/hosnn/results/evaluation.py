@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, computed_field
 
 from hosnn.errors import ConfigError
-from hosnn.results.check import Check, Severity, tally, worst
+from hosnn.results.check import Check, Verdict, tally, worst
 from hosnn.results.consistency import check_evaluation, check_summary, check_threat
 from hosnn.results.document import (
     Amount,
@@ -217,8 +217,8 @@ class Evaluation(Document):
         return method.partition(" @ ")[0]
 
     @property
-    def verdict(self) -> Severity:
-        """The worst severity of the checks."""
+    def verdict(self) -> Verdict:
+        """The worst severity of the checks; "none" if nothing was checked."""
         return worst(self.checks)
 
     def passes(self) -> tuple[int, int]:

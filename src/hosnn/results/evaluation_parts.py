@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from hosnn.results.check import Severity
+from hosnn.results.check import Verdict
 from hosnn.results.document import Amount, Count, Flag, Fraction, Name, ThreatText
 from hosnn.results.roles import Role
 
@@ -105,5 +105,5 @@ class Summary:
     accuracy: Mapping[str, Fraction]
     """Share of images that are right after each attack of rows, by its name; in a cascade, after it and all before it;
     fractions of 1."""
-    verdict: Severity
-    """The worst severity among the checks; pass without any."""
+    verdict: Verdict
+    """The worst severity among the checks; none: nothing was checked."""
