@@ -11,7 +11,7 @@ SOURCE = ROOT / "src" / "hosnn"
 MAP = ROOT / "docs" / "architecture.md"
 
 ORDER = (
-    *("openmp", "places"),
+    *("openmp", "heap", "places"),
     *("errors", "identity", "rng", "deadline", "files", "names", "schema", "tensor_files", "images", "python_files"),
     *("zoo", "terminal", "progress", "provenance", "runtime"),
     *("spiking", "nn", "signature", "robustness", "estimators", "data", "training"),

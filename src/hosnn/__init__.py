@@ -10,8 +10,9 @@ result = hosnn.evaluate(homeostatic, (x, y))        # accuracy under attack, one
 from importlib import import_module
 from types import ModuleType
 
-import hosnn.openmp  # before torch is loaded
-import hosnn.places  # noqa: F401  # before it and matplotlib are
+import hosnn.heap  # before torch is loaded, as are the next two
+import hosnn.openmp
+import hosnn.places  # noqa: F401
 from hosnn.errors import HosnnError
 from hosnn.estimators import Through
 from hosnn.evaluation.evaluate import evaluate

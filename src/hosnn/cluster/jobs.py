@@ -17,6 +17,7 @@ from typing import Any
 
 from hosnn.deadline import Deadline, Interrupted, stopping
 from hosnn.errors import ConfigError, HosnnError
+from hosnn.heap import keep_freed_memory
 
 RETRIES = 3
 """Retries of a job whose worker, or whose whole machine, was lost."""
@@ -104,6 +105,7 @@ def _attempt(job: Job, until: float | None, outcome_before: Any = None) -> Any:
         return Stopped()
     deadline = Deadline(left)
     try:
+        keep_freed_memory()
         with stopping(deadline):
             return job.work(*job.arguments, deadline)
     except Interrupted:
