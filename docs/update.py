@@ -5,6 +5,7 @@ A page marks the place of a table with  <!-- docs/results/NAME/KIND.md -->  and 
 table         from comparison.json of `hosnn reproduce`
 paired        from comparison.json: its networks compared image by image in the worst case, seed by seed
 side-by-side  from the evaluations in NAME/*/*.json, as `hosnn compare` compares them
+against       from the evaluations in NAME/*/*.json: each compared image by image with those in NAME/reference
 ablations     as `hosnn ablate` wrote it
 peers         as bench/peers.py wrote it
 ingredients   as bench/ingredients.py wrote it
@@ -28,7 +29,7 @@ from pathlib import Path
 from hosnn.cluster.record import Sweep
 from hosnn.cluster.tables import markdown_sweep
 from hosnn.recipes.reproductions import ALL
-from hosnn.report.comparison_markdown import comparison_markdown
+from hosnn.report.comparison_markdown import against_markdown, comparison_markdown
 from hosnn.report.glossary import GLOSSARY
 from hosnn.report.inspection_markdown import inspections_markdown
 from hosnn.report.leaderboard import leaderboard
@@ -68,6 +69,9 @@ def table(folder: Path, kind: str) -> str:
         results = evaluations(folder)
         attacks = {row.attack for evaluation in results for row in evaluation.rows}
         return comparison_markdown(compare_models(results, [name for name in TESTED if name in attacks]))
+    if kind == "against":
+        reference = Evaluation.load(next((folder / "reference").glob("*.json"))).model
+        return against_markdown(compare_models(evaluations(folder), against=reference), reference)
     if kind == "old-and-new":
         return old_and_new(folder)
     if kind == "seeds":

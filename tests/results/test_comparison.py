@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from hosnn.errors import ConfigError
-from hosnn.report.comparison_markdown import comparison_markdown
+from hosnn.report.comparison_markdown import NOTHING_TESTED, against_markdown, comparison_markdown
 from hosnn.results.check import Check, Severity
 from hosnn.results.comparison import Comparison, compare_models
 from hosnn.results.evaluation import Evaluation, Network, Panel
@@ -50,9 +50,23 @@ def test_every_pair_is_tested_on_the_worst_case_and_corrected_for_the_number_of_
 
 def test_a_model_can_be_tested_against_one_alone() -> None:
     found = compare_models(THREE, against="b")
-    assert [(test.first, test.second) for test in found.tests] == [("a", "b"), ("b", "c")]
+    assert [(test.first, test.second) for test in found.tests] == [("a", "b"), ("c", "b")]
     with pytest.raises(ConfigError, match="no evaluation of 'd'"):
         compare_models(THREE, against="d")
+
+
+def test_a_line_of_the_table_is_a_model_minus_the_one_it_is_tested_against() -> None:
+    text = against_markdown(compare_models(THREE, against="b"), "b")
+    assert "b: worst case (standard) 40.0 [30.9, 49.8]." in text
+    assert "| network | measure | images | accuracy | minus b | only it right | only the other right | p |" in text
+    first, last = text.splitlines()[-2:]
+    assert first.startswith("| a | worst case (standard) | 100 | 70.0 [60.4, 78.1] | +30.0 [") and "< 0.001 |" in first
+    assert last.startswith("| c | worst case (standard) | 100 | 69.0 [59.4, 77.2] | +29.0 [")
+
+
+def test_models_without_a_common_protocol_are_shown_and_said_not_to_be_tested() -> None:
+    text = comparison_markdown(compare_models([THREE[0], of("b", "quick", first=60)]))
+    assert NOTHING_TESTED in text and "after last (standard)" in text
 
 
 def test_attacks_named_are_tested_where_both_models_have_them() -> None:

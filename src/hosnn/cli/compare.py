@@ -11,7 +11,7 @@ from rich.table import Table
 from hosnn.cli.evaluate import MARKS
 from hosnn.cli.options import Folder, console, writable_folder
 from hosnn.files import write_json, write_text
-from hosnn.report.comparison_markdown import comparison_markdown
+from hosnn.report.comparison_markdown import NOTHING_TESTED, comparison_markdown
 from hosnn.report.phrases import NO_VALUE
 from hosnn.results.comparison import Comparison, compare_models
 from hosnn.results.evaluation import Evaluation
@@ -24,6 +24,7 @@ def compare(
     results: Results,
     *,
     attacks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = (),
+    against: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
     out: Folder = None,
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
@@ -38,13 +39,16 @@ def compare(
 
     hosnn compare results/*.json --attacks "PGD-7 BPTT" --out docs/results/mine
 
+    hosnn compare results/*.json --against fashion-mnist-lif-clean
+
     Args:
         results: JSON files written by `hosnn evaluate`, of two models or more.
         attacks: names of attacks to test in addition to the worst case.
+        against: name of the model that all others are tested against, in place of every pair.
         out: folder for side-by-side.json and side-by-side.md; nothing is written if not given.
         json_output: print the comparison as JSON and nothing else.
     """
-    comparison = compare_models([Evaluation.load(path) for path in results], attacks)
+    comparison = compare_models([Evaluation.load(path) for path in results], attacks, against)
     if out is not None:
         folder = writable_folder(out)
         write_json(folder / "side-by-side.json", comparison.to_json())
@@ -55,6 +59,8 @@ def compare(
     console.print(comparison_table(comparison))
     for test in comparison.tests:
         console.print(f"- {escape(str(test))}")
+    if not comparison.tests:
+        console.print(escape(NOTHING_TESTED))
     return 0
 
 

@@ -2,8 +2,15 @@
 
 from hosnn.names import markdown
 from hosnn.results.comparison import Comparison, Measure
+from hosnn.results.paired_test import p_text
 from hosnn.results.statistics import wilson
-from hosnn.results.text import NOT_RUN, percent, table_row
+from hosnn.results.text import NOT_RUN, markdown_rule, percent, table_row
+
+NOTHING_TESTED = (
+    "Nothing was tested, because no two models were evaluated under the same protocol: give evaluations of one "
+    "protocol, with the same images and threat."
+)
+AGAINST_HEADS = ("network", "measure", "images", "accuracy", "minus {}", "only it right", "only the other right", "p")
 
 
 def comparison_markdown(comparison: Comparison) -> str:
@@ -19,10 +26,36 @@ def comparison_markdown(comparison: Comparison) -> str:
         rows.append(f"| {markdown(name)} |  | {' | '.join(verdicts)} |")
     table = "\n".join(rows)
     tests = "\n".join(f"- {markdown(str(test))}" for test in comparison.tests)
-    return (
-        f"Accuracy in percent [Wilson 95 % interval].\n\n{table}\n\nPaired by image, McNemar's exact test, p-values "
-        f"corrected for all of these comparisons (Holm):\n\n{tests}\n"
+    tested = (
+        f"Paired by image, McNemar's exact test, p-values corrected for all of these comparisons (Holm):\n\n{tests}"
+        if tests
+        else NOTHING_TESTED
     )
+    return f"Accuracy in percent [Wilson 95 % interval].\n\n{table}\n\n{tested}\n"
+
+
+def against_markdown(comparison: Comparison, against: str) -> str:
+    """A line for each model tested against one of them (`compare_models(..., against=...)`), as Markdown."""
+    measures = {measure.name: measure for measure in comparison.measures}
+    rows = []
+    for test in comparison.tests:
+        measure, paired = measures[test.measure], test.paired
+        low, high = (f"{100 * end:+.1f}" for end in paired.interval)
+        difference = f"{100 * paired.difference:+.1f} [{low}, {high}]"
+        counts = (f"{paired.first_only:,}", f"{paired.second_only:,}", p_text(test.p_value).removeprefix("= "))
+        cells = (test.first, test.measure, f"{measure.samples:,}", _cell(measure, test.first), difference, *counts)
+        rows.append(table_row(tuple(map(markdown, cells))))
+    heads = tuple(head.format(markdown(against)) for head in AGAINST_HEADS)
+    accuracies = ", ".join(
+        f"{markdown(name)} {_cell(measure, against)}"
+        for name, measure in measures.items()
+        if against in measure.correct and any(test.measure == name for test in comparison.tests)
+    )
+    caption = (
+        "Accuracy in percent [Wilson 95 % interval], differences in points, paired by image [95 % interval]; p: "
+        f"McNemar's exact test, corrected for all rows (Holm). {markdown(against)}: {accuracies}."
+    )
+    return "\n".join([caption, "", table_row(heads), markdown_rule(len(heads), texts=2), *rows])
 
 
 def _cell(measure: Measure, model: str) -> str:

@@ -85,7 +85,7 @@ def compare_models(
     """Evaluations of two models or more, each under one protocol or more.
 
     tested   names of attacks to compare pairwise, besides each protocol's worst case
-    against  test every model against this one only; None: every pair
+    against  test every model against this one only, which comes second; None: every pair
     Raises ConfigError for fewer than two models, a model evaluated twice under one protocol, two models of one name,
     evaluations of one protocol under different threats or on different images, or both whole and as attacks only, and
     for a model `against` or an attack `tested` that is in no evaluation.
@@ -191,9 +191,8 @@ def _tests(
         pairs += [
             (f"{attack or 'worst case'} ({protocol})", attack, evaluations[one], evaluations[other])
             for attack in attacks
-            for one, other in combinations(evaluations, 2)
-            if against in (None, one, other)
-            and (attack is None or (_has(evaluations[one], attack) and _has(evaluations[other], attack)))
+            for one, other in _pairs(tuple(evaluations), against)
+            if attack is None or (_has(evaluations[one], attack) and _has(evaluations[other], attack))
         ]
     outcomes = [compare(first, second, attack) for _, attack, first, second in pairs]
     corrected = holm([outcome.p_value for outcome in outcomes])
@@ -206,6 +205,13 @@ def _tests(
             p_value=p_value,
             doubts=_doubts(first, second, attack),
         )
+
+
+def _pairs(models: Sequence[str], against: str | None) -> Iterator[tuple[str, str]]:
+    """Every pair of models, or every other model with one of them, if it is among them."""
+    if against is None:
+        return combinations(models, 2)
+    return ((model, against) for model in models if model != against and against in models)
 
 
 def _doubts(first: Evaluation, second: Evaluation, attack: str | None) -> tuple[str, ...]:
