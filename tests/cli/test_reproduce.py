@@ -64,6 +64,56 @@ def test_the_whole_way_and_a_second_run_that_does_nothing_twice(tmp_path: Path, 
     assert json.loads(capsys.readouterr().out) == json.loads((out / "comparison.json").read_text())
 
 
+def test_a_table_grows_network_by_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+
+    def measure(runs: str, *more: str) -> ReproductionResult:
+        assert main(["reproduce", "demo", "--runs", str(tmp_path / runs), "--out", str(out), *more]) == 0
+        return ReproductionResult.load(out / "comparison.json")
+
+    def names(result: ReproductionResult) -> list[str]:
+        return [cell.experiment.removeprefix("demo-") for cell in result.cells]
+
+    first = measure("one", "--only", "homeostatic-fgsm")
+    assert names(first) == ["homeostatic-fgsm"]
+    both = measure("two", "--only", "lif-clean")  # the runs of the first are gone
+    assert names(both) == ["lif-clean", "homeostatic-fgsm"]
+    assert both.cells[1] == first.cells[0] and set(both.experiments) == {cell.experiment for cell in both.cells}
+    again = measure("one", "--only", "homeostatic-fgsm", "lif-clean")
+    assert names(again) == names(both) and again.cells[1] == first.cells[0]
+    more = measure("two", "--only", "lif-clean", "--seeds", "1")
+    assert names(more) == ["lif-clean", "homeostatic-fgsm", "lif-clean-seed1"]
+    capsys.readouterr()
+
+
+def test_networks_of_before_that_were_measured_in_another_way_are_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["reproduce", "demo", "--runs", str(tmp_path), "--only"]
+    assert main([*command, "lif-clean"]) == 0
+    other = (replace(TINY_DEMO.plans[0], samples=10), *TINY_DEMO.plans[1:])
+    monkeypatch.setitem(REPRODUCTIONS, "demo", replace(TINY_DEMO, plans=other))
+    before = (tmp_path / "demo" / "comparison.json").read_bytes()
+    assert main([*command, "lif-fgsm"]) == 2
+    assert "choose another --out" in " ".join(capsys.readouterr().err.split())
+    assert (tmp_path / "demo" / "comparison.json").read_bytes() == before
+    assert not (tmp_path / "demo-lif-fgsm").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("demo --only lif-fgsn", "did you mean 'lif-fgsm'"),
+        ("all --only lif-fgsm", "give it with the name of one table"),
+    ],
+)
+def test_networks_that_no_table_has_are_refused(
+    command: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reproduce", *command.split(), "--runs", str(tmp_path / "runs")]) == 2
+    assert said in " ".join(capsys.readouterr().err.split()) and not (tmp_path / "runs").exists()
+
+
 def test_all_writes_each_table_and_the_papers_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

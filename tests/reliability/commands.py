@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ SMALL = ("network.channels=2,3", "network.hidden=8", "optim.epochs=1", "start.op
 
 
 def small(recipe: Callable[[], Experiment]) -> Callable[[], Experiment]:
-    return lambda: override(recipe(), SMALL)
+    return wraps(recipe)(lambda: override(recipe(), SMALL))
 
 
 TINY_DEMO = replace(

@@ -229,7 +229,7 @@ def test_a_training_state_that_is_at_its_end_too_early_is_refused(tmp_path: Path
 
 
 def test_a_stored_result_of_other_images_is_not_taken_for_the_one_asked_for(tmp_path: Path) -> None:
-    from hosnn.evaluation.store import _check_belongs
+    from hosnn.evaluation.store import check_belongs
     from hosnn.protocols.builtin import smoke
     from hosnn.robustness.threats import DEFAULT_THREAT
     from tests.training.toy import toy_data
@@ -240,7 +240,7 @@ def test_a_stored_result_of_other_images_is_not_taken_for_the_one_asked_for(tmp_
     row = replace(result.rows[0], predictions=images["labels"])
     rows = tuple(replace(row, attack=spec.name) for spec in protocol.attacks)
     good = replace(result, **images, clean=images["labels"], rows=rows)
-    _check_belongs(good, data, protocol, tmp_path)
+    check_belongs(good, data, protocol, tmp_path)
     for changed in (
         replace(good, rows=()),
         replace(good, rows=rows[1:]),
@@ -248,4 +248,4 @@ def test_a_stored_result_of_other_images_is_not_taken_for_the_one_asked_for(tmp_
         replace(good, index=(99, *images["index"][1:])),
     ):
         with pytest.raises(ConfigError, match="was changed"):
-            _check_belongs(changed, data, protocol, tmp_path)
+            check_belongs(changed, data, protocol, tmp_path)

@@ -7,6 +7,7 @@ from typing import Annotated
 import torch
 import tyro
 
+from hosnn.cli.measured_before import chosen, measured_before, together
 from hosnn.cli.options import Folder, Minutes, console_for, deadline_after, writable_folder
 from hosnn.cli.reproduction_pipeline import Pipeline
 from hosnn.cli.side_by_side import Training
@@ -42,6 +43,7 @@ def reproduce(
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")],
     *,
     seeds: tuple[int, ...] = (0,),
+    only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NETWORK")] = (),
     runs: Path = Path("runs"),
     out: Folder = None,
     data_folder: Folder = None,
@@ -62,6 +64,8 @@ def reproduce(
 
     hosnn reproduce fashion-mnist --seeds 0 1 2
 
+    hosnn reproduce fashion-mnist-wide --only lif-clean lif-fgsm
+
     hosnn reproduce all --data-folder DATA
 
     Args:
@@ -73,6 +77,8 @@ def reproduce(
             robust ones and nmnist.
         seeds: training seeds; every network is trained and attacked for each (robust networks: panels, checks and the
             L2 threat for the first seed only).
+        only: networks of the table to train and attack now, such as lif-fgsm; networks that comparison.json in --out
+            has from before stay in the table if recipe, data and protocols are the same.
         runs: folder of run folders.
         out: folder for comparison.json, table.md, bars.svg and report.html; RUNS/NAME if not given.  For all: a folder
             for each, and paper.md with the paper's rows; RUNS if not given.
@@ -86,13 +92,16 @@ def reproduce(
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"--seeds got {' '.join(map(str, seeds)) or 'nothing'}; expected at least one, each once")
+    if only and name == EVERYTHING:
+        raise ConfigError(f"--only got {' '.join(only)} with all; give it with the name of one table")
     deadline = deadline_after(max_time)
     console = console_for(json_output)
     cores = hardware.threads or torch.get_num_threads()
     if name != EVERYTHING:
-        reproduction = _reproduction(name)  # before a folder is made for it
+        reproduction = _reproduction(name)
+        chosen(reproduction, only)  # before a folder is made for it
         out = writable_folder(out or runs / name)
-        result = _reproduced(reproduction, seeds, runs, out, data_folder, deadline, hardware, cores, json_output)
+        result = _reproduced(reproduction, seeds, only, runs, out, data_folder, deadline, hardware, cores, json_output)
         console.print(rich_table(result))
         if json_output:
             print(json.dumps(result.to_json()))
@@ -105,7 +114,9 @@ def reproduce(
     for each, place in places.items():
         reproduction, folder = _reproduction(each), writable_folder(out / each)
         torch.set_num_threads(cores)  # the table before used those that were free then
-        results[each] = _reproduced(reproduction, seeds, runs, folder, place, deadline, hardware, cores, json_output)
+        results[each] = _reproduced(
+            reproduction, seeds, (), runs, folder, place, deadline, hardware, cores, json_output
+        )
         console.print(rich_table(results[each]))
     write_text(out / "paper.md", paper_rows(list(results.values())))
     console.print(f"written: {out / 'paper.md'}", markup=False)
@@ -115,6 +126,7 @@ def reproduce(
 
 
 EVERYTHING = "all"
+COMPARISON = "comparison.json"
 
 
 def _folder_of(name: str, data_folder: Path | None) -> Path | None:
@@ -133,6 +145,7 @@ def _data_of(name: str) -> str:
 def _reproduced(
     reproduction: Reproduction,
     seeds: tuple[int, ...],
+    only: tuple[str, ...],
     runs: Path,
     out: Path,
     data_folder: Path | None,
@@ -143,12 +156,14 @@ def _reproduced(
 ) -> ReproductionResult:
     """Train, evaluate and write one table with its report.  Raises Interrupted if the deadline comes first.
 
+    only   names of the networks to measure, the others are taken from `out`; empty: measure all
     cores  that independent trainings share, whatever the load is now (`Pipeline.all_trained`)
     """
     console = console_for(json_output)
-    experiments = [with_seed(recipe(), seed) for seed in seeds for recipe in reproduction.grid]
+    experiments = [with_seed(recipe(), seed) for seed in seeds for recipe in chosen(reproduction, only)]
     data = load_dataset(experiments[0].data, data_folder)
     console.print(f"{reproduction.title}; data: {data.name}, {data.source}", markup=False)
+    before = measured_before(out / COMPARISON, reproduction, data) if only else None
     pipeline = Pipeline(runs, data, hardware.fabric(), deadline, TerminalProgress(console), hardware.threads)
     like = Training(experiments[0], runs, data_folder, hardware, json_output)
     trained = pipeline.all_trained(experiments, cores, like)
@@ -157,7 +172,7 @@ def _reproduced(
         for experiment, network in zip(experiments, trained, strict=True)
     ]
     described = experiments
-    if reproduction.conversions is not None:
+    if reproduction.conversions is not None and not only:
         cells += [cell for seed in seeds for cell in pipeline.converted(reproduction.conversions, seed, cells)]
         described = experiments + [with_seed(reproduction.conversions.recipe(), seed) for seed in seeds]
     result = ReproductionResult(
@@ -171,7 +186,9 @@ def _reproduced(
         start_seconds=sum(pipeline.seconds(start) for start in dict.fromkeys(e.start for e in experiments if e.start)),
         demonstration=reproduction.demonstration,
     )
-    result.save(out / "comparison.json")
+    if before is not None:
+        result = together(before, result, reproduction)
+    result.save(out / COMPARISON)
     write_text(out / "table.md", reproduction_markdown(result))
     networks = dict(zip((experiment.name for experiment in experiments), trained, strict=True))
     write_text(out / "report.html", _report(result, networks, data, runs))
@@ -198,7 +215,7 @@ def _report(result: ReproductionResult, networks: dict[str, SpikingNetwork], dat
         f"{cell.neuron}, trained {cell.training}": networks[cell.experiment]
         for cell in result.cells
         if cell.seed == result.cells[0].seed and cell.training != "clean" and cell.experiment in spiking
-    }
+    } or {name: network for name, network in networks.items() if name in spiking}
     attack = Through(bptt(), PGD(DEFAULT_THREAT))
     split = data.test.take(min(200, len(data.test)))
     pictures = [
@@ -207,8 +224,9 @@ def _report(result: ReproductionResult, networks: dict[str, SpikingNetwork], dat
         if data.steps is None  # frames of events are no picture to show an attack on
         for example in attacked_examples(network, split, attack, count=5, network=name, classes=data.classes)
     ]
-    x, y = (part.to(device_of(next(iter(pair.values())))) for part in split.batch(torch.arange(1)))
+    x, y = (part.to(device_of(next(iter(networks.values())))) for part in split.batch(torch.arange(1)))
     rng = SampleRandom(0, split.index[:1])
     x_adv = {name: attack(network, x, y, rng) for name, network in pair.items()}
+    traces = neuron_traces(pair, x, x_adv) if pair else ()
     logs = {cell.experiment: read_log(runs / cell.experiment) for cell in result.cells}
-    return render_reproduction(result, neuron_traces(pair, x, x_adv), pictures, logs)
+    return render_reproduction(result, traces, pictures, logs)

@@ -24,6 +24,9 @@ from hosnn.training.experiment import Experiment
 from hosnn.training.loop import precision_of
 from hosnn.training.pipeline import finished_run, run
 
+CONVERTED = "-converted-"
+"""In the name of a network that a twin was converted to, before the number of time steps."""
+
 
 @dataclass(frozen=True)
 class Pipeline:
@@ -106,7 +109,7 @@ class Pipeline:
         twin = known or self.cell(experiment, network, conversions.plans)
         cells = [] if known else [twin]
         for steps in conversions.steps:
-            name = f"{experiment.name}-converted-{steps}"
+            name = f"{experiment.name}{CONVERTED}{steps}"
             spiking = converted(network, self.data, steps).to(self.fabric.device)
             evaluations = self._evaluated(spiking, name, seed, conversions.plans)
             neuron = f"converted, {steps} steps"

@@ -102,12 +102,10 @@ def stored_or_fresh(
     An interrupted one keeps its finished blocks in a journal beside `path`, and the same call resumes it.
     Raises as `evaluate` does, and ConfigError if `path` cannot be read or written, or was changed.
     """
-    samples = min(protocol.samples or len(data.test), len(data.test))
-    requested = (fingerprint(network), data.sha256, protocol.settings, samples, seed)
     if path.exists():
         stored = Evaluation.load(path)
-        if (stored.model_sha256, stored.dataset_sha256, stored.settings, stored.samples, stored.seed) == requested:
-            _check_belongs(stored, data, protocol, path)
+        if is_of(stored, protocol, data) and (stored.model_sha256, stored.seed) == (fingerprint(network), seed):
+            check_belongs(stored, data, protocol, path)
             _warn_of_releases(stored, path)
             return stored
     journal = journal_path(path.parent, path.stem)
@@ -125,6 +123,13 @@ def stored_or_fresh(
     save_result(result, path)
     remove_journals(journal)
     return result
+
+
+def is_of(stored: Evaluation, protocol: Protocol, data: Dataset) -> bool:
+    """Whether a stored evaluation is of this protocol, with its settings and number of images, on this data set."""
+    samples = min(protocol.samples or len(data.test), len(data.test))
+    requested = (data.sha256, protocol.settings, samples)
+    return (stored.dataset_sha256, stored.settings, stored.samples) == requested
 
 
 def save_result(result: Evaluation, path: Path) -> None:
@@ -180,7 +185,7 @@ def _warn_of_releases(stored: Evaluation, path: Path) -> None:
         )
 
 
-def _check_belongs(stored: Evaluation, data: Dataset, protocol: Protocol, path: Path) -> None:
+def check_belongs(stored: Evaluation, data: Dataset, protocol: Protocol, path: Path) -> None:
     """Raises ConfigError unless a stored result has the images of the data and the attacks of the protocol."""
     split = data.test if stored.samples >= len(data.test) else data.test.subset(stored.samples)
     if stored.index != tuple(split.index.tolist()) or stored.labels != tuple(split.labels.tolist()):

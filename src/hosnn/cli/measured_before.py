@@ -1,0 +1,95 @@
+"""A table that is measured in parts: which networks now, and which are in its folder from before."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hosnn.cli.reproduction_pipeline import CONVERTED
+from hosnn.data import Dataset
+from hosnn.errors import ConfigError, nearest
+from hosnn.evaluation.store import check_belongs, is_of
+from hosnn.recipes.reproductions import PlannedEvaluation, Reproduction
+from hosnn.recipes.variants import with_seed
+from hosnn.results.reproduction import Cell, ReproductionResult
+from hosnn.training.experiment import Experiment
+
+
+def chosen(reproduction: Reproduction, only: Sequence[str]) -> tuple[Callable[[], Experiment], ...]:
+    """The recipes of a table's networks called `only`, all if it is empty.  Raises ConfigError for other names."""
+    named = {network_name(recipe): recipe for recipe in reproduction.grid}
+    for name in only:
+        if name not in named:
+            raise ConfigError(
+                f"--only got {name!r}; the networks of this table are {', '.join(named)}; did you mean "
+                f"{nearest(name, tuple(named))!r}?"
+            )
+    return tuple(recipe for recipe in reproduction.grid if not only or network_name(recipe) in only)
+
+
+def network_name(recipe: Callable[[], Experiment]) -> str:
+    """A network's name among those of its table, such as homeostatic-fgsm."""
+    return recipe.__name__.replace("_", "-")
+
+
+def measured_before(path: Path, reproduction: Reproduction, data: Dataset) -> ReproductionResult | None:
+    """The table in `path`; None if there is none.
+
+    Raises ConfigError if it holds a network that another recipe trained, or that was evaluated in another way than the
+    table says today or on other data, and if the file cannot be read or was changed.
+    """
+    if not path.exists():
+        return None
+    result = ReproductionResult.load(path)
+    places = _places(result.cells, reproduction)
+
+    def plans_of(cell: Cell) -> tuple[PlannedEvaluation, ...]:
+        if reproduction.conversions is not None and CONVERTED in cell.experiment:
+            return reproduction.conversions.plans
+        return reproduction.plans_for(cell.seed == result.cells[0].seed)
+
+    def holds(cell: Cell) -> bool:
+        measured = [(cell.evaluations.get(plan.key), plan.resolved()) for plan in plans_of(cell)]
+        return cell.identity in places and all(
+            evaluation is not None and is_of(evaluation, protocol, data) for evaluation, protocol in measured
+        )
+
+    for cell in result.cells:
+        if not holds(cell):
+            raise ConfigError(
+                f"{path} has {cell.experiment} of another recipe, other data or other attacks than --only would put "
+                "beside it; choose another --out, or move the file away"
+            )
+        for plan in plans_of(cell):
+            check_belongs(cell.evaluations[plan.key], data, plan.resolved(), path)
+    return result
+
+
+def together(before: ReproductionResult, now: ReproductionResult, reproduction: Reproduction) -> ReproductionResult:
+    """One table of both, seed by seed in the order of the table's recipes; what both measured as it is now.
+
+    The starts, which both may have trained, are counted once: the longer time of both.
+    """
+    known = {cell.experiment for cell in now.cells}
+    cells = (*(cell for cell in before.cells if cell.experiment not in known), *now.cells)
+    seeds = list(dict.fromkeys(cell.seed for cell in (*before.cells, *now.cells)))
+    places = _places(cells, reproduction)
+
+    def place(cell: Cell) -> tuple[int, bool, int]:
+        return seeds.index(cell.seed), CONVERTED in cell.experiment, places[cell.identity]
+
+    return replace(
+        now,
+        cells=tuple(sorted(cells, key=place)),
+        experiments=dict(before.experiments) | dict(now.experiments),
+        start_seconds=max(before.start_seconds, now.start_seconds),
+    )
+
+
+def _places(cells: Sequence[Cell], reproduction: Reproduction) -> dict[str, int]:
+    """The place in the table of each experiment, by identity, for the seeds of these cells."""
+    recipes = [*reproduction.grid, *([reproduction.conversions.recipe] if reproduction.conversions else [])]
+    places: dict[str, int] = {}
+    for seed in {cell.seed for cell in cells}:
+        for place, recipe in enumerate(recipes):
+            places.setdefault(with_seed(recipe(), seed).identity, place)
+    return places
