@@ -44,6 +44,14 @@ def function():
     inner = network()
     return lambda x: inner(x)
 
+def talkative():
+    print("reading weights")
+    inner = network()
+    def logits(x):
+        print(f"{len(x)} images")
+        return inner(x)
+    return logits
+
 def number():
     return 7
 
@@ -85,6 +93,15 @@ def test_a_model_of_ones_own_is_evaluated(own: Path, name: str, tmp_path: Path) 
     called = f"networks of mine-{name}"
     assert (found["model"], found["dataset"], found["network"]["layers"]) == (called, "fashion-mnist-sample", 0)
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".md", ".html"}
+
+
+def test_what_a_model_prints_does_not_come_between_the_json(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluated(f"{own}:talkative", tmp_path / "out", "--json") in (3, 4)
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == json.loads((tmp_path / "out" / "smoke-n20.json").read_text())
+    assert "reading weights" in printed.err and "images" in printed.err
 
 
 def test_a_model_without_a_gradient_fails_in_the_exit_status_and_in_the_first_line(own: Path, tmp_path: Path) -> None:

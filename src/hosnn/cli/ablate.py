@@ -1,6 +1,5 @@
 """`hosnn ablate`."""
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from rich.markup import escape
 from torch import Tensor, nn
 
 from hosnn.cli.compare import comparison_table
+from hosnn.cli.json_output import print_json
 from hosnn.cli.options import (
     DataArgument,
     Folder,
@@ -121,7 +121,7 @@ def ablate(
     for journal in journals:
         remove_journals(journal)
     if json_output:
-        print(json.dumps(result.to_json()))
+        print_json(result.to_json())
         return 0
     console.print(comparison_table(result.compared))
     for test in result.compared.tests:

@@ -1,6 +1,5 @@
 """`hosnn bench`."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from hosnn.benchmark.networks import NetworkCase, Precision, RobustNetworkCase, 
 from hosnn.benchmark.peers import peer_versions
 from hosnn.benchmark.report import HEADINGS, BenchmarkResult, benchmark_markdown, table_cells, timing_figure
 from hosnn.benchmark.timing import Case, Timing, measure
+from hosnn.cli.json_output import print_json
 from hosnn.cli.options import Folder, console_for, writable_folder
 from hosnn.errors import ConfigError
 from hosnn.files import write_json, write_text
@@ -146,7 +146,7 @@ def run(
             write_text(folder / "bench.md", benchmark_markdown(result))
             write_text(folder / "bench.svg", svg(timing_figure(result)).decode())
     if json_output:
-        print(json.dumps(result.to_json()))
+        print_json(result.to_json())
     elif folder is not None:
         console.print(f"written to {folder / 'bench.json'}, .md and .svg", markup=False)
     return 0

@@ -1,11 +1,11 @@
 """`hosnn calibrate`."""
 
-import json
 from typing import Annotated
 
 import tyro
 from rich.table import Table
 
+from hosnn.cli.json_output import print_json
 from hosnn.cli.options import (
     DataArgument,
     Folder,
@@ -70,7 +70,7 @@ def calibrate(
     if out is not None:
         signature.save(out)
     if json_output:
-        print(json.dumps({**signature.provenance(), "figures": _statistics(signature)}))
+        print_json({**signature.provenance(), "figures": _statistics(signature)})
         return 0
     console.print(_table(signature))
     console.print(f"{signature.samples:,} images of {signature.dataset}, {signature.steps} time steps", markup=False)

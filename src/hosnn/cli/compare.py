@@ -1,6 +1,5 @@
 """`hosnn compare`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hosnn.cli.evaluate import MARKS
+from hosnn.cli.json_output import print_json
 from hosnn.cli.options import Folder, console, writable_folder
 from hosnn.files import write_json, write_text
 from hosnn.report.comparison_markdown import NOTHING_TESTED, comparison_markdown
@@ -54,7 +54,7 @@ def compare(
         write_json(folder / "side-by-side.json", comparison.to_json())
         write_text(folder / "side-by-side.md", comparison_markdown(comparison))
     if json_output:
-        print(json.dumps(comparison.to_json()))
+        print_json(comparison.to_json())
         return 0
     console.print(comparison_table(comparison))
     for test in comparison.tests:

@@ -1,6 +1,5 @@
 """`hosnn doctor`."""
 
-import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 import tyro
 from rich.table import Table
 
+from hosnn.cli.json_output import print_json
 from hosnn.cli.options import console, console_for
 from hosnn.data import cache
 from hosnn.data.survey import DatasetFinding, survey_datasets
@@ -70,7 +70,7 @@ def doctor(
         "advice": _advice(findings),
     }
     if json_output:
-        print(json.dumps(report))
+        print_json(report)
         return 0
     table = Table(show_header=False)
     for key, value in facts.items():

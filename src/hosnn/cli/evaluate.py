@@ -1,6 +1,5 @@
 """`hosnn evaluate`."""
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import nn
 
+from hosnn.cli.json_output import print_json
 from hosnn.cli.options import DataArgument, Folder, Minutes, ModelArgument, console, console_for, deadline_after
 from hosnn.cli.request import EvaluationRequest, PreparedEvaluation, prepare, run_shard
 from hosnn.cluster.jobs import Cluster, Failed, Job, Stopped, run_jobs
@@ -146,7 +146,7 @@ def evaluate(
     write_text(Path(f"{stem}.md"), markdown_evaluation(result, classes))
     write_text(Path(f"{stem}.html"), render_evaluation(result, _examples(prepared, result, seed), classes))
     if json_output:
-        print(json.dumps(result.to_json()))
+        print_json(result.to_json())
         return STATUS[result.verdict]
     console.print(_attack_table(result))
     console.print(_check_table(result))

@@ -1,6 +1,5 @@
 """`hosnn inspect`."""
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import nn
 
+from hosnn.cli.json_output import print_json
 from hosnn.cli.options import DataArgument, Folder, ModelArgument, check_measuring, console_for, writable_folder
 from hosnn.cli.target import load_target
 from hosnn.data import load_dataset
@@ -133,7 +133,7 @@ def inspect(
         neurons_over_time = sample_neurons(network, images, disturbances, signature=signature, seed=seed)
         write_text(html, render_inspection(result, neurons_over_time, target.data.classes))
     if json_output:
-        print(json.dumps(result.to_json()))
+        print_json(result.to_json())
         return 0
     console = console_for(json_output)
     _print(result, console)

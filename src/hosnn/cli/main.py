@@ -5,6 +5,7 @@ can correct, 3 a check of an evaluation warns, 4 one failed, 128 + signal stoppe
 reader of standard output ended, the work is done).
 """
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from hosnn.cli.convert import convert
 from hosnn.cli.doctor import doctor
 from hosnn.cli.evaluate import evaluate
 from hosnn.cli.inspect import inspect
+from hosnn.cli.json_output import json_alone
 from hosnn.cli.reproduce import reproduce
 from hosnn.cli.sweep import sweep
 from hosnn.cli.theory import theory
@@ -54,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _status_of(arguments: list[str] | None) -> int:
     errors = SafeConsole(stderr=True, highlight=False)
     try:
-        with _warnings_as_lines(errors):
+        with _warnings_as_lines(errors), json_alone(sys.argv[1:] if arguments is None else arguments):
             return _run(arguments)
     except Interrupted as stop:
         errors.print("[yellow]stopped[/] ", end="")

@@ -1,12 +1,12 @@
 """`hosnn reproduce`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import tyro
 
+from hosnn.cli.json_output import print_json
 from hosnn.cli.measured_before import chosen, measured_before, together
 from hosnn.cli.options import Folder, Minutes, console_for, deadline_after, writable_folder
 from hosnn.cli.reproduction_pipeline import Pipeline
@@ -104,7 +104,7 @@ def reproduce(
         result = _reproduced(reproduction, seeds, only, runs, out, data_folder, deadline, hardware, cores, json_output)
         console.print(rich_table(result))
         if json_output:
-            print(json.dumps(result.to_json()))
+            print_json(result.to_json())
         return 0
     out = writable_folder(out or runs)
     places = {each: _folder_of(each, data_folder) for each in ALL}
@@ -121,7 +121,7 @@ def reproduce(
     write_text(out / "paper.md", paper_rows(list(results.values())))
     console.print(f"written: {out / 'paper.md'}", markup=False)
     if json_output:
-        print(json.dumps({each: result.to_json() for each, result in results.items()}))
+        print_json({each: result.to_json() for each, result in results.items()})
     return 0
 
 

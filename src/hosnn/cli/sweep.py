@@ -1,6 +1,5 @@
 """`hosnn sweep`."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from hosnn.cli.json_output import print_json
 from hosnn.cli.options import DataArgument, Folder, Minutes, Name, console_for, deadline_after, writable_folder
 from hosnn.cluster.jobs import Cluster, Failed, Job, run_jobs
 from hosnn.cluster.record import EvaluationSummary, Sweep, TrialResult
@@ -164,7 +164,7 @@ def sweep(
         console.print(f"failed: {failure}", markup=False)
     console.print(f"written: {target} and sweep.md", markup=False)
     if json_output:
-        print(json.dumps(state.to_json()))
+        print_json(state.to_json())
     if stopped:
         raise Interrupted(f"{state.count('finished')} of {len(all_trials)} trials are finished", deadline)
     return 2 if state.count("failed") else 0

@@ -1,12 +1,12 @@
 """`hosnn theory`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import tyro
 
+from hosnn.cli.json_output import print_json
 from hosnn.cli.options import console_for, writable_folder
 from hosnn.files import write_json, write_text
 from hosnn.report.plotting import svg
@@ -57,5 +57,5 @@ def theory(
         write_text(folder / f"{name}.svg", svg(figure).decode())
     progress.print(f"written to {folder}", markup=False)
     if json_output:
-        print(json.dumps(results))
+        print_json(results)
     return 0

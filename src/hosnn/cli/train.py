@@ -1,11 +1,11 @@
 """`hosnn train`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from hosnn.cli.json_output import print_json
 from hosnn.cli.options import DataArgument, Folder, Minutes, console, console_for, deadline_after, writable_folder
 from hosnn.data import load_dataset
 from hosnn.progress import Progress, TerminalProgress
@@ -59,7 +59,7 @@ def train(
     """
     if recipe is None:
         if json_output:
-            print(json.dumps(built_in()))
+            print_json(built_in())
             return 0
         for name, summary in built_in().items():
             console.print(f"[bold]{name}[/]  {summary}")
@@ -80,7 +80,7 @@ def train(
     if not fabric.is_global_zero:
         pass  # only the first rank prints
     elif json_output:
-        print(json.dumps({**vars(outcome), "folder": str(outcome.folder)}))
+        print_json({**vars(outcome), "folder": str(outcome.folder)})
     elif outcome.finished:
         console.print(f"{outcome.folder}: best validation accuracy {outcome.accuracy:.2%}", markup=False)
     else:
