@@ -105,6 +105,7 @@ def test_the_grid_is_the_product_of_its_values():
         ((LIF,), (), ("seed=1,2",), (0,), "give seeds with --seeds"),
         ((LIF,), ("start.seed=1",), (), (0,), "give seeds with --seeds"),
         ((LIF,), (), ("name=a,b",), (0,), "by themselves"),
+        ((LIF,), ("optim.lr=3e-3",), ("optim.lr=1e-3,2e-3",), (0,), "optim.lr is in --set and in --grid"),
         ((LIF,), (), ("optim.lr=1e-3,0.001",), (0,), "occurs twice"),
         ((LIF, "hosnn.recipes.demo:lif_fgsm"), (), (), (0,), "occurs twice"),
         ((LIF,), (), ("optim.lrr=1",), (0,), "demo:lif_fgsm with optim.lrr=1: Optimisation has no field"),

@@ -50,7 +50,10 @@ def trials(
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"--seeds got {' '.join(map(str, seeds)) or 'nothing'}; expected at least one, each once")
     for setting in settings:
-        _check_path(setting.partition("=")[0].strip(), f"--set {setting}")
+        path = setting.partition("=")[0].strip()
+        _check_path(path, f"--set {setting}")
+        if path in (text.partition("=")[0].strip() for text in grid):
+            raise ConfigError(f"{path} is in --set and in --grid; leave one of them out")
     every = []
     for recipe in dict.fromkeys(recipes):
         plain = override(resolve(recipe), settings)
