@@ -16,6 +16,8 @@ from hosnn.training.experiment import Experiment
 
 def chosen(reproduction: Reproduction, only: Sequence[str]) -> tuple[Callable[[], Experiment], ...]:
     """The recipes of a table's networks called `only`, all if it is empty.  Raises ConfigError for other names."""
+    if not only:
+        return reproduction.grid
     named = {network_name(recipe): recipe for recipe in reproduction.grid}
     for name in only:
         if name not in named:
@@ -23,12 +25,12 @@ def chosen(reproduction: Reproduction, only: Sequence[str]) -> tuple[Callable[[]
                 f"--only got {name!r}; the networks of this table are {', '.join(named)}; did you mean "
                 f"{nearest(name, tuple(named))!r}?"
             )
-    return tuple(recipe for recipe in reproduction.grid if not only or network_name(recipe) in only)
+    return tuple(recipe for recipe in reproduction.grid if network_name(recipe) in only)
 
 
 def network_name(recipe: Callable[[], Experiment]) -> str:
     """A network's name among those of its table, such as homeostatic-fgsm."""
-    return recipe.__name__.replace("_", "-")
+    return str(getattr(recipe, "__name__", recipe)).replace("_", "-")
 
 
 def measured_before(path: Path, reproduction: Reproduction, data: Dataset) -> ReproductionResult | None:
