@@ -78,7 +78,8 @@ def reproduce(
         seeds: training seeds; every network is trained and attacked for each (robust networks: panels, checks and the
             L2 threat for the first seed only).
         only: networks of the table to train and attack now, such as lif-fgsm; networks that comparison.json in --out
-            has from before stay in the table if recipe, data and protocols are the same.
+            has from before stay in the table if recipe, data and protocols are the same.  With --only no
+            twin is converted.
         runs: folder of run folders.
         out: folder for comparison.json, table.md, bars.svg and report.html; RUNS/NAME if not given.  For all: a folder
             for each, and paper.md with the paper's rows; RUNS if not given.

@@ -2,7 +2,7 @@
 
 from hosnn.names import markdown
 from hosnn.results.comparison import Comparison, Measure
-from hosnn.results.paired_test import p_text
+from hosnn.results.paired_test import paired_texts
 from hosnn.results.statistics import wilson
 from hosnn.results.text import NOT_RUN, markdown_rule, percent, table_row
 
@@ -39,11 +39,10 @@ def against_markdown(comparison: Comparison, against: str) -> str:
     measures = {measure.name: measure for measure in comparison.measures}
     rows = []
     for test in comparison.tests:
-        measure, paired = measures[test.measure], test.paired
-        low, high = (f"{100 * end:+.1f}" for end in paired.interval)
-        difference = f"{100 * paired.difference:+.1f} [{low}, {high}]"
-        counts = (f"{paired.first_only:,}", f"{paired.second_only:,}", p_text(test.p_value).removeprefix("= "))
-        cells = (test.first, test.measure, f"{measure.samples:,}", _cell(measure, test.first), difference, *counts)
+        measure = measures[test.measure]
+        accuracy = _cell(measure, test.first)
+        paired = paired_texts(test.paired, test.p_value)
+        cells = (test.first, test.measure, f"{measure.samples:,}", accuracy, *paired)
         rows.append(table_row(tuple(map(markdown, cells))))
     heads = tuple(head.format(markdown(against)) for head in AGAINST_HEADS)
     accuracies = ", ".join(

@@ -6,7 +6,7 @@ from itertools import combinations
 
 from hosnn.names import markdown
 from hosnn.report.reproduction_tables import WORST, columns
-from hosnn.results.paired_test import PairedTest, compare, p_text
+from hosnn.results.paired_test import PairedTest, compare, paired_texts
 from hosnn.results.reproduction import NetworkKind, ReproductionResult
 from hosnn.results.statistics import holm
 from hosnn.results.text import markdown_rule, table_row
@@ -34,15 +34,8 @@ class PairedNetworks:
     @property
     def texts(self) -> tuple[str, ...]:
         """One text for each of `HEADS`."""
-        paired = self.paired
-        low, high = (f"{100 * end:+.1f}" for end in paired.interval)
-        difference = f"{100 * paired.difference:+.1f} [{low}, {high}]"
-        counts = (f"{paired.first_only:,}", f"{paired.second_only:,}")
-        return (self.heading, str(self.seed), str(self.first), str(self.second), difference, *counts, self.p)
-
-    @property
-    def p(self) -> str:
-        return p_text(self.p_value).removeprefix("= ")
+        test = paired_texts(self.paired, self.p_value)
+        return (self.heading, str(self.seed), str(self.first), str(self.second), *test)
 
 
 def paired_networks(result: ReproductionResult) -> list[PairedNetworks]:

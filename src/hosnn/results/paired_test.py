@@ -149,6 +149,16 @@ def _check_same_attack(first: Evaluation, second: Evaluation, attack: str | None
         )
 
 
+def paired_texts(paired: PairedTest, p_value: float) -> tuple[str, str, str, str]:
+    """Cells of a table: the difference in points with its interval, only the first right, only the second right, p.
+
+    p_value  corrected for all rows of the table
+    """
+    low, high = (f"{100 * end:+.1f}" for end in paired.interval)
+    difference = f"{100 * paired.difference:+.1f} [{low}, {high}]"
+    return difference, f"{paired.first_only:,}", f"{paired.second_only:,}", p_text(p_value).removeprefix("= ")
+
+
 def p_text(p: float) -> str:
     """A p-value after the word "p", such as "= 0.012"."""
     return f"= {p:.2g}" if p >= 0.001 else "< 0.001"
