@@ -221,3 +221,13 @@ def test_parts_may_be_called_training_and_testing_but_not_twice(tmp_path: Path) 
     pile(tmp_path / "pets" / "test")
     with pytest.raises(DataError, match=r"several folders for one part: .*testing.*expected one each"):
         load_dataset(str(tmp_path / "pets"))
+
+
+def test_a_folder_beside_train_and_test_is_left_out_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for part in ("train", "test", "extra"):
+        pile(tmp_path / "pets" / part)
+    data = load_dataset(str(tmp_path / "pets"))
+    assert data.classes == ("cats", "dogs") and len(data.test) == 20
+    assert f"{tmp_path / 'pets'}: extra left out" in caplog.text

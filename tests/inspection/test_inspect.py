@@ -287,6 +287,9 @@ def test_a_lif_network_is_measured_against_a_signature_given() -> None:
     (sentence,) = drift_sentences(result)
     assert sentence.startswith("the signature fits")
     assert inspect(plain, (x, y)).drift == ()
+    one = inspect(plain, (x[:1], y[:1]), signature=signature)
+    (sentence,) = drift_sentences(one)
+    assert "cannot be told from one" in sentence and math.isnan(one.drift[0].over_chance("4"))
 
 
 @pytest.mark.parametrize("model", [known(), homeostatic_network(0.1)], ids=["LIF", "TA-LIF"])

@@ -12,6 +12,7 @@ from hosnn.estimators.rules import with_rule
 from hosnn.nn.blueprint import Blueprint
 from hosnn.nn.convnet import ConvNet, paper_cifar10, paper_cifar100, parse, small_convnet, vgg11
 from hosnn.nn.layers import SpikingNetwork
+from hosnn.nn.lenet import LeNet
 from hosnn.nn.neurons import LIF, TALIF, hidden_neurons, neurons
 from hosnn.nn.normalisation import Norm
 from hosnn.nn.resnet import ResNet, resnet18
@@ -278,6 +279,14 @@ def test_sizes_that_make_no_network_are_refused(change: dict[str, Any], message:
     if not change.keys() & {"pool_gain"} and change != {"image": (3, 2, 2)}:
         with pytest.raises(ConfigError, match=message):
             replace(RESIDUAL, **change)
+
+
+def test_networks_for_small_images_say_that_padding_helps() -> None:
+    for unpadded in (lambda: LeNet(image=(1, 12, 12)), lambda: ConvNet("4C5-P2-4C5-P2-9-2", (3, 12, 12), padded=False)):
+        with pytest.raises(ConfigError, match=r"padding 2 keeps|or padded = true"):
+            unpadded()
+    assert LeNet(image=(1, 12, 12), padding=2).build()
+    assert ConvNet("4C5-P2-4C5-P2-9-2", (3, 12, 12)).build()
 
 
 def test_a_resnet_without_blocks_is_refused() -> None:

@@ -3,6 +3,7 @@
 Legend: N rows, C channels, H height, W width.
 """
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,14 @@ PARTS = {
 }
 """Names of subfolders that part a data set."""
 
+logger = logging.getLogger(__name__)
+
 
 def read_class_folders(root: Path) -> Parts:
     """ROOT/CLASS/pictures, or ROOT/train/CLASS/pictures beside test and perhaps validation.
 
     Classes are numbered in natural order of their folders' names, pictures come in natural order.  Hidden files and
-    what has another ending than .png, .jpg, .jpeg or .webp are left out.
+    what has another ending than .png, .jpg, .jpeg or .webp are left out, and with a warning other folders beside train.
     Raises DataError, naming the file, for pictures of several sizes or that `pictures.decode` refuses, for folders
     without pictures, or classes that are not in the training part.
     """
@@ -44,6 +47,9 @@ def read_class_folders(root: Path) -> Parts:
             missing = ", ".join({"train", "test"} - parted.keys())
             raise DataError(f"{root} has no {missing} beside {', '.join(parted)}; expected ROOT/train and ROOT/test")
         parted = {"all": root}
+    elif len(parted) < len(folders):
+        others = ", ".join(folder.name for folder in folders if folder not in parted.values())
+        logger.warning("%s: %s left out; only train, test and validation are read", root, others)
     names = {part: [folder.name for folder in _folders(folder)] for part, folder in parted.items()}
     classes = tuple(dict.fromkeys(names.get("train") or names.get("all") or []))
     if len(classes) < 2:

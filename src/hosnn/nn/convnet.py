@@ -105,7 +105,7 @@ class ConvNet:
         if min(self._sides()[-1]) < 1:
             raise ConfigError(
                 f"ConvNet got images of {self.image[1]} x {self.image[2]} for {self.structure!r}, whose layers leave "
-                "nothing of them; expected larger images or fewer poolings"
+                f"nothing of them; expected larger images, fewer poolings{'' if self.padded else ' or padded = true'}"
             )
 
     @property

@@ -46,7 +46,7 @@ class LeNet:
             raise ConfigError(
                 f"LeNet got channels {self.channels}, hidden {self.hidden}, classes {self.classes}, padding "
                 f"{self.padding}, image {self.image}; expected two numbers of channels, sizes of at least 1, and an "
-                "image large enough for two 5x5 convolutions and poolings"
+                "image large enough for two 5x5 convolutions and poolings (padding 2 keeps small images whole)"
             )
 
     @property

@@ -98,7 +98,9 @@ def drift_sentences(result: Inspection) -> list[str]:
         ratios = {layer: part.over_chance(layer) for layer in part.mean_square}
         layer = max(ratios, key=ratios.__getitem__)
         of = f"the images of {part.dataset}"
-        if ratios[layer] > MISFIT:
+        if part.images == 1:
+            sentences.append(f"whether the signature fits {of} cannot be told from one of them: inspect more")
+        elif ratios[layer] > MISFIT:
             sentences.append(
                 f"the signature does not fit {of}: in layer {layer} the drift of mean membranes from it is "
                 f"{_ratio(part, layer)} times what chance gives"
@@ -110,6 +112,8 @@ def drift_sentences(result: Inspection) -> list[str]:
 
 def _ratio(part: Drift, layer: str) -> str:
     ratio = part.over_chance(layer)
+    if math.isnan(ratio):
+        return NO_VALUE
     return f"{ratio:.1f}" if ratio < 10 else f"{ratio:,.0f}"
 
 

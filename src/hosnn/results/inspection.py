@@ -130,7 +130,10 @@ class Drift:
     """By layer: what so few images give even without drift, the variance of u over images divided by their number."""
 
     def over_chance(self, layer: str) -> float:
-        """Drift of a layer over what chance gives; infinite where chance gives none."""
+        """Drift of a layer over what chance gives; infinite where chance gives none, NaN for one image, whose spread is
+        unknown."""
+        if self.images == 1:
+            return math.nan
         measured, chance = self.mean_square[layer], self.by_chance[layer]
         if chance > 0:
             return measured / chance
