@@ -15,6 +15,7 @@ from hosnn.errors import ConfigError, ShapeError
 from hosnn.evaluation.evaluate import evaluate
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.protocols.protocol import AttackSpec, Protocol
+from hosnn.results.paired_test import check_pairable
 from hosnn.robustness.balls import Linf
 from hosnn.robustness.pgd import fgsm
 from hosnn.robustness.threats import Threat
@@ -67,7 +68,7 @@ def test_fewer_images_than_given_are_a_balanced_choice_and_the_result_says_so() 
     choice = Split.in_order(BYTES, labels).subset(20)
     for protocol, samples in ((replace(FGSM, samples=20), None), (FGSM, 20)):
         result = evaluate(model(), (X, labels), protocol, samples=samples)
-        assert result.index == tuple(choice.index.tolist())
+        assert sorted(result.index) == choice.index.tolist()
         assert torch.tensor(result.labels).bincount().tolist() == [10, 10]
         assert result.dataset == "images, a class-balanced 20 of 60"
         assert result.samples == 20
@@ -172,3 +173,25 @@ def test_calibrate_takes_a_loader_of_images_and_labels(network: SpikingNetwork) 
         other: Signature = calibrate(network, loader)
         for name, layer in plain.layers.items():
             torch.testing.assert_close(other.layers[name].mean, layer.mean, rtol=0, atol=0)
+
+
+def test_containers_of_other_images_are_not_paired() -> None:
+    first, other = (evaluate(model(), (x, Y), FGSM) for x in (X, X.flip(2)))
+    with pytest.raises(ConfigError, match="different data sets"):
+        check_pairable(first, other)
+    check_pairable(first, evaluate(model(), (X.clone(), Y), FGSM))
+
+
+def test_images_sorted_by_class_are_mixed_so_that_the_first_are_of_all_classes() -> None:
+    labels = torch.arange(10).repeat_interleave(30)
+    x = (0.04 + 0.1 * labels).view(-1, 1, 1, 1).repeat(1, 1, 2, 2).round(decimals=2)
+    split = Split.in_order(x, labels)
+    for count in (None, 200):
+        mixed = split.for_evaluation(count)
+        assert len(set(mixed.labels[:64].tolist())) == 10 and len(mixed) == (count or 300)
+        assert torch.equal(labels[mixed.index], mixed.labels)
+    shuffled = split.subset(torch.randperm(300, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(shuffled.for_evaluation().index, shuffled.index)
+    assert torch.equal(shuffled.for_evaluation(50).index, shuffled.subset(50).index)
+    result = evaluate(lambda x: 10 * x.flatten(1).mean(1, keepdim=True) - torch.arange(10) ** 2 / 20, (x, labels), FGSM)
+    assert len(set(result.labels[:64])) == 10

@@ -17,6 +17,7 @@ from hosnn.errors import ConfigError, SetAsideWarning, ShapeError
 from hosnn.estimators import estimator_name
 from hosnn.evaluation.evaluate import evaluate, evaluate_shard
 from hosnn.evaluation.journal import journal_path, journals
+from hosnn.evaluation.model_code import code_digest
 from hosnn.evaluation.runner import Shard, logits_of
 from hosnn.nn.lenet import LeNet
 from hosnn.progress import Bar
@@ -313,6 +314,39 @@ def test_blocks_of_a_model_whose_forward_was_changed_are_not_gone_on_with(tmp_pa
     with pytest.warns(SetAsideWarning, match="the network answers differently"):
         resumed = evaluate(Scaled(-1.0), fashion_mnist_sample(), PLAN, journal=path)
     assert without_time(resumed) == without_time(evaluate(Scaled(-1.0), fashion_mnist_sample(), PLAN))
+    with pytest.warns(SetAsideWarning, match="another scale"):
+        evaluate(Scaled(-1e4), fashion_mnist_sample(), PLAN, journal=path)
+
+
+LOOKED_UP = 1.0
+
+
+class Changing(Scaled):
+    """A network whose class the test changes, as an author does between two runs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * LOOKED_UP
+
+
+@pytest.mark.parametrize("change", ["method", "constant"])
+def test_blocks_of_a_class_that_was_edited_are_not_gone_on_with_though_it_answers_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    path = tmp_path / "partial.jsonl"
+    with pytest.raises(Interrupted):
+        evaluate(Changing(1.0), fashion_mnist_sample(), PLAN, journal=path, deadline=StopAfter(3))
+    if change == "method":
+        monkeypatch.setattr(Changing, "forward", lambda self, x: Scaled.forward(self, x.detach() + 0 * x))
+    else:
+        monkeypatch.setattr(f"{__name__}.LOOKED_UP", 1.0 + 1e-6)
+    with pytest.warns(SetAsideWarning, match="the code of the network's classes was changed"):
+        evaluate(Changing(1.0), fashion_mnist_sample(), PLAN, journal=path)
+
+
+def test_the_digest_of_code_is_empty_for_our_networks_and_steady_for_others() -> None:
+    assert code_digest(nn.Sequential(nn.Flatten(), nn.Linear(4, 2))) == ""
+    assert code_digest(LeNet(channels=(2, 2), hidden=4).build()) == ""
+    assert code_digest(Scaled(1.0)) == code_digest(nn.Sequential(Scaled(2.0))) != code_digest(Changing(1.0))
 
 
 def test_random_models_are_attacked_at_the_mean_of_several_looks() -> None:

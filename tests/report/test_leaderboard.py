@@ -29,3 +29,16 @@ def test_measured_rows_come_first_and_spikes_of_other_libraries_are_spikes(tmp_p
     rows = [line for line in lines[lines.index("### fashion-mnist, linf:8/255") :] if line.startswith("| ")]
     assert "theirs" in rows[-1]  # after the measured rows, though its number is the largest
     assert "reported: a paper" in rows[-1]
+
+
+def test_validation_images_have_a_table_of_their_own(tmp_path: Path) -> None:
+    result = Evaluation.load(STORED)
+    for name, dataset in (
+        ("test", "fashion-mnist"),
+        ("validation", "fashion-mnist, 3 images lossy, validation images"),
+    ):
+        (tmp_path / name).mkdir()
+        replace(result, model=name, dataset=dataset).save(tmp_path / name / "standard.json")
+    (tmp_path / "reported.json").write_text('{"rows": []}', encoding="utf-8")
+    page = leaderboard(tmp_path)
+    assert "### fashion-mnist, linf:8/255" in page and "### fashion-mnist, validation images, linf:8/255" in page

@@ -135,6 +135,21 @@ def test_attacks_in_another_ball_are_not_what_the_authors_attack_is_measured_by(
             assert "at l2" in finding(beside)[0]  # the only other attack, named with its budget
 
 
+def test_ties_counted_in_two_ways_do_not_make_the_authors_attack_weak() -> None:
+    """A column of one attack of our own, ties lost, beside the authors' protocol, where their order decides."""
+    plain = evaluation("paper", 100, 90, {"PGD-7": 80})
+    lost = replace(
+        evaluation("smoke", 100, 90, {"PGD-20": 80}),
+        threat=plain.threat,
+        clean_tied=(),
+        rows=(replace(plain.row("PGD-7"), attack="PGD-20", tied=(0, 1, 2, 3, 4)),),
+    )
+    cell = replace(comparison().cells[0], evaluations={"paper": plain, "smoke": lost})
+    authors, ours = Column("PGD-7", "paper", "PGD-7"), Column("PGD-20", "smoke", "PGD-20")
+    shared = shared_accuracies([cell], authors, ours)
+    assert shared is not None and shared.first == shared.second == 0.8
+
+
 def test_notes_warn_of_small_samples_weak_protocols_and_single_seeds() -> None:
     said = " ".join(limitations(comparison()))
     assert "Small samples" in said and "overstates its robustness" in said and "one seed only" in said

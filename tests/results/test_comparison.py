@@ -11,7 +11,7 @@ from hosnn.results.comparison import Comparison, compare_models
 from hosnn.results.evaluation import Evaluation, Network, Panel
 from hosnn.results.paired_test import compare
 from hosnn.results.statistics import holm
-from tests.evaluation.synthetic import attack_result, evaluation, guesses
+from tests.evaluation.synthetic import attack_result, evaluation, guesses, rich
 
 
 def of(model: str, protocol: str, **kept: int) -> Evaluation:
@@ -72,7 +72,7 @@ def test_models_without_a_common_protocol_are_shown_and_said_not_to_be_tested() 
 def test_attacks_named_are_tested_where_both_models_have_them() -> None:
     more = [replace(each, rows=(*each.rows, replace(each.rows[0], attack="other"))) for each in THREE[:2]]
     found = compare_models([*more, THREE[2]], tested=("first", "other"))
-    assert [test.measure for test in found.tests[3:]] == ["first (standard)"] * 3 + ["other (standard)"]
+    assert [test.measure for test in found.tests[3:]] == ["after first (standard)"] * 3 + ["after other (standard)"]
     assert (found.tests[-1].first, found.tests[-1].second) == ("a", "b")
     with pytest.raises(ConfigError, match="only a was attacked by 'other'"):
         compare_models([more[0], *THREE[1:]], tested=("other",))
@@ -212,3 +212,42 @@ def test_other_settings_of_a_protocol_are_a_doubt_unless_they_name_transfer_sour
     )
     transferred = replace(other, rows=(replace(other.rows[0], kind="transfer"), *other.rows[1:]))
     assert compare_models([THREE[0], transferred]).tests[0].doubts == ()
+
+
+def test_attacks_through_a_foreign_networks_own_gradient_alone_are_a_doubt() -> None:
+    ours, foreign = (
+        Network(spiking=kind, layers=layers, copies="equal") for kind, layers in (("hosnn", 2), ("foreign", 0))
+    )
+    first, second = replace(THREE[0], network=ours), replace(THREE[1], network=foreign)
+    (test,) = compare_models([first, second]).tests
+    assert test.doubts == (
+        "b was attacked through its own gradient alone, without the estimators that the other met, and may be less "
+        "robust than it seems",
+    )
+    both = [replace(each, network=foreign) for each in THREE[:2]]
+    assert compare_models(both).tests[0].doubts == ()
+    ann = replace(second, network=replace(foreign, spiking="none"))
+    assert compare_models([first, ann]).tests[0].doubts == ()
+
+
+def test_panels_of_fewer_images_are_not_counted_as_if_they_were_of_more() -> None:
+    small = rich()
+    panels = tuple(
+        Panel(panel.name, tuple(replace(row, predictions=row.predictions[:50]) for row in panel.rows))
+        for panel in small.panels
+    )
+    found = compare_models([rich(), replace(small, model="smaller", panels=panels)])
+    of_panels = [it for it in found.measures if it.name.startswith("worst case through")]
+    assert of_panels and all(set(it.correct) == {rich().model} and it.samples == 100 for it in of_panels)
+
+
+def test_attacks_of_a_cascade_are_tested_by_the_name_that_the_table_has() -> None:
+    found = compare_models([rich(), replace(rich(), model="other")], ["Square"], against="other")
+    assert {test.measure for test in found.tests} <= {measure.name for measure in found.measures}
+    assert "after Square (standard)" in against_markdown(found, "other")
+
+
+def test_other_numbers_of_steps_of_an_attack_are_a_doubt() -> None:
+    changed = tuple(replace(row, steps=400) if row.attack == "Square" else row for row in rich().rows)
+    found = compare_models([rich(), replace(rich(), model="other", rows=changed)], ["Square"])
+    assert found.tests[-1].doubts[0] == f"{rich().model} met 100 steps of Square and other 400"

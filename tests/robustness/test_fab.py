@@ -1,5 +1,7 @@
 """The boundary attack against distances that are known in closed form."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,10 +11,12 @@ from hosnn.rng import SampleRandom
 from hosnn.robustness.balls import L1, L2, Ball, Linf
 from hosnn.robustness.ensembles import Noise
 from hosnn.robustness.fab import FAB, to_hyperplane
+from hosnn.robustness.losses import tied
 from hosnn.robustness.model import count_passes
+from hosnn.robustness.pgd import PGD, at_clean
 from hosnn.robustness.threats import Threat
 from tests.covering import each_pair, each_value
-from tests.robustness.models import Wavy, linear, samples
+from tests.robustness.models import SHAPE, Wavy, linear, samples
 from tests.robustness.personal import personal
 
 NORMS = {"linf": Linf(0.1), "l2": L2(0.4), "l1": L1(0.8)}
@@ -235,3 +239,36 @@ def test_settings_out_of_range_raise() -> None:
 
     with pytest.raises(ConfigError, match="linf, l2 and l1 only"):
         FAB(Threat(Other(1.0)))
+
+
+class Touching(nn.Module):
+    """Two classes; the second reaches the first's score and never exceeds it, though the gradient says otherwise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        second = x.flatten(1).sum(1)
+        capped = second + (second.clamp(max=5.0) - second).detach()
+        return torch.stack([torch.full_like(second, 5.0), capped], 1)
+
+
+@pytest.mark.parametrize(
+    "attack", [FAB(Threat(Linf(0.1)), 10, targets=1), PGD(Threat(Linf(0.1)), 10)], ids=["FAB", "PGD"]
+)
+def test_a_tie_inside_the_ball_is_kept_where_no_point_is_misclassified(attack: FAB | PGD) -> None:
+    x, y = torch.full((4, *SHAPE), 0.4), torch.zeros(4, dtype=torch.int64)
+    assert tied(Touching()(attack(Touching(), x, y, rng(4))), y).all()
+
+
+def test_a_tie_on_the_way_is_kept_if_the_last_point_is_right() -> None:
+    class Narrow(nn.Module):
+        """A tie where the mean pixel is within 0.02 of 0.45 only."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            mean = x.flatten(1).mean(1)
+            second = mean + (torch.where((mean - 0.45).abs() < 0.02, 1.0, 0.0) - mean).detach()
+            return torch.stack([torch.ones_like(mean), second], 1)
+
+    x, y = torch.full((4, *SHAPE), 0.4), torch.zeros(4, dtype=torch.int64)
+    threat = Threat(Linf(0.1))
+    attack = PGD(threat, 10, start=at_clean)
+    assert tied(Narrow()(attack(Narrow(), x, y, rng(4))), y).all()
+    assert not tied(Narrow()(replace(attack, keep_best=False)(Narrow(), x, y, rng(4))), y).any()

@@ -5,6 +5,8 @@ Validation splits, fixed subsets and the embedded sample are all chosen by these
 Legend: N rows.
 """
 
+from collections import Counter
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -51,6 +53,23 @@ def balanced_rows(labels: Tensor, index: Tensor, count: int) -> Tensor:
     labels, index  [N] int64
     returns        [count] int64, row numbers
     """
+    return rows_by_rank(labels, index)[:count].sort().values
+
+
+def rows_by_rank(labels: Tensor, index: Tensor) -> Tensor:
+    """All rows by their rank in their class: one of every class, then the next of every class, and so on.
+
+    labels, index  [N] int64
+    returns        [N] int64, row numbers
+    """
     by_key = splitmix64(index).argsort()
-    by_rank = by_key[shuffled_rank_in_class(labels, index)[by_key].argsort(stable=True)]
-    return by_rank[:count].sort().values
+    return by_key[shuffled_rank_in_class(labels, index)[by_key].argsort(stable=True)]
+
+
+def is_sorted_by_class(labels: Tensor) -> bool:
+    """Whether neighbours share a label much more often than chance has it: halfway from sum over classes of share^2,
+    which mixed rows have, to 1."""
+    if len(labels) < 2:
+        return False
+    by_chance = sum(count**2 for count in Counter(labels.tolist()).values()) / len(labels) ** 2
+    return 2 * float((labels[1:] == labels[:-1]).float().mean()) > 1 + by_chance

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from hosnn.data.selection import balanced_rows
+from hosnn.data.selection import balanced_rows, is_sorted_by_class, rows_by_rank
 from hosnn.errors import ConfigError, DataError
 
 
@@ -50,6 +50,18 @@ class Split:
         if isinstance(rows, int):
             rows = balanced_rows(self.labels, self.index, self._at_most(rows)).to(self.labels.device)
         return self._chosen(rows)
+
+    def for_evaluation(self, count: int | None = None) -> Self:
+        """The rows that an evaluation takes, in its order: all, or `subset(count)` if there are more.
+
+        Where they are sorted by class they are mixed (`selection.rows_by_rank`), since short searches and checks of the
+        model look at the first of them.
+        Raises ConfigError if `count` is negative.
+        """
+        chosen = self if count is None or count >= len(self) else self.subset(count)
+        if not is_sorted_by_class(chosen.labels):
+            return chosen
+        return chosen.subset(rows_by_rank(chosen.labels, chosen.index).to(chosen.labels.device))
 
     def take(self, count: int) -> Self:
         """The first `count` rows.  Raises ConfigError if there are fewer."""

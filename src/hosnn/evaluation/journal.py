@@ -35,6 +35,8 @@ OTHERS = {
     "model": "the weights are others",
     "structure": "the network is another",
     "answers": "the network answers differently",
+    "scale": "the network's scores have another scale",
+    "code": "the code of the network's classes was changed",
     "images": "the images are others",
     "dataset": "the data set is another",
     "settings": "the protocol's settings are others",

@@ -1,6 +1,7 @@
 """Preparing an evaluation: its images, facts about the model, the attacks that apply, the journal."""
 
 import hashlib
+import math
 import os
 import re
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from hosnn.deadline import Deadline
 from hosnn.errors import ConfigError, ShapeError
 from hosnn.estimators import check_reach, has_spiking_layers
 from hosnn.evaluation.journal import Journal
+from hosnn.evaluation.model_code import code_digest
 from hosnn.evaluation.requirements import (
     check_batch_sizes,
     check_transfer_source,
@@ -112,7 +114,8 @@ def prepare(
     images = _images(split, protocol.samples)
     check_on_grid(protocol.threat, images.x)
     check_budget(protocol.threat, images.x)
-    names = names or _names(data, split, len(images.y))
+    content = _content(images)
+    names = names or _names(data, split, len(images.y), content)
     model_hash = fingerprint(model) if isinstance(model, nn.Module) else ""
     if journal is not None and not model_hash:
         raise ConfigError("journal=... needs an nn.Module: a journal could not tell one plain function from another")
@@ -124,10 +127,12 @@ def prepare(
     _check_classes(logits, images.y)
     check_batch_sizes(model, first_images)
     network = inspect_network(model, first_images)
-    identity = _identity(protocol, names, model_hash, seed, images) | {
+    identity = _identity(protocol, names, model_hash, seed, content) | {
         # Equal weights are not enough: forward may have been changed since, or the device may be another.
         "answers": logits.argmax(1).tolist(),
+        "scale": math.frexp(float(logits.float().std()))[1],  # a power of two, which rounding does not change
         "structure": digest(model),
+        "code": code_digest(model) if isinstance(model, nn.Module) else "",
         "device": device.type,
         "backend": backend.active(device),
     }
@@ -167,17 +172,22 @@ def prepare(
     )
 
 
-def _identity(protocol: Protocol, names: Names, model: str, seed: int, images: Images) -> dict[str, Any]:
-    """What decides an evaluation's result: a journal with another identity is not resumed."""
+def _content(images: Images) -> str:
+    """SHA-256 of pixels, labels and numbers of the images."""
     content = hashlib.sha256()
     for tensor in (images.x, images.y, images.index):
         content.update(tensor.cpu().contiguous().numpy().tobytes())
+    return content.hexdigest()
+
+
+def _identity(protocol: Protocol, names: Names, model: str, seed: int, images: str) -> dict[str, Any]:
+    """What decides an evaluation's result: a journal with another identity is not resumed."""
     return {
         "protocol": protocol.name,
         "threat": str(protocol.threat),
         "model": model,
         "dataset": names.dataset_sha256,
-        "images": content.hexdigest(),
+        "images": images,
         "seed": seed,
         "settings": protocol.settings,
         "block_size": protocol.block_size,
@@ -193,11 +203,10 @@ def _split_of(data: Dataset | Split | Any) -> Split:
 
 
 def _images(split: Split, count: int | None) -> Images:
-    """Images float [N, C, H, W] with labels and index: all, or a class-balanced choice of `count` if there are more."""
+    """Images float [N, C, H, W] with labels and index, as `Split.for_evaluation` chooses and orders them."""
     if count is not None and count < 1:
         raise ConfigError(f"evaluate got samples = {count}; expected at least 1, or None for all")
-    if count is not None and count < len(split):
-        split = split.subset(count)
+    split = split.for_evaluation(count)
     x, y = (part.clone() if part.is_inference() else part for part in split.batch(torch.arange(len(split))))
     check_images(x, origin="evaluate")
     if len(set(split.index.tolist())) < len(split) or int(split.index.min()) < 0:
@@ -214,11 +223,16 @@ def _at_most(samples: int, available: int) -> int:
     return samples
 
 
-def _names(data: Dataset | Split | Any, split: Split, count: int) -> Names:
-    """What a result calls its data; of a container it says so where not all images were taken."""
+def _names(data: Dataset | Split | Any, split: Split, count: int, content: str) -> Names:
+    """What a result calls its data; of a container it says so where not all images were taken.
+
+    content  SHA-256 of the images evaluated, which tells containers apart
+    """
     if isinstance(data, Dataset):
         return Names(dataset=data.title, dataset_sha256=data.sha256)
-    return Names() if count == len(split) else Names(dataset=f"images, a class-balanced {count:,} of {len(split):,}")
+    if count == len(split):
+        return Names(dataset_sha256=content)
+    return Names(dataset=f"images, a class-balanced {count:,} of {len(split):,}", dataset_sha256=content)
 
 
 def _check_classes(logits: Tensor, y: Tensor) -> None:

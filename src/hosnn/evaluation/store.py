@@ -187,7 +187,7 @@ def _warn_of_releases(stored: Evaluation, path: Path) -> None:
 
 def check_belongs(stored: Evaluation, data: Dataset, protocol: Protocol, path: Path) -> None:
     """Raises ConfigError unless a stored result has the images of the data and the attacks of the protocol."""
-    split = data.test if stored.samples >= len(data.test) else data.test.subset(stored.samples)
+    split = data.test.for_evaluation(stored.samples)
     if stored.index != tuple(split.index.tolist()) or stored.labels != tuple(split.labels.tolist()):
         raise ConfigError(f"{path} has other images or labels than {data.title}: it was changed; {REMOVE}")
     left_out = {text.partition(": ")[0] for text in stored.skipped}

@@ -32,7 +32,7 @@ FAB_T = AttackFamily("FAB-T", FAB.norms)
 SQUARE = AttackFamily("Square", Square.norms)
 HOP_SKIP_JUMP = AttackFamily("HopSkipJump", HopSkipJump.norms)
 
-ESTIMATOR_IN_NAME = r",? (full )?BPTT( w=\S+)?$"
+ESTIMATOR_IN_NAME = r",? ((full )?BPTT( w=\S+)?|ASSG)$"
 """The end of the names of attacks that the built-in protocols run through several estimators."""
 
 ESTIMATOR_IN_DESCRIPTION = "surrogate|estimator|BPTT|TSSL-BP|gradients? through"

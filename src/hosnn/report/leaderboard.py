@@ -28,6 +28,10 @@ HEADS = ("network", "kind", "clean", "robust", "under", "images", "source")
 MEASURED = ("standard", "standard, attacks only", "full", "full, attacks only")
 
 
+VALIDATION_IMAGES = "validation images"
+"""What the title of a data set says where its test images were not looked at."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One row: accuracies in percent, `robust` with its 95 % interval where it was measured here."""
@@ -69,7 +73,7 @@ def measured(folder: Path) -> Iterator[Entry]:
             failed = [check.name for check in result.checks if check.severity == "fail"]
             doubt = f"; fails: {', '.join(failed)}" if failed else "" if result.checks else "; without checks"
             yield Entry(
-                data=result.dataset.partition(",")[0].removesuffix(" (unverified)"),
+                data=_data(result.dataset),
                 threat=result.threat,
                 network=result.model,
                 kind=KINDS[result.network.spiking],
@@ -80,6 +84,12 @@ def measured(folder: Path) -> Iterator[Entry]:
                 source="measured here",
                 value=100 * result.worst_case,
             )
+
+
+def _data(title: str) -> str:
+    """The data set's name without remarks, but for the one that it is not the test split."""
+    name, *remarks = title.split(", ")
+    return ", ".join([name.removesuffix(" (unverified)"), *(it for it in remarks if it == VALIDATION_IMAGES)])
 
 
 def reported(path: Path) -> Iterator[Entry]:

@@ -92,13 +92,16 @@ def columns(result: ReproductionResult) -> list[Column]:
 def correct_samples(evaluation: Evaluation, attack: str, by_order: bool = False) -> list[bool]:
     """Which samples are correct after an attack of the evaluation, without attack (`CLEAN`), or after all (`WORST`).
 
-    by_order  in the worst case, the order of the classes decides a tie
+    by_order  under attack, the order of the classes decides a tie
     """
     if attack == WORST:
         return evaluation.robust_by_argmax if by_order else evaluation.robust
     if attack == CLEAN:
         return evaluation.correct_when_clean
-    return evaluation.correct_after(evaluation.row(attack))
+    row = evaluation.row(attack)
+    if by_order:
+        return [predicted == label for predicted, label in zip(row.predictions, evaluation.labels, strict=True)]
+    return evaluation.correct_after(row)
 
 
 def was_run(evaluation: Evaluation, attack: str) -> bool:

@@ -3,15 +3,17 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, TypeVar
 
 from hosnn.errors import ConfigError, nearest
 from hosnn.results.attack_matrix import attack_matrix
+from hosnn.results.doubts import doubts
 from hosnn.results.evaluation import AttackResult, Evaluation
 from hosnn.results.paired_test import PairedTest, check_pairable, compare, outcome_sentence
 from hosnn.results.statistics import holm
 from hosnn.results.text import ATTACKS_ONLY, NOT_RUN
 
+T = TypeVar("T")
 FORMAT = "hosnn-side-by-side-1"
 
 
@@ -140,7 +142,10 @@ def _measures(evaluations: Mapping[str, Evaluation]) -> Iterator[Measure]:
         yield measure(f"after {name}" if first.cascade else name, correct)
     if len({row.threat for row in first.rows}) == 1:  # a worst case over several threats means nothing
         yield measure("worst case", {model: sum(evaluation.robust) for model, evaluation in evaluations.items()})
-    matrices = {model: matrix for model, evaluation in evaluations.items() if (matrix := attack_matrix(evaluation))}
+    matrices = _of_one_size(
+        {model: matrix for model, evaluation in evaluations.items() if (matrix := attack_matrix(evaluation))},
+        lambda matrix: matrix.samples,
+    )
     for estimator in dict.fromkeys(name for matrix in matrices.values() for name in matrix.estimators):
         correct = {
             model: round(matrix.by_estimator[matrix.estimators.index(estimator)] * matrix.samples)
@@ -159,7 +164,8 @@ def _alone(
         model: [row for row in evaluation.panel("controls") if row.kind in ("queries", "transfer")]
         for model, evaluation in evaluations.items()
     }
-    samples = max((len(row.predictions) for rows in rows_of.values() for row in rows), default=0)
+    rows_of = _of_one_size({model: rows for model, rows in rows_of.items() if rows}, lambda it: len(it[0].predictions))
+    samples = max((len(rows[0].predictions) for rows in rows_of.values()), default=0)
     for name in dict.fromkeys(_measure_name(row) for rows in rows_of.values() for row in rows):
         correct = {
             model: _right_after_all(evaluations[model], named)
@@ -167,6 +173,12 @@ def _alone(
             if (named := [row for row in rows if _measure_name(row) == name])
         }
         yield measure(f"{name} alone", correct, samples)
+
+
+def _of_one_size(panels: dict[str, T], size: Callable[[T], int]) -> dict[str, T]:
+    """The panels by model, without those of fewer images than the largest: counts of both share a line of the table."""
+    largest = max(map(size, panels.values()), default=0)
+    return {model: panel for model, panel in panels.items() if size(panel) == largest}
 
 
 def _right_after_all(evaluation: Evaluation, rows: Sequence[AttackResult]) -> int:
@@ -183,13 +195,13 @@ def _tests(
     by_protocol: Mapping[str, Mapping[str, Evaluation]], tested: Sequence[str], against: str | None
 ) -> Iterator[PairwiseTest]:
     pairs = []
-    for protocol, evaluations in by_protocol.items():
+    for evaluations in by_protocol.values():
         attacks: list[str | None] = list(tested)
         # A worst case over several threats means nothing, so it is not tested.
         if all(len({row.threat for row in evaluation.rows}) == 1 for evaluation in evaluations.values()):
             attacks.insert(0, None)
         pairs += [
-            (f"{attack or 'worst case'} ({protocol})", attack, evaluations[one], evaluations[other])
+            (_tested_name(evaluations[one], attack), attack, evaluations[one], evaluations[other])
             for attack in attacks
             for one, other in _pairs(tuple(evaluations), against)
             if attack is None or (_has(evaluations[one], attack) and _has(evaluations[other], attack))
@@ -203,8 +215,14 @@ def _tests(
             second=second.model,
             paired=outcome,
             p_value=p_value,
-            doubts=_doubts(first, second, attack),
+            doubts=doubts(first, second, attack),
         )
+
+
+def _tested_name(evaluation: Evaluation, attack: str | None) -> str:
+    """What is tested as the table calls it: in a cascade, an attack's images are those right after all before it."""
+    name = "worst case" if attack is None else f"after {attack}" if evaluation.cascade else attack
+    return f"{name} ({evaluation.protocol})"
 
 
 def _pairs(models: Sequence[str], against: str | None) -> Iterator[tuple[str, str]]:
@@ -212,25 +230,6 @@ def _pairs(models: Sequence[str], against: str | None) -> Iterator[tuple[str, st
     if against is None:
         return combinations(models, 2)
     return ((model, against) for model in models if model != against and against in models)
-
-
-def _doubts(first: Evaluation, second: Evaluation, attack: str | None) -> tuple[str, ...]:
-    """Why the numbers of two evaluations may not be what they seem."""
-    doubts = []
-    without_gradient = [evaluation.model for evaluation in (first, second) if not evaluation.network.gradient]
-    if without_gradient and attack is None:
-        doubts.append(f"{' and '.join(without_gradient)} gave no gradient and met fewer attacks")
-    transfer = any(row.kind == "transfer" for evaluation in (first, second) for row in evaluation.rows)
-    if attack is None and first.settings != second.settings and not transfer:
-        doubts.append(
-            f"{first.model} and {second.model} were evaluated under different settings of {first.protocol}, such as "
-            "those of another version of hosnn"
-        )
-    failed = [evaluation.model for evaluation in (first, second) if evaluation.verdict == "fail"]
-    if failed:
-        plural = "s" if len(failed) > 1 else ""
-        doubts.append(f"the evaluation{plural} of {' and '.join(failed)} failed {'their' if plural else 'its'} checks")
-    return tuple(doubts)
 
 
 def _check_names(evaluations: Sequence[Evaluation]) -> None:

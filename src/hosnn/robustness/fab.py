@@ -15,7 +15,7 @@ from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.balls import L1, L2, Linf, per_sample
 from hosnn.robustness.grid import through_grid
-from hosnn.robustness.losses import WithTarget, misclassified
+from hosnn.robustness.losses import WithTarget, misclassified, tied
 from hosnn.robustness.model import Model, input_gradient, scores, subset, without_state
 from hosnn.robustness.threats import Threat
 
@@ -28,6 +28,24 @@ class Closest(NamedTuple):
 
     x_adv: Tensor  # [B, ...]; x itself where there is none
     distance: Tensor  # [B] in the ball's norm; inf where there is none
+
+
+class _Found(NamedTuple):
+    """The nearest points of a search: misclassified ones, and those where the label only shares the largest score."""
+
+    wrong: Closest
+    tied: Closest
+
+    @classmethod
+    def nothing(cls, x: Tensor, y: Tensor) -> "_Found":
+        distance = torch.full(y.shape, torch.inf, dtype=_at_least_float32(x), device=x.device)
+        return cls(Closest(x.clone(), distance), Closest(x.clone(), distance.clone()))
+
+    def update(self, new: "_Found", rows: Tensor) -> None:
+        """Keep what is nearer of the samples in `rows`, in place."""
+        for kept, found in zip(self, new, strict=True):
+            closer = found.distance < kept.distance[rows]
+            kept.x_adv[rows[closer]], kept.distance[rows[closer]] = found.x_adv[closer], found.distance[closer]
 
 
 @identified("FAB")
@@ -44,7 +62,8 @@ class FAB:
     bias      alpha_max of the paper: the largest weight a of the step from x; 0 ignores x
     overshoot eta: how far beyond the boundary a step goes; 1 stops on it
     backward  beta: after a success, the share of the distance from x that is kept
-    As an attack it returns the first adversarial point inside the threat, else x.
+    As an attack it returns the first adversarial point inside the threat, else the nearest one there at which the label
+    shares the largest score with another class, else x.
     Raises ConfigError for a ball that is not linf, l2 or l1, and for settings out of range.
     """
 
@@ -76,22 +95,24 @@ class FAB:
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
         # The difference of two points of the grid is a multiple of its step up to the last bit only.
         eps = self.threat.ball.eps + (0.0 if self.threat.bits is None else 1e-6)
-        closest = self._search(model, x, y, rng, stop_at=eps)
-        return torch.where(per_sample(closest.distance <= eps, x), closest.x_adv, x)
+        found = self._search(model, x, y, rng, stop_at=eps)
+        for points in reversed(found):
+            x = torch.where(per_sample(points.distance <= eps, x), points.x_adv, x)
+        return x
 
     def closest(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Closest:
         """The nearest adversarial point of all targets and restarts, inside the ball or not."""
-        return self._search(model, x, y, rng, stop_at=0.0)
+        return self._search(model, x, y, rng, stop_at=0.0).wrong
 
-    def _search(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom, stop_at: float) -> Closest:
+    def _search(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom, stop_at: float) -> _Found:
         """All targets and restarts; a sample is done once an adversarial point lies within the distance `stop_at`."""
         model = through_grid(model, self.threat, x)
         ranked, wrong = _wrong_classes(scores(model, x), y)
-        best, distance = x.clone(), torch.full(y.shape, torch.inf, dtype=_at_least_float32(x), device=x.device)
-        distance[wrong] = 0.0
+        best = _Found.nothing(x, y)
+        best.wrong.distance[wrong] = 0.0
         for rank in range(min(self.targets, ranked.shape[1])):
             for restart in range(self.restarts):
-                robust = (distance > stop_at).nonzero()[:, 0]
+                robust = (best.wrong.distance > stop_at).nonzero()[:, 0]
                 if not len(robust):
                     break
                 start = x[robust]
@@ -100,32 +121,31 @@ class FAB:
                     half, stream = self.threat.relaxed.scaled(0.5), rng.subset(robust).fold("fab", rank, restart)
                     start = half.project(start + half.ball.sample(start, stream), start)
                 target = ranked[robust, rank]
-                closest = self._run(subset(model, robust), x[robust], y[robust], target, start, stop_at)
-                closer = closest.distance < distance[robust]
-                best[robust[closer]], distance[robust[closer]] = closest.x_adv[closer], closest.distance[closer]
-        return Closest(best, distance)
+                best.update(self._run(subset(model, robust), x[robust], y[robust], target, start, stop_at), robust)
+        return best
 
-    def _run(self, model: Model, x: Tensor, y: Tensor, target: Tensor, start: Tensor, stop_at: float) -> Closest:
+    def _run(self, model: Model, x: Tensor, y: Tensor, target: Tensor, start: Tensor, stop_at: float) -> _Found:
         """One run from `start`, every sample towards its own target [B]."""
-        best, distance = x.clone(), torch.full(y.shape, torch.inf, dtype=_at_least_float32(x), device=x.device)
+        best = _Found.nothing(x, y)
         robust, robust_model = torch.arange(len(y), device=y.device), model
         point, clean = start, x
         for _ in range(self.steps):
             evaluated = input_gradient(robust_model, point, y[robust], WithTarget(_score_difference, target[robust]))
             point = self._step(point, clean, evaluated.loss, evaluated.gradient)
-            wrong = misclassified(scores(robust_model, point), y[robust])
+            reached = scores(robust_model, point)
+            wrong, tie = misclassified(reached, y[robust]), tied(reached, y[robust])
             seen = self.threat.rounded(point, clean)
-            length = torch.where(wrong, self.threat.ball.size(seen - clean).to(distance), torch.inf)
-            closer = length < distance[robust]
-            best[robust[closer]], distance[robust[closer]] = seen[closer], length[closer]
+            length = self.threat.ball.size(seen - clean).to(best.wrong.distance)
+            lengths = (torch.where(which, length, torch.inf) for which in (wrong, tie))
+            best.update(_Found(*(Closest(seen, distance) for distance in lengths)), robust)
             point = torch.where(per_sample(wrong, point), clean + self.backward * (point - clean), point)
-            done = length <= stop_at
+            done = wrong & (length <= stop_at)
             if done.any():
                 robust, point, clean = robust[~done], point[~done], clean[~done]
                 robust_model = subset(model, robust)
             if not len(robust):
                 break
-        return Closest(best, distance)
+        return best
 
     def _step(self, point: Tensor, clean: Tensor, difference: Tensor, gradient: Tensor) -> Tensor:
         """x' after one step from `point`, given the target's score minus the label's there [B] and its gradient."""

@@ -15,7 +15,7 @@ from hosnn.identity import identified
 from hosnn.rng import SampleRandom
 from hosnn.robustness.balls import Ball, per_sample
 from hosnn.robustness.grid import through_grid
-from hosnn.robustness.losses import Loss, cross_entropy, misclassified, tied
+from hosnn.robustness.losses import Loss, cross_entropy, lost, misclassified, tied
 from hosnn.robustness.model import Attack, Model, input_gradient, scores, subset, without_state
 from hosnn.robustness.threats import Threat
 
@@ -57,8 +57,10 @@ class PGD:
 
     step_size  a fraction of eps
     restarts   independent runs, until one gives an adversarial point
-    keep_best  return the first adversarial point reached rather than the last point.  A sample that has one costs no
-               more passes; turn this off to craft with BatchNorm in training mode, where samples influence each other
+    keep_best  return the first adversarial point reached rather than the last point, and rather than a last point that
+               is right one on the way at which the label shared the largest logit.  A sample that has an adversarial
+               point costs no more passes; turn this off to craft with BatchNorm in training mode, where samples
+               influence each other
     """
 
     threat: Threat
@@ -87,12 +89,15 @@ class PGD:
         x_adv = threat.project(x + self.start(threat.ball, x, rng.fold("start")), x)
         result, remaining = x_adv.clone(), torch.arange(len(y), device=y.device)
         direction = torch.zeros_like(x_adv)
+        in_a_tie = torch.zeros_like(remaining, dtype=torch.bool)
         for _ in range(self.steps):
             evaluated = input_gradient(model, x_adv, y, self.loss)
             # A gradient that is not a number would move pixels to NaN, out of every threat: do not move there.
             gradient = evaluated.gradient.nan_to_num()
             if self.momentum:
                 gradient = direction = self.momentum * direction + unit_mean(gradient)
+            if self.keep_best and (tie := tied(evaluated.scores, y)).any():
+                result[remaining[tie]], in_a_tie[remaining[tie]] = x_adv[tie], True
             if self.keep_best and (wrong := misclassified(evaluated.scores, y)).any():
                 result[remaining[wrong]] = x_adv[wrong]
                 model = subset(model, ~wrong)
@@ -103,7 +108,11 @@ class PGD:
                     return self.threat.rounded(result, clean)
             step = self.step_size * threat.ball.eps * threat.ball.steepest(gradient)
             x_adv = threat.project(x_adv + step, x)
-        result[remaining] = x_adv
+        better = ~in_a_tie[remaining]
+        if not better.all():  # a tie on the way is kept unless the last point is as good
+            seen = (~better).nonzero()[:, 0]
+            better[seen] = lost(scores(subset(model, seen), x_adv[seen]), y[seen])
+        result[remaining[better]] = x_adv[better]
         return self.threat.rounded(result, clean)
 
 
