@@ -16,7 +16,7 @@ from hosnn.cli import reproduction_pipeline
 from hosnn.cli.main import main
 from hosnn.data import load_dataset
 from hosnn.deadline import Deadline, Interrupted
-from hosnn.errors import ConfigError
+from hosnn.errors import ConfigError, SetAsideWarning
 from hosnn.nn.convnet import ConvNet, Twin
 from hosnn.recipes.reproductions import REPRODUCTIONS, Conversions, FurtherSeeds, PlannedEvaluation
 from hosnn.recipes.robust_parts import adversarial
@@ -83,7 +83,58 @@ def test_a_table_grows_network_by_network(tmp_path: Path, capsys: pytest.Capture
     assert names(again) == names(both) and again.cells[1] == first.cells[0]
     more = measure("two", "--only", "lif-clean", "--seeds", "1")
     assert names(more) == ["lif-clean", "homeostatic-fgsm", "lif-clean-seed1"]
+    assert set(more.starts) == {"demo-start", "demo-start-seed1"}
+    assert more.start_seconds == sum(more.starts.values()) > first.start_seconds
+    with pytest.warns(SetAsideWarning, match="held demo-lif-clean, demo-homeostatic-fgsm, demo-lif-clean-seed1, not"):
+        whole = measure("two", "--seeds", "2")  # not --only
+    grid = ("lif-clean", "lif-fgsm", "homeostatic-clean", "homeostatic-fgsm")
+    assert names(whole) == [f"{name}-seed2" for name in grid]
+    (kept,) = out.glob("comparison.kept-*.json")
+    assert ReproductionResult.load(kept) == more
     capsys.readouterr()
+
+
+def test_a_network_that_another_command_measures_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["reproduce", "demo", "--out", str(tmp_path / "out"), "--runs"]
+    measured = reproduction_pipeline.Pipeline.cell
+
+    def slow(self: Any, *arguments: Any) -> Any:
+        monkeypatch.setattr(reproduction_pipeline.Pipeline, "cell", measured)
+        assert main([*command, str(tmp_path / "two"), "--only", "homeostatic-clean"]) == 0
+        return measured(self, *arguments)
+
+    monkeypatch.setattr(reproduction_pipeline.Pipeline, "cell", slow)
+    assert main([*command, str(tmp_path / "one"), "--only", "lif-clean"]) == 0
+    table = ReproductionResult.load(tmp_path / "out" / "comparison.json")
+    assert [cell.experiment for cell in table.cells] == ["demo-lif-clean", "demo-homeostatic-clean"]
+
+
+def test_a_table_grows_seed_by_seed_where_further_seeds_are_planned_differently(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = PlannedEvaluation("smoke", samples=10, panel_samples=10, further_seeds=FurtherSeeds.ATTACKS_ONLY)
+    columns = (("clean", plan.key, "clean"), ("worst", plan.key, "worst"))
+    monkeypatch.setitem(REPRODUCTIONS, "demo", replace(TINY_DEMO, plans=(plan,), columns=columns))
+    out = tmp_path / "demo"
+    for seed in "012":
+        assert main(["reproduce", "demo", "--runs", str(tmp_path), "--only", "lif-clean", "--seeds", seed]) == 0
+    table = ReproductionResult.load(out / "comparison.json")
+    assert [list(cell.evaluations) for cell in table.cells] == [["smoke"], *[["smoke, attacks only"]] * 2]
+
+
+def test_networks_trained_in_several_precisions_do_not_share_a_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["reproduce", "demo", "--out", str(tmp_path / "out"), "--only"]
+    assert main([*command, "lif-clean", "--precision", "bf16-mixed", "--runs", str(tmp_path / "one")]) == 0
+    assert "Trained in bf16-mixed." in (tmp_path / "out" / "table.md").read_text()
+    capsys.readouterr()
+    assert main([*command, "homeostatic-clean", "--runs", str(tmp_path / "two")]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "demo-lif-clean, trained with --precision bf16-mixed, and now the precision is 32-true" in said
+    assert not (tmp_path / "two").exists()
 
 
 def test_networks_of_before_that_were_measured_in_another_way_are_not_overwritten(

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from hosnn.cli.main import main
+from hosnn.cluster.trials import trials
 from hosnn.data import Dataset, Split
 from hosnn.errors import ConfigError
 from hosnn.recipes import cifar10_small, demo, fashion_mnist, nmnist
+from hosnn.recipes.resolve import fitted_to, override
 from hosnn.recipes.variants import fitted, with_dataset
 from hosnn.training.experiment import Experiment
 from hosnn.training.objectives import VanRossum
@@ -65,6 +67,16 @@ def test_all_else_stays(recipe) -> None:
     before, after = stages(recipe()), stages(with_dataset(recipe(), PICTURES))
     assert [settings(stage) for stage in after] == [settings(stage) for stage in before]
     assert [stage.name for stage in after] == [f"{stage.name}-my-leaves" for stage in before]
+
+
+def test_what_the_user_sets_holds_on_data_of_their_own() -> None:
+    settings = ("network.mean=0.5,0.4,0.3", "optim.epochs=3", "name=mine", "objective.loss.spikes=1,1,1,1,1")
+    experiment = fitted_to(PICTURES, override(cifar10_small.lif_clean(), settings), settings)
+    assert [stage.network.mean for stage in stages(experiment)] == [(0.5, 0.4, 0.3)] * 2  # type: ignore[attr-defined]
+    assert (experiment.name, experiment.optim.epochs) == ("mine-my-leaves", 3)
+    (trial,) = trials(["cifar10_small:lif_clean"], settings[:2], (), (0,), PICTURES)
+    assert trial.experiment.network == experiment.network
+    assert experiment.network.image == PICTURES.image_shape
 
 
 def test_names_of_runs_are_names_of_folders() -> None:

@@ -1,6 +1,7 @@
 """Training: the same bits however often it is interrupted, the best epoch by validation, and errors that help."""
 
 import errno
+import io
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
+from rich.console import Console
 from torch import Tensor, nn
 
 from hosnn.data import Dataset
@@ -23,6 +25,7 @@ from hosnn.errors import CheckpointError, ConfigError, TrainingError
 from hosnn.estimators import OnFrames, OnTraces, Through, TraceCrossEntropy
 from hosnn.nn.layers import SpikingNetwork
 from hosnn.nn.neurons import TALIF, constrain_, neurons
+from hosnn.progress import TerminalProgress
 from hosnn.rng import SampleRandom
 from hosnn.robustness.balls import Linf
 from hosnn.robustness.pgd import PGD, fgsm
@@ -554,3 +557,20 @@ def test_impossible_settings_are_refused() -> None:
         Adversarial(fgsm(THREAT), VanRossum(), "sideways")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="4 desired spikes for a network of 5 time steps"):
         VanRossum((0, 1, 1, 1))(fresh(), torch.rand(2, 1, 28, 28), torch.zeros(2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(("average", "told"), [(0.99, True), (0.3, False)])
+def test_averaged_weights_that_stay_near_the_first_ones_are_told_of(
+    average: float, told: bool, tmp_path: Path, data: Dataset, fabric: Fabric
+) -> None:
+    text = io.StringIO()
+    experiment = replace(CLEAN, optim=replace(CLEAN.optim, average=average))
+    run(experiment, data, tmp_path, fabric, progress=TerminalProgress(Console(file=text, width=200)))
+    assert ("will hold 95% of those after the first of 6 steps" in text.getvalue()) == told
+
+
+def test_an_experiment_does_not_take_the_name_of_its_start() -> None:
+    with pytest.raises(ConfigError, match="whose run it would overwrite"):
+        replace(ROBUST, name=CLEAN.name)
+    with pytest.raises(ConfigError, match="whose run it would overwrite"):
+        replace(CLEAN, start=replace(CLEAN, name="between", start=replace(CLEAN, name=CLEAN.name)))

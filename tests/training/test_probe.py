@@ -1,5 +1,6 @@
 """The probe: what withstands it, the epoch it chooses, and the end of a training that collapses."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
+from rich.console import Console
 from torch import Tensor, nn
 
 from hosnn.data import Dataset
 from hosnn.errors import ConfigError
 from hosnn.estimators import Through
+from hosnn.progress import TerminalProgress
 from hosnn.rng import SampleRandom
 from hosnn.robustness.apgd import APGD
 from hosnn.robustness.balls import Linf
@@ -93,8 +96,8 @@ def shares(values: Sequence[float], monkeypatch: pytest.MonkeyPatch) -> None:
         ((0.2, 0.6, 0.5), 2, 3),
         ((0.6, 0.6, 0.5), 1, 3),
         ((0.1, 0.2, 0.3), 3, 3),
-        ((0.5, 0.8, 0.6, 0.9), 2, 3),  # 0.2 below the best one: the end
-        ((0.5, 0.7, 0.6, 0.9), 4, 4),  # 0.1 below is not more than the tolerance
+        ((0.5, 0.8, 0.3, 0.9), 2, 3),  # 0.5 below the best one: the end
+        ((0.5, 0.7, 0.3, 0.9), 4, 4),  # 0.4 below is no more than chance gives 10 images
         ((0.9, 0.1), 1, 2),
     ],
 )
@@ -115,13 +118,25 @@ def test_the_probe_chooses_the_epoch_and_ends_a_collapse(
     assert read_pointer(folder / "checkpoints") == (f"step-{result.steps:08d}", f"step-{best * STEPS_PER_EPOCH:08d}")
     assert [line["probe"] for line in log_lines(folder)] == list(found[:epochs])
     assert [line["probe"] for line in read_log(folder)] == list(found[:epochs])
-    assert position(folder).get("stopped", False) == (found[epochs - 1] < max(found[:epochs]) - 0.15)
+    assert position(folder).get("stopped", False) == (found[epochs - 1] < max(found[:epochs]) - 0.45)
     # From here on it counts as finished: it is neither trained again nor called damaged.
     again = finished_run(planned, data, folder)
     assert again is not None and (again.steps, again.accuracy) == (result.steps, result.accuracy)
     monkeypatch.setattr(pipeline, "fit", lambda *_, **__: pytest.fail("trained again"))
     for resume in (False, True):
         assert run(planned, data, tmp_path, fabric, resume=resume).finished
+
+
+def test_a_collapse_is_more_than_chance_and_is_told(
+    tmp_path: Path, data: Dataset, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = Probe((PGD(THREAT, 1),), collapse=0.1)
+    assert probe.has_collapsed(0.7, 0.59, 500) and not probe.has_collapsed(0.7, 0.61, 500)
+    assert not probe.has_collapsed(0.7, 0.55, 20) and probe.has_collapsed(0.7, 0.3, 20)
+    shares((0.9, 0.1), monkeypatch)
+    text = io.StringIO()
+    run(experiment(3), data, tmp_path, fabric, progress=TerminalProgress(Console(file=text, width=200)))
+    assert "ended after 2 of 3 epochs: the probe fell from 90.00% to 10.00%" in text.getvalue()
 
 
 def test_a_collapsed_start_is_a_start_like_any_other(

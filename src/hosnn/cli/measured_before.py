@@ -1,13 +1,13 @@
 """A table that is measured in parts: which networks now, and which are in its folder from before."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from hosnn.cli.reproduction_pipeline import CONVERTED
 from hosnn.data import Dataset
 from hosnn.errors import ConfigError, nearest
-from hosnn.evaluation.store import check_belongs, is_of
+from hosnn.evaluation.store import check_belongs, is_of, keep
 from hosnn.recipes.reproductions import PlannedEvaluation, Reproduction
 from hosnn.recipes.variants import with_seed
 from hosnn.results.reproduction import Cell, ReproductionResult
@@ -33,43 +33,77 @@ def network_name(recipe: Callable[[], Experiment]) -> str:
     return str(getattr(recipe, "__name__", recipe)).replace("_", "-")
 
 
-def measured_before(path: Path, reproduction: Reproduction, data: Dataset) -> ReproductionResult | None:
+def measured_before(path: Path, reproduction: Reproduction, data: Dataset, precision: str) -> ReproductionResult | None:
     """The table in `path`; None if there is none.
 
-    Raises ConfigError if it holds a network that another recipe trained, or that was evaluated in another way than the
-    table says today or on other data, and if the file cannot be read or was changed.
+    precision  of the trainings now
+    Raises ConfigError if it holds a network that another recipe trained, or in another precision, or that was evaluated
+    in another way than the table says today or on other data, and if the file cannot be read or was changed.
     """
     if not path.exists():
         return None
     result = ReproductionResult.load(path)
     places = _places(result.cells, reproduction)
 
-    def plans_of(cell: Cell) -> tuple[PlannedEvaluation, ...]:
+    def plans_of(cell: Cell) -> Iterator[tuple[PlannedEvaluation, ...]]:
+        """The plans that a network may have been measured by: any seed may have been the first of its command."""
         if reproduction.conversions is not None and CONVERTED in cell.experiment:
-            return reproduction.conversions.plans
-        return reproduction.plans_for(cell.seed == result.cells[0].seed)
+            yield reproduction.conversions.plans
+            return
+        yield reproduction.plans_for(True)
+        if cell.seed != result.cells[0].seed:
+            yield reproduction.plans_for(False)
 
-    def holds(cell: Cell) -> bool:
-        measured = [(cell.evaluations.get(plan.key), plan.resolved()) for plan in plans_of(cell)]
+    def holds(cell: Cell, plans: tuple[PlannedEvaluation, ...]) -> bool:
+        measured = [(cell.evaluations.get(plan.key), plan.resolved()) for plan in plans]
         return cell.identity in places and all(
             evaluation is not None and is_of(evaluation, protocol, data) for evaluation, protocol in measured
         )
 
     for cell in result.cells:
-        if not holds(cell):
+        plans = next((plans for plans in plans_of(cell) if holds(cell, plans)), None)
+        if plans is None:
             raise ConfigError(
                 f"{path} has {cell.experiment} of another recipe, other data or other attacks than --only would put "
                 "beside it; choose another --out, or move the file away"
             )
-        for plan in plans_of(cell):
+        if cell.precision not in ("", precision):
+            raise ConfigError(
+                f"{path} has {cell.experiment}, trained with --precision {cell.precision}, and now the precision is "
+                f"{precision}; give the same, choose another --out, or move the file away"
+            )
+        for plan in plans:
             check_belongs(cell.evaluations[plan.key], data, plan.resolved(), path)
     return result
+
+
+def first_seed(before: ReproductionResult | None, otherwise: int) -> int:
+    """The seed of a table whose networks are measured in full: its first."""
+    return otherwise if before is None else before.cells[0].seed
+
+
+def keep_others(path: Path, now: ReproductionResult) -> None:
+    """Give a stored table another name if it holds networks that the one about to take its place does not, and say so.
+
+    Raises ConfigError if it cannot be renamed.
+    """
+    if not path.is_file():
+        return
+    known = {(cell.experiment, cell.identity) for cell in now.cells}
+    try:
+        lost = [
+            it.experiment for it in ReproductionResult.load(path).cells if (it.experiment, it.identity) not in known
+        ]
+    except ConfigError:
+        lost = ["a table that cannot be read"]
+    if lost:
+        keep(path, f"{', '.join(lost)}, not measured now")
 
 
 def together(before: ReproductionResult, now: ReproductionResult, reproduction: Reproduction) -> ReproductionResult:
     """One table of both, seed by seed in the order of the table's recipes; what both measured as it is now.
 
-    The starts, which both may have trained, are counted once: the longer time of both.
+    A start that both trained is counted once, as it is now.
     """
     known = {cell.experiment for cell in now.cells}
     cells = (*(cell for cell in before.cells if cell.experiment not in known), *now.cells)
@@ -79,11 +113,13 @@ def together(before: ReproductionResult, now: ReproductionResult, reproduction: 
     def place(cell: Cell) -> tuple[int, bool, int]:
         return seeds.index(cell.seed), CONVERTED in cell.experiment, places[cell.identity]
 
+    starts = dict(before.starts) | dict(now.starts)
     return replace(
         now,
         cells=tuple(sorted(cells, key=place)),
         experiments=dict(before.experiments) | dict(now.experiments),
-        start_seconds=max(before.start_seconds, now.start_seconds),
+        start_seconds=sum(starts.values()) if before.starts else max(before.start_seconds, now.start_seconds),
+        starts=starts,
     )
 
 

@@ -7,7 +7,7 @@ import torch
 import tyro
 
 from hosnn.cli.json_output import print_json
-from hosnn.cli.measured_before import chosen, measured_before, together
+from hosnn.cli.measured_before import chosen, first_seed, keep_others, measured_before, together
 from hosnn.cli.options import Folder, Minutes, console_for, deadline_after, writable_folder
 from hosnn.cli.reproduction_pipeline import Pipeline
 from hosnn.cli.side_by_side import Training
@@ -37,6 +37,8 @@ from hosnn.runtime import Hardware
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.training.configuration import describe
 from hosnn.training.log import read_log
+from hosnn.training.loop import precision_of
+from hosnn.training.run_lock import exclusive
 
 
 def reproduce(
@@ -164,18 +166,23 @@ def _reproduced(
     experiments = [with_seed(recipe(), seed) for seed in seeds for recipe in chosen(reproduction, only)]
     data = load_dataset(experiments[0].data, data_folder)
     console.print(f"{reproduction.title}; data: {data.name}, {data.source}", markup=False)
-    before = measured_before(out / COMPARISON, reproduction, data) if only else None
     pipeline = Pipeline(runs, data, hardware.fabric(), deadline, TerminalProgress(console), hardware.threads)
+
+    def in_part() -> ReproductionResult | None:
+        return measured_before(out / COMPARISON, reproduction, data, precision_of(pipeline.fabric)) if only else None
+
+    first = first_seed(in_part(), seeds[0])
     like = Training(experiments[0], runs, data_folder, hardware, json_output)
     trained = pipeline.all_trained(experiments, cores, like)
     cells = [
-        pipeline.cell(experiment, network, reproduction.plans_for(experiment.seed == seeds[0]))
+        pipeline.cell(experiment, network, reproduction.plans_for(experiment.seed == first))
         for experiment, network in zip(experiments, trained, strict=True)
     ]
     described = experiments
     if reproduction.conversions is not None and not only:
         cells += [cell for seed in seeds for cell in pipeline.converted(reproduction.conversions, seed, cells)]
         described = experiments + [with_seed(reproduction.conversions.recipe(), seed) for seed in seeds]
+    starts = pipeline.start_seconds(experiments)
     result = ReproductionResult(
         title=reproduction.title,
         dataset=data.title,
@@ -184,18 +191,21 @@ def _reproduced(
         columns=reproduction.columns,
         published=reproduction.published,
         experiments={experiment.name: describe(experiment) for experiment in described},
-        start_seconds=sum(pipeline.seconds(start) for start in dict.fromkeys(e.start for e in experiments if e.start)),
+        start_seconds=sum(starts.values()),
+        starts=starts,
         demonstration=reproduction.demonstration,
     )
-    if before is not None:
-        result = together(before, result, reproduction)
-    result.save(out / COMPARISON)
-    write_text(out / "table.md", reproduction_markdown(result))
     networks = dict(zip((experiment.name for experiment in experiments), trained, strict=True))
-    write_text(out / "report.html", _report(result, networks, data, runs))
-    write_text(out / "bars.svg", svg(bars(result)).decode())
-    if (figure := against_steps(result)) is not None:
-        write_text(out / "steps.svg", svg(figure).decode())
+    with exclusive(out, Deadline(), "comparison.lock"):  # another --only may have added to the table meanwhile
+        if (before := in_part()) is not None:
+            result = together(before, result, reproduction)
+        keep_others(out / COMPARISON, result)
+        result.save(out / COMPARISON)
+        write_text(out / "table.md", reproduction_markdown(result))
+        write_text(out / "report.html", _report(result, networks, data, runs))
+        write_text(out / "bars.svg", svg(bars(result)).decode())
+        if (figure := against_steps(result)) is not None:
+            write_text(out / "steps.svg", svg(figure).decode())
     console.print(f"written: {out / 'report.html'}, table.md, bars.svg, comparison.json", markup=False)
     return result
 

@@ -78,9 +78,10 @@ class Pipeline:
             raise Interrupted(f"in the training of {experiment.name} or of its start", self.deadline)
         return load(outcome.folder).network.to(self.fabric.device)
 
-    def seconds(self, experiment: Experiment) -> float:
-        """Wall time that the training of a finished experiment took."""
-        return run(experiment, self.data, self.runs, self.fabric).seconds
+    def start_seconds(self, experiments: Sequence[Experiment]) -> dict[str, float]:
+        """Wall time that the training of each start of finished experiments took, by its name."""
+        starts = dict.fromkeys(experiment.start for experiment in experiments if experiment.start is not None)
+        return {start.name: run(start, self.data, self.runs, self.fabric).seconds for start in starts}
 
     def cell(self, experiment: Experiment, network: SpikingNetwork, plans: tuple[PlannedEvaluation, ...]) -> Cell:
         """Everything measured on one trained network."""
@@ -94,6 +95,7 @@ class Pipeline:
             epochs=_epochs(experiment),
             training_seconds=outcome.seconds,
             validation=outcome.accuracy,
+            precision=precision_of(self.fabric),
             evaluations=self._evaluated(network, experiment.name, experiment.seed, plans),
         )
 

@@ -9,8 +9,8 @@ from hosnn.cli.json_output import print_json
 from hosnn.cli.options import DataArgument, Folder, Minutes, console, console_for, deadline_after, writable_folder
 from hosnn.data import load_dataset
 from hosnn.progress import Progress, TerminalProgress
-from hosnn.recipes.resolve import built_in, override, resolve
-from hosnn.recipes.variants import with_dataset, with_seed
+from hosnn.recipes.resolve import built_in, fitted_to, override, resolve
+from hosnn.recipes.variants import with_seed
 from hosnn.runtime import Hardware
 from hosnn.training.pipeline import run
 
@@ -71,7 +71,7 @@ def train(
     fabric = hardware.fabric(several=True)
     dataset = load_dataset(data or experiment.data, data_folder)
     if data is not None:
-        experiment = with_dataset(experiment, dataset)
+        experiment = fitted_to(dataset, experiment, set)
     deadline = deadline_after(max_time)
     progress = TerminalProgress(console_for(json_output)) if fabric.is_global_zero else Progress()
     outcome = run(

@@ -10,8 +10,8 @@ from typing import Any
 
 from hosnn.data import Dataset
 from hosnn.errors import ConfigError
-from hosnn.recipes.resolve import override, resolve
-from hosnn.recipes.variants import with_dataset, with_seed
+from hosnn.recipes.resolve import fitted_to, override, resolve
+from hosnn.recipes.variants import with_seed
 from hosnn.training.experiment import Experiment
 
 OUTSIDE_PARENTHESES = re.compile(r",(?![^()]*\))")
@@ -58,7 +58,7 @@ def trials(
     for recipe in dict.fromkeys(recipes):
         plain = override(resolve(recipe), settings)
         if data is not None:
-            plain = with_dataset(plain, data)
+            plain = fitted_to(data, plain, settings)
         for values in combinations(grid):
             try:
                 experiment = with_values(plain, values)

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import hosnn.recipes
+from hosnn.data import Dataset
 from hosnn.errors import ConfigError, nearest
+from hosnn.recipes.variants import with_dataset
 from hosnn.training.experiment import Experiment
 
 NOT_RECIPES = ("reproductions", "resolve", "robust_parts", "variants")
@@ -92,6 +94,15 @@ def override(experiment: Experiment, settings: Sequence[str]) -> Experiment:
             raise ConfigError(f"--set got {setting!r}; expected field=value, e.g. optim.lr=3e-4")
         experiment = _set_with_start(experiment, path.strip().split("."), text.strip(), path.strip())
     return experiment
+
+
+def fitted_to(data: Dataset, experiment: Experiment, settings: Sequence[str]) -> Experiment:
+    """The experiment on another data set (`with_dataset`), of which `settings` were set (`override`) and stay set.
+
+    Raises ConfigError as both do.
+    """
+    kept = [setting for setting in settings if not setting.partition("=")[0].strip().endswith(("name", "data", "seed"))]
+    return override(with_dataset(experiment, data), kept)
 
 
 def _set_with_start(experiment: Experiment, path: list[str], text: str, dotted: str) -> Experiment:

@@ -93,9 +93,11 @@ def spiking_network(structure: str, analogue_layers: int = 1, **settings: Any) -
 
 
 def trained_on(start: Experiment, epochs: int) -> Experiment:
-    """The start trained further from its best weights, at half its learning rate.  x-start-lif becomes x-lif."""
+    """The start trained further from its best weights, at half its learning rate.  x-start-lif becomes x-lif, and
+    another name x-further."""
     optim = replace(start.optim, epochs=epochs, lr=start.optim.lr / 2)
-    return replace(start, name=start.name.replace("-start", ""), start=start, optim=optim)
+    name = start.name.replace("-start", "") if "-start" in start.name else f"{start.name}-further"
+    return replace(start, name=name, start=start, optim=optim)
 
 
 def made_twin(experiment: Experiment) -> Experiment:

@@ -249,11 +249,18 @@ def provenance(result: ReproductionResult) -> str:
         f"Protocols: {'; '.join(protocols) or 'none'}.",
         f"Training seeds: {_listed(sorted({cell.seed for cell in result.cells}))}; "
         f"attack seeds: {_listed(attack_seeds)}.",
+        *_precision(result),
         f"Versions: {'; '.join(versions) or 'unknown'}.",
         f"Hardware: {'; '.join(machines) or 'unknown'}.",
         *_wall_time(result),
     ]
     return " ".join(parts)
+
+
+def _precision(result: ReproductionResult) -> list[str]:
+    """The precisions of training, where they were recorded and are not float32 alone."""
+    found = list(dict.fromkeys(cell.precision for cell in result.cells if cell.precision))
+    return [f"Trained in {' and '.join(found)}."] if found and found != ["32-true"] else []
 
 
 def _wall_time(result: ReproductionResult) -> list[str]:

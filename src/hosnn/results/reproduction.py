@@ -1,7 +1,7 @@
 """What `hosnn reproduce` measured: the 2x2 of neuron and training under several protocols, beside published numbers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 from hosnn.errors import ConfigError
@@ -60,6 +60,8 @@ class Cell:
     validation: Number
     """Best validation accuracy, a fraction of 1, under the recipe's probe if it has one, else on images as its
     objective sees them."""
+    precision: str = ""
+    """Precision it was trained in, such as bf16-mixed; empty where that was not recorded."""
     evaluations: Mapping[str, Evaluation]
     """By `evaluation_key`: the protocol's name, with the threat if it is not the usual one."""
 
@@ -95,7 +97,9 @@ class ReproductionResult(Document):
     experiments: Mapping[str, Any]
     """Settings of every experiment, by its name."""
     start_seconds: Amount = 0.0
-    """Wall time of training the checkpoint from which the cells start."""
+    """Wall time of training the checkpoints from which the cells start, together."""
+    starts: Mapping[str, Amount] = field(default_factory=dict)
+    """The same for each of them, by the name of its experiment; empty where that was not recorded."""
     demonstration: Flag = False
     """Whether it ran on a small part of the data, to show how it works rather than to measure."""
 

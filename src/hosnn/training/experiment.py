@@ -126,7 +126,7 @@ class Experiment:
     images       train on so many of the training images, a balanced choice; 0: on all
     probe        attacks on validation images that choose the best epoch; None: it is chosen by validation accuracy
     Raises ConfigError for homeostasis without a start (the signature comes from a trained network), and for a start
-    with another network or data set.
+    with another network or data set, or of the same name.
     """
 
     name: str
@@ -164,6 +164,11 @@ class Experiment:
                 f"experiment {self.name!r} is homeostatic but starts from nothing; a signature comes from a trained "
                 "network, so give it start=..."
             )
+        if self.name in _names_of(self.start):
+            raise ConfigError(
+                f"experiment {self.name!r} has the name of one it starts from, whose run it would overwrite; give it "
+                "another, as with replace(..., name=...)"
+            )
         if self.start is not None and (self.start.network, self.start.data) != (self.network, self.data):
             raise ConfigError(
                 f"experiment {self.name!r} has another network or data set than {self.start.name!r}, which it starts "
@@ -174,3 +179,8 @@ class Experiment:
     def identity(self) -> str:
         """SHA-256 of the settings: two runs of one identity, on one machine at one precision, give the same bits."""
         return hashlib.sha256(json.dumps(describe(self), sort_keys=True).encode()).hexdigest()
+
+
+def _names_of(experiment: Experiment | None) -> set[str]:
+    """The names of an experiment and of those that it starts from."""
+    return set() if experiment is None else {experiment.name} | _names_of(experiment.start)

@@ -44,6 +44,7 @@ from hosnn.training.step import optimiser_step
 from hosnn.training.stored import check_end
 from hosnn.training.validation import validate
 
+MOST_OF_FIRST = 0.05  # share of the first weights in averaged ones above which a training is told to be too short
 SAVE_EVERY_SECONDS = 120.0  # between checkpoints within an epoch: the most work that a kill can lose
 
 
@@ -136,6 +137,11 @@ def fit(
     started, cpu_started = last_save - position["seconds"], time.process_time() - position["cpu_seconds"]
     with stopping(deadline), ranks.communicating(what_is_kept), progress.task(experiment.name, total, step) as bar:
         log = ranks.on_first(lambda: RunLog(folder, position["step"]))
+        if step == 0 and optim.average and (share := optim.average ** (total - 1)) > MOST_OF_FIRST:
+            bar.report(
+                f"the averaged weights will hold {share:.0%} of those after the first of {total:,} steps: set "
+                "optim.average=0, smaller batches or more epochs"
+            )
         while not position["finished"] and not ranks.any(deadline.reached):
             epoch, step_in_epoch = divmod(step, steps_per_epoch)
             if order is None or step_in_epoch == 0:
@@ -161,13 +167,17 @@ def fit(
                 result = validate(saved_network, experiment, data.validation, ranks)
                 is_best = result.selected > position["best"]
                 position["best"] = max(result.selected, position["best"])
-                if experiment.probe and result.selected < position["best"] - experiment.probe.collapse:
+                best, probe = position["best"], experiment.probe
+                if probe and probe.has_collapsed(best, result.selected, min(probe.images, len(data.validation))):
                     position |= {"stopped": True, "finished": True}
                 lr = optimiser.param_groups[0]["lr"]
                 entry = epoch + 1, step, position["loss"], result.accuracy, lr, result.probe
                 ranks.on_first(lambda: log.epoch(*entry))  # noqa: B023
                 pointer, last_save = checkpoint(is_best), time.monotonic()
                 bar.report(f"epoch {epoch + 1}: loss {position['loss']:.4f}, {result}")
+                if position.get("stopped"):
+                    epochs = f"{epoch + 1} of {optim.epochs} epochs"
+                    bar.report(f"ended after {epochs}: the probe fell from {best:.2%} to {result.selected:.2%}")
                 if position["finished"]:
                     break
             elif ranks.any(time.monotonic() - last_save > SAVE_EVERY_SECONDS):

@@ -1,5 +1,6 @@
 """A probe during training: attacks other than the one trained on, whose accuracy chooses the best epoch."""
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -21,7 +22,8 @@ class Probe:
     should hold several steps and several estimators.
     attacks   in their order; a tie for the largest logit counts as lost
     images    of the validation split, a balanced choice
-    collapse  training ends after an epoch whose probe lies this far below the best one's; the best epoch is kept
+    collapse  training ends after an epoch whose probe lies this far below the best one's; the best epoch is kept.
+              Of fewer than 200 images it has to lie further below, as chance moves them more (`has_collapsed`)
     """
 
     attacks: tuple[Attack, ...]
@@ -34,6 +36,14 @@ class Probe:
                 f"Probe got {len(self.attacks)} attacks, images = {self.images}, collapse = {self.collapse}; expected "
                 "at least one attack and image, and a share in (0, 1]"
             )
+
+    def has_collapsed(self, best: float, now: float, images: int) -> bool:
+        """Whether the probe fell by more than `collapse` and than two standard deviations of a difference by chance.
+
+        best, now  shares of the images that withstood the attacks
+        images     how many there were; the deviation is at most sqrt(0.5 / images)
+        """
+        return best - now > max(self.collapse, 2 * math.sqrt(0.5 / images))
 
     def withstood(self, model: Model, x: Tensor, y: Tensor, rng: SampleRandom) -> Tensor:
         """Which samples are classified correctly, without a tie, clean and after every attack [B].
