@@ -158,7 +158,7 @@ def test_a_sweep_that_cannot_begin_writes_nothing(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(sweep_verb, "run_jobs", refused)
     assert main(["sweep", CLEAN_RECIPE, "--runs", str(tmp_path)]) == 2
-    assert not list((tmp_path / "sweep").iterdir())
+    assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["sweep.lock"]
 
 
 @pytest.mark.parametrize("threads", ["-3", "5000"])
@@ -267,3 +267,14 @@ def test_what_only_an_evaluation_uses_needs_a_protocol(
     assert main(["sweep", ROBUST_RECIPE, *option, "--runs", str(tmp_path)]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert option[0] in said and "a --protocol to attack" in said and not any(tmp_path.iterdir())
+
+
+def test_two_sweeps_do_not_write_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    with (folder / "sweep.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert main(["sweep", CLEAN_RECIPE, "--runs", str(tmp_path)]) == 2
+    assert "another sweep is writing" in capsys.readouterr().err and not (folder / "sweep.json").exists()
+    assert main(["sweep", CLEAN_RECIPE, "--runs", str(tmp_path)]) == 0

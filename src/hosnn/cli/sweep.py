@@ -18,7 +18,7 @@ from hosnn.cluster.work import Conditions, run_trial, train_start
 from hosnn.data import load_dataset
 from hosnn.data.catalogue import NAMES
 from hosnn.data.own import absolute_source
-from hosnn.deadline import Interrupted
+from hosnn.deadline import Deadline, Interrupted
 from hosnn.errors import ConfigError
 from hosnn.evaluation.store import DEFAULT_THREAT_NAME, TEST, checked_split, keep
 from hosnn.files import write_text
@@ -26,6 +26,7 @@ from hosnn.progress import TerminalProgress
 from hosnn.protocols.builtin import protocol_by_name
 from hosnn.robustness.threats import Threat
 from hosnn.runtime import Hardware, check_threads
+from hosnn.training.run_lock import exclusive
 
 START = "start: "
 """Prefix of the names of jobs that train what trials start from."""
@@ -114,16 +115,6 @@ def sweep(
         samples=samples,
         split=checked_split(split),
     ).with_trials(all_trials, writable_folder(runs))
-    if target.exists():
-        before = Sweep.load(target)
-        if lost := state.missing(before):
-            raise ConfigError(
-                f"{target} records {len(lost)} finished trials that do not belong to this sweep ({lost[0]}, ..); "
-                "choose another folder with --out (runs stay where they are), or remove the file"
-            )
-        if not state.measures_as(before) and before.count("finished"):
-            keep(target, "trials that were evaluated in another way (protocol, threat or number of images)")
-        state = state.resumed(before)
     conditions = Conditions(
         runs=runs.resolve(),
         data_folder=data_folder and data_folder.resolve(),
@@ -134,6 +125,32 @@ def sweep(
         split=split,
         data=data,
     )
+    with exclusive(target.parent, name="sweep.lock") as locked:
+        if not locked:
+            raise ConfigError(f"another sweep is writing {target}; wait until it ends, or choose another --out")
+        return _swept(state, target, all_trials, conditions, cluster, deadline, json_output)
+
+
+def _swept(
+    state: Sweep,
+    target: Path,
+    all_trials: Sequence[Trial],
+    conditions: Conditions,
+    cluster: Cluster,
+    deadline: Deadline,
+    json_output: bool,
+) -> int:
+    """Run the trials that are not finished in `target`, record each there, show all; returns the exit status."""
+    if target.exists():
+        before = Sweep.load(target)
+        if lost := state.missing(before):
+            raise ConfigError(
+                f"{target} records {len(lost)} finished trials that do not belong to this sweep ({lost[0]}, ..); "
+                "choose another folder with --out (runs stay where they are), or remove the file"
+            )
+        if not state.measures_as(before) and before.count("finished"):
+            keep(target, "trials that were evaluated in another way (protocol, threat or number of images)")
+        state = state.resumed(before)
     console = console_for(json_output)
     stopped = False
     console.print(f"{len(all_trials)} trials from {len(starts(all_trials))} starts", highlight=False)
@@ -152,7 +169,7 @@ def sweep(
             else:
                 stopped = True
                 # A result of an earlier call stays as long as its run is there.
-                if not (state.is_finished(name) and (runs / name / "checkpoints").is_dir()):
+                if not (state.is_finished(name) and (conditions.runs / name / "checkpoints").is_dir()):
                     state = state.with_outcome(name, "waiting")
                 continue
             state.save(target)
