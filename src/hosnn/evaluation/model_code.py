@@ -38,11 +38,14 @@ def _is_foreign(module: str | None) -> bool:
 
 def _texts(value: Any, seen: set[FunctionType]) -> Iterator[str]:
     """A method, function, number or text as text; nothing for anything else."""
-    value = getattr(value, "__func__", getattr(value, "fget", value))  # of class and static methods, and properties
+    if isinstance(value, (classmethod, staticmethod)):
+        value = value.__func__
+    if isinstance(value, property):
+        value = value.fget
     if isinstance(value, PLAIN):
         yield repr(value)
         return
-    function = unwrap(value) if callable(value) else value
+    function = unwrap(value) if isinstance(value, FunctionType) else value
     if not isinstance(function, FunctionType) or function in seen or not _is_foreign(function.__module__):
         return
     seen.add(function)
