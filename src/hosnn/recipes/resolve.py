@@ -101,7 +101,8 @@ def fitted_to(data: Dataset, experiment: Experiment, settings: Sequence[str]) ->
 
     Raises ConfigError as both do.
     """
-    kept = [setting for setting in settings if not setting.partition("=")[0].strip().endswith(("name", "data", "seed"))]
+    fields_set = [(setting.partition("=")[0].strip().rpartition(".")[2], setting) for setting in settings]
+    kept = [setting for field, setting in fields_set if field not in ("name", "data", "seed")]
     return override(with_dataset(experiment, data), kept)
 
 

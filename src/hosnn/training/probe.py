@@ -38,7 +38,7 @@ class Probe:
             )
 
     def has_collapsed(self, best: float, now: float, images: int) -> bool:
-        """Whether the probe fell by more than `collapse` and than two standard deviations of a difference by chance.
+        """Whether the probe fell by more than `collapse`, and by more than chance: two standard deviations.
 
         best, now  shares of the images that withstood the attacks
         images     how many there were; the deviation is at most sqrt(0.5 / images)
