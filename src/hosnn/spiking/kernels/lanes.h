@@ -59,22 +59,22 @@ INLINE void NAME(store)(void *to, int64_t at, const float *from, int64_t n, int 
 }
 
 /* Copy lanes from an array to a row without gaps, padded with zeros to a whole register. */
-static void NAME(gather)(float *to, const void *array, int64_t from, Lanes lanes, int bfloat16) {
-    const int64_t piece = smaller(lanes.piece, lanes.n);
-    for (int64_t done = 0, at = from + lanes.at; done < lanes.n; done += piece, at += lanes.stride)
+static void NAME(gather)(float *to, const void *array, int64_t from, const Lanes *lanes, int bfloat16) {
+    const int64_t piece = lanes->piece;
+    for (int64_t done = 0, at = from + lanes->at; done < lanes->n; done += piece, at += lanes->stride)
         NAME(load)(to + done, array, at, piece, bfloat16);
-    for (int64_t i = lanes.n; i % W; i++) to[i] = 0.0f;
+    for (int64_t i = lanes->n; i % W; i++) to[i] = 0.0f;
 }
 
-static void NAME(scatter)(void *array, int64_t to, const float *from, Lanes lanes, int bfloat16) {
-    const int64_t piece = smaller(lanes.piece, lanes.n);
-    for (int64_t done = 0, at = to + lanes.at; done < lanes.n; done += piece, at += lanes.stride)
+static void NAME(scatter)(void *array, int64_t to, const float *from, const Lanes *lanes, int bfloat16) {
+    const int64_t piece = lanes->piece;
+    for (int64_t done = 0, at = to + lanes->at; done < lanes->n; done += piece, at += lanes->stride)
         NAME(store)(array, at, from + done, piece, bfloat16);
 }
 
-static void NAME(accumulate)(float *array, int64_t to, const float *from, Lanes lanes) {
-    const int64_t piece = smaller(lanes.piece, lanes.n);
-    for (int64_t done = 0, at = to + lanes.at; done < lanes.n; done += piece, at += lanes.stride)
+static void NAME(accumulate)(float *array, int64_t to, const float *from, const Lanes *lanes) {
+    const int64_t piece = lanes->piece;
+    for (int64_t done = 0, at = to + lanes->at; done < lanes->n; done += piece, at += lanes->stride)
         for (int64_t i = 0; i < piece; i++) array[at + i] += from[done + i];
 }
 
@@ -337,74 +337,78 @@ static void NAME(unroll_back)(const LayerSpec *spec, const float *to_currents, f
 }
 
 /* The length of a row of lanes without gaps, where the last register may reach beyond the last piece. */
-INLINE int64_t NAME(row_length)(Lanes lanes) {
-    const int64_t piece = smaller(lanes.piece, lanes.n), beyond = piece < W ? W - piece : 0;
-    return (lanes.n + beyond + W - 1) / W * W;
+INLINE int64_t NAME(row_length)(const Lanes *lanes) {
+    const int64_t piece = lanes->piece, beyond = piece < W ? W - piece : 0;
+    return (lanes->n + beyond + W - 1) / W * W;
 }
 
 /* Prepare the block of these lanes of one sample: offsets, currents, targets and rates. */
-static Block NAME(block)(const LayerSpec *spec, const Arrays *arrays, const Scratch *scratch, Lanes lanes,
-                         int64_t sample) {
+static void NAME(block)(Block *b, const LayerSpec *spec, const Arrays *arrays, const Scratch *scratch,
+                        const Lanes *lanes, int64_t sample) {
     const int64_t step = spec->batch * spec->neurons, first = sample * spec->neurons;
-    const int64_t piece = smaller(lanes.piece, lanes.n);
-    const int64_t most = lanes.at + (lanes.n / piece - 1) * lanes.stride + (piece < W ? W : piece);
+    const int64_t piece = lanes->piece;
+    const int64_t most = lanes->at + (lanes->n / piece - 1) * lanes->stride + (piece < W ? W : piece);
     /* A register may be somewhat longer than a piece, if it stays inside the array: it then also computes lanes behind
        the piece, whose results the next register overwrites. */
     const int readable = piece >= W || (2 * piece >= W && most <= spec->neurons);
     const int direct = !spec->bfloat16 && !spec->constant_steps;
-    Block b = {.steps = spec->steps, .row = NAME(row_length)(lanes), .writes = direct && piece >= W};
+    memset(b, 0, offsetof(Block, from));
+    b->steps = spec->steps;
+    b->row = NAME(row_length)(lanes);
+    b->writes = direct && piece >= W;
+    int registers = 0;
     if (readable) { /* each piece by registers, the last of which overlaps the one before */
-        for (int64_t done = 0, at = 0; done < lanes.n; done += piece, at += lanes.stride)
-            for (int64_t i = 0; i < piece; i += W, b.registers++) {
+        for (int64_t done = 0, at = 0; done < lanes->n; done += piece, at += lanes->stride)
+            for (int64_t i = 0; i < piece; i += W, registers++) {
                 const int64_t from = i + W <= piece || !i ? i : piece - W;
-                b.packed[b.registers] = (int32_t)(done + from);
-                b.place[b.registers] = (int32_t)(at + from);
+                b->packed[registers] = (int32_t)(done + from);
+                b->place[registers] = (int32_t)(at + from);
             }
     } else {
-        for (; b.registers * W < lanes.n; b.registers++) b.packed[b.registers] = b.place[b.registers] = b.registers * W;
+        for (; registers * W < lanes->n; registers++) b->packed[registers] = b->place[registers] = registers * W;
     }
-    for (; b.registers > 1 && b.registers % GROUP; b.registers++) { /* fill the last group with copies of a register */
-        b.packed[b.registers] = b.packed[b.registers - 1];
-        b.place[b.registers] = b.place[b.registers - 1];
+    for (; registers > 1 && registers % GROUP; registers++) { /* fill the last group with copies of a register */
+        b->packed[registers] = b->packed[registers - 1];
+        b->place[registers] = b->place[registers - 1];
     }
-    b.width = b.registers * W;
-    b.ahead = piece < lanes.n ? lanes.n / piece * lanes.stride : lanes.n;
-    b.membrane = scratch->membrane;
-    b.threshold = scratch->threshold;
-    b.slope = scratch->slope;
-    memcpy(b.from, readable && direct ? b.place : b.packed, sizeof b.from);
-    memcpy(b.to, b.writes ? b.place : b.packed, sizeof b.to);
+    b->registers = registers;
+    b->width = registers * W;
+    b->ahead = piece < lanes->n ? lanes->n / piece * lanes->stride : lanes->n;
+    b->membrane = scratch->membrane;
+    b->threshold = scratch->threshold;
+    b->slope = scratch->slope;
+    memcpy(b->from, readable && direct ? b->place : b->packed, sizeof b->from);
+    memcpy(b->to, b->writes ? b->place : b->packed, sizeof b->to);
     if (readable && direct) {
-        b.currents = (const float *)arrays->currents + first + lanes.at;
-        b.currents_step = step;
+        b->currents = (const float *)arrays->currents + first + lanes->at;
+        b->currents_step = step;
     } else {
-        b.currents = scratch->currents;
-        b.currents_step = b.row;
+        b->currents = scratch->currents;
+        b->currents_step = b->row;
         if (spec->constant_steps) {
             float *input = scratch->rows + ROW, *initial = arrays->initial ? scratch->rows + 5 * ROW : NULL;
             NAME(gather)(input, arrays->currents, first, lanes, spec->bfloat16);
             if (initial) NAME(gather)(initial, arrays->initial, 0, lanes, 0);
-            NAME(unroll)(spec, input, initial, scratch->currents, b.row);
+            NAME(unroll)(spec, input, initial, scratch->currents, b->row);
         }
         for (int64_t t = 0; !spec->constant_steps && t < spec->steps; t++)
-            NAME(gather)(scratch->currents + t * b.row, arrays->currents, t * step + first, lanes, spec->bfloat16);
+            NAME(gather)(scratch->currents + t * b->row, arrays->currents, t * step + first, lanes, spec->bfloat16);
     }
-    if (!arrays->target) return b;
+    if (!arrays->target) return;
     if (readable) {
-        b.target = arrays->target + lanes.at;
-        b.target_step = spec->neurons;
-        if (arrays->adaptation) b.rate = arrays->adaptation + lanes.at;
+        b->target = arrays->target + lanes->at;
+        b->target_step = spec->neurons;
+        if (arrays->adaptation) b->rate = arrays->adaptation + lanes->at;
     } else {
         for (int64_t t = 0; t < spec->steps; t++)
-            NAME(gather)(scratch->target + t * b.row, arrays->target, t * spec->neurons, lanes, 0);
-        b.target = scratch->target;
-        b.target_step = b.row;
+            NAME(gather)(scratch->target + t * b->row, arrays->target, t * spec->neurons, lanes, 0);
+        b->target = scratch->target;
+        b->target_step = b->row;
         if (arrays->adaptation) {
             NAME(gather)(scratch->rows, arrays->adaptation, 0, lanes, 0);
-            b.rate = scratch->rows;
+            b->rate = scratch->rows;
         }
     }
-    return b;
 }
 
 static int NAME(forward)(const LayerSpec *spec, const Arrays *arrays, int64_t begin, int64_t end) {
@@ -417,7 +421,8 @@ static int NAME(forward)(const LayerSpec *spec, const Arrays *arrays, int64_t be
                 const int64_t first = sample * spec->neurons;
                 for (int64_t offset = 0; offset < TILE && unit * TILE + offset < spec->neurons; offset += LANES) {
                     const Lanes lanes = tiled(spec, unit, offset);
-                    Block b = NAME(block)(spec, arrays, &scratch, lanes, sample);
+                    Block b;
+                    NAME(block)(&b, spec, arrays, &scratch, &lanes, sample);
                     b.emitted = b.writes ? (float *)arrays->output + first + lanes.at : scratch.emitted;
                     b.emitted_step = b.writes ? spec->batch * spec->neurons : b.row;
                     NAME(run)(spec, &b, spec->emit);
@@ -431,9 +436,11 @@ static int NAME(forward)(const LayerSpec *spec, const Arrays *arrays, int64_t be
             for (int64_t x = 0; x < across; x += abreast(spec))
                 for (int64_t channel = 0; channel < spec->channels; channel += LANES) {
                     const Lanes lanes = windowed(spec, unit, x, channel, 0);
-                    const int64_t n = lanes.n, width = NAME(row_length)(lanes);
+                    const int64_t n = lanes.n, width = NAME(row_length)(&lanes);
                     for (int place = 0; place < 4; place++) {
-                        Block b = NAME(block)(spec, arrays, &scratch, windowed(spec, unit, x, channel, place), sample);
+                        const Lanes quarter = windowed(spec, unit, x, channel, place);
+                        Block b;
+                        NAME(block)(&b, spec, arrays, &scratch, &quarter, sample);
                         b.emitted = place ? scratch.emitted : scratch.sum;
                         b.emitted_step = width;
                         NAME(run)(spec, &b, spec->emit);
@@ -453,11 +460,12 @@ static int NAME(forward)(const LayerSpec *spec, const Arrays *arrays, int64_t be
 }
 
 /* The backward of the lanes of one sample from `gradient`, that of what they emit, steps `gradient_step` apart. */
-static void NAME(backward_lanes)(const LayerSpec *spec, const Arrays *arrays, const Scratch *scratch, Lanes lanes,
-                                 int64_t sample, const float *gradient, int64_t gradient_step) {
+static void NAME(backward_lanes)(const LayerSpec *spec, const Arrays *arrays, const Scratch *scratch,
+                                 const Lanes *lanes, int64_t sample, const float *gradient, int64_t gradient_step) {
     const int64_t step = spec->batch * spec->neurons, first = sample * spec->neurons;
     const int sums = arrays->target_gradient || arrays->membrane_sum || arrays->current_sum;
-    Block b = NAME(block)(spec, arrays, scratch, lanes, sample);
+    Block b;
+    NAME(block)(&b, spec, arrays, scratch, lanes, sample);
     b.gradient = gradient;
     b.gradient_step = gradient_step;
     NAME(run)(spec, &b, FOR_BACKWARD);
@@ -467,7 +475,7 @@ static void NAME(backward_lanes)(const LayerSpec *spec, const Arrays *arrays, co
         for (int r = 0; r < b.registers; r++)
             NAME(put)(scratch->slope + t * b.width + r * W, NAME(get)(scratch->sum + b.packed[r]));
     }
-    b.output = b.writes ? (float *)arrays->output + first + lanes.at : scratch->output;
+    b.output = b.writes ? (float *)arrays->output + first + lanes->at : scratch->output;
     b.output_step = b.writes ? step : b.row;
     b.to_rate = scratch->rows + 2 * ROW;
     b.membrane_sum = scratch->rows + 3 * ROW;
@@ -500,23 +508,23 @@ static int NAME(backward)(const LayerSpec *spec, const Arrays *arrays, int64_t b
             if (!spec->channels) {
                 for (int64_t offset = 0; offset < TILE && unit * TILE + offset < spec->neurons; offset += LANES) {
                     const Lanes lanes = tiled(spec, unit, offset);
-                    const int64_t at = sample * spec->neurons + lanes.at, width = NAME(row_length)(lanes);
+                    const int64_t at = sample * spec->neurons + lanes.at, width = NAME(row_length)(&lanes);
                     if (!spec->bfloat16 && lanes.n >= W) {
-                        NAME(backward_lanes)(spec, arrays, &scratch, lanes, sample,
+                        NAME(backward_lanes)(spec, arrays, &scratch, &lanes, sample,
                                              (const float *)arrays->gradient + at, step);
                         continue;
                     }
                     for (int64_t t = 0; t < spec->steps; t++)
                         NAME(load)(scratch.emitted + t * width, arrays->gradient, t * step + at, lanes.n,
                                    spec->bfloat16);
-                    NAME(backward_lanes)(spec, arrays, &scratch, lanes, sample, scratch.emitted, width);
+                    NAME(backward_lanes)(spec, arrays, &scratch, &lanes, sample, scratch.emitted, width);
                 }
                 continue;
             }
             for (int64_t x = 0; x < across; x += abreast(spec))
                 for (int64_t channel = 0; channel < spec->channels; channel += LANES) {
                     const Lanes lanes = windowed(spec, unit, x, channel, 0);
-                    const int64_t n = lanes.n, width = NAME(row_length)(lanes);
+                    const int64_t n = lanes.n, width = NAME(row_length)(&lanes);
                     for (int64_t t = 0; t < spec->steps; t++) {
                         float *g = scratch.emitted + t * width;
                         const int64_t window = unit * across + x;
@@ -524,9 +532,10 @@ static int NAME(backward)(const LayerSpec *spec, const Arrays *arrays, int64_t b
                         NAME(load)(g, arrays->gradient, at, n, spec->bfloat16);
                         for (int64_t i = 0; i < width; i++) g[i] = g[i] * spec->gain / 4.0f;
                     }
-                    for (int place = 0; place < 4; place++)
-                        NAME(backward_lanes)(spec, arrays, &scratch, windowed(spec, unit, x, channel, place), sample,
-                                             scratch.emitted, width);
+                    for (int place = 0; place < 4; place++) {
+                        const Lanes quarter = windowed(spec, unit, x, channel, place);
+                        NAME(backward_lanes)(spec, arrays, &scratch, &quarter, sample, scratch.emitted, width);
+                    }
                 }
         }
     free(scratch.memory);
@@ -535,7 +544,7 @@ static int NAME(backward)(const LayerSpec *spec, const Arrays *arrays, int64_t b
 
 /* ASSG (estimators/sharpness.py): update the moments M and D by the distances x, then h(x). */
 static void NAME(sharpen)(const LayerSpec *spec, const Arrays *arrays, const Scratch *scratch, const float *x,
-                          int64_t width, int64_t sample, Lanes lanes) {
+                          int64_t width, int64_t sample, const Lanes *lanes) {
     float *mean = scratch->rows, *deviation = scratch->rows + ROW, *h = scratch->rows + 2 * ROW;
     const float keep = arrays->keep[sample], scale = arrays->scale[sample], relax = spec->relax;
     const int64_t step = spec->samples * spec->neurons, moments = arrays->sample_rows[sample] * spec->neurons;
@@ -566,11 +575,12 @@ static int NAME(sharpness)(const LayerSpec *spec, const Arrays *arrays, int64_t 
         for (int64_t sample = 0; sample < spec->batch; sample++)
             for (int64_t offset = 0; offset < TILE && unit * TILE + offset < spec->neurons; offset += LANES) {
                 const Lanes lanes = tiled(spec, unit, offset);
-                Block b = NAME(block)(spec, arrays, &scratch, lanes, sample);
+                Block b;
+                NAME(block)(&b, spec, arrays, &scratch, &lanes, sample);
                 b.emitted = scratch.emitted;
                 b.emitted_step = b.row;
                 NAME(run)(spec, &b, spec->emit);
-                NAME(sharpen)(spec, arrays, &scratch, scratch.emitted, b.row, sample, lanes);
+                NAME(sharpen)(spec, arrays, &scratch, scratch.emitted, b.row, sample, &lanes);
             }
     free(scratch.memory);
     return 0;

@@ -12,6 +12,7 @@
 
    A lane is one neuron of one sample in a vector register. */
 
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,7 +47,8 @@
 
 #include "declarations.h"
 
-/* The neurons processed at a time: `n` of them from number `at` on, in contiguous pieces that begin `stride` apart. */
+/* The neurons processed at a time: `n` of them from number `at` on, in contiguous pieces that begin `stride` apart.
+   Passed by address: a copy waits for the stores before it, which costs more than the work on so few neurons. */
 typedef struct {
     int64_t at, n, piece, stride;
 } Lanes;
@@ -58,13 +60,13 @@ typedef struct {
 typedef struct {
     int64_t steps, width, row, ahead; /* T; floats in a row of registers, in a row of lanes; offset of the next lanes */
     int writes, registers; /* whether output is written in place; number of registers */
-    int32_t from[MAX_REGISTERS], to[MAX_REGISTERS], place[MAX_REGISTERS], packed[MAX_REGISTERS];
     const float *currents, *target, *rate, *gradient;
     int64_t currents_step, target_step, gradient_step, emitted_step, output_step; /* floats from one step to the next */
     float *output, *emitted;
     float *membrane, *threshold, *slope; /* [T][width]; slope: x, then the surrogate's h(x) */
     float *to_target, *to_rate; /* dL/d target [T][row], dL/dk [row] */
     float *membrane_sum, *current_sum; /* sums over time [row] of u and of dL/d currents */
+    int32_t from[MAX_REGISTERS], to[MAX_REGISTERS], place[MAX_REGISTERS], packed[MAX_REGISTERS];
 } Block;
 
 /* Scratch memory of a unit: rows of `ROW` floats, T of them for each array over time. */
