@@ -25,6 +25,7 @@ from hosnn.training.configuration import describe
 from hosnn.training.log import RunLog, read_log
 from hosnn.training.optimiser_state import ENTRIES, restore_optimiser
 from hosnn.training.spiking_layers import describe_homeostasis
+from hosnn.training.validation import Validation
 from tests.evaluation.synthetic import comparison, evaluation, rich
 from tests.report.inspected import inspected
 from tests.training.toy import CLEAN
@@ -126,7 +127,7 @@ def _blocks(path: Path) -> Any:
 def _log(folder: Path) -> Path:
     log = RunLog(folder, 0)
     for epoch in range(1, 4):
-        log.epoch(epoch, 3 * epoch, 0.5, 0.25, 1e-3)
+        log.epoch(epoch, 3 * epoch, 0.5, Validation(0.25), 1e-3)
     return folder / "log.jsonl"
 
 

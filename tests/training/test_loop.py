@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import os
 import signal
 import subprocess
@@ -527,6 +528,33 @@ def test_validation_accuracy_is_taken_on_images_as_the_objective_sees_them(
 
     result = train(tmp_path, data, fabric, replace(CLEAN, objective=Adversarial(hopeless, VanRossum(), "eval")))
     assert result.accuracy == 0.25, "black images: chance"
+
+
+def test_an_epoch_counts_with_its_clean_accuracy_where_perturbations_give_the_label_away(
+    tmp_path: Path, data: Dataset, fabric: Fabric
+) -> None:
+    def telling(model: Any, x: Tensor, y: Tensor, rng: SampleRandom, /) -> Tensor:
+        told = torch.zeros_like(x)
+        for row, label in zip(told, y.tolist(), strict=True):
+            row[..., 7 * label : 7 * label + 7, :] = 1.0
+        return told
+
+    console = Console(file=io.StringIO(), width=400)
+    optim = replace(CLEAN.optim, epochs=4)
+    experiment = replace(CLEAN, objective=Adversarial(telling, VanRossum(), "eval"), optim=optim)
+    result = train(tmp_path, data, fabric, experiment, progress=TerminalProgress(console))
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["validation_accuracy"] > 0.9 > lines[-1]["clean"], "the perturbation tells all"
+    assert result.accuracy == max(min(line["validation_accuracy"], line["clean"]) for line in lines)
+    assert "label leaking" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_run_is_not_said_to_leak_labels_for_a_few_images_or_when_trained_on_clean_ones(trained: Path) -> None:
+    assert "leaking" not in str(Validation(0.905, clean=0.9)) and "leaking" in str(Validation(0.92, clean=0.9))
+    assert Validation(0.905, clean=0.9).selected == 0.9 and Validation(0.7, clean=0.9).selected == 0.7
+    assert Validation(0.9, probe=0.4, clean=0.5).selected == 0.4, "the probe is another attack"
+    assert all("clean" not in line for line in log_lines(trained / "clean"))
+    assert all("clean" in line for line in log_lines(trained / "robust"))
 
 
 def test_a_batch_larger_than_the_split_takes_it_whole(tmp_path: Path, data: Dataset, fabric: Fabric) -> None:

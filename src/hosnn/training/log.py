@@ -14,11 +14,15 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from hosnn.errors import CheckpointError
 from hosnn.files import read_json_lines, write_bytes
 from hosnn.schema import Amount, Count, Fraction, Number, validated
+from hosnn.training.validation import Validation
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """A line of the log: mean training loss, validation accuracy, learning rate and, with a probe, its accuracy."""
+    """A line of the log: mean training loss, validation accuracy, learning rate and, with a probe, its accuracy.
+
+    clean  accuracy on clean validation images, if the objective has an attack
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -28,6 +32,7 @@ class Epoch:
     validation_accuracy: Fraction
     lr: Amount
     probe: Fraction | None = None
+    clean: Fraction | None = None
 
 
 class RunLog:
@@ -52,11 +57,11 @@ class RunLog:
         except OSError as error:
             raise _cannot_write(folder, error) from error
 
-    def epoch(self, epoch: int, step: int, loss: float, accuracy: float, lr: float, probe: float | None = None) -> None:
+    def epoch(self, epoch: int, step: int, loss: float, validation: Validation, lr: float) -> None:
         """Record the mean training loss, the validation accuracy and the learning rate of an epoch."""
-        entry = {"step": step, "epoch": epoch, "loss": loss, "validation_accuracy": accuracy, "lr": lr}
-        if probe is not None:
-            entry["probe"] = probe
+        entry = {"step": step, "epoch": epoch, "loss": loss, "validation_accuracy": validation.accuracy, "lr": lr}
+        optional = {"probe": validation.probe, "clean": validation.clean}
+        entry |= {name: value for name, value in optional.items() if value is not None}
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
@@ -77,7 +82,7 @@ def _cannot_write(path: Path, error: Exception) -> CheckpointError:
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
-    """The epochs of a run folder: step, epoch, loss, validation_accuracy, lr, probe; empty if there is no log.
+    """The epochs of a run folder: step, epoch, loss, validation_accuracy, lr, probe, clean; empty if there is no log.
 
     A damaged line is left out.  Raises CheckpointError if the log cannot be read.
     """

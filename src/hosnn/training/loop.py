@@ -57,7 +57,8 @@ class TrainingOutcome:
     steps     steps of the optimiser so far
     seconds   wall time of training, without interruptions
     cpu_seconds  processor time of all threads (of the first rank), attacks and validation included
-    accuracy  best validation accuracy, on adversarial images if the objective has an attack; under the probe, if any
+    accuracy  of the best epoch on the validation split: under the probe, else the smaller one of adversarial (if the
+              objective has an attack) and clean accuracy
     """
 
     folder: Path
@@ -170,8 +171,7 @@ def fit(
                 best, probe = position["best"], experiment.probe
                 if probe and probe.has_collapsed(best, result.selected, min(probe.images, len(data.validation))):
                     position |= {"stopped": True, "finished": True}
-                lr = optimiser.param_groups[0]["lr"]
-                entry = epoch + 1, step, position["loss"], result.accuracy, lr, result.probe
+                entry = epoch + 1, step, position["loss"], result, optimiser.param_groups[0]["lr"]
                 ranks.on_first(lambda: log.epoch(*entry))  # noqa: B023
                 pointer, last_save = checkpoint(is_best), time.monotonic()
                 bar.report(f"epoch {epoch + 1}: loss {position['loss']:.4f}, {result}")
