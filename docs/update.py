@@ -14,7 +14,7 @@ old-and-new   from NAME/standard/*/standard*.json and NAME/former-standard/*/sta
 seeds         from NAME/standard/*/standard.json (seed 0) and NAME/seeds/SEED/*/standard-attacks-only.json: the neurons
               of each seed, compared image by image
 budget        from NAME/*.json, as bench/budget.py wrote them
-paper-rows    from NAME/comparison.json of every reproduction, and NAME/standard/*/*.json
+paper-rows    from NAME/comparison.json of every reproduction, NAME/standard/*/*.json and NAME/seeds/*/*/*.json
 glossary      from hosnn.report.glossary
 leaderboard   from NAME/*/*.json and NAME/reported.json
 errors        from the inspections in NAME/*.json, as `hosnn inspect` wrote them
@@ -28,6 +28,7 @@ from pathlib import Path
 
 from hosnn.cluster.record import Sweep
 from hosnn.cluster.tables import markdown_sweep
+from hosnn.files import write_text
 from hosnn.recipes.reproductions import ALL
 from hosnn.report.comparison_markdown import against_markdown, comparison_markdown
 from hosnn.report.glossary import GLOSSARY
@@ -45,7 +46,7 @@ from hosnn.results.text import percent, table_row
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-PLACE = re.compile(r"(<!-- (docs/results[\w/-]*)/([\w-]+)\.md -->\n).*?(<!-- end -->)", re.DOTALL)
+PLACE = re.compile(r"(<!-- (docs/results[\w/-]*)/([\w-]+)\.md -->\n)(?:(?!<!-- docs/).)*?(<!-- end -->)", re.DOTALL)
 TESTED = ("PGD-7, authors", "PGD-7 BPTT")
 """Attacks after which models are compared pairwise, besides the worst case, if they were run."""
 
@@ -79,7 +80,10 @@ def table(folder: Path, kind: str) -> str:
     if kind == "paper-rows":
         files = [folder / name / "comparison.json" for name in ALL]
         results = [ReproductionResult.load(path) for path in files if path.exists()]
-        return paper_rows(results, [result for name in ALL for result in evaluations(folder / name / "standard")])
+        beside = [result for name in ALL for result in evaluations(folder / name / "standard")]
+        seeds_beside = (place for name in ALL for place in sorted((folder / name / "seeds").glob("*")))
+        beside += [result for place in seeds_beside for result in evaluations(place)]
+        return paper_rows(results, beside)
     if kind == "glossary":
         terms = sorted(GLOSSARY, key=lambda term: term.term.lower())
         return "\n".join(f"- **{term.term}**: {term.meaning}" for term in terms)
@@ -177,4 +181,4 @@ def evaluations(folder: Path) -> list[Evaluation]:
 
 if __name__ == "__main__":
     for path in PAGES:
-        path.write_text(updated(path.read_text(encoding="utf-8")), encoding="utf-8")
+        write_text(path, updated(path.read_text(encoding="utf-8")))

@@ -88,7 +88,7 @@ def test_a_table_grows_network_by_network(tmp_path: Path, capsys: pytest.Capture
     capsys.readouterr()
     whole = measure("two", "--seeds", "2")  # not --only
     said = " ".join(capsys.readouterr().err.split())
-    assert "held demo-lif-clean, demo-homeostatic-fgsm, demo-lif-clean-seed1, not measured now; it is kept in" in said
+    assert "held demo-lif-clean, demo-homeostatic-fgsm, demo-lif-clean-seed1, not measured now or in another" in said
     grid = ("lif-clean", "lif-fgsm", "homeostatic-clean", "homeostatic-fgsm")
     assert names(whole) == [f"{name}-seed2" for name in grid]
     (kept,) = out.glob("comparison.kept-*.json")
@@ -123,6 +123,18 @@ def test_a_table_grows_seed_by_seed_where_further_seeds_are_planned_differently(
         assert main(["reproduce", "demo", "--runs", str(tmp_path), "--only", "lif-clean", "--seeds", seed]) == 0
     table = ReproductionResult.load(out / "comparison.json")
     assert [list(cell.evaluations) for cell in table.cells] == [["smoke"], *[["smoke, attacks only"]] * 2]
+    # As where the seed that another command measured in full came second.
+    replace(table, cells=(table.cells[1], table.cells[0])).save(out / "comparison.json")
+    assert main(["reproduce", "demo", "--runs", str(tmp_path), "--only", "lif-fgsm"]) == 0
+    assert len(ReproductionResult.load(out / "comparison.json").cells) == 3
+
+
+def test_a_network_has_the_same_bits_whether_it_is_trained_alone_or_with_the_others(tmp_path: Path) -> None:
+    command = ["reproduce", "demo", "--runs", str(tmp_path), "--threads", "2", "--only", "lif-clean"]
+    assert main([*command, "--max-time", "0.03"]) == 1
+    assert main(command) == 0
+    for name in ("demo-start", "demo-lif-clean"):
+        assert (tmp_path / name / "threads.txt").read_text() == "1\n", "two threads for four networks"
 
 
 def test_networks_trained_in_several_precisions_do_not_share_a_table(
@@ -157,6 +169,8 @@ def test_networks_of_before_that_were_measured_in_another_way_are_not_overwritte
     [
         ("demo --only lif-fgsn", "did you mean 'lif-fgsm'"),
         ("all --only lif-fgsm", "give it with the name of one table"),
+        ("demo --only", "--only got nothing"),
+        ("all --threads -5", "threads got -5"),
     ],
 )
 def test_networks_that_no_table_has_are_refused(
@@ -286,6 +300,16 @@ def test_a_signal_stops_an_evaluation_as_it_stops_a_training(
     monkeypatch.setitem(REPRODUCTIONS, "demo", replace(TINY_DEMO, grid=TINY_DEMO.grid[:1]))
     assert main(["reproduce", "demo", "--runs", str(tmp_path)]) == 128 + number
     assert "the same command resumes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["comparison.json", "comparison.lock"])
+def test_a_folder_in_the_place_of_a_file_is_noticed_before_the_work(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out" / name).mkdir(parents=True)
+    assert main(["reproduce", "demo", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "is a folder" in said and "--out" in said and not (tmp_path / "runs").exists()
 
 
 def test_an_unknown_name_leaves_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,6 +101,15 @@ def test_wall_time_is_told_with_the_share_of_each_phase() -> None:
     assert phases["clean training"] == sum(c.training_seconds for c in timed.cells if c.training == "clean")
     assert phases["protocol paper"] == pytest.approx(sum(c.evaluations["paper"].seconds for c in timed.cells))
     total = sum(phases.values())
-    assert f"Wall time {total / 60:.0f} minutes: training of the start {600 / total:.0%}, " in reproduction_markdown(
-        timed
-    )
+    text = reproduction_markdown(timed)
+    assert f"Time {total / 60:.0f} minutes, summed over networks that may have run side by side: " in text
+    assert f"training of the start {600 / total:.0%}, " in text
+
+
+def test_the_caption_explains_both_kinds_of_brackets_where_a_column_has_fewer_seeds() -> None:
+    several = comparison(seeds=(0, 1))
+    assert "with one seed" not in reproduction_markdown(several)
+    first, *others = several.cells
+    fewer = {key: it for key, it in first.evaluations.items() if key == "paper"}
+    result = replace(several, cells=(replace(first, evaluations=fewer), *others))
+    assert "with one seed [Wilson 95 % interval]" in reproduction_markdown(result)

@@ -46,13 +46,12 @@ def measured_before(path: Path, reproduction: Reproduction, data: Dataset, preci
     places = _places(result.cells, reproduction)
 
     def plans_of(cell: Cell) -> Iterator[tuple[PlannedEvaluation, ...]]:
-        """The plans that a network may have been measured by: any seed may have been the first of its command."""
+        """The plans that a network may have been measured by: those of a command's first seed, or of a further one."""
         if reproduction.conversions is not None and CONVERTED in cell.experiment:
             yield reproduction.conversions.plans
             return
         yield reproduction.plans_for(True)
-        if cell.seed != result.cells[0].seed:
-            yield reproduction.plans_for(False)
+        yield reproduction.plans_for(False)
 
     def holds(cell: Cell, plans: tuple[PlannedEvaluation, ...]) -> bool:
         measured = [(cell.evaluations.get(plan.key), plan.resolved()) for plan in plans]
@@ -83,30 +82,41 @@ def first_seed(before: ReproductionResult | None, otherwise: int) -> int:
 
 
 def keep_others(path: Path, now: ReproductionResult) -> None:
-    """Give a stored table another name if it holds networks that the one about to take its place does not, and say so.
+    """Give a stored table another name if it holds something that the one about to take its place does not, and say so:
+    a network, one trained in another precision or on other data, or an evaluation of one.
 
     Raises ConfigError if it cannot be renamed.
     """
     if not path.is_file():
         return
-    known = {(cell.experiment, cell.identity) for cell in now.cells}
+
+    def measured(cells: Sequence[Cell]) -> dict[tuple[str, ...], str]:
+        return {
+            (cell.experiment, cell.identity, cell.precision, key, evaluation.dataset_sha256): cell.experiment
+            for cell in cells
+            for key, evaluation in cell.evaluations.items()
+        }
+
+    known = measured(now.cells)
     try:
-        lost = [
-            it.experiment for it in ReproductionResult.load(path).cells if (it.experiment, it.identity) not in known
-        ]
+        before = measured(ReproductionResult.load(path).cells)
+        lost = list(dict.fromkeys(name for key, name in before.items() if key not in known))
     except ConfigError:
         lost = ["a table that cannot be read"]
     if lost:
-        keep(path, f"{', '.join(lost)}, not measured now")
+        keep(path, f"{', '.join(lost)}, not measured now or in another way")
 
 
 def together(before: ReproductionResult, now: ReproductionResult, reproduction: Reproduction) -> ReproductionResult:
     """One table of both, seed by seed in the order of the table's recipes; what both measured as it is now.
 
-    A start that both trained is counted once, as it is now.
+    A start that both trained is counted once, as it is now.  Converted networks of a twin whose weights are no longer
+    those of the table are left out.
     """
     known = {cell.experiment for cell in now.cells}
-    cells = (*(cell for cell in before.cells if cell.experiment not in known), *now.cells)
+    gone = _retrained(before, now)
+    kept = (cell for cell in before.cells if cell.experiment not in known and _twin(cell) not in gone)
+    cells = (*kept, *now.cells)
     seeds = list(dict.fromkeys(cell.seed for cell in (*before.cells, *now.cells)))
     places = _places(cells, reproduction)
 
@@ -114,13 +124,30 @@ def together(before: ReproductionResult, now: ReproductionResult, reproduction: 
         return seeds.index(cell.seed), CONVERTED in cell.experiment, places[cell.identity]
 
     starts = dict(before.starts) | dict(now.starts)
+    unnamed = max(0.0, before.start_seconds - sum(before.starts.values()))
     return replace(
         now,
         cells=tuple(sorted(cells, key=place)),
         experiments=dict(before.experiments) | dict(now.experiments),
-        start_seconds=sum(starts.values()) if before.starts else max(before.start_seconds, now.start_seconds),
+        start_seconds=unnamed + sum(starts.values()),
         starts=starts,
     )
+
+
+def _twin(cell: Cell) -> str | None:
+    """The experiment of the twin that a network was converted from; None for others."""
+    return cell.experiment.partition(CONVERTED)[0] if CONVERTED in cell.experiment else None
+
+
+def _retrained(before: ReproductionResult, now: ReproductionResult) -> set[str]:
+    """Experiments whose networks have other weights now than in the table before."""
+
+    def weights(result: ReproductionResult) -> set[tuple[str, str]]:
+        return {(cell.experiment, it.model_sha256) for cell in result.cells for it in cell.evaluations.values()}
+
+    of_before = weights(before)
+    known = {experiment for experiment, _ in of_before}
+    return {it[0] for it in weights(now) if it[0] in known and it not in of_before}
 
 
 def _places(cells: Sequence[Cell], reproduction: Reproduction) -> dict[str, int]:

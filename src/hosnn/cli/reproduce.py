@@ -33,7 +33,7 @@ from hosnn.results.reproduction import ReproductionResult
 from hosnn.rng import SampleRandom
 from hosnn.robustness.pgd import PGD
 from hosnn.robustness.threats import DEFAULT_THREAT
-from hosnn.runtime import Hardware
+from hosnn.runtime import Hardware, check_threads
 from hosnn.spiking.gradient_rule import bptt
 from hosnn.training.configuration import describe
 from hosnn.training.log import read_log
@@ -45,7 +45,7 @@ def reproduce(
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")],
     *,
     seeds: tuple[int, ...] = (0,),
-    only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NETWORK")] = (),
+    only: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="NETWORK")] = None,
     runs: Path = Path("runs"),
     out: Folder = None,
     data_folder: Folder = None,
@@ -95,15 +95,19 @@ def reproduce(
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"--seeds got {' '.join(map(str, seeds)) or 'nothing'}; expected at least one, each once")
+    if only is not None and not only:
+        raise ConfigError("--only got nothing; expected names of networks of the table, or leave it out to measure all")
     if only and name == EVERYTHING:
         raise ConfigError(f"--only got {' '.join(only)} with all; give it with the name of one table")
+    check_threads(hardware.threads)
+    only = only or ()
     deadline = deadline_after(max_time)
     console = console_for(json_output)
     cores = hardware.threads or torch.get_num_threads()
     if name != EVERYTHING:
         reproduction = _reproduction(name)
         chosen(reproduction, only)  # before a folder is made for it
-        out = writable_folder(out or runs / name)
+        out = _writable(out or runs / name)
         result = _reproduced(reproduction, seeds, only, runs, out, data_folder, deadline, hardware, cores, json_output)
         console.print(rich_table(result))
         if json_output:
@@ -115,7 +119,7 @@ def reproduce(
         load_dataset(data, place)  # what is missing must not stop the last of many hours
     results = {}
     for each, place in places.items():
-        reproduction, folder = _reproduction(each), writable_folder(out / each)
+        reproduction, folder = _reproduction(each), _writable(out / each)
         torch.set_num_threads(cores)  # the table before used those that were free then
         results[each] = _reproduced(
             reproduction, seeds, (), runs, folder, place, deadline, hardware, cores, json_output
@@ -129,7 +133,17 @@ def reproduce(
 
 
 EVERYTHING = "all"
-COMPARISON = "comparison.json"
+COMPARISON, LOCK = "comparison.json", "comparison.lock"
+
+
+def _writable(out: Path) -> Path:
+    """The folder of a table, made if need be.  Raises ConfigError, before hours of work, if it cannot hold one."""
+    for name in (COMPARISON, LOCK):
+        if (out / name).is_dir():
+            raise ConfigError(
+                f"{out / name} is a folder, expected a file there or none; move it, or choose another --out"
+            )
+    return writable_folder(out)
 
 
 def _folder_of(name: str, data_folder: Path | None) -> Path | None:
@@ -173,7 +187,7 @@ def _reproduced(
 
     first = first_seed(in_part(), seeds[0])
     like = Training(experiments[0], runs, data_folder, hardware, json_output)
-    trained = pipeline.all_trained(experiments, cores, like)
+    trained = pipeline.all_trained(experiments, cores, len(reproduction.grid), like)
     cells = [
         pipeline.cell(experiment, network, reproduction.plans_for(experiment.seed == first))
         for experiment, network in zip(experiments, trained, strict=True)
@@ -196,7 +210,7 @@ def _reproduced(
         demonstration=reproduction.demonstration,
     )
     networks = dict(zip((experiment.name for experiment in experiments), trained, strict=True))
-    with exclusive(out, Deadline(), "comparison.lock"):  # another --only may have added to the table meanwhile
+    with exclusive(out, Deadline(), LOCK):  # another --only may have added to the table meanwhile
         if (before := in_part()) is not None:
             result = together(before, result, reproduction)
         keep_others(out / COMPARISON, result)

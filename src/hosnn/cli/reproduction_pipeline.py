@@ -22,7 +22,7 @@ from hosnn.results.reproduction import Cell
 from hosnn.training.checkpoint import load
 from hosnn.training.experiment import Experiment
 from hosnn.training.loop import precision_of
-from hosnn.training.pipeline import finished_run, run
+from hosnn.training.pipeline import finished_run, limited, run
 
 CONVERTED = "-converted-"
 """In the name of a network that a twin was converted to, before the number of time steps."""
@@ -42,16 +42,20 @@ class Pipeline:
     progress: Progress
     threads: int = 0
 
-    def all_trained(self, experiments: list[Experiment], cores: int, like: Training) -> list[SpikingNetwork]:
+    def all_trained(
+        self, experiments: list[Experiment], cores: int, side_by_side: int, like: Training
+    ) -> list[SpikingNetwork]:
         """The networks of all experiments; on a CPU independent ones are trained side by side.
 
-        cores  Each training gets an equal share of them, whatever else they do now: sums depend on the number of
-               threads in their last bits, and the load must not decide about results, only how many run at a time.
-        like   what else a training in another process needs
+        cores         Each training gets an equal share of them, whatever else they do now: sums depend on the number of
+                      threads in their last bits, and the load must not decide about results, only how many run at a
+                      time.
+        side_by_side  number of shares: that of the table's networks, whichever of them are trained now
+        like          what else a training in another process needs
         """
         if self.fabric.device.type != "cpu":
             return [self.trained(experiment) for experiment in experiments]
-        free, threads = torch.get_num_threads(), max(1, cores // len(experiments))
+        free, threads = torch.get_num_threads(), max(1, cores // side_by_side)
         like = replace(like, hardware=replace(like.hardware, accelerator="cpu", threads=threads))
         torch.set_num_threads(threads)
         try:
@@ -73,7 +77,9 @@ class Pipeline:
 
     def trained(self, experiment: Experiment) -> SpikingNetwork:
         """The experiment's network at its best checkpoint, trained now if it is not finished."""
-        outcome = run(experiment, self.data, self.runs, self.fabric, self.deadline, self.progress, resume=True)
+        outcome = run(
+            experiment, self.data, self.runs, self.fabric, self.deadline, self.progress, resume=True, same_threads=True
+        )
         if not outcome.finished:
             raise Interrupted(f"in the training of {experiment.name} or of its start", self.deadline)
         return load(outcome.folder).network.to(self.fabric.device)
@@ -92,8 +98,9 @@ class Pipeline:
             experiment=experiment.name,
             identity=experiment.identity,
             seed=experiment.seed,
-            epochs=_epochs(experiment),
+            epochs=self._epochs(experiment),
             training_seconds=outcome.seconds,
+            cpu_seconds=outcome.cpu_seconds or None,
             validation=outcome.accuracy,
             precision=precision_of(self.fabric),
             evaluations=self._evaluated(network, experiment.name, experiment.seed, plans),
@@ -115,7 +122,8 @@ class Pipeline:
             spiking = converted(network, self.data, steps).to(self.fabric.device)
             evaluations = self._evaluated(spiking, name, seed, conversions.plans)
             neuron = f"converted, {steps} steps"
-            cells.append(replace(twin, neuron=neuron, experiment=name, training_seconds=0.0, evaluations=evaluations))
+            untrained = replace(twin, training_seconds=0.0, cpu_seconds=0.0)
+            cells.append(replace(untrained, neuron=neuron, experiment=name, evaluations=evaluations))
         return cells
 
     def _evaluated(
@@ -140,6 +148,8 @@ class Pipeline:
                 )
         return evaluations
 
-
-def _epochs(experiment: Experiment) -> int:
-    return experiment.optim.epochs + (0 if experiment.start is None else _epochs(experiment.start))
+    def _epochs(self, experiment: Experiment) -> int:
+        """The epochs that a finished experiment and its start were trained for: fewer than planned after a collapse."""
+        planned, steps = experiment.optim.epochs, experiment.optim.steps(len(limited(self.data, experiment).train))
+        epochs = planned * run(experiment, self.data, self.runs, self.fabric).steps // steps
+        return epochs + (0 if experiment.start is None else self._epochs(experiment.start))

@@ -94,7 +94,9 @@ def _train() -> int:
         with stopping(deadline):
             data = load_dataset(training.experiment.data, training.data_folder)
             fabric = training.hardware.fabric()
-            outcome = run(training.experiment, data, training.runs, fabric, deadline, progress, resume=True)
+            outcome = run(
+                training.experiment, data, training.runs, fabric, deadline, progress, resume=True, same_threads=True
+            )
     except (HosnnError, OSError):  # the caller tries again, and says what is wrong
         return 2
     return 0 if outcome.finished else 1

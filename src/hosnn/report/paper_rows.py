@@ -8,11 +8,13 @@ from hosnn.report.phrases import NO_VALUE
 from hosnn.report.reproduction_tables import CLEAN, WORST, Column, MeasuredAccuracy, measured_accuracy
 from hosnn.results.evaluation import Evaluation
 from hosnn.results.reproduction import Cell, NetworkKind, ReproductionResult, cells_by_kind, evaluation_key
-from hosnn.results.text import markdown_rule, percent, table_row
+from hosnn.results.text import ATTACKS_ONLY, markdown_rule, percent, table_row
 from hosnn.robustness.threats import DEFAULT_THREAT
 
-HEADS = ("network", "structure", "steps", "epochs", "hours")
+HEADS = ("network", "structure", "steps", "epochs", "CPU hours")
 PAPER, STANDARD = "paper", "standard"
+UNCHECKED = "ᵃ"
+"""Marks a worst case of `standard, attacks only`, which makes no checks."""
 MEASURES = {
     "clean": Column("", PAPER, CLEAN),
     "PGD-7, authors' protocol": Column("", PAPER, "PGD-7"),
@@ -26,9 +28,12 @@ def paper_rows(results: Sequence[ReproductionResult], also: Iterable[Evaluation]
     """A table for each data set: the published numbers, then every network of its reproductions.
 
     Reproductions without published numbers are left out.
+    UNCHECKED marks worst cases measured by the attacks of `standard` alone.
     also  evaluations made beside the reproductions, by the experiment's name; "trained again" marks other weights
     """
-    beside = {result.model: result for result in also}
+    beside: dict[str, list[Evaluation]] = {}
+    for evaluation in also:
+        beside.setdefault(evaluation.model, []).append(evaluation)
     results = [result for result in results if result.published]
     lines: list[str] = []
     for dataset in dict.fromkeys(result.dataset for result in results):
@@ -42,7 +47,8 @@ def paper_rows(results: Sequence[ReproductionResult], also: Iterable[Evaluation]
         lines += _published(of_it)
         for result in of_it:
             for kind, cells in cells_by_kind(result).items():
-                lines.append(_measured(result, kind, [_with(cell, beside) for cell in cells]))
+                rows = [_with(cell, beside.get(cell.experiment, ())) for cell in cells]
+                lines.append(_measured(result, kind, rows))
         lines += ["", _starts(of_it), ""]
     return "\n".join(lines)
 
@@ -50,7 +56,20 @@ def paper_rows(results: Sequence[ReproductionResult], also: Iterable[Evaluation]
 def _starts(results: Sequence[ReproductionResult]) -> str:
     """What training the starts took, which networks of a reproduction share."""
     took = (f"{_hours(result.start_seconds)} ({markdown(result.title)})" for result in results)
-    return f"Hours of training the starts of all seeds: {', '.join(took)}."
+    return f"Hours of wall time for training the starts of all seeds: {', '.join(took)}."
+
+
+def _training_hours(cells: Sequence[Cell]) -> str:
+    """Processor time of training, the mean over seeds; wall time, and marked so, where a cell has no other.
+
+    A network without training of its own, as a converted one, has none.
+    """
+    if not any(cell.training_seconds for cell in cells):
+        return NO_VALUE
+    recorded = [cell.cpu_seconds for cell in cells if cell.cpu_seconds is not None]
+    if len(recorded) == len(cells):
+        return _hours(sum(recorded) / len(cells))
+    return f"{_hours(sum(cell.training_seconds for cell in cells) / len(cells))} (wall)"
 
 
 def _hours(seconds: float) -> str:
@@ -71,18 +90,19 @@ def _published(results: Sequence[ReproductionResult]) -> list[str]:
 
 
 def _measured(result: ReproductionResult, kind: NetworkKind, cells: Sequence[Cell]) -> str:
-    seeds = f", {len(cells)} seeds" if len(cells) > 1 else ""
+    seeds = ", 1 seed" if len(cells) == 1 else f", {len(cells)} seeds"
     texts = [
         markdown(f"{kind}{seeds}"),
         markdown(result.network),
         _steps(result, cells[0]),
         str(cells[0].epochs),
-        _hours(sum(cell.training_seconds for cell in cells) / len(cells)),
+        _training_hours(cells),
     ]
     for column in MEASURES.values():
         accuracy = measured_accuracy(cells, column)
         again = ", trained again" if any(_is_of_other_weights(cell, column) for cell in cells) else ""
-        texts.append(_number(accuracy, len(cells)) + again if accuracy else NO_VALUE)
+        unchecked = f" {UNCHECKED}" if any(_is_unchecked(cell, column) for cell in cells) else ""
+        texts.append(_number(accuracy, len(cells)) + again + unchecked if accuracy else NO_VALUE)
     return table_row(texts)
 
 
@@ -104,10 +124,16 @@ def _is_of_other_weights(cell: Cell, column: Column) -> bool:
     return evaluation is not None and evaluation.model_sha256 != [*cell.evaluations.values()][-1].model_sha256
 
 
-def _with(cell: Cell, beside: Mapping[str, Evaluation]) -> Cell:
-    """The cell with an evaluation made beside it, unless it has one of that protocol."""
-    extra = beside.get(cell.experiment)
-    if extra is None:
-        return cell
-    key = evaluation_key(extra.protocol, None if extra.threat == str(DEFAULT_THREAT) else extra.threat)
-    return replace(cell, evaluations={key: extra, **cell.evaluations})
+def _is_unchecked(cell: Cell, column: Column) -> bool:
+    evaluation = cell.evaluation(column.protocol)
+    return evaluation is not None and evaluation.protocol.endswith(ATTACKS_ONLY)
+
+
+def _with(cell: Cell, beside: Iterable[Evaluation]) -> Cell:
+    """The cell with evaluations made beside it, unless it has one of that protocol, or of its attacks alone."""
+    added = {}
+    for extra in beside:
+        threat = None if extra.threat == str(DEFAULT_THREAT) else extra.threat
+        if cell.evaluation(evaluation_key(extra.protocol.removesuffix(ATTACKS_ONLY), threat)) is None:
+            added[evaluation_key(extra.protocol, threat)] = extra
+    return replace(cell, evaluations=added | dict(cell.evaluations))

@@ -236,7 +236,9 @@ def _lead(ours: MeasuredAccuracy, theirs: MeasuredAccuracy) -> str:
     """How far one accuracy is ahead of the other, and whether their intervals overlap."""
     points = 100 * (ours.mean - theirs.mean)
     overlap = ours.low <= theirs.high and theirs.low <= ours.high
-    spread = "intervals" if len(ours.seeds) == len(theirs.seeds) == 1 else "ranges over seeds"
+    of_one_seed = {len(accuracy.seeds) == 1 for accuracy in (ours, theirs)}
+    spreads = {True: "intervals", False: "ranges over seeds"}
+    spread = spreads[of_one_seed.pop()] if len(of_one_seed) == 1 else "interval and range over seeds"
     how = f"{spread} {'overlap' if overlap else 'do not overlap'}"
     return f"{abs(points):.1f} points {'ahead' if points >= 0 else 'behind'} ({how})"
 

@@ -229,7 +229,8 @@ def rich_table(result: ReproductionResult) -> Table:
 
 def what_is_shown(result: ReproductionResult) -> str:
     """What a measured value and its interval are, by the number of seeds."""
-    counts = {len({cell.seed for cell in cells}) for cells in cells_by_kind(result).values()}
+    shown = [measured_accuracy(cells, Column(*it)) for cells in cells_by_kind(result).values() for it in result.columns]
+    counts = {len(accuracy.seeds) for accuracy in shown if accuracy is not None}
     several, one = "mean (smallest–largest over seeds)", "[Wilson 95 % interval]"
     if counts <= {1}:
         return one
@@ -269,7 +270,7 @@ def _wall_time(result: ReproductionResult) -> list[str]:
     if not total:
         return []
     shares = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in phases.items() if seconds)
-    return [f"Wall time {total / 60:.0f} minutes: {shares}."]
+    return [f"Time {total / 60:.0f} minutes, summed over networks that may have run side by side: {shares}."]
 
 
 def _cell(accuracy: MeasuredAccuracy | None, seeds: int) -> TableCell:

@@ -60,6 +60,8 @@ class Cell:
     validation: Number
     """Best validation accuracy, a fraction of 1, under the recipe's probe if it has one, else on images as its
     objective sees them."""
+    cpu_seconds: Amount | None = None
+    """Processor time of its own training, attacks and validation included; None where it was not recorded."""
     precision: str = ""
     """Precision it was trained in, such as bf16-mixed; empty where that was not recorded."""
     evaluations: Mapping[str, Evaluation]

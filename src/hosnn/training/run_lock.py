@@ -43,7 +43,7 @@ def exclusive(folder: Path, deadline: Deadline | None = None, name: str = LOCK) 
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise CheckpointError(
-                f"cannot use the folder {path.parent}: {error}; choose another --runs folder"
+                f"cannot use the folder {path.parent}: {error}; make it writable or choose another one"
             ) from error
         yield True
         return
