@@ -22,6 +22,7 @@ class Epoch:
     """A line of the log: mean training loss, validation accuracy, learning rate and, with a probe, its accuracy.
 
     clean  accuracy on clean validation images, if the objective has an attack
+    both   share of validation images right both clean and attacked
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -33,6 +34,7 @@ class Epoch:
     lr: Amount
     probe: Fraction | None = None
     clean: Fraction | None = None
+    both: Fraction | None = None
 
 
 class RunLog:
@@ -60,7 +62,7 @@ class RunLog:
     def epoch(self, epoch: int, step: int, loss: float, validation: Validation, lr: float) -> None:
         """Record the mean training loss, the validation accuracy and the learning rate of an epoch."""
         entry = {"step": step, "epoch": epoch, "loss": loss, "validation_accuracy": validation.accuracy, "lr": lr}
-        optional = {"probe": validation.probe, "clean": validation.clean}
+        optional = {"probe": validation.probe, "clean": validation.clean, "both": validation.both}
         entry |= {name: value for name, value in optional.items() if value is not None}
         try:
             with self._path.open("a", encoding="utf-8") as file:
@@ -82,7 +84,7 @@ def _cannot_write(path: Path, error: Exception) -> CheckpointError:
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
-    """The epochs of a run folder: step, epoch, loss, validation_accuracy, lr, probe, clean; empty if there is no log.
+    """The epochs of a run folder: step, epoch, loss, validation_accuracy, lr, probe, clean, both; empty without a log.
 
     A damaged line is left out.  Raises CheckpointError if the log cannot be read.
     """

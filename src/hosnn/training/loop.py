@@ -57,8 +57,8 @@ class TrainingOutcome:
     steps     steps of the optimiser so far
     seconds   wall time of training, without interruptions
     cpu_seconds  processor time of all threads (of the first rank), attacks and validation included
-    accuracy  of the best epoch on the validation split: under the probe, else the smaller one of adversarial (if the
-              objective has an attack) and clean accuracy
+    accuracy  of the best epoch on the validation split: under the probe, else of images right both clean and (if the
+              objective has an attack) adversarial
     """
 
     folder: Path

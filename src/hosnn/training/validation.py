@@ -19,8 +19,8 @@ BLIND = (
 
 
 LEAKING = (
-    "more than on clean images: the network reads the label from the perturbation (label leaking) and is not robust "
-    "for it; the epoch counts with its accuracy on clean images.  Attack from a random start or with more steps"
+    "more than on clean images: the network reads the label from the perturbation (label leaking), so accuracy on "
+    "adversarial images says nothing.  Attack from a random start or with more steps"
 )
 LEAKING_FROM = 0.01
 """By how much accuracy on adversarial images exceeds that on clean ones before a run says so: less may be chance."""
@@ -31,12 +31,14 @@ class Validation(NamedTuple):
 
     blind  whether all images got the same logits, as where nothing spikes
     clean  accuracy on the images themselves; None if the objective trains on these
+    both   share of images that are classified right both clean and adversarial; None as `clean`
     """
 
     accuracy: float
     probe: float | None = None
     blind: bool = False
     clean: float | None = None
+    both: float | None = None
 
     def __str__(self) -> str:
         clean = "" if self.clean is None else f" (clean {self.clean:.2%})"
@@ -47,15 +49,15 @@ class Validation(NamedTuple):
 
     @property
     def selected(self) -> float:
-        """What the best epoch is chosen by: accuracy under the probe, else the smaller of adversarial and clean.
+        """What the best epoch is chosen by: accuracy under the probe, else images right both clean and adversarial.
 
-        Training on a single step of an attack can teach a network to read the label from the perturbation.  It is
-        then more accurate on adversarial images than on clean ones (Kurakin et al. 2017, "Adversarial machine learning
-        at scale"), and the epoch in which it does so most would be kept.
+        Training on a single step of an attack can teach a network to read the label from the perturbation (Kurakin et
+        al. 2017, "Adversarial machine learning at scale").  It is then right on adversarial images that it does not
+        recognise without the perturbation, and by these alone the epoch in which it does so most would be kept.
         """
         if self.probe is not None:
             return self.probe
-        return self.accuracy if self.clean is None else min(self.accuracy, self.clean)
+        return self.accuracy if self.both is None else self.both
 
     @property
     def is_leaking(self) -> bool:
@@ -67,7 +69,7 @@ class Validation(NamedTuple):
 def validate(network: SpikingNetwork, experiment: Experiment, split: Split, ranks: Ranks) -> Validation:
     """Accuracy on the validation split; the images are shared among the ranks."""
     network.eval()
-    correct = correct_clean = 0
+    correct = correct_clean = correct_both = 0
     has_attack = False
     seen: set[tuple[float, ...]] = set()
     for rows in split.blocks(VALIDATION_BATCH)[ranks.rank :: ranks.world_size]:
@@ -75,19 +77,25 @@ def validate(network: SpikingNetwork, experiment: Experiment, split: Split, rank
         rng = SampleRandom(experiment.seed, split.index[rows]).fold("validation")
         perturbed = experiment.objective.perturbed(network, x, y, rng)
         logits = network(perturbed)
-        correct += int((logits.argmax(1) == y).sum())
+        right = logits.argmax(1) == y
+        correct += int(right.sum())
         if perturbed is not x:
             has_attack = True
-            correct_clean += int((network(x).argmax(1) == y).sum())
+            right_clean = network(x).argmax(1) == y
+            correct_clean += int(right_clean.sum())
+            correct_both += int((right & right_clean).sum())
         seen.update(map(tuple, logits.unique(dim=0)[:2].tolist()))
     accuracy, blind = ranks.total(correct) / len(split), len(split) > 1 and not ranks.any(len(seen) > 1)
-    clean = ranks.total(correct_clean) / len(split) if ranks.any(has_attack) else None
+    result = Validation(accuracy, blind=blind)
+    if ranks.any(has_attack):
+        clean, both = (ranks.total(count) / len(split) for count in (correct_clean, correct_both))
+        result = result._replace(clean=clean, both=both)
     if experiment.probe is None:
-        return Validation(accuracy, blind=blind, clean=clean)
+        return result
     probed = split.subset(min(experiment.probe.images, len(split)))
     withstood = 0
     for rows in probed.blocks(VALIDATION_BATCH)[ranks.rank :: ranks.world_size]:
         x, y = (tensor.to(ranks.fabric.device) for tensor in probed.batch(rows))
         rng = SampleRandom(experiment.seed, probed.index[rows]).fold("probe")
         withstood += int(experiment.probe.withstood(network, x, y, rng).sum())
-    return Validation(accuracy, ranks.total(withstood) / len(probed), blind, clean)
+    return result._replace(probe=ranks.total(withstood) / len(probed))
