@@ -130,13 +130,18 @@ def test_every_percentage_in_the_results_page_is_in_its_json():
     known = {f"{number.accuracy:.2f}" for number in comparison.published}
     known |= set(re.findall(r"(\d+\.\d) \(", reproduction_markdown(comparison)))  # means over seeds
     eager = ReproductionResult.load(ROOT / "docs" / "results" / "fashion-mnist" / "eager" / "comparison.json")
-    for cell in (*comparison.cells, *eager.cells):
+    wide = ReproductionResult.load(ROOT / "docs" / "results" / "fashion-mnist-wide" / "comparison.json")
+    for cell in (*comparison.cells, *eager.cells, *wide.cells):
         known.add(f"{100 * cell.validation:.2f}")
         for evaluation in cell.evaluations.values():
             shares = [evaluation.clean_accuracy, evaluation.worst_case]
             shares += [evaluation.accuracy(row.attack) for row in evaluation.rows]
             shares += [accuracy for _, accuracy, _ in evaluation.curve_points()]
             known |= {f"{100 * share:.2f}" for share in shares}
+    for path in (ROOT / "docs" / "results" / "fashion-mnist-wide" / "leaking").glob("*.jsonl"):
+        epochs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        shares = [epoch[name] for epoch in epochs for name in ("validation_accuracy", "clean") if name in epoch]
+        known |= {f"{100 * share:.2f}" for share in shares}
     results = ROOT / "docs" / "results" / "fashion-mnist"
     folders = (
         *(results / name for name in ("standard", "former-standard", "standard-l2")),
